@@ -1,0 +1,51 @@
+# Every target makes its own .venv when it is missing or out of date.
+# PYTHON=python3.12 picks an interpreter, PIP_ARGS="--index-url ..." another index, PYTEST_ARGS="-k em" some tests.
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+
+# constraints.txt is the set tested on Python 3.11; another Python resolves its own.
+PINS = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
+PIP = .venv/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) $(PINS)
+DEPENDS = setup.cfg pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := test
+.PHONY: demo test lint bench docs clean
+
+# torch goes in by itself first, so that no other package's wish decides which build of it comes.
+.venv/.installed: $(DEPENDS)
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) -e '.[test]'
+	touch $@
+
+.venv/.bench: .venv/.installed
+	$(PIP) -e '.[bench]'
+	touch $@
+
+.venv/.docs: .venv/.installed
+	$(PIP) -e '.[docs]'
+	touch $@
+
+# The folder of an earlier demo is replaced; nothing else under runs/ is touched.
+demo: .venv/.installed
+	rm -rf runs/demo
+	.venv/bin/zoo compare gaussian_mixture --data iris --estimators em,eg,svi,gumbel --out runs/demo
+
+test: lint
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/.installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy zoo guides
+
+bench: .venv/.bench
+	.venv/bin/zoo bench
+
+docs: .venv/.docs
+	.venv/bin/pdoc --docformat google --math --output-directory site zoo guides
+
+clean:
+	rm -rf .venv site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,232 @@
+"""Data to fit: well-known sets by name, or a file of the user's own, as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.data._fetch import File, find, locate
+from zoo.data._files import read_file
+from zoo.data._sets import DATA_SETS, DataSet
+from zoo.data._table import Column, Loaded, pick, rows_text
+from zoo.errors import ZooError, unknown_name
+
+__all__ = ["Data", "DataInfo", "list_data", "load_data"]
+
+Data = Tensor | dict[str, Tensor]
+"""Vectors (N, D), or sequences ``{"x": (N, T, D), "lengths": (N,)}``."""
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What ``list_data`` says of one named data set.
+
+    Attributes:
+        name: what ``load_data`` takes.
+        shape: of the default split, as text: ``"150 x 4"``.
+        about: what the numbers are.
+        splits: the parts ``split=`` takes, the default one first; empty for a set in one part.
+        labelled: whether ``labels=True`` works.
+        source: where the data were published.
+        licence: as stated there, or what is known.
+        location: the package or folder that holds the data, or ``"needs a download"``, or ``"needs a file"`` where
+            there is no download that could be verified.
+        available: whether it loads without a download.
+    """
+
+    name: str
+    shape: str
+    about: str
+    splits: tuple[str, ...]
+    labelled: bool
+    source: str
+    licence: str
+    location: str
+    available: bool
+
+
+def list_data() -> list[DataInfo]:
+    """All named data sets, sorted by name, with where each would be taken from; nothing is read or downloaded."""
+    return [_info(name, DATA_SETS[name]) for name in sorted(DATA_SETS)]
+
+
+def _info(name: str, known: DataSet) -> DataInfo:
+    if known.provider:
+        location, available = f"in {known.provider}", True
+    else:
+        wanted: list[tuple[File, ...]] = [forms for roles in known.files.values() for forms in roles.values()]
+        found = [find(forms) for forms in wanted]
+        here = [path for path in found if path is not None]
+        available = len(here) == len(found)
+        if available:
+            location = str(here[0].parent)
+        elif any(file.urls for file in wanted[0]):
+            location = "needs a download"
+        else:
+            location = "needs a file"
+    return DataInfo(
+        name, known.shape, known.about, known.splits, known.labelled, known.source, known.licence, location, available
+    )
+
+
+@overload
+def load_data(
+    name_or_path: str | Path,
+    *,
+    columns: Column | Sequence[Column] | None = None,
+    labels: None = None,
+    split: str | None = None,
+    standardize: bool = False,
+) -> Data: ...
+
+
+@overload
+def load_data(
+    name_or_path: str | Path,
+    *,
+    columns: Column | Sequence[Column] | None = None,
+    labels: Column,
+    split: str | None = None,
+    standardize: bool = False,
+) -> tuple[Data, Tensor]: ...
+
+
+def load_data(
+    name_or_path: str | Path,
+    *,
+    columns: Column | Sequence[Column] | None = None,
+    labels: Column | bool | None = None,
+    split: str | None = None,
+    standardize: bool = False,
+) -> Data | tuple[Data, Tensor]:
+    """Loads a named data set or a file.
+
+    A name is looked up in the folder that the environment variable ``ZOO_DATA`` names, in the cache (``ZOO_CACHE``
+    moves it), and is downloaded last; every file is held against its checksum. ``list_data`` says what there is.
+
+    A file is one of
+
+    - ``.csv``: delimiter comma, semicolon or tab; a header or none; empty cells, ``NA`` and ``NaN`` become NaN. A
+      column of row names (header empty, ``rownames``, ``Unnamed: 0``, or ``index`` over 0, 1, 2 ...) is skipped.
+      With a column ``sequence``, each row is a time step of the sequence it names.
+    - ``.parquet``: the same, typed. Needs pyarrow.
+    - ``.npy``: one array (N,) or (N, D).
+    - ``.npz``: an array ``x``; with ``lengths`` (N,) beside it, x (N, T) or (N, T, D) holds padded sequences.
+
+    Args:
+        name_or_path: a name from ``list_data``, or a path.
+        columns: the columns to read, by name or by number from 0 (row names not counted), in this order.
+        labels: ``True`` for the labels of a named set; for a file the column (in ``.npz`` the array) of labels.
+        split: the part of a named set that comes in parts; by default the training part.
+        standardize: subtract each column's mean and divide by its standard deviation (with N, not N - 1). A constant
+            column becomes 0. Missing values and padding take no part.
+
+    Returns:
+        x (N, D) in float64, images in float32. Sequences: ``{"x": (N, T, D), "lengths": (N,)}``, padded with zeros.
+        With ``labels``: ``(x, labels)``, labels (N,) int64, for sequences in a table (N, T) padded with -1; strings
+        are coded in sorted order.
+
+    Raises:
+        ZooError: an unknown name, a file that is missing or not what it should be, a failed download. The text says
+            what was expected, what came, and one way out.
+    """
+    if isinstance(name_or_path, str) and name_or_path in DATA_SETS:
+        loaded = _read_named(name_or_path, columns, labels, split)
+        source = f"Data set {name_or_path!r}"
+    else:
+        path = _as_path(name_or_path)
+        if split is not None:
+            raise ZooError(f"split= is for named data sets in parts, got {split!r} with {path.name}. Leave it out.")
+        loaded = read_file(path, columns, labels)
+        source = path.name
+    _refuse_infinite(source, loaded)
+    if standardize:
+        _standardize(loaded)
+    x = torch.from_numpy(np.ascontiguousarray(loaded.x))
+    data: Data = x if loaded.lengths is None else {"x": x, "lengths": torch.from_numpy(loaded.lengths)}
+    if labels is None or labels is False:
+        return data
+    assert loaded.labels is not None  # every reader gives them when asked, or raises
+    return data, torch.from_numpy(np.ascontiguousarray(loaded.labels))
+
+
+def _as_path(name_or_path: str | Path) -> Path:
+    if isinstance(name_or_path, Path):
+        return name_or_path.expanduser()
+    if not isinstance(name_or_path, str):
+        raise ZooError(
+            f"load_data expects a data set's name or a path, got {type(name_or_path).__name__}. "
+            "A tensor needs no loading: pass it to fit as it is."
+        )
+    path = Path(name_or_path).expanduser()
+    if not path.suffix and path.name == name_or_path and not path.exists():
+        raise unknown_name("Data set", name_or_path, DATA_SETS)
+    return path
+
+
+def _read_named(
+    name: str, columns: Column | Sequence[Column] | None, labels: Column | bool | None, split: str | None
+) -> Loaded:
+    known = DATA_SETS[name]
+    title = f"Data set {name!r}"
+    if split is not None and not known.splits:
+        raise ZooError(f"{title} comes in one part, got split={split!r}. Leave split out.")
+    if split is not None and split not in known.splits:
+        raise unknown_name(f"Split of {name!r}", str(split), known.splits)
+    if labels is not None and labels is not False:
+        if not known.labelled:
+            raise ZooError(f"{title} has no labels, got labels={labels!r}. Leave labels out.")
+        if labels is not True:
+            raise ZooError(f"{title} has one kind of labels, got labels={labels!r}. Pass labels=True.")
+    roles = known.files[split or known.splits[0] if known.splits else ""] if known.files else {}
+    loaded = known.read({role: locate(name, forms) for role, forms in roles.items()})
+    if columns is not None:
+        wanted = [columns] if isinstance(columns, (int, str)) else list(columns)
+        width = loaded.x.shape[-1]
+        indices = [pick(title, loaded.names, width, column) for column in wanted]
+        loaded.x = loaded.x[..., indices]
+    return loaded
+
+
+def _refuse_infinite(source: str, loaded: Loaded) -> None:
+    if not np.isinf(loaded.x).any():
+        return
+    rows = np.flatnonzero(np.isinf(loaded.x).reshape(len(loaded.x), -1).any(axis=1))
+    kind = "sequence " if loaded.lengths is not None else ""
+    raise ZooError(
+        f"{source}: expected finite numbers, got infinite ones in {kind}{rows_text(rows)} (counted from 1). "
+        "Remove them, or mark them missing with NaN."
+    )
+
+
+def _standardize(loaded: Loaded) -> None:
+    """Centres and scales columns in place of ``loaded.x``, over all rows, or over the steps within the lengths."""
+    x = loaded.x
+    if loaded.lengths is None:
+        inside = np.ones(x.shape[:1], dtype=bool)
+    else:
+        x = x if x.ndim == 3 else x[:, :, None]
+        inside = np.arange(x.shape[1]) < loaded.lengths[:, None]
+    scaled = np.zeros(x.shape, dtype=x.dtype)
+    for first in range(0, x.shape[-1], 64):  # in blocks, as each takes several float64 copies
+        scaled[inside, first : first + 64] = _standard(x[inside, first : first + 64])
+    loaded.x = scaled.reshape(loaded.x.shape)
+
+
+def _standard(rows: NDArray[np.floating]) -> NDArray[np.float64]:
+    seen = ~np.isnan(rows)
+    count = np.maximum(seen.sum(axis=0), 1)
+    lowest = np.where(seen, rows, np.inf).min(axis=0)
+    constant = lowest == np.where(seen, rows, -np.inf).max(axis=0)
+    # Of a constant column the mean may be off by rounding, which a division by its own sd would blow up to size 1.
+    mean = np.where(constant, lowest, np.where(seen, rows, 0.0).sum(axis=0, dtype=np.float64) / count)
+    centred = rows - mean
+    sd = np.sqrt(np.where(seen, centred**2, 0.0).sum(axis=0) / count)
+    return centred / np.where(sd > 0, sd, 1.0)

@@ -1,0 +1,357 @@
+"""The named data sets: one table, and a reader for each kind of file in it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from zoo.data._fetch import File
+from zoo.data._files import read_csv_table
+from zoo.data._table import Loaded, arrange
+
+__all__ = ["DATA_SETS", "DataSet"]
+
+Forms = tuple[File, ...]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One row of the table.
+
+    Attributes:
+        shape: what a user gets, as text, for the default split.
+        about: what the numbers are.
+        source: where they were published.
+        licence: as stated there, or what is known.
+        read: makes arrays of the located files, by role; called with nothing where the data come with a package.
+        files: split -> role -> the file in every form we read. Sets in one part have the one split ``""``.
+        provider: the package that holds the data where there are no files.
+        labelled: whether ``labels=True`` works.
+    """
+
+    shape: str
+    about: str
+    source: str
+    licence: str
+    read: Callable[[Mapping[str, Path]], Loaded]
+    files: Mapping[str, Mapping[str, Forms]] = field(default_factory=dict)
+    provider: str = ""
+    labelled: bool = False
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the parts, the default one first; empty for a set in one part."""
+        return tuple(split for split in self.files if split)
+
+
+# --- readers ----------------------------------------------------------------------------------------------------------
+
+
+def _sklearn(name: str) -> Callable[[Mapping[str, Path]], Loaded]:
+    def read(_: Mapping[str, Path]) -> Loaded:
+        from sklearn import datasets
+
+        bunch = getattr(datasets, f"load_{name}")()
+        names = tuple(map(str, bunch.feature_names))
+        return Loaded(np.asarray(bunch.data, dtype=np.float64), names, labels=np.asarray(bunch.target, dtype=np.int64))
+
+    return read
+
+
+# Magnitude 7 or greater, worldwide, one count a year, 1900-2006. Facts from a public catalogue of the US government.
+# fmt: off
+_EARTHQUAKES = (
+    13, 14, 8, 10, 16, 26, 32, 27, 18, 32, 36, 24, 22, 23, 22, 18, 25, 21, 21, 14, 8, 11, 14, 23, 18, 17, 19, 20, 22,
+    19, 13, 26, 13, 14, 22, 24, 21, 22, 26, 21, 23, 24, 27, 41, 31, 27, 35, 26, 28, 36, 39, 21, 17, 22, 17, 19, 15, 34,
+    10, 15, 22, 18, 15, 20, 15, 22, 19, 16, 30, 27, 29, 23, 20, 16, 21, 21, 25, 16, 18, 15, 18, 14, 10, 15, 8, 15, 6,
+    11, 8, 7, 18, 16, 13, 12, 13, 20, 15, 16, 12, 18, 15, 16, 13, 15, 16, 11, 11,
+)
+# fmt: on
+
+
+def _earthquakes(_: Mapping[str, Path]) -> Loaded:
+    return Loaded(np.array(_EARTHQUAKES, dtype=np.float64)[:, None], ("count",))
+
+
+def _csv(*columns: str) -> Callable[[Mapping[str, Path]], Loaded]:
+    def read(paths: Mapping[str, Path]) -> Loaded:
+        return arrange(read_csv_table(paths["x"]), columns, None)
+
+    return read
+
+
+def _idx(paths: Mapping[str, Path]) -> Loaded:
+    # The checksum has vouched for the content: the header (16 bytes before images, 8 before labels) can be skipped.
+    images = np.frombuffer(gzip.decompress(paths["x"].read_bytes()), np.uint8, offset=16).reshape(-1, 784)
+    labels = np.frombuffer(gzip.decompress(paths["labels"].read_bytes()), np.uint8, offset=8)
+    return Loaded(images.astype(np.float32) / np.float32(255), labels=labels.astype(np.int64))
+
+
+def _amat(paths: Mapping[str, Path]) -> Loaded:
+    content = paths["x"].read_bytes()
+    if paths["x"].suffix == ".gz":
+        content = gzip.decompress(content)
+    # One image a line, 784 digits, each followed by a blank or the line's end.
+    digits = np.frombuffer(content, np.uint8).reshape(-1, 2 * 784)[:, ::2]
+    return Loaded((digits - ord("0")).astype(np.float32))
+
+
+def _frey(paths: Mapping[str, Path]) -> Loaded:
+    with np.load(paths["x"], allow_pickle=False) as arrays:
+        return Loaded(arrays["ff"].astype(np.float32) / np.float32(255))
+
+
+_KEYS, _LOWEST_KEY = 88, 21  # a piano's keys, as MIDI note numbers 21..108
+
+
+def _chorales(paths: Mapping[str, Path]) -> Loaded:
+    ((split, path),) = paths.items()  # the three parts lie in one file: the role says which is wanted
+    sequences = json.loads(path.read_text(encoding="utf-8"))[split]
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    rolls = np.zeros((len(sequences), int(lengths.max()), _KEYS))
+    for i, sequence in enumerate(sequences):
+        for t, notes in enumerate(sequence):
+            rolls[i, t, [note - _LOWEST_KEY for note in notes]] = 1.0
+    return Loaded(rolls, lengths=lengths)
+
+
+def _json_zip(*columns: str) -> Callable[[Mapping[str, Path]], Loaded]:
+    def read(paths: Mapping[str, Path]) -> Loaded:
+        with zipfile.ZipFile(paths["x"]) as archive:
+            content = json.loads(archive.read(archive.namelist()[0]))
+        return Loaded(np.column_stack([np.asarray(content[name], dtype=np.float64) for name in columns]), columns)
+
+    return read
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+_RDATASETS = "R's package {}, by way of the Rdatasets collection, https://vincentarelbundock.github.io/Rdatasets/"
+_MNIST_LICENCE = "copyright Y. LeCun and C. Cortes; usually stated as CC BY-SA 3.0"
+_POSTERIORDB = "https://github.com/stan-dev/posteriordb"
+
+
+def _one(file: File) -> Mapping[str, Mapping[str, Forms]]:
+    return {"": {"x": (file,)}}
+
+
+def _rdatasets(package: str, name: str, sha256: str, size: int) -> Mapping[str, Mapping[str, Forms]]:
+    # The collection as checked first, then as it is today; the checksum decides either way.
+    urls = tuple(
+        f"https://raw.githubusercontent.com/vincentarelbundock/Rdatasets/{commit}/csv/{package}/{name}.csv"
+        for commit in ("1dcc2bf", "master")
+    )
+    return _one(File(f"tabular/{name}.csv", sha256, size, urls))
+
+
+def _mnist(name: str, sha256: str, size: int) -> Forms:
+    hosts = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
+    return (File(f"mnist/{name}-ubyte.gz", sha256, size, tuple(f"{host}{name}-ubyte.gz" for host in hosts)),)
+
+
+def _binarized(split: str, packed: tuple[str, int], plain: tuple[str, int]) -> Mapping[str, Forms]:
+    # Published as plain text; the compressed form, 35 times smaller, is what people keep.
+    path = f"binarized_mnist/binarized_mnist_{split}.amat"
+    url = f"http://www.cs.toronto.edu/~larocheh/public/datasets/{path}"
+    return {"x": (File(f"{path}.gz", *packed), File(path, *plain, (url,)))}
+
+
+def _posteriordb(name: str, sha256: str, size: int) -> Mapping[str, Mapping[str, Forms]]:
+    url = (
+        "https://raw.githubusercontent.com/stan-dev/posteriordb/28f8d3d6e975315f42aa274a8399f21e07a43b30/"
+        f"posterior_database/data/data/{name}.json.zip"
+    )
+    return _one(File(f"posteriordb/data/{name}.json.zip", sha256, size, (url,)))
+
+
+_JSB = File(
+    "polyphonic/jsb-chorales-quarter.json",
+    "2db9329f1881a1d3f49703ec556bf1d6f84b4f6c1d702c156536e93cf31e1c91",
+    407200,
+    (
+        "https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/"
+        "9a7f733ddb4ed91f48da64ac7f0f621c34aadd4d/jsb-chorales-quarter.json",
+    ),
+)
+
+
+DATA_SETS: dict[str, DataSet] = {
+    "iris": DataSet(
+        "150 x 4",
+        "sepals and petals of three kinds of iris, in cm",
+        "R. A. Fisher (1936), in scikit-learn",
+        "CC BY 4.0 (UCI)",
+        _sklearn("iris"),
+        provider="scikit-learn",
+        labelled=True,
+    ),
+    "wine": DataSet(
+        "178 x 13",
+        "chemical analysis of wines of three cultivars",
+        "M. Forina et al. (UCI), in scikit-learn",
+        "CC BY 4.0 (UCI)",
+        _sklearn("wine"),
+        provider="scikit-learn",
+        labelled=True,
+    ),
+    "digits": DataSet(
+        "1797 x 64",
+        "handwritten digits, 8 x 8 counts 0..16",
+        "E. Alpaydin and C. Kaynak (UCI), in scikit-learn",
+        "CC BY 4.0 (UCI)",
+        _sklearn("digits"),
+        provider="scikit-learn",
+        labelled=True,
+    ),
+    "earthquakes": DataSet(
+        "107 x 1",
+        "major earthquakes (magnitude 7 or more) a year, 1900-2006",
+        "USGS; W. Zucchini and I. L. MacDonald (2009), table 1.1",
+        "facts published by the US government",
+        _earthquakes,
+        provider="latent-zoo",
+    ),
+    "faithful": DataSet(
+        "272 x 2",
+        "Old Faithful: minutes of eruption, minutes to the next",
+        _RDATASETS.format("datasets"),
+        "GPL-2 or GPL-3",
+        _csv("eruptions", "waiting"),
+        _rdatasets("datasets", "faithful", "5043db1e2c51c8e8fd67e0868c768ae589770cc76ad0ac0c5b7afd1fca31fc57", 3260),
+    ),
+    "nile": DataSet(
+        "100 x 1",
+        "yearly flow of the Nile at Aswan, 1871-1970",
+        _RDATASETS.format("datasets"),
+        "GPL-2 or GPL-3",
+        _csv("value"),
+        _rdatasets("datasets", "Nile", "d0452bea38c61e796a4eeb950bf91d20fb5c7f13d5822eadf5990fe54f9c8d07", 1242),
+    ),
+    "lynx": DataSet(
+        "114 x 1",
+        "lynx trapped a year in Canada, 1821-1934",
+        _RDATASETS.format("datasets"),
+        "GPL-2 or GPL-3",
+        _csv("value"),
+        _rdatasets("datasets", "lynx", "0766d4043eb8a20ac83afefff1c78063beff3891571c59e8e38d72503ca86cf1", 1438),
+    ),
+    "discoveries": DataSet(
+        "100 x 1",
+        "great inventions and discoveries a year, 1860-1959",
+        _RDATASETS.format("datasets"),
+        "GPL-2 or GPL-3",
+        _csv("value"),
+        _rdatasets("datasets", "discoveries", "02bb14a10cd308044c8b0427ce6ced50e06b1423b9624cd027473c1c4e7ffc8b", 1014),
+    ),
+    "coal": DataSet(
+        "191 x 1",
+        "dates of coal-mining disasters in Britain, in years, 1851-1962",
+        _RDATASETS.format("boot"),
+        "unrestricted",
+        _csv("date"),
+        _rdatasets("boot", "coal", "8c8c9f98dca57efc85c8a2e6d73a19f414fcc5e6ece32b1135e95dd176e422f8", 4258),
+    ),
+    "mnist": DataSet(
+        "60000 x 784",
+        "handwritten digits, 28 x 28 greys in [0, 1]",
+        "http://yann.lecun.com/exdb/mnist/",
+        _MNIST_LICENCE,
+        _idx,
+        {
+            "train": {
+                "x": _mnist(
+                    "train-images-idx3", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", 9912422
+                ),
+                "labels": _mnist(
+                    "train-labels-idx1", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", 28881
+                ),
+            },
+            "test": {
+                "x": _mnist(
+                    "t10k-images-idx3", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", 1648877
+                ),
+                "labels": _mnist(
+                    "t10k-labels-idx1", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", 4542
+                ),
+            },
+        },
+        labelled=True,
+    ),
+    "binarized_mnist": DataSet(
+        "50000 x 784",
+        "MNIST, binarised once and for all",
+        "H. Larochelle and I. Murray (2011), http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",
+        f"none stated; derived from MNIST ({_MNIST_LICENCE})",
+        _amat,
+        {
+            "train": _binarized(
+                "train",
+                ("af247bd6075cf9adc4715459dcd5f13eaa99a2c92d8d81379a05da94770b6c0e", 2196952),
+                ("ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d", 78400000),
+            ),
+            "valid": _binarized(
+                "valid",
+                ("533b71bc0198f4d73c54ae5fe6c96fc08dc3cf1b3fae24c5521dbc0452507e38", 439620),
+                ("1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2", 15680000),
+            ),
+            "test": _binarized(
+                "test",
+                ("32a3c54d03504632bf9f131b4a148c7567aa6fc87da017049b044bdc14c2a0f2", 416802),
+                ("e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c", 15680000),
+            ),
+        },
+    ),
+    "jsb": DataSet(
+        "229 x 129 x 88, with lengths",
+        "Bach's chorales, 88 piano keys down or up, one step a quarter note",
+        "N. Boulanger-Lewandowski, Y. Bengio, P. Vincent (2012)",
+        "none stated; the music is in the public domain",
+        _chorales,
+        {split: {split: (_JSB,)} for split in ("train", "valid", "test")},
+    ),
+    "freyfaces": DataSet(
+        "1965 x 560",
+        "one face in a film, 28 x 20 greys in [0, 1]",
+        "B. Frey, https://cs.nyu.edu/~roweis/data/frey_rawface.mat",
+        "none stated; research use",
+        _frey,
+        # The published .mat has no checksum we could verify, so it is not downloaded.
+        _one(
+            File(
+                "freyfaces/frey_faces.npz",
+                "8ed25c42bdb6af20b6f4e5726029aa07c4b156b1b5ddcc7bb745d5b81b9ab49a",
+                996823,
+            )
+        ),
+    ),
+    "low_dim_gauss_mix": DataSet(
+        "1000 x 1",
+        "a mixture of two Gaussians on the line",
+        _POSTERIORDB,
+        "BSD-3-Clause",
+        _json_zip("y"),
+        _posteriordb("low_dim_gauss_mix", "9b5ea284321417a7816b0426a0c96788a6824e6ceb4ec4ecd89493779720b8f9", 9070),
+    ),
+    "hmm_example": DataSet(
+        "100 x 1",
+        "one sequence of a Gaussian HMM with two states",
+        _POSTERIORDB,
+        "BSD-3-Clause",
+        _json_zip("y"),
+        _posteriordb("hmm_example", "8c346cc7627db1b5614b1eacb81ab9b0926aa63071ba2f3b6d6ec3b492892787", 1098),
+    ),
+    "bball_drive": DataSet(
+        "416 x 2",
+        "a basketball drive: two distances at each step, for an HMM with two states",
+        _POSTERIORDB,
+        "BSD-3-Clause",
+        _json_zip("u", "v"),
+        _posteriordb("bball_drive_event_0", "6bee0a0bb09619784dcaa39ad5c7141626745df03eada28e144d14590f038117", 7463),
+    ),
+}

@@ -1,0 +1,257 @@
+"""What every reader returns, and the choice of columns, labels and sequences, common to all kinds of file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.errors import ZooError
+
+__all__ = ["Column", "Loaded", "Table", "arrange", "pick", "rows_text"]
+
+Column = int | str
+
+# What R, pandas and spreadsheets call the column of row names they write in front of the data.
+_ROW_NAME_HEADERS = {"", "rownames", "unnamed: 0", "__index_level_0__"}
+
+
+@dataclass
+class Loaded:
+    """Data in arrays, ready to become tensors.
+
+    Attributes:
+        x: (N, D), or (N, T) or (N, T, D) with ``lengths``.
+        names: D column names, or None.
+        lengths: (N,) int64, or None for plain vectors.
+        labels: (N,), or (N, T) for sequences with -1 as padding, int64; or None.
+    """
+
+    x: NDArray[np.floating]
+    names: tuple[str, ...] | None = None
+    lengths: NDArray[np.int64] | None = None
+    labels: NDArray[np.int64] | None = None
+
+
+@dataclass
+class Table:
+    """Columns of a file before any choice among them.
+
+    Attributes:
+        source: the file's name, for error texts.
+        names: the header, or None.
+        columns: one array a column, (N,): float64, or object (strings, None where missing) if any cell is text.
+        lines: the line of the file each row stands on, where it has lines and may be asked for one.
+    """
+
+    source: str
+    names: tuple[str, ...] | None
+    columns: list[NDArray]
+    lines: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.names and _is_row_names(self.names[0], self.columns[0]) and len(self.columns) > 1:
+            self.names, self.columns = self.names[1:], self.columns[1:]
+
+    def title(self, index: int) -> str:
+        """How error texts call a column: by its name, else by its number."""
+        return f"column {self.names[index]!r}" if self.names and self.names[index] else f"column number {index}"
+
+    def place(self, row: int) -> str:
+        """How error texts call a row, counted from 1, with its line where the file has lines."""
+        return f"row {row + 1}" + (f" (line {self.lines[row]})" if self.lines else "")
+
+
+def _is_row_names(header: str, column: NDArray) -> bool:
+    header = header.strip().lower()
+    if header in _ROW_NAME_HEADERS:
+        return True
+    if header != "index":
+        return False
+    # A column called "index" may as well be a price index: only text or 0..N-1 or 1..N is a row name.
+    if column.dtype == object:
+        return True
+    count = np.arange(len(column))
+    return bool(np.array_equal(column, count) or np.array_equal(column, count + 1))
+
+
+def rows_text(rows: Sequence[int] | NDArray[np.intp]) -> str:
+    """``"row 4"`` or ``"rows 1, 4, 9 and 12 more"``, counted from 1."""
+    shown = ", ".join(str(int(row) + 1) for row in rows[:5])
+    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"
+
+
+def pick(source: str, names: Sequence[str] | None, number: int, wanted: Column) -> int:
+    """The index of the column called or numbered ``wanted``.
+
+    Raises:
+        ZooError: there is no such column, or the name stands over several.
+    """
+    if isinstance(wanted, (int, np.integer)) and not isinstance(wanted, bool):
+        if not -number <= wanted < number:
+            raise ZooError(
+                f"{source} has {number} columns, got number {wanted}. Columns are counted from 0 to {number - 1}."
+            )
+        return int(wanted) % number
+    if not isinstance(wanted, str):
+        raise ZooError(
+            f"A column is picked by name or number, got {wanted!r} ({type(wanted).__name__}). Pass a str or an int."
+        )
+    if not names:
+        raise ZooError(f"{source} has no column names, got {wanted!r}. Pick columns by number, 0 to {number - 1}.")
+    places = [index for index, name in enumerate(names) if name == wanted]
+    if len(places) == 1:
+        return places[0]
+    if places:
+        raise ZooError(f"{source} has {len(places)} columns called {wanted!r}. Pick by number: {places}.")
+    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
+    raise ZooError(
+        f"{source} has no column {wanted!r}. "
+        + (f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(map(repr, names))}.")
+    )
+
+
+def _numeric(table: Table, index: int) -> NDArray[np.float64]:
+    column = table.columns[index]
+    if column.dtype != object:
+        return column.astype(np.float64, copy=False)
+    row = next((i for i, cell in enumerate(column) if cell is not None and not is_number(cell)), None)
+    if row is None:  # numbers stored as text in a typed file
+        return np.array([np.nan if cell is None else float(cell) for cell in column])
+    value = str(column[row])
+    shown = repr(value if len(value) <= 40 else value[:37] + "...")
+    if _is_decimal_comma(value):
+        fix = "Write decimals with a point"
+    elif table.names and table.names[index]:
+        fix = f"Leave it out with columns=, or read it as labels={table.names[index]!r}"
+    else:
+        fix = f"Leave it out with columns=, or read it as labels={index}"
+    raise ZooError(
+        f"{table.source}: expected a number in {table.title(index)}, {table.place(row)}, got {shown}. {fix}."
+    )
+
+
+def _is_decimal_comma(cell: str) -> bool:
+    return cell.count(",") == 1 and cell.replace(",", "").lstrip("+-").isdigit()
+
+
+def _holds_numbers(column: NDArray) -> bool:
+    """Whether one cell at least is meant as a number; the text beside it is then the mistake to point at."""
+    if column.dtype != object:
+        return True
+    return any(cell is not None and (is_number(cell) or _is_decimal_comma(cell)) for cell in column)
+
+
+def is_number(cell: str) -> bool:
+    """Whether ``cell`` is a number the way files write one (Python alone would also take ``1_000``)."""
+    if "_" in cell:
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _codes(table: Table, index: int) -> NDArray[np.int64]:
+    """Labels as integers: whole numbers stay what they are, strings are coded in sorted order."""
+    column = table.columns[index]
+    if column.dtype == object:
+        missing = [row for row, cell in enumerate(column) if cell is None]
+    else:
+        missing = np.flatnonzero(~np.isfinite(column)).tolist()
+    if missing:
+        raise ZooError(
+            f"{table.source}: expected a label in every row of {table.title(index)}, got none in {rows_text(missing)}. "
+            "Fill them in or leave those rows out."
+        )
+    if column.dtype == object:
+        return np.unique(column.astype(str), return_inverse=True)[1].astype(np.int64).reshape(-1)
+    fraction = np.flatnonzero(column != np.round(column))
+    if len(fraction):
+        row = int(fraction[0])
+        raise ZooError(
+            f"{table.source}: expected whole numbers or strings as labels in {table.title(index)}, got {column[row]} "
+            f"in {table.place(row)}. Read it as data with columns= instead."
+        )
+    return column.astype(np.int64)
+
+
+def arrange(table: Table, columns: Column | Sequence[Column] | None, labels: Column | None) -> Loaded:
+    """Turns a table into data: the chosen columns side by side, the labels, and sequences where there is one.
+
+    Args:
+        table: N rows.
+        columns: the columns of x, in this order; None for all that are neither label nor sequence number.
+        labels: the column of labels, or None.
+
+    Returns:
+        x (N, D); or, with a column called ``sequence``, x (S, T, D) padded with zeros and lengths (S,).
+
+    Raises:
+        ZooError: an unknown column, text where numbers are wanted, or nothing left to read.
+    """
+    number = len(table.columns)
+    label = None if labels is None else pick(table.source, table.names, number, labels)
+    sequence = next((i for i, name in enumerate(table.names or ()) if name == "sequence"), None)
+    if columns is None:
+        chosen = [i for i in range(number) if i not in (label, sequence)]
+        if not any(_holds_numbers(table.columns[i]) for i in chosen):
+            raise ZooError(
+                f"{table.source} has no numeric columns: expected one at least, got only text or labels in {number}. "
+                "Pass a file with numbers."
+            )
+    else:
+        wanted = [columns] if isinstance(columns, (int, str)) else list(columns)
+        if not wanted:
+            raise ZooError("columns= should name at least one column, got an empty list. Leave it out to read all.")
+        chosen = [pick(table.source, table.names, number, column) for column in wanted]
+        if sequence in chosen:
+            sequence = None  # asked for as data
+    x = np.column_stack([_numeric(table, i) for i in chosen])
+    codes = None if label is None else _codes(table, label)
+    names = tuple(table.names[i] for i in chosen) if table.names else None
+    if sequence is None:
+        return Loaded(x, names, labels=codes)
+    return _group(table, sequence, x, names, codes)
+
+
+def _group(
+    table: Table,
+    sequence: int,
+    x: NDArray[np.float64],
+    names: tuple[str, ...] | None,
+    codes: NDArray[np.int64] | None,
+) -> Loaded:
+    """Gathers rows into padded sequences, in order of first appearance, rows in file order."""
+    column = table.columns[sequence]
+    if column.dtype == object:
+        missing = [row for row, cell in enumerate(column) if cell is None]
+        column = np.array(["" if cell is None else str(cell) for cell in column])
+    else:
+        missing = np.flatnonzero(np.isnan(column)).tolist()
+    if missing:
+        raise ZooError(
+            f"{table.source}: expected every row to say its sequence, got none in {rows_text(missing)}. "
+            "Fill in column 'sequence'."
+        )
+    _, first, inverse, counts = np.unique(column, return_index=True, return_inverse=True, return_counts=True)
+    order = np.argsort(first)  # np.unique sorts by value; put sequences back in order of appearance
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    which = rank[inverse.reshape(-1)]
+    lengths = counts[order].astype(np.int64)
+    by_sequence = np.argsort(which, kind="stable")
+    step = np.empty(len(which), dtype=np.int64)
+    step[by_sequence] = np.concatenate([np.arange(length) for length in lengths])
+    padded = np.zeros((len(lengths), int(lengths.max()), x.shape[1]))
+    padded[which, step] = x
+    padded_codes = None
+    if codes is not None:
+        padded_codes = np.full(padded.shape[:2], -1, dtype=np.int64)
+        padded_codes[which, step] = codes
+    return Loaded(padded, names, lengths, padded_codes)

@@ -1,0 +1,42 @@
+"""The errors a user can meet, each one line: what was expected, what came, one fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.results import Fit
+
+__all__ = ["LikelihoodDecreased", "ZooError", "unknown_name"]
+
+
+class ZooError(ValueError):
+    """A mistake in what the user passed in. The command line prints it as one line and exits with 2."""
+
+
+class LikelihoodDecreased(RuntimeError):
+    """EM's objective fell by more than rounding, which a correct E and M step cannot do.
+
+    Attributes:
+        iteration: the iteration, counted from 1, whose E step showed the fall.
+        decrease: by how many nats (total) the objective fell; positive.
+        fit: the best fit so far, status ``"diverged"``.
+    """
+
+    def __init__(self, iteration: int, decrease: float, fit: Fit | None = None) -> None:
+        super().__init__(
+            f"EM's objective fell by {decrease:.3g} nats at iteration {iteration}. The model's m_step does not "
+            "maximise what its e_step measures; the fit up to there is in this exception's `fit`."
+        )
+        self.iteration, self.decrease = iteration, decrease
+        self.fit: Any = fit
+
+
+def unknown_name(kind: str, name: str, choices: Iterable[str]) -> ZooError:
+    """The error for a name that is not one of ``choices``; it offers the nearest one."""
+    names = sorted(choices)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(names)}."
+    return ZooError(f"{kind} {name!r} is not known. {hint}")
