@@ -1,0 +1,100 @@
+"""Expected sufficient statistics: they add, so that a data set can be taken in any number of pieces.
+
+Out-of-core, online and distributed EM all follow from ``e_step(a) + e_step(b) == e_step(a and b)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Moments", "Statistics"]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted count, mean and scatter about that mean, for each of K weightings of the data.
+
+    Kept about the mean, not about zero, so that clusters far from the origin and tight around
+    themselves lose no digits. Two sets are merged by the update of Chan, Golub & LeVeque (1983),
+    "Algorithms for computing the sample variance", equation 2.1.
+
+    Shapes:
+        count: (K,), the summed weights.
+        mean: (K, D), the weighted mean; any finite value where the count is zero.
+        scatter: (K, D, D), sum of w (x - mean)(x - mean)^T; or (K, D), its diagonal.
+    """
+
+    count: Tensor
+    mean: Tensor
+    scatter: Tensor
+
+    def __add__(self, other: Moments) -> Moments:
+        count = self.count + other.count
+        share = other.count / count.where(count > 0, torch.ones_like(count))
+        delta = other.mean - self.mean  # (K, D)
+        cross = delta.square() if self.scatter.dim() == 2 else delta.unsqueeze(-1) * delta.unsqueeze(-2)
+        weight = (self.count * share).reshape(-1, *[1] * (cross.dim() - 1))
+        return Moments(count, self.mean + share.unsqueeze(-1) * delta, self.scatter + other.scatter + weight * cross)
+
+    def __mul__(self, factor: float) -> Moments:
+        return Moments(self.count * factor, self.mean, self.scatter * factor)
+
+    def merged(self) -> Moments:
+        """All K weightings as one (K = 1). With weights that sum to one a datum: the data's own moments."""
+        total = self.count.sum()
+        share = self.count / total.where(total > 0, torch.ones_like(total))
+        mean = share @ self.mean  # (D,)
+        delta = self.mean - mean
+        weighted = self.count.unsqueeze(-1) * delta
+        cross = (weighted * delta).sum(0) if self.scatter.dim() == 2 else weighted.mT @ delta
+        return Moments(total.reshape(1), mean.unsqueeze(0), (self.scatter.sum(0) + cross).unsqueeze(0))
+
+
+class Statistics(Mapping[str, Any]):
+    """Named sufficient statistics, a commutative monoid under ``+``; ``*`` scales them (online EM).
+
+    Values are tensors or :class:`Moments`. Three names are always there:
+
+    - ``num_data``: number of data (rows, or sequences);
+    - ``log_likelihood``: total exact ln p(x) of those data at the parameters the E step used;
+    - ``objective``: what EM climbs: the log-likelihood, or ln p(x, z) at the most probable z for hard EM.
+    """
+
+    def __init__(self, num_data: float, log_likelihood: Tensor, objective: Tensor | None = None, **values: Any) -> None:
+        self._values: dict[str, Any] = {
+            "num_data": float(num_data),
+            "log_likelihood": log_likelihood,
+            "objective": log_likelihood if objective is None else objective,
+            **values,
+        }
+
+    @classmethod
+    def _of(cls, values: dict[str, Any]) -> Statistics:
+        new = cls.__new__(cls)
+        new._values = values
+        return new
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __add__(self, other: Statistics) -> Statistics:
+        if self.keys() != other.keys():
+            raise TypeError(f"Statistics + Statistics: expected the names {sorted(self)}, got {sorted(other)}.")
+        return self._of({name: value + other[name] for name, value in self.items()})
+
+    def __mul__(self, factor: float) -> Statistics:
+        return self._of({name: value * factor for name, value in self.items()})
+
+    def __repr__(self) -> str:
+        return f"Statistics({', '.join(self)})"

@@ -1,0 +1,1 @@
+"""Latent structures: the exact computations models are built from."""
