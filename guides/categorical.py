@@ -1,0 +1,29 @@
+"""Amortized categorical guide: q(z | x) = Categorical(softmax(network(x)))."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+from torch import Tensor
+
+from guides.networks import MLP
+
+__all__ = ["AmortizedCategorical"]
+
+
+class AmortizedCategorical(MLP):
+    """A network from x to the logits of one of K categories.
+
+    With ``hidden_dims=()`` the logits are linear in x, which contains the exact posterior of mixtures
+    whose components share an exponential family with linear statistics (Poisson, Bernoulli).
+
+    Shapes:
+        x: (..., num_features) to a Categorical of batch shape (...) over ``num_categories``.
+    """
+
+    def __init__(self, num_features: int, num_categories: int, hidden_dims: Sequence[int] = (32,)) -> None:
+        super().__init__((num_features, *hidden_dims, num_categories))
+
+    def forward(self, x: Tensor) -> dist.Categorical:
+        return dist.Categorical(logits=super().forward(x))

@@ -1,0 +1,58 @@
+"""Checks at the door, shared by models: one line that says what was expected, what came, and one fix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zoo.batch import Data
+from zoo.errors import ZooError
+
+__all__ = ["counts", "matrix", "positive", "rows"]
+
+
+def rows(bad: Tensor) -> str:
+    """Name the rows in which ``bad`` (N, ...) holds a true entry: "rows 3, 17"."""
+    where = bad.reshape(bad.shape[0], -1).any(-1).nonzero().flatten().tolist() if bad.dim() else [0]
+    return f"row{'s' if len(where) > 1 else ''} {', '.join(map(str, where[:5]))}{', ...' if len(where) > 5 else ''}"
+
+
+def matrix(x: Data, num_features: int, who: str) -> Tensor:
+    """``x`` as a finite (N, num_features) tensor; (N,) is taken as one column.
+
+    Raises:
+        ZooError: another shape, no rows, NaN or infinite entries (which rows).
+    """
+    if not isinstance(x, Tensor):
+        raise ZooError(f"{who}: x expected one array (N, {num_features}), got a {type(x).__name__}. Pass x alone.")
+    if x.dim() == 1 and num_features == 1:
+        x = x.unsqueeze(-1)
+    if x.dim() != 2 or x.shape[-1] != num_features:
+        fix = "Pass num_features to match, or choose columns." if x.dim() == 2 else "Reshape it to rows of features."
+        raise ZooError(f"{who}: x expected shape (N, {num_features}), got {tuple(x.shape)}. {fix}")
+    if x.shape[0] == 0:
+        raise ZooError(f"{who}: x expected at least one row, got none. Check the file or the selection.")
+    if not torch.isfinite(x.sum()):  # one pass; the careful look only when it fails
+        nan = x.isnan()
+        if nan.any():
+            raise ZooError(f"{who}: x expected no missing values, got NaN in {rows(nan)}. Drop or fill those rows.")
+        if x.isinf().any():
+            raise ZooError(f"{who}: x expected finite values, got infinite entries in {rows(x.isinf())}. Remove them.")
+    return x
+
+
+def counts(x: Tensor, who: str) -> Tensor:
+    """Raise ZooError unless all entries are non-negative whole numbers."""
+    bad = (x < 0) | (x != x.round())
+    if bad.any():
+        raise ZooError(
+            f"{who}: x expected counts 0, 1, 2, ..., got {x[bad][0]:g} in {rows(bad)}. Round or choose columns."
+        )
+    return x
+
+
+def positive(value: int, name: str, who: str) -> int:
+    """A whole number of at least one."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ZooError(f"{who}: {name} expected a whole number of at least 1, got {value!r}.")
+    return value

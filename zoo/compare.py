@@ -1,0 +1,205 @@
+"""``zoo.compare``: same data, same start, one budget, many estimators, one table."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.batch import Data, num_data
+from zoo.errors import LikelihoodDecreased, ZooError
+from zoo.estimators import find_estimator
+from zoo.estimators.base import Callback, options_from
+from zoo.evaluation import prepared
+from zoo.fitting import check_serves, exact_log_likelihood_known, first_run, fit, start
+from zoo.gradients import GradientQuality, gradient_quality
+from zoo.isolation import isolated
+from zoo.model import FunctionModel, as_model
+from zoo.results import Fit, model_name, new_folder
+
+__all__ = ["Comparison", "compare"]
+
+DEFAULT_ESTIMATORS = ("em", "eg", "svi", "gumbel")
+
+
+@dataclass
+class Comparison:
+    """Fits of one model to the same data from the same starting points. Totals over the data, nats.
+
+    Attributes:
+        model: the model's name. data: the data's name. num_data: N.
+        fits: one for every estimator and seed, seeds within estimators.
+        gradients: bias and spread of each gradient estimator at the first seed's start and at the best optimum.
+        x: the data.
+    """
+
+    model: str
+    data: str
+    num_data: int
+    fits: list[Fit]
+    gradients: list[GradientQuality] = field(default_factory=list)
+    x: Data = None
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One plain row a fit."""
+        return [fit.summary() for fit in self.fits]
+
+    @property
+    def estimators(self) -> list[str]:
+        """Names in the order they were given."""
+        return list(dict.fromkeys(fit.estimator for fit in self.fits))
+
+    @property
+    def best(self) -> Fit:
+        """The fit of highest log-likelihood (or bound); degenerate and diverged ones last."""
+
+        def rank(this: Fit) -> tuple[bool, bool, float]:
+            score = this.log_likelihood if this.log_likelihood is not None else this.elbo
+            return this.status != "diverged", not this.degenerate, float("-inf") if score is None else score
+
+        return max(self.fits, key=rank)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        return {"model": self.model, "data": self.data, "num_data": self.num_data, "rows": self.rows}
+
+    def __str__(self) -> str:
+        from zoo.report import text_table
+
+        return text_table(self)
+
+    def to_inference_data(self, num_draws: int = 100) -> Any:
+        """All fits as ArviZ ``InferenceData``; chains are fits."""
+        from zoo.inference_data import to_inference_data
+
+        return to_inference_data(self.fits, self.x, num_draws)
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw likelihood (and bound) against time for every estimator into a picture file."""
+        from zoo.plots import plot_comparison
+
+        return plot_comparison(self, path)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``comparison.json``, a folder a fit, pictures and ``report.html`` into a new folder; all or nothing.
+
+        Raises:
+            ZooError: the folder already holds something.
+        """
+        from zoo.report import write_report
+
+        with new_folder(folder) as staging:
+            record = {**self.to_dict(), "gradients": [asdict(row) for row in self.gradients]}
+            (staging / "comparison.json").write_text(json.dumps(record, indent=1))
+            for this in self.fits:
+                target = staging / "fits" / f"{this.estimator}-{this.seed}"
+                target.mkdir(parents=True)
+                this.write(target)
+            write_report(self, staging)
+        return Path(folder)
+
+
+def compare(
+    model: Any,
+    x: Any,
+    *,
+    estimators: Sequence[str] = DEFAULT_ESTIMATORS,
+    seeds: int | Iterable[int] = 1,
+    guide: Callable[..., Any] | None = None,
+    init: str | None = None,
+    options: dict[str, dict[str, Any]] | None = None,
+    max_seconds: float | None = None,
+    gradients: bool = True,
+    track: int = 100,
+    progress: bool | Callable[[str, int], bool | Callback | None] | None = False,
+    data_name: str = "data",
+    **common: Any,
+) -> Comparison:
+    """Fit one model by several estimators from the same starting points.
+
+    Args:
+        model: a zoo model, or a Pyro program with ``guide``. It is left as it is.
+        x: data as the model takes them.
+        estimators: names.
+        seeds: how many, or which; for each, every estimator starts at the same parameters (guide included).
+        init: how to start, as for ``fit``.
+        options: by estimator, options of its own.
+        max_seconds: one budget, for each fit alike.
+        gradients: measure bias and variance of the gradients (needs an exact evidence).
+        track: how often to evaluate the exact likelihood on the way, off the clock.
+        progress: True shows a bar a fit; a function of (estimator, seed) gives what ``fit`` takes.
+        common: options for every estimator that has them.
+
+    Raises:
+        ZooError: a mistake in the arguments, or an estimator that cannot serve the model; nothing has been done then.
+    """
+    template = as_model(model, guide)
+    options = options or {}
+    for name in options:
+        if name not in estimators:
+            find_estimator(name)
+            raise ZooError(
+                f"compare: options for {name!r} expected it among the estimators, got {', '.join(estimators)}."
+            )
+    if not estimators:
+        raise ZooError("compare: estimators expected at least one name, got none.")
+    chosen = _chosen_options(estimators, options, common)
+    seed_list = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not seed_list:
+        raise ZooError(f"compare: seeds expected at least one, got {seeds!r}.")
+    with isolated(seed_list[0]):
+        base = copy.deepcopy(template)
+        data = prepared(base, x)
+        if isinstance(base, FunctionModel):
+            first_run(base, data)
+        for name, given in chosen.items():
+            check_serves(options_from(find_estimator(name), given), base, data)
+    first_init = template.inits[0] if init is None else init
+    fits: list[Fit] = []
+    origin = None
+    for seed in seed_list:
+        with isolated(seed):
+            begun = start(base, data, first_init)
+        origin = begun if origin is None else origin
+        for name, given in chosen.items():
+            shown = progress(name, seed) if callable(progress) else progress
+            try:
+                this = fit(
+                    begun, data, estimator=name, seed=seed, init="current",
+                    max_seconds=max_seconds, progress=shown, track=track, **given,
+                )  # fmt: skip
+            except LikelihoodDecreased as error:
+                this = error.fit
+            fits.append(this)
+    fits.sort(key=lambda this: list(chosen).index(this.estimator))
+    comparison = Comparison(model_name(template), data_name, num_data(data), fits, x=data)
+    if gradients and origin is not None and exact_log_likelihood_known(origin, data):
+        with torch.random.fork_rng(devices=[]):
+            for point, here in (("start", origin), ("optimum", comparison.best.model)):
+                comparison.gradients += gradient_quality(here, data, chosen, point=point)
+    return comparison
+
+
+def _chosen_options(
+    estimators: Sequence[str], own: dict[str, dict[str, Any]], common: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Options by estimator. A common one must be known to at least one of them."""
+    fields = {name: set(find_estimator(name).__dataclass_fields__) for name in estimators}
+    known = set().union(*fields.values())
+    for option in common:
+        if option not in known:
+            from zoo.errors import unknown_name
+
+            raise unknown_name("option", option, known)
+    chosen = {
+        name: {**{k: v for k, v in common.items() if k in fields[name]}, **own.get(name, {})} for name in estimators
+    }
+    for name, given in chosen.items():
+        options_from(find_estimator(name), given)
+    return chosen

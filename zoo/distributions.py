@@ -1,0 +1,77 @@
+"""Two distributions Pyro lacks: a component chosen by z (integer or simplex), an exact Bernoulli."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from torch import Size, Tensor
+from torch.nn.functional import logsigmoid
+
+__all__ = ["ExactBernoulli", "Selected"]
+
+
+_ONE = Size()
+
+
+class Selected(dist.TorchDistribution):
+    """p(x | z): the z-th of K components, for an integer z or a z on the simplex.
+
+    An integer z (sampled or enumerated) selects; a simplex z gives sum_k z_k ln p(x | k), which is linear
+    in z and exact at the corners: what the Gumbel estimators need. Every component is evaluated once a datum,
+    however many values of z are enumerated.
+
+    Args:
+        components: rightmost batch dimension K.
+        z: integers in [0, K) of any shape, or floats (..., K).
+
+    Shapes:
+        log_prob(x): broadcast of x's and z's batch shapes, nats.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    has_rsample = False
+
+    def __init__(self, components: dist.TorchDistribution, z: Tensor, validate_args: bool | None = None) -> None:
+        self.components, self.z = components, z
+        self._relaxed = z.is_floating_point()
+        batch_shape = z.shape[:-1] if self._relaxed else z.shape
+        super().__init__(Size(batch_shape), components.event_shape, validate_args=validate_args)
+
+    @property
+    def support(self) -> Any:
+        return self.components.support
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Selected:
+        shape = Size(batch_shape)
+        z = self.z.expand(shape + self.z.shape[-1:]) if self._relaxed else self.z.expand(shape)
+        return Selected(self.components, z, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        each = self.components.log_prob(value.unsqueeze(-1 - len(self.event_shape)))  # (..., K)
+        if self._relaxed:
+            return (self.z * each).sum(-1)
+        shape = torch.broadcast_shapes(each.shape[:-1], self.z.shape)
+        index = self.z.expand(shape).unsqueeze(-1)
+        return each.expand(*shape, each.shape[-1]).gather(-1, index).squeeze(-1)
+
+    def sample(self, sample_shape: Any = _ONE) -> Tensor:
+        if self._relaxed:
+            raise NotImplementedError("Selected.sample: expected an integer z, got a point of the simplex.")
+        shape = self._extended_shape(Size(sample_shape))
+        batch = shape[: len(shape) - len(self.event_shape)]
+        each = self.components.expand(batch + self.components.batch_shape).sample()  # (batch, K, event)
+        index = self.z.expand(batch).reshape(*batch, 1, *[1] * len(self.event_shape))
+        axis = len(batch)
+        return each.gather(axis, index.expand(*batch, 1, *self.event_shape)).squeeze(axis)
+
+
+class ExactBernoulli(dist.Bernoulli):
+    """Bernoulli whose impossible outcome scores -inf, also at infinite logits; torch's gives NaN there."""
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> ExactBernoulli:
+        return ExactBernoulli(logits=self.logits.expand(batch_shape), validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return torch.where(value > 0.5, logsigmoid(self.logits), logsigmoid(-self.logits))

@@ -1,0 +1,181 @@
+"""What an estimator is: options, a reason to refuse a model, and a way to improve its parameters in place."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from zoo.batch import Data, num_data
+from zoo.errors import ZooError, unknown_name
+from zoo.model import LatentVariableModel, can
+
+__all__ = ["Estimator", "Objective", "Outcome", "Run", "options_from"]
+
+#: The columns of a history.
+COLUMNS: tuple[str, ...] = ("objective", "log_likelihood", "elbo", "seconds")
+
+#: Called after every iteration or epoch with its row of the history and the fraction done (None if unknown).
+Callback = Callable[[dict[str, Any], float | None], None]
+
+
+class Objective(Protocol):
+    """A batch's (surrogate to minimise, bound), both means per datum; the surrogate carries the gradient."""
+
+    def __call__(self, batch: Data) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass
+class Run:
+    """One run's clock, history and budget. ``record`` is called once an iteration or epoch.
+
+    Args:
+        num_data: N, rows of the data.
+        callback: sees every row.
+        max_seconds: budget on the run's own clock, or None.
+        track: evaluates the exact log-likelihood off the clock, for estimators that do not see it themselves.
+        track_every: every how many rows.
+    """
+
+    num_data: int
+    callback: Callback | None = None
+    max_seconds: float | None = None
+    track: Callable[[], float] | None = None
+    track_every: int = 1
+    history: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
+    _started: float = field(default_factory=time.perf_counter)
+    _off: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of work so far, tracking and callbacks left out."""
+        return time.perf_counter() - self._started - self._off
+
+    @property
+    def iterations(self) -> int:
+        return len(self.history["objective"])
+
+    @property
+    def out_of_time(self) -> bool:
+        return self.max_seconds is not None and self.seconds > self.max_seconds
+
+    def record(
+        self,
+        objective: float,
+        *,
+        log_likelihood: float | None = None,
+        elbo: float | None = None,
+        fraction: float | None = None,
+    ) -> None:
+        """Add a row to the history (totals over the data, nats)."""
+        seconds, now = self.seconds, time.perf_counter()
+        if log_likelihood is None and self.track is not None and self.iterations % self.track_every == 0:
+            log_likelihood = self.track()
+        row = {"objective": objective, "log_likelihood": log_likelihood, "elbo": elbo, "seconds": seconds}
+        for name, value in row.items():
+            self.history[name].append(value)
+        if self.callback is not None:
+            self.callback(row, fraction)
+        self._off += time.perf_counter() - now
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        status: "converged", "stalled", "max_iter", "diverged" or "interrupted".
+        objective: what was climbed, at the parameters kept; total, nats.
+        notes: one line for each thing a user should know.
+        degenerate: whether a constraint (a covariance floor) acts at the parameters kept.
+        elbo: the bound where the estimator knows it exactly; None to have it evaluated with the guide.
+        exact_q: whether the E step is exact, so that bound and evidence coincide.
+    """
+
+    status: str
+    objective: float
+    notes: list[str] = field(default_factory=list)
+    degenerate: bool = False
+    elbo: float | None = None
+    exact_q: bool = False
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """Base class: a frozen set of options. Subclasses live one a file and are found by being there."""
+
+    name: ClassVar[str]
+    e_step: ClassVar[str]
+    m_step: ClassVar[str]
+
+    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+        """Why this estimator cannot serve the model: a phrase to follow "because"; None where it can."""
+        raise NotImplementedError
+
+    def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
+        """Improve the model's parameters in place, starting from where they are."""
+        raise NotImplementedError
+
+
+def options_from(cls: type[Estimator], options: dict[str, Any]) -> Estimator:
+    """Build an estimator from options by name.
+
+    Raises:
+        ZooError: an option it does not have (the nearest is offered), or a value of the wrong kind.
+    """
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for name, value in options.items():
+        if name not in known:
+            raise unknown_name(f"option of {cls.name}", name, known)
+        check_option(cls.name, name, known[name].default, value)
+    return cls(**options)
+
+
+def check_option(who: str, name: str, default: Any, value: Any) -> None:
+    """Numbers must be numbers, finite and not negative; words must be words; None stands for "decide for me"."""
+    if value is None or callable(value):
+        return
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and (math.isnan(value) or value < 0):
+        raise ZooError(f"{who}: {name} expected a number of at least 0, got {value}.")
+    if isinstance(default, str) and not isinstance(value, str):
+        raise ZooError(f"{who}: {name} expected a word such as {default!r}, got {value!r}.")
+    if isinstance(default, (int, float)) and not isinstance(default, bool) and not number:
+        raise ZooError(f"{who}: {name} expected a number such as {default}, got {value!r}.")
+    if isinstance(default, int) and not isinstance(default, bool) and number and value != int(value):
+        raise ZooError(f"{who}: {name} expected a whole number, got {value}.")
+
+
+def needs_statistics(model: LatentVariableModel) -> str | None:
+    """The reason, if any, why closed-form EM cannot serve the model."""
+    if can(model, "e_step", "m_step"):
+        return None
+    return f"{type(model).__name__} has no e_step and m_step"
+
+
+def snapshot(model: LatentVariableModel) -> dict[str, Tensor]:
+    """The model's tensors, copied."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def restore(model: LatentVariableModel, state: dict[str, Tensor]) -> None:
+    """Copy a snapshot back in place."""
+    with torch.no_grad():
+        own = model.state_dict()
+        for name, value in state.items():
+            own[name].copy_(value)
+
+
+def rounding(objective: float, rows: int, dtype: torch.dtype) -> float:
+    """What summing N terms may lose of a total, nats: a fall within it is not a fall."""
+    return 4096 * torch.finfo(dtype).eps * max(rows, abs(objective))
+
+
+def rows_of(x: Data) -> int:
+    return num_data(x)

@@ -1,0 +1,158 @@
+"""Expectation maximisation: exact E step, closed-form M step (Dempster, Laird & Rubin 1977), and its hard variant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo.batch import Data
+from zoo.errors import LikelihoodDecreased, unknown_name
+from zoo.estimators.base import Estimator, Outcome, Run, needs_statistics, restore, rounding, rows_of, snapshot
+from zoo.model import LatentVariableModel
+from zoo.statistics import Statistics
+
+__all__ = ["EM", "HardEM"]
+
+
+@dataclass(frozen=True)
+class EM(Estimator):
+    """EM by the model's own ``e_step`` and ``m_step``.
+
+    Attributes:
+        max_iter: most iterations; one is one E and one M step.
+        tol: stop when an iteration gains less than this per datum (per time step for sequences), nats; 0 runs
+            exactly ``max_iter`` iterations.
+        accelerate: None, or "squarem": Varadhan & Roland (2008), "Simple and globally convergent methods for
+            accelerating the convergence of any EM algorithm", scheme S3; a jump is kept only if the objective
+            does not fall, so the climb stays monotone. An iteration is then one jump: three E and M steps.
+    """
+
+    name: ClassVar[str] = "em"
+    e_step: ClassVar[str] = "exact posterior"
+    m_step: ClassVar[str] = "closed form"
+    hard: ClassVar[bool] = False
+
+    max_iter: int = 100_000
+    tol: float = 1e-9
+    accelerate: str | None = None
+
+    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+        if self.accelerate not in (None, "squarem"):
+            raise unknown_name("accelerate", str(self.accelerate), ("squarem",))
+        return needs_statistics(model)
+
+    def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
+        rows, units = rows_of(x), num_units(model, x)
+        last, gain, status = -math.inf, math.inf, "max_iter"
+        notes: Sequence[str] = ()
+        kept_notes: Sequence[str] = ()
+        before = snapshot(model)
+        with torch.no_grad():
+            try:
+                for iteration in range(1, int(self.max_iter) + 1):
+                    statistics = self._e_step(model, x)
+                    objective = _objective(model, statistics)
+                    slack = rounding(objective, rows, model.dtype)
+                    if math.isnan(objective) or objective == math.inf:
+                        restore(model, before)
+                        return Outcome("diverged", last, [f"the objective became {objective} at iteration {iteration}"])
+                    if objective < last - slack:
+                        restore(model, before)
+                        raise LikelihoodDecreased(iteration, last - objective)
+                    gain, last, kept_notes = objective - last, max(objective, last), notes
+                    run.record(objective, log_likelihood=float(statistics["log_likelihood"]))
+                    if self.tol > 0 and gain < self.tol * units:
+                        status = "converged"
+                    elif self.tol > 0 and gain < slack / 64:
+                        status = "stalled"
+                    if status != "max_iter" or run.out_of_time:
+                        break
+                    before = snapshot(model)
+                    notes = model.m_step(statistics) or ()
+                    if self.accelerate:
+                        notes = self._squarem(model, x, before, objective, notes)
+                else:
+                    kept_notes = notes
+                    last = _objective(model, self._e_step(model, x))
+            except KeyboardInterrupt:
+                restore(model, before)
+                status = "interrupted"
+        elbo = last - float(model.log_prior()) if self.hard else None
+        return Outcome(status, last, list(kept_notes), bool(kept_notes), elbo, exact_q=not self.hard)
+
+    def _e_step(self, model: LatentVariableModel, x: Data) -> Statistics:
+        return model.e_step(x)
+
+    def _squarem(
+        self, model: LatentVariableModel, x: Data, start: dict[str, Tensor], objective: float, notes: Sequence[str]
+    ) -> Sequence[str]:
+        """From one EM step past ``start``: take a second, extrapolate, and keep whichever is higher."""
+        names = [name for name, value in start.items() if value.is_floating_point()]
+
+        def flat() -> Tensor:
+            state = model.state_dict()
+            return torch.cat([state[name].flatten() for name in names])
+
+        theta0 = torch.cat([start[name].flatten() for name in names])
+        theta1 = flat()
+        notes2 = model.m_step(self._e_step(model, x)) or ()
+        theta2, plain = flat(), snapshot(model)
+        r, v = theta1 - theta0, theta2 - 2 * theta1 + theta0
+        moved = torch.isfinite(r) & torch.isfinite(v)
+        r, v = r.where(moved, torch.zeros_like(r)), v.where(moved, torch.zeros_like(v))
+        if v.norm() == 0:
+            return notes2
+        alpha = -float(r.norm() / v.norm())
+        if alpha > -1:
+            return notes2
+        jump = (theta0 - 2 * alpha * r + alpha**2 * v).where(moved, theta2)
+        base = _objective(model, self._e_step(model, x))
+        state, offset = model.state_dict(), 0
+        for name in names:
+            size = state[name].numel()
+            state[name].copy_(jump[offset : offset + size].reshape(state[name].shape))
+            offset += size
+        try:
+            statistics = self._e_step(model, x)
+            reached = _objective(model, statistics)
+            if reached >= base:
+                return model.m_step(statistics) or ()
+        except (RuntimeError, ValueError):
+            pass  # the jump left the parameters' domain
+        restore(model, plain)
+        return notes2
+
+
+@dataclass(frozen=True)
+class HardEM(EM):
+    """Hard EM: the E step takes the most probable z (k-means, Viterbi training). Climbs ln p(x, z) in z and θ."""
+
+    name: ClassVar[str] = "hard_em"
+    e_step: ClassVar[str] = "most probable z"
+    hard: ClassVar[bool] = True
+
+    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+        import inspect
+
+        reason = super().refuses(model, x)
+        if reason is None and "hard" not in inspect.signature(model.e_step).parameters:
+            return "its e_step has no hard=True: the latent has no most probable value to count"
+        return reason
+
+    def _e_step(self, model: LatentVariableModel, x: Data) -> Statistics:
+        return model.e_step(x, hard=True)
+
+
+def _objective(model: LatentVariableModel, statistics: Statistics) -> float:
+    return float(statistics["objective"] + model.log_prior())
+
+
+def num_units(model: LatentVariableModel, x: Data) -> int:
+    """What ``tol`` is per: data, or time steps where the model counts them."""
+    count = getattr(model, "num_steps", None)
+    return int(count(x)) if callable(count) else rows_of(x)

@@ -1,0 +1,151 @@
+"""Relaxed discrete latents: the Gumbel-softmax path (Jang et al. 2017; Maddison et al. 2017).
+
+The objective is E[ln p(x | z)] with z a relaxed draw, minus the exact KL of the *discrete* distributions. A relaxed
+prior and posterior density instead collapses mixtures; nothing here ever scores a relaxed z under a density.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions.kl import kl_divergence
+
+from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
+from zoo import program
+from zoo.batch import Data, call
+from zoo.errors import ZooError
+from zoo.estimators.base import Objective, rows_of
+from zoo.estimators.gradient import GuidedEstimator
+from zoo.model import LatentVariableModel
+
+__all__ = ["Gumbel", "StraightThroughGumbel"]
+
+
+@dataclass(frozen=True)
+class Gumbel(GuidedEstimator):
+    """Relaxed categorical guide, annealed.
+
+    Attributes:
+        temperature: at the start.
+        final_temperature: at the end; geometric in between.
+    """
+
+    name: ClassVar[str] = "gumbel"
+    e_step: ClassVar[str] = "relaxed categorical guide"
+    m_step: ClassVar[str] = "gradient"
+    straight_through: ClassVar[bool] = False
+
+    temperature: float = 1.0
+    final_temperature: float = 0.2
+
+    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+        reason = super().refuses(model, x)
+        if reason:
+            return reason
+        discrete = [site.name for site in program.latent_sites(model, x) if site.discrete]
+        if not discrete:
+            return "it has no discrete latent to relax"
+        try:
+            with torch.no_grad():
+                self.objective(model, x)(x)
+        except (IndexError, TypeError, RuntimeError, ValueError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            return (
+                f"its program cannot take a point of the simplex at site {discrete[0]!r} ({first}); "
+                "write the site's use as zoo.Selected(components, z) or as a product with z"
+            )
+        return None
+
+    def objective(self, model: LatentVariableModel, x: Data) -> Objective:
+        return GumbelObjective(model, x, int(self.num_particles), self)
+
+
+@dataclass(frozen=True)
+class StraightThroughGumbel(Gumbel):
+    """The same with a corner of the simplex forwards and the relaxed gradient backwards (biased)."""
+
+    name: ClassVar[str] = "st_gumbel"
+    e_step: ClassVar[str] = "straight-through categorical guide"
+    straight_through: ClassVar[bool] = True
+
+
+class GumbelObjective:
+    """Batch to (surrogate, relaxed bound), per datum; ``at(fraction)`` sets the temperature."""
+
+    def __init__(self, model: LatentVariableModel, x: Data, num_particles: int, options: Gumbel) -> None:
+        self.model, self.num_particles, self.options = model, num_particles, options
+        self.nesting = program.plate_nesting(model, x)
+        self.temperature = options.temperature
+
+    def at(self, fraction: float) -> None:
+        o = self.options
+        self.temperature = o.temperature * (o.final_temperature / o.temperature) ** fraction
+
+    def __call__(self, batch: Data) -> tuple[Tensor, Tensor]:
+        rows, k = rows_of(batch), self.num_particles
+        relax = _Relax(self.temperature, self.options.straight_through)
+        guide, model = self.model.guide, self.model.model
+        if k > 1:
+            particles = pyro.plate(program._PARTICLES, k, dim=-1 - self.nesting)
+            guide, model = particles(guide), particles(model)
+        with relax:
+            guide_trace = poutine.trace(lambda: call(guide, batch)).get_trace()
+        model_trace = poutine.trace(poutine.replay(lambda: call(model, batch), trace=guide_trace)).get_trace()
+        relaxed = relax.names
+
+        def scored(name: str, site: Any) -> bool:
+            return name not in relaxed
+
+        guide_trace.compute_log_prob(site_filter=scored)
+        model_trace.compute_log_prob(site_filter=scored)
+        for name in relaxed:
+            q: Any = guide_trace.nodes[name]
+            p: Any = model_trace.nodes[name]
+            kl = kl_divergence(q["fn"], p["fn"]) * p["scale"]
+            p["log_prob"] = -(kl if p["mask"] is None else torch.where(p["mask"], kl, torch.zeros_like(kl)))
+        log_joint = program.totals(model_trace, rows, k, self.nesting)
+        log_guide = program.totals(guide_trace, rows, k, self.nesting, only=scored)
+        bound = (log_joint.sum() - log_guide.sum()) / (k * rows)
+        return -bound, bound.detach()
+
+
+class _Relax(Messenger):
+    """Draws every discrete latent of a guide from its relaxation, and remembers which."""
+
+    def __init__(self, temperature: float, straight_through: bool) -> None:
+        super().__init__()
+        self.temperature, self.straight_through = temperature, straight_through
+        self.names: set[str] = set()
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["is_observed"] or not getattr(msg["fn"], "has_enumerate_support", False):
+            return
+        fn = msg["fn"]
+        while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
+            fn = fn.base_dist
+        family = type(fn).__name__
+        kinds: dict[str, Any] = {
+            "Categorical": RelaxedCategorical,
+            "OneHotCategorical": RelaxedCategorical,
+            "Bernoulli": RelaxedBernoulli,
+            "ExactBernoulli": RelaxedBernoulli,
+        }
+        if family not in kinds:
+            raise ZooError(
+                f"gumbel: site {msg['name']!r} expected a Categorical, OneHotCategorical or Bernoulli, got {family}. "
+                "Use svi or reinforce."
+            )
+        relaxed = kinds[family](self.temperature, fn.logits, self.straight_through)
+        shape = msg["fn"].batch_shape + (
+            msg["fn"].event_shape if family != "OneHotCategorical" else msg["fn"].event_shape[:-1]
+        )
+        if shape != relaxed.batch_shape:
+            relaxed = relaxed.expand(shape)
+        msg["value"], msg["done"], msg["infer"] = relaxed.rsample(), True, {**msg["infer"], "relaxed": True}
+        self.names.add(msg["name"])

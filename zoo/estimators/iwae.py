@@ -1,0 +1,64 @@
+"""The K-sample importance-weighted bound (Burda et al. 2016); VIMCO for discrete sites (Mnih & Rezende 2016)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo import program
+from zoo.batch import Data
+from zoo.errors import ZooError
+from zoo.estimators.base import Objective, rows_of
+from zoo.estimators.gradient import GuidedEstimator
+from zoo.estimators.reinforce import score_terms
+from zoo.model import LatentVariableModel
+
+__all__ = ["IWAE"]
+
+
+@dataclass(frozen=True)
+class IWAE(GuidedEstimator):
+    """Climbs E ln mean_k p(x, z_k) / q(z_k | x), datum by datum.
+
+    Attributes:
+        num_particles: K, at least 1 (at least 2 with discrete sites, which need each other as baseline).
+    """
+
+    name: ClassVar[str] = "iwae"
+    e_step: ClassVar[str] = "K weighted draws from the guide"
+    m_step: ClassVar[str] = "gradient"
+
+    num_particles: int = 8
+
+    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+        reason = super().refuses(model, x)
+        if reason is None and self.num_particles < 2 and any(s.discrete for s in program.latent_sites(model, x)):
+            raise ZooError(f"iwae: num_particles expected at least 2 with discrete sites, got {self.num_particles}.")
+        return reason
+
+    def objective(self, model: LatentVariableModel, x: Data) -> Objective:
+        nesting, k = program.plate_nesting(model, x), int(self.num_particles)
+        return lambda batch: iwae_surrogate(model, batch, k, nesting)
+
+
+def iwae_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:
+    """(surrogate, bound) per datum: the bound itself, plus VIMCO's score terms for discrete sites."""
+    rows = rows_of(batch)
+    guide_trace, model_trace = program.draw(model, batch, k, nesting)
+    log_joint, log_guide = program.joint_and_guide(guide_trace, model_trace, rows, k, nesting)
+    log_weight = log_joint - log_guide  # (K, N)
+    bound = log_weight.logsumexp(0) - math.log(k)
+    surrogate = bound.sum()
+    if any(not site["fn"].has_rsample for site in program.sample_sites(guide_trace).values()):
+        score = score_terms(guide_trace, log_guide, rows, k, nesting)
+        w = log_weight.detach()
+        # Each draw's own weight is replaced by the geometric mean of the others (eq. 10 of the paper).
+        others = (w.sum(0) - w) / (k - 1)
+        replaced = torch.diag_embed((others - w).T).permute(2, 1, 0) + w.unsqueeze(0)  # (left-out, K, N)
+        signal = bound.detach() - (replaced.logsumexp(1) - math.log(k))
+        surrogate = surrogate + (signal * score).sum()
+    return -surrogate / rows, bound.detach().sum() / rows

@@ -1,0 +1,74 @@
+"""Online EM: statistics from minibatches, averaged with a decaying step (Cappé & Moulines 2009, section 2.4)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from zoo.batch import Data, take
+from zoo.errors import ZooError
+from zoo.estimators.base import Estimator, Outcome, Run, needs_statistics, restore, rows_of, snapshot
+from zoo.model import LatentVariableModel
+from zoo.statistics import Statistics
+
+__all__ = ["OnlineEM"]
+
+
+@dataclass(frozen=True)
+class OnlineEM(Estimator):
+    """EM on minibatches: one pass over the data makes many M steps.
+
+    Attributes:
+        max_epochs: passes over the data.
+        batch_size: rows a step; None takes a twentieth of the data, between 100 and 4096 rows.
+        step_power: the t-th step has weight (t + 1) ** -step_power, between 0.5 and 1.
+        burn_in: steps before the first M step, while statistics of few data would be singular.
+    """
+
+    name: ClassVar[str] = "online_em"
+    e_step: ClassVar[str] = "exact posterior, minibatch"
+    m_step: ClassVar[str] = "closed form, on averaged statistics"
+
+    max_epochs: int = 50
+    batch_size: int | None = None
+    step_power: float = 0.6
+    burn_in: int = 1
+
+    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+        if not 0.5 < self.step_power <= 1:
+            raise ZooError(f"online_em: step_power expected a number in (0.5, 1], got {self.step_power}.")
+        return needs_statistics(model)
+
+    def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
+        rows = rows_of(x)
+        size = min(rows, int(self.batch_size or min(4096, max(100, rows // 20))))
+        average: Statistics | None = None
+        step, status, last, notes = 0, "max_iter", -math.inf, []
+        before = snapshot(model)
+        with torch.no_grad():
+            try:
+                for epoch in range(int(self.max_epochs)):
+                    seen = 0.0
+                    for index in torch.randperm(rows).split(size):
+                        statistics = model.e_step(take(x, index))
+                        seen += float(statistics["objective"])
+                        scaled = statistics * (rows / len(index))
+                        weight = (step + 1) ** -self.step_power
+                        average = scaled if average is None else average * (1 - weight) + scaled * weight
+                        step += 1
+                        if step > self.burn_in:
+                            notes = list(model.m_step(average) or ())
+                    if not math.isfinite(seen):
+                        restore(model, before)
+                        return Outcome("diverged", last, [f"the objective became {seen} in epoch {epoch + 1}"])
+                    before, last = snapshot(model), seen
+                    run.record(seen, fraction=(epoch + 1) / self.max_epochs)
+                    if run.out_of_time:
+                        break
+            except KeyboardInterrupt:
+                status = "interrupted"
+                restore(model, before)
+        return Outcome(status, last, notes, bool(notes), exact_q=True)

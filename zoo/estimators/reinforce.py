@@ -1,0 +1,65 @@
+"""Score-function gradient with a leave-one-out baseline (Williams 1992; Kool, van Hoof & Welling 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo import program
+from zoo.batch import Data
+from zoo.errors import ZooError
+from zoo.estimators.base import Objective, rows_of
+from zoo.estimators.gradient import GuidedEstimator
+from zoo.model import LatentVariableModel
+
+__all__ = ["Reinforce"]
+
+
+@dataclass(frozen=True)
+class Reinforce(GuidedEstimator):
+    """Draws z from the guide; discrete sites by the score function, continuous ones reparametrised.
+
+    Attributes:
+        num_particles: draws a datum, at least 2: each one's baseline is the mean of the others.
+    """
+
+    name: ClassVar[str] = "reinforce"
+    e_step: ClassVar[str] = "draws from the guide, score function with baseline"
+    m_step: ClassVar[str] = "gradient"
+
+    num_particles: int = 4
+
+    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+        if self.num_particles < 2:
+            raise ZooError(
+                f"reinforce: num_particles expected at least 2 (for the baseline), got {self.num_particles}."
+            )
+        return super().refuses(model, x)
+
+    def objective(self, model: LatentVariableModel, x: Data) -> Objective:
+        nesting, k = program.plate_nesting(model, x), int(self.num_particles)
+        return lambda batch: reinforce_surrogate(model, batch, k, nesting)
+
+
+def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:
+    """(surrogate, bound) per datum. The score's baseline is the mean of the other draws: unbiased."""
+    rows = rows_of(batch)
+    guide_trace, model_trace = program.draw(model, batch, k, nesting)
+    log_joint, log_guide = program.joint_and_guide(guide_trace, model_trace, rows, k, nesting)
+    score = score_terms(guide_trace, log_guide, rows, k, nesting)
+    value = (log_joint - log_guide).detach()
+    baseline = (value.sum(0) - value) / (k - 1)
+    # E[grad ln q] = 0, so the scored part of -ln q carries no gradient of its own.
+    surrogate = log_joint - (log_guide - score) + (value - baseline) * score
+    return -surrogate.mean(0).sum() / rows, value.mean(0).sum() / rows
+
+
+def score_terms(guide_trace: program.Trace, log_guide: Tensor, rows: int, k: int, nesting: int) -> Tensor:
+    """ln q of the sites whose draws carry no gradient, in the shape of ``log_guide``."""
+    scored = program.totals(guide_trace, rows, k, nesting, only=lambda _, site: not site["fn"].has_rsample)
+    if scored.shape[1] != log_guide.shape[1]:
+        scored = scored.sum(-1, keepdim=True)
+    return torch.broadcast_to(scored.to(log_guide), log_guide.shape)

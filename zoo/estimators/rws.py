@@ -1,0 +1,53 @@
+"""Reweighted wake-sleep (Bornschein & Bengio 2015): wake updates of model and guide, datum by datum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from zoo import program
+from zoo.batch import Data
+from zoo.errors import ZooError
+from zoo.estimators.base import Objective, rows_of
+from zoo.estimators.gradient import GuidedEstimator
+from zoo.model import LatentVariableModel
+
+__all__ = ["RWS"]
+
+
+@dataclass(frozen=True)
+class RWS(GuidedEstimator):
+    """Self-normalised importance weights stand for the posterior in both steps; needs no differentiable draws.
+
+    Attributes:
+        num_particles: K, at least 2.
+    """
+
+    name: ClassVar[str] = "rws"
+    e_step: ClassVar[str] = "K self-normalised weighted draws"
+    m_step: ClassVar[str] = "gradient (wake-θ), guide by wake-φ"
+
+    num_particles: int = 8
+
+    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+        if self.num_particles < 2:
+            raise ZooError(f"rws: num_particles expected at least 2, got {self.num_particles}.")
+        return super().refuses(model, x)
+
+    def objective(self, model: LatentVariableModel, x: Data) -> Objective:
+        nesting, k = program.plate_nesting(model, x), int(self.num_particles)
+        return lambda batch: rws_surrogate(model, batch, k, nesting)
+
+
+def rws_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:
+    """(surrogate, K-sample bound) per datum: θ and ψ both climb sum_k w_k (ln p + ln q) with weights held fixed."""
+    rows = rows_of(batch)
+    traces = program.draw(model, batch, k, nesting, detach=True)
+    log_joint, log_guide = program.joint_and_guide(*traces, rows, k, nesting)
+    log_weight = (log_joint - log_guide).detach()
+    weight = log_weight.softmax(0)
+    bound = log_weight.logsumexp(0) - math.log(k)
+    return -(weight * (log_joint + log_guide)).sum() / rows, bound.sum() / rows

@@ -1,0 +1,176 @@
+"""Scoring a model on data: exact where tractable, else importance weights from the guide, with their report card."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo import program
+from zoo.batch import Data, as_data, call, map_tensors, num_data
+from zoo.errors import ZooError
+from zoo.estimators.eg import exact_log_likelihood
+from zoo.estimators.svi import elbo_module
+from zoo.isolation import isolated
+from zoo.model import FunctionModel, LatentVariableModel, as_model
+
+__all__ = ["Evaluation", "bound", "evaluate", "prepared"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` found; totals over the data, nats.
+
+    Attributes:
+        num_data: N.
+        log_likelihood: exact ln p(x), None where intractable.
+        importance_bound: the S-sample importance-weighted bound, None without a guide.
+        importance_bound_se: its Monte-Carlo standard error (delta method, data independent).
+        elbo: the bound of the guide. elbo_se: its Monte-Carlo standard error.
+        khat: (N,) Pareto k̂ of each datum's importance weights (Vehtari et al. 2024): below 0.7 the guide
+            covers that posterior well enough to correct it by importance weights.
+        num_samples: S.
+    """
+
+    num_data: int
+    log_likelihood: float | None
+    importance_bound: float | None
+    importance_bound_se: float | None
+    elbo: float | None
+    elbo_se: float | None
+    khat: Tensor | None
+    num_samples: int
+
+    @property
+    def evidence_gap(self) -> float | None:
+        """ln p(x) minus the ELBO: KL from guide to posterior, summed over data."""
+        if self.log_likelihood is None or self.elbo is None:
+            return None
+        return self.log_likelihood - self.elbo
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, with the k̂ summarised."""
+        values = {k: v for k, v in self.__dict__.items() if k != "khat"} | {"evidence_gap": self.evidence_gap}
+        if self.khat is not None:
+            finite = self.khat[self.khat.isfinite()]
+            values["khat_max"] = float(finite.max()) if len(finite) else None
+            values["khat_above_0.7"] = int((self.khat > 0.7).sum())
+        return values
+
+    def __str__(self) -> str:
+        lines = [f"{self.num_data} data"]
+        if self.log_likelihood is not None:
+            lines.append(f"log-likelihood    {self.log_likelihood:.4f} (exact)")
+        if self.importance_bound is not None:
+            lines.append(
+                f"importance bound  {self.importance_bound:.4f} ± {self.importance_bound_se:.4f} "
+                f"({self.num_samples} samples)"
+            )
+            lines.append(f"elbo              {self.elbo:.4f} ± {self.elbo_se:.4f}")
+        if self.khat is not None:
+            lines.append(f"PSIS k̂            {int((self.khat > 0.7).sum())} of {len(self.khat)} data above 0.7")
+        return "\n".join(lines)
+
+
+def prepared(model: LatentVariableModel, x: Any) -> Data:
+    """Data checked by the model, in its dtype and on its device."""
+    x = as_data(x)
+    if isinstance(model, FunctionModel):
+        return x
+    like = next(model.parameters(), torch.zeros((), dtype=model.dtype))
+
+    def convert(t: Tensor) -> Tensor:
+        return (
+            t.to(like.device, like.dtype) if t.is_floating_point() or not _keeps_integers(model) else t.to(like.device)
+        )
+
+    return model.validate(map_tensors(convert, x))
+
+
+def _keeps_integers(model: LatentVariableModel) -> bool:
+    return bool(getattr(model, "integer_data", False))
+
+
+def evaluate(model: Any, x: Any, *, guide: Any = None, num_samples: int = 1000, seed: int = 0) -> Evaluation:
+    """Score a model (or a fit) on data.
+
+    Args:
+        model: a zoo model, a fit, or a program with ``guide``.
+        x: data as the model takes them.
+        num_samples: S, draws from the guide a datum.
+
+    Returns:
+        An :class:`Evaluation`: the exact log-likelihood where tractable, and, with a guide, the importance-weighted
+        bound, the ELBO, their Monte-Carlo errors and the PSIS k̂ of each datum.
+
+    Raises:
+        ZooError: neither an exact sum nor a guide is to be had.
+    """
+    model = as_model(getattr(model, "model", model) if _is_fit(model) else model, guide)
+    x = prepared(model, x)
+    with isolated(seed):
+        if isinstance(model, FunctionModel):
+            model.initialize(x, "current")
+        exact = exact_log_likelihood(model, x)
+        if not program.has_guide(model):
+            if exact is None:
+                raise ZooError("evaluate: expected an exact log_marginal or a guide, got neither. Pass guide=...")
+            return Evaluation(num_data(x), float(exact.sum()), None, None, None, None, None, 0)
+        log_weight = program.log_weights(model, x, num_samples)
+        elbo, elbo_se = bound(model, x, log_weight)
+    s = log_weight.shape[0]
+    evidence = log_weight.logsumexp(0) - math.log(s)
+    relative = (log_weight - evidence).exp()
+    variance = relative.var(0) / s if s > 1 else torch.full_like(evidence, math.inf)
+    return Evaluation(
+        num_data(x),
+        None if exact is None else float(exact.sum()),
+        float(evidence.sum()),
+        float(variance.sum().sqrt()),
+        elbo,
+        elbo_se,
+        pareto_k(log_weight),
+        s,
+    )
+
+
+def _is_fit(model: Any) -> bool:
+    return hasattr(model, "estimator") and hasattr(model, "history")
+
+
+def bound(
+    model: LatentVariableModel, x: Data, log_weight: Tensor | None = None, num_samples: int = 1000
+) -> tuple[float, float]:
+    """The guide's ELBO and its standard error, totals; summed exactly when every latent is discrete."""
+    if all(site.discrete for site in program.latent_sites(model, x)):
+        return -float(call(elbo_module(model, x), x).detach()), 0.0
+    if log_weight is None:
+        log_weight = program.log_weights(model, x, num_samples)
+    spread = log_weight.var(0).sum() / log_weight.shape[0]
+    return float(log_weight.mean(0).sum()), float(spread.sqrt())
+
+
+def pareto_k(log_weight: Tensor) -> Tensor | None:
+    """ArviZ's PSIS k̂ of each column of (S, N) log-weights; None below 25 draws.
+
+    Where a column holds fewer than five different weights (a discrete z with few values) there is no tail to fit:
+    the weights are bounded, and k̂ is -inf.
+    """
+    if log_weight.shape[0] < 25:
+        return None
+    import arviz
+
+    columns = log_weight.T.double().cpu().numpy()
+    khat = np.full(len(columns), -np.inf)
+    steps = np.diff(np.sort(columns, axis=-1), axis=-1) > 1e-9
+    varied = steps.sum(-1) >= 4
+    if varied.any():
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            khat[varied] = arviz.psislw(columns[varied])[1]
+    return torch.as_tensor(khat)

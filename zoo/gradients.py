@@ -1,0 +1,104 @@
+"""How good is an estimator's gradient? Its bias and spread against the exact expected gradient, at shared points."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo import program
+from zoo.batch import Data, num_data
+from zoo.estimators import estimator_classes
+from zoo.estimators.base import Objective, Run
+from zoo.estimators.eg import EG
+from zoo.estimators.gradient import GradientEstimator, GuidedEstimator
+from zoo.estimators.svi import SVI
+from zoo.isolation import isolated
+from zoo.model import LatentVariableModel
+
+__all__ = ["GradientQuality", "gradient_quality"]
+
+
+@dataclass(frozen=True)
+class GradientQuality:
+    """One estimator's gradient in θ at one point, per datum, in units of each parameter's scale.
+
+    Attributes:
+        estimator: its name. point: "start" or "optimum".
+        exact_norm: length of the exact gradient ∇ ln p(x) / N.
+        bias: length of (mean of the draws - exact). bias_se: its Monte-Carlo noise; below about twice that it is none.
+        sd: root of the summed variance of a single draw.
+        num_draws: draws taken.
+    """
+
+    estimator: str
+    point: str
+    exact_norm: float
+    bias: float
+    bias_se: float
+    sd: float
+    num_draws: int
+
+
+def gradient_quality(
+    model: LatentVariableModel,
+    x: Data,
+    estimators: dict[str, dict[str, Any]],
+    *,
+    point: str,
+    num_draws: int = 100,
+    warmup: int = 1000,
+    seed: int = 0,
+) -> list[GradientQuality]:
+    """Bias and spread of estimators' gradients at the model's present θ, with one warmed-up guide for all.
+
+    Args:
+        model: at the point; left as it is. Needs an exact evidence.
+        estimators: name to options; those without a gradient are passed over.
+        point: a word for the table.
+    """
+    with isolated(seed):
+        here = copy.deepcopy(model)
+        if program.has_guide(here):
+            SVI(warmup=warmup).warm_up(here, x, Run(num_data(x)))
+        theta, _ = program.parameter_roles(here, x)
+        exact = _gradient(here, x, EG().objective(here, x), theta)
+        rows = []
+        for name, options in estimators.items():
+            cls = estimator_classes()[name]
+            if not issubclass(cls, GradientEstimator):
+                continue
+            estimator = cls(**options)
+            if isinstance(estimator, GuidedEstimator):
+                estimator = replace(estimator, warmup=0)
+            objective = estimator.objective(here, x)
+            draws = torch.stack([_gradient(here, x, objective, theta) for _ in range(num_draws)])
+            variance = draws.var(0).sum() if num_draws > 1 else torch.zeros(())
+            rows.append(
+                GradientQuality(
+                    name,
+                    point,
+                    float(exact.norm()),
+                    float((draws.mean(0) - exact).norm()),
+                    float((variance / num_draws).sqrt()),
+                    float(variance.sqrt()),
+                    num_draws,
+                )
+            )
+        return rows
+
+
+def _gradient(model: LatentVariableModel, x: Data, objective: Objective, theta: list[str]) -> Tensor:
+    """The ascent direction in θ, flattened, each entry times its parameter's unit step."""
+    named = dict(model.named_parameters())
+    scales = model.parameter_scales(x)
+    surrogate, _ = objective(x)
+    grads = torch.autograd.grad(-surrogate, [named[n] for n in theta], allow_unused=True)
+    parts = []
+    for name, grad in zip(theta, grads, strict=True):
+        value = torch.zeros_like(named[name]) if grad is None else grad
+        parts.append((value * scales[name].to(value) if name in scales else value).flatten())
+    return torch.cat(parts)

@@ -1,0 +1,84 @@
+"""Export to ArviZ. Importing arviz takes seconds, so it is done here, when asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from zoo import program
+from zoo.batch import Data, call, tensors
+from zoo.estimators.eg import exact_log_likelihood
+from zoo.isolation import isolated
+from zoo.model import LatentVariableModel, can
+from zoo.results import Fit
+
+__all__ = ["to_inference_data"]
+
+
+def to_inference_data(fits: list[Fit], x: Data, num_draws: int = 100) -> Any:
+    """The fits of one model on the same data as ArviZ ``InferenceData``.
+
+    Chains are fits, in order (coordinate ``fit`` names them). Groups: ``posterior`` (draws of each latent from q:
+    the exact posterior for exact estimators, else the guide), ``log_likelihood`` (exact ln p(x) by datum, where
+    tractable), ``observed_data`` and ``constant_data`` (the fitted parameters).
+    """
+    labels = [f"{fit.estimator}:{fit.seed}" for fit in fits]
+    posterior: dict[str, list[np.ndarray[Any, Any]]] = {}
+    parameters: dict[str, list[np.ndarray[Any, Any]]] = {}
+    evidence = []
+    for fit in fits:
+        with isolated(fit.seed):
+            for name, draws in latent_draws(fit, x, num_draws).items():
+                posterior.setdefault(name, []).append(_array(draws))
+            exact = exact_log_likelihood(fit.model, x)
+        for name, value in fitted_parameters(fit.model, x).items():
+            parameters.setdefault(name, []).append(_array(value))
+        if exact is not None:
+            evidence.append(_array(exact.reshape(-1)))
+    groups: dict[str, Any] = {
+        "posterior": {name: np.stack(values) for name, values in posterior.items() if len(values) == len(fits)},
+        "observed_data": {f"x{i or ''}": _array(t) for i, t in enumerate(tensors(x))},
+        "constant_data": {"fit": np.array(labels), **{name: np.stack(v) for name, v in parameters.items()}},
+    }
+    if len(evidence) == len(fits):
+        groups["log_likelihood"] = {"x": np.stack(evidence)[:, None]}
+    return _from_dict({name: values for name, values in groups.items() if values})
+
+
+def _from_dict(groups: dict[str, dict[str, Any]]) -> Any:
+    import arviz
+
+    # ArviZ 1.x has no InferenceData: there from_dict takes one dict of groups and gives a DataTree.
+    from_dict: Any = arviz.from_dict
+    return from_dict(**groups) if hasattr(arviz, "InferenceData") else from_dict(groups)
+
+
+def latent_draws(fit: Fit, x: Data, num_draws: int) -> dict[str, Tensor]:
+    """Draws of each latent from the fit's q, (num_draws, N, ...)."""
+    model = fit.model
+    with torch.no_grad():
+        if fit.elbo_se == 0 and fit.elbo == fit.log_likelihood and can(model, "posterior"):
+            name = program.latent_sites(model, x)[0].name
+            return {name: call(model.posterior, x).sample((num_draws,))}
+        if not program.has_guide(model):
+            return {}
+        traces = [
+            program.sample_sites(poutine.trace(lambda: call(model.guide, x)).get_trace()) for _ in range(num_draws)
+        ]
+    return {name: torch.stack([trace[name]["value"] for trace in traces]) for name in traces[0]}
+
+
+def fitted_parameters(model: LatentVariableModel, x: Data) -> dict[str, Tensor]:
+    """The constrained values of θ by name."""
+    theta, _ = program.parameter_roles(model, x)
+    names = [name.removesuffix("_unconstrained") for name in theta if "." not in name]
+    return {name: getattr(model, name).detach() for name in names if hasattr(model, name)}
+
+
+def _array(value: Tensor) -> np.ndarray[Any, Any]:
+    array: np.ndarray[Any, Any] = value.detach().cpu().numpy()
+    return array

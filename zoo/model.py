@@ -1,0 +1,397 @@
+"""The contract: what a model is, what it may offer beyond that, and how plain functions become models."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro.nn import PyroModule, PyroParam
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from zoo.batch import Data, call, tensors
+from zoo.errors import ZooError
+from zoo.isolation import forked_rng
+
+__all__ = ["FunctionModel", "Half", "LatentVariableModel", "as_model", "can", "parameter"]
+
+
+class LatentVariableModel(PyroModule):
+    """Base class of every model: a Pyro program ``model(x)`` for p(x, z) and one ``guide(x)`` for q(z | x).
+
+    Write ``model`` (data batch first, inside ``pyro.plate("data", ...)``) and ``guide``; parameters are
+    ``PyroParam``, ``nn.Parameter`` or networks created in ``__init__``. Optional methods unlock more:
+
+    ===========================  ==============================================================
+    ``log_marginal(x)``          exact ln p(x) of each datum, (N,) nats: ``eg`` on the fast path
+    ``posterior(x)``             exact p(z | x), a distribution of batch shape (N,)
+    ``e_step(x, hard=False)``    expected :class:`~zoo.statistics.Statistics`; they add: ``em``
+    ``m_step(statistics)``       sets the parameters; returns notes on any constraint that acted
+    ===========================  ==============================================================
+
+    What the base class does for its subclasses: a constructor leaves the caller's random numbers alone
+    and records its arguments (for ``save``); ``model`` and ``guide`` keep their parameters to themselves
+    instead of in Pyro's global store; an assignment to a parameter is checked for shape and support.
+    """
+
+    #: Starting points that ``initialize`` knows, the default one first.
+    inits: tuple[str, ...] = ("current",)
+    #: What the model wants of its data's dtype; exact models compute in float64.
+    dtype: torch.dtype = torch.float64
+    #: Name of the data set that the command line takes when none is given.
+    default_data: str | None = None
+    #: Paper or textbook, for `zoo models`.
+    reference: str = ""
+    #: Constructor arguments, as given; what ``save`` writes.
+    config: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _wrap_init(cls, cls.__dict__["__init__"])  # type: ignore[method-assign]
+        for name in ("model", "guide"):
+            if name in cls.__dict__:
+                setattr(cls, name, _wrap_program(cls.__dict__[name]))
+
+    def __init__(self) -> None:
+        with pyro.settings.context(module_local_params=True):
+            super().__init__()
+
+    def model(self, *args: Any, **kwargs: Any) -> Any:
+        """p(x, z), a Pyro program."""
+        raise NotImplementedError(f"{type(self).__name__} does not define model(x).")
+
+    def guide(self, *args: Any, **kwargs: Any) -> Any:
+        """q(z | x), a Pyro program over the same latent sites."""
+        raise NotImplementedError(f"{type(self).__name__} does not define guide(x).")
+
+    def validate(self, x: Data) -> Data:
+        """The data as this model takes them, or a ZooError. The base class refuses what is not finite."""
+        for value in tensors(x):
+            if value.is_floating_point() and not value.isfinite().all():
+                kind = "NaN" if value.isnan().any() else "infinite entries"
+                raise ZooError(
+                    f"{type(self).__name__}: data expected finite numbers, got {kind} in {_rows(~value.isfinite())}. "
+                    "Drop or fill those rows first."
+                )
+        return x
+
+    def initialize(self, x: Data, init: str, restart: int = 0) -> None:
+        """Set a starting point from the data; draws come from torch's generator, which ``fit`` has seeded.
+
+        Args:
+            init: one of :attr:`inits`.
+            restart: 0 for the first start; later ones should differ in kind where one kind is not enough.
+        """
+
+    def reset_guide(self) -> None:
+        """Draw new starting weights for every network in the model (submodules with ``reset_parameters``)."""
+        for module in self.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if module is not self and callable(reset):
+                reset()
+
+    def parameter_scales(self, x: Data) -> dict[str, Tensor]:
+        """By parameter name (as in ``named_parameters``): the size of a unit step, for gradient estimators.
+
+        Parameters measured in the data's units would otherwise need a learning rate of their own.
+        """
+        return {}
+
+    def log_prior(self) -> Tensor:
+        """ln p(θ) up to a constant, nats; EM climbs likelihood plus this. Zero: maximum likelihood."""
+        return torch.zeros((), dtype=self.dtype)
+
+    @classmethod
+    def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
+        """Build the model with the sizes that can be read off the data (``num_features``) filled in.
+
+        Raises:
+            ZooError: an argument the constructor does not have, or one it needs is missing.
+        """
+        parameters = inspect.signature(cls).parameters
+        first = tensors(x)[:1]
+        if "num_features" in parameters and "num_features" not in arguments and first:
+            arguments["num_features"] = first[0].shape[-1] if first[0].dim() > 1 else 1
+        missing = [n for n, p in parameters.items() if p.default is p.empty and n not in arguments]
+        if missing:
+            raise ZooError(f"{cls.__name__}: expected {missing[0]}, got nothing for it. Pass {missing[0]}=...")
+        return cls(**arguments)
+
+    def num_free_parameters(self, names: Iterable[str]) -> int:
+        """Degrees of freedom of the named parameters, for AIC and BIC: one less a simplex, half a Cholesky factor."""
+        total = 0
+        for name in names:
+            parameter, constraint = self.get_parameter(name), self.constraint_of(name)
+            total += parameter.numel()
+            if isinstance(constraint, type(constraints.simplex)):
+                total -= parameter.shape[:-1].numel()
+            elif "Cholesky" in type(constraint).__name__:
+                total -= parameter.shape[:-2].numel() * parameter.shape[-1] * (parameter.shape[-1] - 1) // 2
+        return total
+
+    def constraint_of(self, name: str) -> Any:
+        """The constraint behind an entry of ``named_parameters``; None where it is free."""
+        *path, leaf = name.split(".")
+        owner = self.get_submodule(".".join(path))
+        declared = owner.__dict__.get("_pyro_params", {})
+        return declared.get(leaf.removesuffix("_unconstrained"), (None, None))[0]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_pyro_params", {}) and not isinstance(value, PyroParam):
+            value = self._checked(name, value)
+        super().__setattr__(name, value)
+
+    def _checked(self, name: str, value: Any) -> Tensor:
+        """An assigned parameter value as a tensor of the right shape inside the parameter's support."""
+        constraint, _ = self._pyro_params[name]
+        current = getattr(self, name)
+        who = f"{type(self).__name__}.{name}"
+        try:
+            new = torch.as_tensor(value, dtype=current.dtype, device=current.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ZooError(f"{who} expected a tensor or an array, got {type(value).__name__}.") from None
+        if new.shape != current.shape:
+            raise ZooError(f"{who} expected shape {tuple(current.shape)}, got {tuple(new.shape)}. Reshape it first.")
+        if not constraint.check(new.detach()).all():
+            raise ZooError(
+                f"{who} expected values in the support {constraint}, got {_brief(new)}. Normalise or clip it."
+            )
+        return new
+
+
+def parameter(value: Tensor, constraint: Any = constraints.real) -> Any:
+    """A ``PyroParam``, in a form that type checkers take for the tensor that reading it gives."""
+    return PyroParam(value, constraint)
+
+
+def can(model: LatentVariableModel, *methods: str) -> bool:
+    """Whether the model offers all of these optional methods."""
+    return all(callable(getattr(type(model), name, None)) for name in methods)
+
+
+def _rows(bad: Tensor) -> str:
+    rows = bad.reshape(bad.shape[0], -1).any(-1).nonzero().flatten().tolist() if bad.dim() else [0]
+    return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
+
+
+def _brief(value: Tensor) -> str:
+    flat = value.detach().flatten()[:6].tolist()
+    return "[" + ", ".join(f"{v:.4g}" for v in flat) + (", ...]" if value.numel() > 6 else "]")
+
+
+def _wrap_init(cls: type, init: Callable[..., None]) -> Callable[..., None]:
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def wrapped(self: LatentVariableModel, *args: Any, **kwargs: Any) -> None:
+        # A fixed seed: the caller's generator is untouched and two new models of one kind are equal.
+        with forked_rng(0), pyro.settings.context(module_local_params=True):
+            init(self, *args, **kwargs)
+        if type(self) is cls:
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            arguments = list(bound.arguments.items())[1:]
+            self.config = {
+                key: value
+                for name, given in arguments
+                for key, value in (
+                    given.items() if signature.parameters[name].kind.name == "VAR_KEYWORD" else [(name, given)]
+                )
+            }
+
+    return wrapped
+
+
+def _wrap_program(program: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(program)
+    def wrapped(self: LatentVariableModel, *args: Any, **kwargs: Any) -> Any:
+        with pyro.settings.context(module_local_params=True), self._pyro_context:
+            return program(self, *args, **kwargs)
+
+    return wrapped
+
+
+class Half(nn.Module):
+    """``model`` or ``guide`` of an owner as a module, so that an ELBO module finds the owner's parameters."""
+
+    def __init__(self, owner: LatentVariableModel, which: str, handler: Callable[..., Any] | None = None) -> None:
+        super().__init__()
+        self.owner, self.which, self.handler = owner, which, handler
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        program = getattr(self.owner, self.which)
+        return (self.handler(program) if self.handler else program)(*args, **kwargs)
+
+
+class FunctionModel(LatentVariableModel):
+    """A user's plain ``model(x)`` and ``guide(x)`` with ``pyro.param`` and ``pyro.module``, as a model.
+
+    The first run creates the parameters; from then on they belong to this object, in the dtype of the
+    data, and both programs see only them: Pyro's store is swapped for the duration of a call. Networks
+    registered with ``pyro.module`` stay the caller's own: their weights are replaced during a call only.
+    Modules (a PyroModule, an AutoGuide) are programs too.
+    """
+
+    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any] | None = None, local: bool = False) -> None:
+        super().__init__()
+        self._kept = _Keep((model, guide))
+        # A box keeps PyroModule from renaming the caller's module as a child of this one.
+        self._boxes = nn.ModuleList([_Box(p) if isinstance(p, nn.Module) else nn.Module() for p in (model, guide)])
+        self._local = local
+        self._constraints: dict[str, Any] = {}
+        self._nets: dict[str, _Keep] = {}
+
+    @property
+    def name(self) -> str:
+        program = self._kept.value[0]
+        return getattr(program, "__name__", type(program).__name__)
+
+    @property
+    def has_guide(self) -> bool:
+        return self._kept.value[1] is not None
+
+    def model(self, *args: Any, **kwargs: Any) -> Any:
+        with self._own_parameters(args, kwargs):
+            return self._program(0)(*args, **kwargs)
+
+    def guide(self, *args: Any, **kwargs: Any) -> Any:
+        with self._own_parameters(args, kwargs):
+            return self._program(1)(*args, **kwargs)
+
+    def validate(self, x: Data) -> Data:
+        return x  # a program of the user's own gets its data as they are
+
+    def initialize(self, x: Data, init: str, restart: int = 0) -> None:
+        """Create the parameters by running guide and model once; later restarts draw them anew."""
+        if restart:
+            for name in self._constraints:
+                del self._parameters[_key(name)]
+            self._constraints = {}
+        if self._constraints:
+            return
+        nets: dict[str, _Keep] = {}
+        original = pyro.module
+
+        def recording(name: str, nn_module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            nets[name] = _Keep(nn_module)
+            return original(name, nn_module, *args, **kwargs)
+
+        pyro.module = recording
+        try:
+            with self._own_parameters((x,), {}) as state, torch.no_grad():
+                trace = pyro.poutine.trace(self._program(1)).get_trace(*_arguments(x)[0], **_arguments(x)[1])
+                call(pyro.poutine.replay(self._program(0), trace=trace), x)
+        finally:
+            pyro.module = original
+        self._nets = nets
+        own = {id(p) for p in self.parameters()}
+        dtype = _floating_dtype(x)
+        for name, value in state["params"].items():
+            if id(value) in own:
+                continue  # a parameter of a module that this object already holds
+            if "$$$" in name and name.split("$$$")[0] not in nets:
+                raise ZooError(
+                    f"{self.name}: expected networks registered as pyro.module(name, net), got {name!r} another way. "
+                    "Write `import pyro` and `pyro.module(...)`, or a zoo.LatentVariableModel."
+                )
+            self._constraints[name] = state["constraints"][name]
+            value = value.detach().clone()
+            self.register_parameter(_key(name), nn.Parameter(value.to(dtype) if value.is_floating_point() else value))
+
+    def _program(self, which: int) -> Callable[..., Any]:
+        if "program" in self._boxes[which]._modules:
+            return self._boxes[which]._modules["program"]  # type: ignore[return-value]
+        return self._kept.value[which] or _empty_program
+
+    @contextmanager
+    def _own_parameters(self, args: Any, kwargs: Any) -> Iterator[dict[str, Any]]:
+        params = {name: self._parameters[_key(name)] for name in self._constraints}
+        state = {"params": params, "constraints": dict(self._constraints)}
+        dtype = torch.get_default_dtype()
+        with ExitStack() as stack:
+            stack.enter_context(pyro.settings.context(module_local_params=self._local))
+            stack.enter_context(pyro.get_param_store().scope(state))  # type: ignore[arg-type]
+            for name, net in self._nets.items():
+                stack.enter_context(_weights_replaced(net.value, name, params))
+            # Constants a program makes (torch.ones(3)) then have the dtype of its data.
+            torch.set_default_dtype(_floating_dtype((*args, *kwargs.values())))
+            stack.callback(torch.set_default_dtype, dtype)
+            yield state
+
+    def constraint_of(self, name: str) -> Any:
+        return next((c for n, c in self._constraints.items() if _key(n) == name), None)
+
+
+def _empty_program(*args: Any, **kwargs: Any) -> None:
+    """The guide of a program that has none: right for exact sums over every latent."""
+
+
+def _arguments(x: Data) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(x, dict):
+        return (), x
+    return (x if isinstance(x, tuple) else (x,)), {}
+
+
+def _floating_dtype(x: Data) -> torch.dtype:
+    return next((t.dtype for t in tensors(x) if t.is_floating_point()), torch.get_default_dtype())
+
+
+class _Box(nn.Module):
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.add_module("program", program)
+
+
+class _Keep:
+    """A reference that ``deepcopy`` copies as a reference."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Keep:
+        return self
+
+
+def _key(name: str) -> str:
+    return "param/" + name.replace(".", "/")  # torch allows no dots in a parameter's name
+
+
+@contextmanager
+def _weights_replaced(net: nn.Module, prefix: str, params: dict[str, Any]) -> Iterator[None]:
+    swapped: list[tuple[nn.Module, str, Any]] = []
+    try:
+        for path, module in net.named_modules():
+            for leaf, old in list(module._parameters.items()):
+                new = params.get(f"{prefix}$$${path + '.' if path else ''}{leaf}")
+                if new is not None:
+                    swapped.append((module, leaf, old))
+                    module._parameters[leaf] = new
+        yield
+    finally:
+        for module, leaf, old in swapped:
+            module._parameters[leaf] = old
+
+
+def as_model(model: Any, guide: Callable[..., Any] | None = None) -> LatentVariableModel:
+    """A zoo model unchanged; a user's function (and guide) wrapped as one.
+
+    Raises:
+        ZooError: ``model`` is not callable, or a guide comes with a model that has its own.
+    """
+    if isinstance(model, LatentVariableModel):
+        if guide is not None:
+            raise ZooError(f"{type(model).__name__} has its own guide; got another. Subclass it and override guide(x).")
+        return model
+    if isinstance(model, type) and issubclass(model, LatentVariableModel):
+        raise ZooError(
+            f"model expected an instance, got the class {model.__name__}. Use {model.__name__}.from_data(x, ...)."
+        )
+    if not callable(model):
+        raise ZooError(f"model expected a zoo model or a function model(x), got {type(model).__name__}.")
+    return FunctionModel(model, guide, bool(pyro.settings.get("module_local_params")))

@@ -1,0 +1,206 @@
+"""What all mixtures share: z picks one of K components, x comes from it.
+
+    z ~ Categorical(weights)
+    x | z ~ component z
+
+McLachlan & Peel (2000), Finite Mixture Models, chapter 2. A subclass gives ``components()``, its sufficient
+statistics and its M step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from guides import AmortizedCategorical
+from zoo.batch import Data
+from zoo.checks import matrix, positive
+from zoo.distributions import Selected
+from zoo.errors import ZooError
+from zoo.model import LatentVariableModel, parameter
+from zoo.statistics import Statistics
+
+__all__ = ["Mixture", "cluster"]
+
+
+class Mixture(LatentVariableModel):
+    """Base class of mixtures with K components over vectors of D features.
+
+    Shapes:
+        x: (N, D).
+        log_marginal(x): (N,), nats. posterior(x): Categorical of batch shape (N,) over K.
+        e_step(x): ``counts`` (K,), and what :meth:`weighted_statistics` adds.
+    """
+
+    inits = ("kmeans++", "random", "current")
+    weights: Tensor
+    weights_unconstrained: Tensor
+    encoder: AmortizedCategorical
+
+    def __init__(self, num_components: int, num_features: int, hidden_dims: Sequence[int]) -> None:
+        super().__init__()
+        who = type(self).__name__
+        self.num_components = positive(num_components, "num_components", who)
+        self.num_features = positive(num_features, "num_features", who)
+        equal = torch.full((num_components,), 1.0 / num_components, dtype=self.dtype)
+        self.weights = parameter(equal, constraints.simplex)
+        self.encoder = AmortizedCategorical(num_features, num_components, hidden_dims).to(self.dtype)
+
+    def components(self) -> dist.TorchDistribution:
+        """The K components, batch shape (K,), event shape (D,)."""
+        raise NotImplementedError
+
+    def weighted_statistics(self, x: Tensor, responsibilities: Tensor) -> dict[str, Tensor]:
+        """Sums over data of responsibility times sufficient statistic, by name; besides ``counts``."""
+        raise NotImplementedError
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", x.shape[0]):
+            z = pyro.sample("z", dist.Categorical(logits=self.log_weights))
+            pyro.sample("x", Selected(self.components(), z), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        with pyro.plate("data", x.shape[0]):
+            pyro.sample("z", self.encoder(x))
+
+    @property
+    def log_weights(self) -> Tensor:
+        """ln weights, (K,), -inf for a component that has died."""
+        return torch.log_softmax(self.weights_unconstrained, -1)
+
+    def component_log_prob(self, x: Tensor) -> Tensor:
+        """ln p(x_n | z_n = k), (N, K), nats."""
+        return self.components().log_prob(x.unsqueeze(-2))
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """ln p(x_n, z_n = k), (N, K), nats."""
+        return self.component_log_prob(x) + self.log_weights
+
+    def log_marginal(self, x: Tensor) -> Tensor:
+        """ln p(x_n), (N,), nats; exact, differentiable; -inf for impossible data."""
+        log_joint = self.log_joint(x)
+        log_marginal = log_joint.logsumexp(-1)
+        impossible = log_marginal == -torch.inf
+        if not impossible.any():
+            return log_marginal
+        # One impossible datum must not turn the gradient of the others into NaN, as logsumexp of nothing does.
+        return log_joint.masked_fill(impossible.unsqueeze(-1), 0.0).logsumexp(-1).masked_fill(impossible, -torch.inf)
+
+    def posterior(self, x: Tensor) -> dist.Categorical:
+        """p(z_n | x_n), batch shape (N,) over K; the prior where x_n is impossible."""
+        log_joint = self.log_joint(x)
+        impossible = log_joint.amax(-1, keepdim=True) == -torch.inf
+        return dist.Categorical(logits=torch.where(impossible, self.log_weights, log_joint))
+
+    @torch.no_grad()
+    def e_step(self, x: Tensor, hard: bool = False) -> Statistics:
+        """Expected sufficient statistics under p(z | x), or at the most probable z (``hard``)."""
+        log_joint = self.log_joint(x)
+        log_marginal = log_joint.logsumexp(-1, keepdim=True)
+        if hard:
+            best, index = log_joint.max(-1, keepdim=True)
+            weight = torch.zeros_like(log_joint).scatter_(-1, index, 1.0)
+        else:
+            best = log_marginal
+            weight = (log_joint - log_marginal.clamp_min(torch.finfo(x.dtype).min)).exp()
+        return self._statistics(x, weight, log_marginal.sum(), best.sum())
+
+    def _statistics(self, x: Tensor, weight: Tensor, log_likelihood: Tensor, objective: Tensor) -> Statistics:
+        return Statistics(
+            x.shape[0], log_likelihood, objective, counts=weight.sum(0), **self.weighted_statistics(x, weight)
+        )
+
+    def m_step(self, statistics: Statistics) -> list[str]:
+        """Set weights and components to the maximum of the expected complete-data likelihood."""
+        counts = self.counts_of(statistics)
+        self.weights = counts / counts.sum()
+        return self.update_components(statistics)
+
+    def counts_of(self, statistics: Statistics) -> Tensor:
+        return statistics["counts"]
+
+    def update_components(self, statistics: Statistics) -> list[str]:
+        """The components' part of the M step; a component without data keeps its parameters."""
+        raise NotImplementedError
+
+    def validate(self, x: Data) -> Tensor:
+        return matrix(x, self.num_features, type(self).__name__)
+
+    def initialize(self, x: Tensor, init: str, restart: int = 0) -> None:
+        """Cluster the data and take one M step from that hard assignment; the encoder takes the data's scale."""
+        self.encoder.set_from(x)
+        if init == "current":
+            return
+        labels = cluster(x, self.num_components, init, lloyd=restart == 0, who=type(self).__name__)
+        weight = torch.nn.functional.one_hot(labels, self.num_components).to(x.dtype)
+        zero = torch.zeros((), dtype=x.dtype)
+        self.m_step(self._statistics(x, weight, zero, zero))
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The most probable component of each datum, (N,) integers."""
+        return self.log_joint(x).argmax(-1)
+
+    def permute_components(self, order: Tensor) -> None:
+        """Relabel: component ``k`` becomes what ``order[k]`` was. Guides are permuted too."""
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                per_component = "." not in name and parameter.dim() and parameter.shape[0] == self.num_components
+                if per_component and name.removesuffix("_unconstrained") in self.per_component:
+                    parameter.copy_(parameter[order].clone())
+            last = self.encoder[-1]
+            assert isinstance(last, torch.nn.Linear)
+            last.weight.copy_(last.weight[order].clone())
+            last.bias.copy_(last.bias[order].clone())
+
+    #: Names of the parameters whose first dimension runs over components.
+    per_component: tuple[str, ...] = ("weights",)
+
+
+def cluster(x: Tensor, num_clusters: int, init: str, *, lloyd: bool, who: str, max_rows: int = 20_000) -> Tensor:
+    """Labels (N,) of a starting partition: seeds, perhaps Lloyd iterations, then the nearest centre.
+
+    Both kinds of start are needed: on iris the tied optimum is reached from Lloyd's partition, others only from
+    the bare seeds. Seeds and Lloyd see at most ``max_rows`` rows.
+
+    Args:
+        init: "kmeans++" (Arthur & Vassilvitskii 2007) or "random" (distinct rows as centres, never Lloyd).
+
+    Raises:
+        ZooError: fewer rows, or fewer distinct rows, than clusters.
+    """
+    from sklearn.cluster import KMeans, kmeans_plusplus
+
+    distinct = torch.unique(x[:max_rows], dim=0).shape[0]
+    if distinct < num_clusters:
+        distinct = torch.unique(x, dim=0).shape[0]
+    if distinct < num_clusters:
+        kind = "rows" if x.shape[0] < num_clusters else "distinct rows"
+        got = x.shape[0] if kind == "rows" else distinct
+        raise ZooError(
+            f"{who}: data expected at least num_components = {num_clusters} {kind}, got {got}. Ask for fewer components."
+        )
+    if num_clusters == 1:
+        return torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
+    seed = int(torch.randint(2**31 - 1, (1,)))
+    rows = x if x.shape[0] <= max_rows else x[torch.randperm(x.shape[0])[:max_rows].to(x.device)]
+    array = rows.cpu().double().numpy()
+    array = array - array.mean(0)
+    if init == "random":
+        unique = np.unique(array, axis=0)
+        centres = unique[np.random.default_rng(seed).choice(len(unique), num_clusters, replace=False)]
+    else:
+        if lloyd:  # ten seedings, the tightest partition kept: one alone often ends in a poor one
+            centres = KMeans(num_clusters, n_init=10, random_state=seed).fit(array).cluster_centers_
+        else:
+            centres, _ = kmeans_plusplus(array, num_clusters, random_state=seed)
+    offset = rows.double().mean(0)
+    nearest = torch.cdist(
+        (x.double() - offset), torch.as_tensor(centres, device=x.device), compute_mode="donot_use_mm_for_euclid_dist"
+    )
+    return nearest.argmin(-1)

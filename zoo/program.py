@@ -1,0 +1,246 @@
+"""What a Pyro program is made of, and its log-probabilities datum by datum.
+
+Everything here works by running the program under Pyro's handlers; nothing knows any particular model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from zoo.batch import Data, call, num_data
+from zoo.errors import ZooError
+from zoo.model import FunctionModel, LatentVariableModel
+
+#: A node of a Pyro trace.
+SiteMessage: TypeAlias = Any
+
+__all__ = ["Site", "draw", "has_guide", "latent_sites", "log_weights", "parameter_roles", "per_datum"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One ``pyro.sample`` statement of a program.
+
+    Attributes:
+        name: the site's name.
+        family: the distribution's class name, without wrappers.
+        observed: whether it is given data.
+        discrete: whether its support can be enumerated.
+        local: whether it lies inside the data plate; a global site belongs to no single datum.
+    """
+
+    name: str
+    family: str
+    observed: bool
+    discrete: bool
+    local: bool
+
+
+def has_guide(model: LatentVariableModel) -> bool:
+    """Whether the model comes with a guide."""
+    if isinstance(model, FunctionModel):
+        return model.has_guide
+    return type(model).guide is not LatentVariableModel.guide
+
+
+def sites(model: LatentVariableModel, x: Data) -> list[Site]:
+    """The sample sites of ``model(x)`` in program order."""
+    with torch.no_grad():
+        trace = poutine.trace(lambda: call(model.model, x)).get_trace()
+    return [
+        Site(
+            name,
+            _family(site["fn"]),
+            site["is_observed"],
+            bool(getattr(site["fn"], "has_enumerate_support", False)),
+            data_dim(site, num_data(x)) is not None,
+        )
+        for name, site in trace.nodes.items()
+        if _is_sample(site)
+    ]
+
+
+def latent_sites(model: LatentVariableModel, x: Data) -> list[Site]:
+    """The latent sites of ``model(x)`` in program order."""
+    return [site for site in sites(model, x) if not site.observed]
+
+
+def _family(fn: Any) -> str:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+def _is_sample(site: SiteMessage) -> bool:
+    return site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample"
+
+
+def data_dim(site: SiteMessage, rows: int) -> int | None:
+    """The (negative) batch dimension of a site that runs over the data, None for a global site.
+
+    The plate named "data"; without one, the outermost plate with as many rows as the data.
+    """
+    frames = [f for f in site["cond_indep_stack"] if f.vectorized and f.name != _PARTICLES]
+    named = [f for f in frames if f.name == "data"]
+    sized = sorted((f for f in frames if f.size == rows), key=lambda f: f.dim)
+    chosen = (named or sized)[:1]
+    return chosen[0].dim if chosen else None
+
+
+_PARTICLES = "zoo_particles"
+
+
+def plate_nesting(model: LatentVariableModel, x: Data) -> int:
+    """How many batch dimensions the plates of ``model(x)`` and ``guide(x)`` take."""
+    with torch.no_grad():
+        programs = [model.model, model.guide] if has_guide(model) else [model.model]
+        traces = [poutine.trace(lambda p=p: call(p, x)).get_trace() for p in programs]
+    dims = [f.dim for t in traces for s in t.nodes.values() if _is_sample(s) for f in s["cond_indep_stack"]]
+    return max((-dim for dim in dims if dim is not None), default=0)
+
+
+def draw(
+    model: LatentVariableModel,
+    x: Data,
+    num_particles: int,
+    nesting: int,
+    *,
+    detach: bool = False,
+    handler: Callable[..., Any] | None = None,
+) -> tuple[Trace, Trace]:
+    """Run guide and model on ``num_particles`` joint draws at once: (guide trace, model trace).
+
+    Args:
+        nesting: :func:`plate_nesting`; particles take the batch dimension left of it.
+        detach: whether draws carry no gradient, also where they could be reparametrised.
+        handler: wraps the guide.
+
+    Raises:
+        ZooError: the program does not broadcast over a leading batch dimension.
+    """
+    guide, program = model.guide, model.model
+    if num_particles > 1:
+        particles = pyro.plate(_PARTICLES, num_particles, dim=-1 - nesting)
+        guide, program = particles(guide), particles(program)
+    if handler is not None:
+        guide = handler(guide)
+    try:
+        guide_trace = poutine.trace(lambda: call(guide, x)).get_trace()
+        if detach:
+            for site in guide_trace.nodes.values():
+                if site["type"] == "sample" and site["value"] is not None:
+                    site["value"] = site["value"].detach()
+            guide_trace = poutine.trace(poutine.replay(lambda: call(guide, x), trace=guide_trace)).get_trace()
+        model_trace = poutine.trace(poutine.replay(lambda: call(program, x), trace=guide_trace)).get_trace()
+    except RuntimeError as error:
+        if num_particles == 1:
+            raise
+        raise ZooError(
+            f"the program expected to broadcast over {num_particles} particles on its left, got: "
+            f"{str(error).splitlines()[0]}. Index from the right (x[..., d]) in model and guide."
+        ) from error
+    guide_trace.compute_log_prob()
+    model_trace.compute_log_prob()
+    return guide_trace, model_trace
+
+
+def per_datum(site: SiteMessage, rows: int, num_particles: int, nesting: int) -> Tensor:
+    """A site's log-probability as (num_particles, rows), or (num_particles, 1) for a global site."""
+    log_prob: Tensor = site["log_prob"]
+    dim = data_dim(site, rows)
+    width = nesting + 1
+    shape = (1,) * (width - log_prob.dim()) + tuple(log_prob.shape)
+    log_prob = log_prob.reshape(shape)
+    if num_particles > 1 and log_prob.shape[0] == 1:  # a site that no draw reaches
+        log_prob = log_prob.expand(num_particles, *log_prob.shape[1:])
+    if dim is None:
+        return log_prob.reshape(num_particles, -1).sum(-1, keepdim=True)
+    return log_prob.movedim(dim, 1).reshape(num_particles, rows, -1).sum(-1)
+
+
+def sample_sites(trace: Trace) -> dict[str, SiteMessage]:
+    """Name and site of every sample statement in a trace, plates' own left out."""
+    return {name: site for name, site in trace.nodes.items() if _is_sample(site)}
+
+
+def totals(trace: Trace, rows: int, num_particles: int, nesting: int, *, only: Any = None) -> Tensor:
+    """Sum of the sites' log-probabilities, (num_particles, rows).
+
+    With a global latent no datum stands alone: then the sum over all, (num_particles, 1).
+    """
+    parts = [
+        per_datum(site, rows, num_particles, nesting)
+        for name, site in sample_sites(trace).items()
+        if only is None or only(name, site)
+    ]
+    if not parts:
+        return torch.zeros(num_particles, 1)
+    if any(part.shape[1] == 1 for part in parts) and rows > 1:
+        parts = [part.sum(-1, keepdim=True) for part in parts]
+    return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
+
+
+def joint_and_guide(
+    guide_trace: Trace, model_trace: Trace, rows: int, num_particles: int, nesting: int
+) -> tuple[Tensor, Tensor]:
+    """ln p(x, z) and ln q(z | x), each (num_particles, rows), or (num_particles, 1) with a global latent."""
+    log_joint = totals(model_trace, rows, num_particles, nesting)
+    log_guide = totals(guide_trace, rows, num_particles, nesting)
+    if log_joint.shape[1] != log_guide.shape[1]:
+        log_joint, log_guide = log_joint.sum(-1, keepdim=True), log_guide.sum(-1, keepdim=True)
+    return log_joint, log_guide
+
+
+def log_weights(model: LatentVariableModel, x: Data, num_samples: int, *, max_elements: int = 2_000_000) -> Tensor:
+    """ln p(x, z) - ln q(z | x) for draws z from the guide, (num_samples, N), nats; no gradient.
+
+    Draws are made in groups, so that memory stays bounded.
+    """
+    rows, nesting = num_data(x), plate_nesting(model, x)
+    group = max(1, min(num_samples, max_elements // max(1, rows)))
+    pieces = []
+    with torch.no_grad():
+        for start in range(0, num_samples, group):
+            size = min(group, num_samples - start)
+            log_joint, log_guide = joint_and_guide(*draw(model, x, size, nesting), rows, size, nesting)
+            pieces.append(log_joint - log_guide)
+    return torch.cat(pieces)
+
+
+def parameter_roles(model: LatentVariableModel, x: Data) -> tuple[list[str], list[str]]:
+    """Names of the parameters that p(x, z) depends on (θ), and of those that q(z | x) depends on (ψ).
+
+    Found by differentiating, so shared parameters are in both and unused ones in neither.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    parameters = [p for _, p in named]
+
+    def reached(output: Tensor) -> list[str]:
+        if not output.requires_grad or not parameters:
+            return []
+        grads = torch.autograd.grad(output, parameters, allow_unused=True)
+        return [name for (name, _), grad in zip(named, grads, strict=True) if grad is not None]
+
+    with torch.random.fork_rng(devices=[]):
+        if has_guide(model):
+            guide_trace = poutine.trace(lambda: call(model.guide, x)).get_trace()
+            guide_trace.compute_log_prob()
+            latents = sample_sites(guide_trace)
+            drawn = [s["value"].sum() for s in latents.values() if s["value"].requires_grad]
+            psi = reached(sum((*drawn, *(s["log_prob_sum"] for s in latents.values())), torch.zeros(())))
+            for site in latents.values():
+                site["value"] = site["value"].detach()
+            model_trace = poutine.trace(poutine.replay(lambda: call(model.model, x), trace=guide_trace)).get_trace()
+        else:
+            psi = []
+            model_trace = poutine.trace(lambda: call(model.model, x)).get_trace()
+        theta = reached(torch.as_tensor(model_trace.log_prob_sum()))
+    return theta, psi

@@ -1,0 +1,333 @@
+"""What comes back from a fit: parameters, scores, history; saved without a pickle."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro import poutine
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zoo import program
+from zoo.batch import Data, call, map_tensors
+from zoo.errors import ZooError
+from zoo.estimators.base import restore
+from zoo.evaluation import prepared
+from zoo.isolation import isolated
+from zoo.model import FunctionModel, LatentVariableModel, as_model, can
+from zoo.models import find_model, snake_case
+
+__all__ = ["Fit", "load", "model_name", "new_folder"]
+
+FORMAT = 1
+
+
+@dataclass
+class Fit:
+    """One fitted model and how it got there. Totals over the data, nats.
+
+    Attributes:
+        model: the fitted copy.
+        estimator: its name. options: the estimator's options. seed: what every draw came from.
+        status: "converged", "stalled" (gains below rounding before ``tol``), "max_iter", "diverged" or "interrupted".
+        log_likelihood: exact ln p(x); None where not tractable.
+        elbo: the bound at the estimator's q (equal to ``log_likelihood`` where the E step is exact); None without q.
+        elbo_se: its Monte-Carlo standard error, 0 where summed exactly.
+        history: columns ``objective``, ``log_likelihood``, ``elbo``, ``seconds``; one row an iteration or epoch,
+            None where a run does not see the value.
+        iterations: rows of the history. seconds: of work, evaluation left out.
+        num_data: N. num_parameters: degrees of freedom of θ.
+        notes: what a user should know, a line each (a covariance floor that acts, a divergence).
+        degenerate: whether a constraint acts at the solution.
+        restarts: one entry for every start: seed, status, objective, degenerate, chosen, notes.
+        peak_memory_mb: peak resident memory above the start of the fit, where the system tells.
+    """
+
+    model: LatentVariableModel
+    estimator: str
+    options: dict[str, Any]
+    seed: int
+    status: str
+    log_likelihood: float | None
+    elbo: float | None
+    elbo_se: float | None
+    history: dict[str, list[Any]]
+    iterations: int
+    seconds: float
+    num_data: int
+    num_parameters: int
+    notes: list[str] = field(default_factory=list)
+    degenerate: bool = False
+    restarts: list[dict[str, Any]] = field(default_factory=list)
+    peak_memory_mb: float | None = None
+    template: Any = None
+
+    @property
+    def evidence_gap(self) -> float | None:
+        """ln p(x) minus the bound: the KL from q to the exact posterior, summed over data."""
+        if self.log_likelihood is None or self.elbo is None:
+            return None
+        return self.log_likelihood - self.elbo
+
+    @property
+    def aic(self) -> float | None:
+        """Akaike's criterion, 2 p - 2 ln p(x); lower is better."""
+        return None if self.log_likelihood is None else 2 * self.num_parameters - 2 * self.log_likelihood
+
+    @property
+    def bic(self) -> float | None:
+        """Schwarz's criterion, p ln N - 2 ln p(x); lower is better."""
+        if self.log_likelihood is None:
+            return None
+        return self.num_parameters * math.log(self.num_data) - 2 * self.log_likelihood
+
+    def posterior(self, x: Any) -> Any:
+        """p(z | x) where exact, else the guide's q(z | x): a distribution, or a dict of them by site."""
+        x = prepared(self.model, x)
+        with isolated(self.seed), torch.no_grad():
+            if can(self.model, "posterior"):
+                return call(self.model.posterior, x)
+            if not program.has_guide(self.model):
+                raise ZooError(f"posterior: {model_name(self.model)} has neither an exact posterior nor a guide.")
+            latents = program.sample_sites(poutine.trace(lambda: call(self.model.guide, x)).get_trace())
+        fns = {name: site["fn"] for name, site in latents.items()}
+        return next(iter(fns.values())) if len(fns) == 1 else fns
+
+    def predict(self, x: Any) -> Tensor:
+        """The most probable z of each datum: a label (N,), or a posterior mean (N, latent_dim)."""
+        posterior = self.posterior(x)
+        if isinstance(posterior, dict):
+            raise ZooError(f"predict: expected one latent site, got {', '.join(posterior)}. Use posterior(x).")
+        if getattr(posterior, "has_enumerate_support", False):
+            return posterior.logits.argmax(-1)
+        mean: Tensor = posterior.mean
+        return mean
+
+    def score(self, x: Any) -> float | None:
+        """Exact total ln p(x) of other data, nats; None where not tractable."""
+        from zoo.estimators.eg import exact_log_likelihood
+
+        x = prepared(self.model, x)
+        with isolated(self.seed):
+            exact = exact_log_likelihood(self.model, x)
+        return None if exact is None else float(exact.sum())
+
+    def sample(self, n: int, seed: int | None = None) -> Data:
+        """``n`` new data from p(x), in the shape of the data that were fitted."""
+        shape = self.template
+        if shape is None:
+            raise ZooError("sample: this fit does not know the shape of its data. Fit again with this version.")
+        rows = _expanded(shape, n)
+        with isolated(self.seed if seed is None else seed), torch.no_grad():
+            unconditioned = poutine.uncondition(self.model.model)
+            trace = poutine.trace(lambda: call(unconditioned, rows)).get_trace()
+        observed = [
+            site["value"]
+            for site in program.sample_sites(trace).values()
+            if site["infer"].get("was_observed") and isinstance(site["value"], Tensor)
+        ]
+        return observed[0] if len(observed) == 1 else tuple(observed)
+
+    def summary(self) -> dict[str, Any]:
+        """One row of a comparison: plain numbers and words."""
+        return {
+            "estimator": self.estimator,
+            "seed": self.seed,
+            "status": self.status,
+            "log_likelihood": self.log_likelihood,
+            "elbo": self.elbo,
+            "evidence_gap": self.evidence_gap,
+            "iterations": self.iterations,
+            "seconds": self.seconds,
+            "peak_memory_mb": self.peak_memory_mb,
+        }
+
+    def __str__(self) -> str:
+        def number(value: float | None) -> str:
+            return "-" if value is None else f"{value:.4f}"
+
+        lines = [
+            f"{model_name(self.model)} by {self.estimator}: {self.status} after {self.iterations} iterations, "
+            f"{self.seconds:.2f} s",
+            f"log-likelihood {number(self.log_likelihood)}   elbo {number(self.elbo)}   "
+            f"bic {number(self.bic)}   ({self.num_data} data, {self.num_parameters} parameters)",
+        ]
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``model.safetensors`` and ``fit.json`` into a new folder; all of it or nothing.
+
+        Raises:
+            ZooError: the folder already holds something.
+        """
+        with new_folder(folder) as staging:
+            self.write(staging)
+        return Path(folder)
+
+    def write(self, folder: Path) -> None:
+        """The files of :meth:`save`, into a folder that exists."""
+        state = {name: value.detach().cpu().contiguous().clone() for name, value in self.model.state_dict().items()}
+        save_file(state, str(folder / "model.safetensors"))
+        own = isinstance(self.model, FunctionModel)
+        record: dict[str, Any] = {
+            "format": FORMAT,
+            "model": model_name(self.model),
+            "own_program": own,
+            "config": {} if own else self.model.config,
+            "constraints": sorted(self.model._constraints) if isinstance(self.model, FunctionModel) else [],
+            "template": _describe_template(self.template),
+        }
+        for name in _SAVED:
+            record[name] = getattr(self, name)
+        (folder / "fit.json").write_text(json.dumps(record, indent=1, default=_jsonable))
+
+
+_SAVED = [
+    "estimator",
+    "options",
+    "seed",
+    "status",
+    "log_likelihood",
+    "elbo",
+    "elbo_se",
+    "history",
+    "iterations",
+    "seconds",
+    "num_data",
+    "num_parameters",
+    "notes",
+    "degenerate",
+    "restarts",
+    "peak_memory_mb",
+]
+
+
+def model_name(model: LatentVariableModel) -> str:
+    return model.name if isinstance(model, FunctionModel) else snake_case(type(model).__name__)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, (set, tuple)):
+        return list(value)
+    return getattr(value, "__name__", repr(value))
+
+
+def _describe_template(template: Data) -> Any:
+    """Shape and dtype of one row of each tensor; the data themselves are not saved."""
+
+    def one(t: Tensor) -> dict[str, Any]:
+        return {"shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")}
+
+    if isinstance(template, dict):
+        return {"dict": {name: one(t) for name, t in template.items()}}
+    if isinstance(template, tuple):
+        return {"tuple": [one(t) for t in template]}
+    return one(template) if isinstance(template, Tensor) else None
+
+
+def _template_from(description: Any) -> Data:
+    if description is None:
+        return None
+    if "dict" in description:
+        return {name: _template_from(d) for name, d in description["dict"].items()}
+    if "tuple" in description:
+        return tuple(_template_from(d) for d in description["tuple"])
+    return torch.zeros(description["shape"], dtype=getattr(torch, description["dtype"]))
+
+
+def _expanded(template: Data, rows: int) -> Data:
+    return map_tensors(lambda t: t.expand(rows, *t.shape[1:]) if t.dim() else t, template)
+
+
+class new_folder:
+    """``with new_folder(path) as staging``: what is written to ``staging`` appears at ``path`` whole, or not at all."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.target = Path(folder)
+        check_free(self.target)
+
+    def __enter__(self) -> Path:
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            self.staging = Path(tempfile.mkdtemp(prefix=f".{self.target.name}-", dir=self.target.parent))
+        except OSError as error:
+            raise ZooError(
+                f"output folder {str(self.target)!r} cannot be made ({error.strerror}). Choose another."
+            ) from None
+        return self.staging
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+        if kind is not None:
+            shutil.rmtree(self.staging, ignore_errors=True)
+            return
+        self.staging.chmod(0o755)
+        if self.target.is_dir():
+            self.target.rmdir()  # empty: checked
+        self.staging.rename(self.target)
+
+
+def check_free(folder: Path) -> None:
+    """Raise ZooError unless a run may be written to ``folder``: it does not exist, or is an empty folder."""
+    if folder.is_file():
+        raise ZooError(f"output folder expected a folder, got the file {str(folder)!r}. Choose another name.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ZooError(
+            f"output folder {str(folder)!r} expected to be new or empty, but it holds files. Choose another name."
+        )
+
+
+def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None = None) -> Fit:
+    """Read a fit back. Nothing found in a file is ever imported or run.
+
+    Args:
+        folder: what :meth:`Fit.save` wrote.
+        model: the program, for a fit of a user's own; a zoo model is rebuilt from its recorded arguments.
+
+    Raises:
+        ZooError: the folder, or a file in it, is missing or damaged; a user's own program is not given.
+    """
+    path = Path(folder)
+    if not (path / "fit.json").is_file():
+        near = [p.parent.name for p in path.parent.glob("*/fit.json")] if path.parent.is_dir() else []
+        hint = f"There are: {', '.join(sorted(near)[:5])}." if near else "Save one with fit.save(folder)."
+        raise ZooError(f"load: expected a folder with fit.json, got {str(path)!r}. {hint}")
+    try:
+        record = json.loads((path / "fit.json").read_text())
+        state = load_file(str(path / "model.safetensors"))
+        description = record["template"]
+        saved = {name: record[name] for name in _SAVED}
+    except Exception as error:
+        raise ZooError(
+            f"load: {str(path)!r} is damaged ({type(error).__name__}: {str(error)[:80]}). Fit and save again."
+        ) from None
+    template = _template_from(description)
+    if record["own_program"] or model is not None:
+        if model is None:
+            raise ZooError(
+                f"load: {str(path)!r} holds the program {record['model']!r} of a user; pass model=... to load it."
+            )
+        built = as_model(model, guide)
+        if isinstance(built, FunctionModel):
+            rows = _expanded(template, record["num_data"])  # parameters may be as many as the data
+            with isolated(0):
+                built.initialize(rows, "current")
+    else:
+        built = find_model(record["model"])(**record["config"])
+    own = built.state_dict()
+    if {n: tuple(v.shape) for n, v in own.items()} != {n: tuple(v.shape) for n, v in state.items()}:
+        raise ZooError(
+            f"load: {str(path)!r} expected the parameters of {record['model']}, got others. "
+            "Pass the model it was fitted with."
+        )
+    restore(built, state)
+    return Fit(model=built, template=template, **saved)
