@@ -20,9 +20,10 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    for cls in model_classes().values():
-        if cls.__name__ == name:
-            return cls
+    if name[:1].isupper():
+        for cls in model_classes().values():
+            if cls.__name__ == name:
+                return cls
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 
-__all__ = ["Data", "as_data", "call", "map_tensors", "num_data", "take", "tensors"]
+__all__ = ["Data", "as_data", "call", "map_tensors", "num_data", "split", "take", "tensors"]
 
 Data: TypeAlias = Any  # Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
@@ -63,6 +63,16 @@ def take(x: Data, index: Tensor | slice) -> Data:
     """The rows ``index`` of every tensor that has as many rows as the data."""
     rows = num_data(x)
     return map_tensors(lambda t: t[index] if t.dim() and t.shape[0] == rows else t, x)
+
+
+def split(x: Data, rows: int) -> Iterator[Data]:
+    """The data in pieces of at most ``rows`` rows: memory then stays bounded however many data there are."""
+    total = num_data(x)
+    if total <= rows:
+        yield x
+        return
+    for begin in range(0, total, rows):
+        yield take(x, slice(begin, begin + rows))
 
 
 def call(function: Callable[..., Any], x: Data) -> Any:

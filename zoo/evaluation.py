@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from zoo import program
-from zoo.batch import Data, as_data, call, map_tensors, num_data
+from zoo.batch import Data, as_data, call, map_tensors, num_data, split
 from zoo.errors import ZooError
-from zoo.estimators.eg import exact_log_likelihood
+from zoo.estimators.eg import total_log_likelihood
 from zoo.estimators.svi import elbo_module
 from zoo.isolation import isolated
 from zoo.model import FunctionModel, LatentVariableModel, as_model
@@ -116,43 +117,57 @@ def evaluate(model: Any, x: Any, *, guide: Any = None, num_samples: int = 1000, 
     with isolated(seed):
         if isinstance(model, FunctionModel):
             model.initialize(x, "current")
-        exact = exact_log_likelihood(model, x)
+        exact = total_log_likelihood(model, x)
         if not program.has_guide(model):
             if exact is None:
                 raise ZooError("evaluate: expected an exact log_marginal or a guide, got neither. Pass guide=...")
-            return Evaluation(num_data(x), float(exact.sum()), None, None, None, None, None, 0)
-        log_weight = program.log_weights(model, x, num_samples)
-        elbo, elbo_se = bound(model, x, log_weight)
-    s = log_weight.shape[0]
-    evidence = log_weight.logsumexp(0) - math.log(s)
-    relative = (log_weight - evidence).exp()
-    variance = relative.var(0) / s if s > 1 else torch.full_like(evidence, math.inf)
-    return Evaluation(
-        num_data(x),
-        None if exact is None else float(exact.sum()),
-        float(evidence.sum()),
-        float(variance.sum().sqrt()),
-        elbo,
-        elbo_se,
-        pareto_k(log_weight),
-        s,
-    )
+            return Evaluation(num_data(x), exact, None, None, None, None, None, 0)
+        evidence, variance, khats = 0.0, 0.0, []
+        elbo, elbo_variance = 0.0, 0.0
+        for piece in pieces(model, x, num_samples):
+            log_weight = program.log_weights(model, piece, num_samples)
+            each = log_weight.logsumexp(0) - math.log(num_samples)
+            evidence += float(each.sum())
+            relative = (log_weight - each).exp()
+            variance += float(relative.var(0).sum()) / num_samples if num_samples > 1 else math.inf
+            elbo += float(log_weight.mean(0).sum())
+            elbo_variance += float(log_weight.var(0).sum()) / num_samples if num_samples > 1 else math.inf
+            khats.append(pareto_k(log_weight))
+        if summed_exactly(model, x):
+            elbo, elbo_se = bound(model, x)
+        else:
+            elbo_se = math.sqrt(elbo_variance)
+    known = [k for k in khats if k is not None]
+    khat = torch.cat(known) if known else None
+    return Evaluation(num_data(x), exact, evidence, math.sqrt(variance), elbo, elbo_se, khat, num_samples)
+
+
+def pieces(model: LatentVariableModel, x: Data, num_samples: int) -> Iterator[Data]:
+    """The data in pieces whose log-weights fit in memory; a program of a user's own gets all its data at once."""
+    return iter([x]) if isinstance(model, FunctionModel) else split(x, max(1, 4_000_000 // num_samples))
 
 
 def _is_fit(model: Any) -> bool:
     return hasattr(model, "estimator") and hasattr(model, "history")
 
 
-def bound(
-    model: LatentVariableModel, x: Data, log_weight: Tensor | None = None, num_samples: int = 1000
-) -> tuple[float, float]:
+def summed_exactly(model: LatentVariableModel, x: Data) -> bool:
+    """Whether every latent is discrete, so that the bound needs no draws."""
+    return all(site.discrete for site in program.latent_sites(model, x))
+
+
+def bound(model: LatentVariableModel, x: Data) -> tuple[float, float]:
     """The guide's ELBO and its standard error, totals; summed exactly when every latent is discrete."""
-    if all(site.discrete for site in program.latent_sites(model, x)):
-        return -float(call(elbo_module(model, x), x).detach()), 0.0
-    if log_weight is None:
-        log_weight = program.log_weights(model, x, num_samples)
-    spread = log_weight.var(0).sum() / log_weight.shape[0]
-    return float(log_weight.mean(0).sum()), float(spread.sqrt())
+    if summed_exactly(model, x):
+        loss = elbo_module(model, x)
+        return -sum(float(call(loss, piece).detach()) for piece in pieces(model, x, 256)), 0.0
+    samples = min(1000, max(10, 20_000_000 // num_data(x)))
+    total, variance = 0.0, 0.0
+    for piece in pieces(model, x, samples):
+        log_weight = program.log_weights(model, piece, samples)
+        total += float(log_weight.mean(0).sum())
+        variance += float(log_weight.var(0).sum()) / samples
+    return total, math.sqrt(variance)
 
 
 def pareto_k(log_weight: Tensor) -> Tensor | None:

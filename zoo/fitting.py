@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from zoo import program
-from zoo.batch import Data, map_tensors, num_data, tensors
+from zoo.batch import Data, map_tensors, num_data
 from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
 from zoo.estimators import estimator_classes, find_estimator
 from zoo.estimators.base import Callback, Estimator, Outcome, Run, options_from, restore, snapshot
-from zoo.estimators.eg import exact_log_likelihood
+from zoo.estimators.eg import total_log_likelihood
 from zoo.evaluation import bound, prepared
 from zoo.isolation import isolated, threads
 from zoo.memory import PeakMemory
@@ -87,7 +87,7 @@ def fit(
         failure: LikelihoodDecreased | None = None
         for restart in range(restarts):
             start_seed = seed if restart == 0 else derived_seed(seed, restart)
-            with isolated(start_seed), threads(sum(t.numel() for t in tensors(data))):
+            with isolated(start_seed), threads(chosen.elements(data)):
                 candidate = start(base, data, init, restart)
                 try:
                     this = _run_one(chosen, candidate, data, start_seed, max_seconds, progress, track)
@@ -176,8 +176,8 @@ def _run_one(
 
     def evidence() -> float:
         with torch.random.fork_rng(devices=[]):
-            exact = exact_log_likelihood(model, x)
-        return math.nan if exact is None else float(exact.sum())
+            total = total_log_likelihood(model, x)
+        return math.nan if total is None else total
 
     with shown(progress, estimator.name) as callback, PeakMemory() as memory:
         run = Run(num_data(x), callback, max_seconds)
@@ -207,7 +207,7 @@ def _run_one(
 def exact_log_likelihood_known(model: LatentVariableModel, x: Data) -> bool:
     """Whether ln p(x) is tractable."""
     with torch.random.fork_rng(devices=[]):
-        return exact_log_likelihood(model, x) is not None
+        return total_log_likelihood(model, program.probe(model, x)) is not None
 
 
 def _finish(
@@ -221,8 +221,7 @@ def _finish(
     peak_mb: float | None,
 ) -> Fit:
     """Score the parameters that were kept, with the discrete model always."""
-    exact = exact_log_likelihood(model, x)
-    total = None if exact is None else float(exact.sum())
+    total = total_log_likelihood(model, x)
     elbo, elbo_se = outcome.elbo, None if outcome.elbo is None else 0.0
     if outcome.exact_q:
         elbo, elbo_se = total, 0.0

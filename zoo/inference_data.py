@@ -45,7 +45,8 @@ def to_inference_data(fits: list[Fit], x: Data, num_draws: int = 100) -> Any:
         "constant_data": {"fit": np.array(labels), **{name: np.stack(v) for name, v in parameters.items()}},
     }
     if len(evidence) == len(fits):
-        groups["log_likelihood"] = {"x": np.stack(evidence)[:, None]}
+        each = np.stack(evidence)[:, None]  # the same for every draw: z is summed out
+        groups["log_likelihood"] = {"x": np.repeat(each, num_draws, axis=1)}
     return _from_dict({name: values for name, values in groups.items() if values})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
@@ -276,22 +278,26 @@ class FunctionModel(LatentVariableModel):
         if self._constraints:
             return
         nets: dict[str, _Keep] = {}
-        original = pyro.module
+        original, dtype = pyro.module, _floating_dtype(x)
+        with ExitStack() as stack:
 
-        def recording(name: str, nn_module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            nets[name] = _Keep(nn_module)
-            return original(name, nn_module, *args, **kwargs)
+            def recording(name: str, nn_module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+                if name not in nets:
+                    nets[name] = _Keep(nn_module)
+                    cast = {
+                        f"{name}$$${n}": nn.Parameter(p.detach().to(dtype)) for n, p in nn_module.named_parameters()
+                    }
+                    stack.enter_context(_weights_replaced(nn_module, name, cast))
+                return original(name, nn_module, *args, **kwargs)
 
-        pyro.module = recording
-        try:
-            with self._own_parameters((x,), {}) as state, torch.no_grad():
-                trace = pyro.poutine.trace(self._program(1)).get_trace(*_arguments(x)[0], **_arguments(x)[1])
+            stack.callback(setattr, pyro, "module", original)
+            pyro.module = recording
+            args, kwargs = _arguments(x)
+            with self._own_parameters(args, kwargs) as state, torch.no_grad():
+                trace = pyro.poutine.trace(self._program(1)).get_trace(*args, **kwargs)
                 call(pyro.poutine.replay(self._program(0), trace=trace), x)
-        finally:
-            pyro.module = original
         self._nets = nets
         own = {id(p) for p in self.parameters()}
-        dtype = _floating_dtype(x)
         for name, value in state["params"].items():
             if id(value) in own:
                 continue  # a parameter of a module that this object already holds
@@ -342,10 +348,26 @@ def _floating_dtype(x: Data) -> torch.dtype:
     return next((t.dtype for t in tensors(x) if t.is_floating_point()), torch.get_default_dtype())
 
 
+def _has_own_model(module: nn.Module) -> bool:
+    return isinstance(module, AutoGuide) and getattr(module, "_model", None) is not None
+
+
 class _Box(nn.Module):
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
         self.add_module("program", program)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Box:
+        program: Any = self._modules["program"]
+        # Pyro's AutoGuide forgets its model when copied, in the copy and in the original.
+        guides = [
+            (path, module, module._model[0]) for path, module in program.named_modules() if _has_own_model(module)
+        ]
+        copied: Any = copy.deepcopy(program, memo)
+        for path, module, model in guides:
+            module._model = (model,)
+            copied.get_submodule(path)._model = (copy.deepcopy(model, memo),)
+        return _Box(copied)
 
 
 class _Keep:

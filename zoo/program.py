@@ -15,7 +15,7 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from zoo.batch import Data, call, num_data
+from zoo.batch import Data, call, num_data, take
 from zoo.errors import ZooError
 from zoo.model import FunctionModel, LatentVariableModel
 
@@ -44,6 +44,11 @@ class Site:
     local: bool
 
 
+def probe(model: LatentVariableModel, x: Data) -> Data:
+    """A few rows to look at a program with: models are batch first, only a user's own program may want all its data."""
+    return x if isinstance(model, FunctionModel) else take(x, slice(0, 16))
+
+
 def has_guide(model: LatentVariableModel) -> bool:
     """Whether the model comes with a guide."""
     if isinstance(model, FunctionModel):
@@ -53,6 +58,7 @@ def has_guide(model: LatentVariableModel) -> bool:
 
 def sites(model: LatentVariableModel, x: Data) -> list[Site]:
     """The sample sites of ``model(x)`` in program order."""
+    x = probe(model, x)
     with torch.no_grad():
         trace = poutine.trace(lambda: call(model.model, x)).get_trace()
     return [
@@ -100,6 +106,7 @@ _PARTICLES = "zoo_particles"
 
 def plate_nesting(model: LatentVariableModel, x: Data) -> int:
     """How many batch dimensions the plates of ``model(x)`` and ``guide(x)`` take."""
+    x = probe(model, x)
     with torch.no_grad():
         programs = [model.model, model.guide] if has_guide(model) else [model.model]
         traces = [poutine.trace(lambda p=p: call(p, x)).get_trace() for p in programs]
@@ -220,6 +227,7 @@ def parameter_roles(model: LatentVariableModel, x: Data) -> tuple[list[str], lis
 
     Found by differentiating, so shared parameters are in both and unused ones in neither.
     """
+    x = probe(model, x)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     parameters = [p for _, p in named]
 

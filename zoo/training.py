@@ -146,7 +146,7 @@ def train(
                 seen += bound * (rows if index is None else len(index))
                 step += 1
                 if step % 100 == 0:
-                    if not all(bool(p.isfinite().all()) for p in optimizer.parameters):
+                    if any(bool(p.isnan().any()) for p in optimizer.parameters):
                         raise _Diverged(step)
                     good = snapshot(model)
             if record:

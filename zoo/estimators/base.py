@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from zoo.batch import Data, num_data
+from zoo.batch import Data, num_data, tensors
 from zoo.errors import ZooError, unknown_name
 from zoo.model import LatentVariableModel, can
 
@@ -117,6 +117,10 @@ class Estimator:
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         """Why this estimator cannot serve the model: a phrase to follow "because"; None where it can."""
         raise NotImplementedError
+
+    def elements(self, x: Data) -> int:
+        """How many numbers of the data a step works on: too few, and more than one thread does harm."""
+        return sum(t.numel() for t in tensors(x))
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         """Improve the model's parameters in place, starting from where they are."""

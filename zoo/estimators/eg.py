@@ -10,7 +10,7 @@ from pyro.infer import TraceEnum_ELBO, config_enumerate
 from torch import Tensor, nn
 
 from zoo import program
-from zoo.batch import Data, call
+from zoo.batch import Data, call, split
 from zoo.estimators.base import Objective, Outcome, Run
 from zoo.estimators.gradient import GradientEstimator, mean_bound
 from zoo.model import Half, LatentVariableModel, can
@@ -64,7 +64,15 @@ def exact_log_likelihood(model: LatentVariableModel, x: Data) -> Tensor | None:
     """ln p(x) of each datum, (N,), or summed (); None where no exact sum is to be had. No gradient is kept."""
     if can(model, "log_marginal"):
         with torch.no_grad():
-            return call(model.log_marginal, x)
+            return torch.cat([call(model.log_marginal, piece) for piece in split(x, 16_384)])
     if all(site.discrete for site in program.latent_sites(model, x)):
         return -call(enumerated_evidence(model, x), x).detach()
     return None
+
+
+def total_log_likelihood(model: LatentVariableModel, x: Data) -> float | None:
+    """ln p(x) summed over the data; read off the E step where there is one, which is the fastest way to it."""
+    if can(model, "e_step"):
+        return float(model.e_step(x)["log_likelihood"])
+    exact = exact_log_likelihood(model, x)
+    return None if exact is None else float(exact.sum())

@@ -64,7 +64,11 @@ class EM(Estimator):
                     if objective < last - slack:
                         restore(model, before)
                         raise LikelihoodDecreased(iteration, last - objective)
+                    if iteration > 1 and objective == last == -math.inf:
+                        note = "the data have probability zero at the starting point and stay there"
+                        return Outcome("diverged", last, [note], exact_q=not self.hard)
                     gain, last, kept_notes = objective - last, max(objective, last), notes
+                    before = snapshot(model)
                     run.record(objective, log_likelihood=float(statistics["log_likelihood"]))
                     if self.tol > 0 and gain < self.tol * units:
                         status = "converged"
@@ -72,10 +76,9 @@ class EM(Estimator):
                         status = "stalled"
                     if status != "max_iter" or run.out_of_time:
                         break
-                    before = snapshot(model)
                     notes = model.m_step(statistics) or ()
                     if self.accelerate:
-                        notes = self._squarem(model, x, before, objective, notes)
+                        notes = self._squarem(model, x, before)
                 else:
                     kept_notes = notes
                     last = _objective(model, self._e_step(model, x))
@@ -88,9 +91,7 @@ class EM(Estimator):
     def _e_step(self, model: LatentVariableModel, x: Data) -> Statistics:
         return model.e_step(x)
 
-    def _squarem(
-        self, model: LatentVariableModel, x: Data, start: dict[str, Tensor], objective: float, notes: Sequence[str]
-    ) -> Sequence[str]:
+    def _squarem(self, model: LatentVariableModel, x: Data, start: dict[str, Tensor]) -> Sequence[str]:
         """From one EM step past ``start``: take a second, extrapolate, and keep whichever is higher."""
         names = [name for name, value in start.items() if value.is_floating_point()]
 

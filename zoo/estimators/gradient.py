@@ -49,6 +49,11 @@ class GradientEstimator(Estimator):
             size = rows_of(x)  # a program of the user's own may not know that it sees a part of the data
         return Schedule(self.max_epochs, size, self.learning_rate)
 
+    def elements(self, x: Data) -> int:
+        rows = max(1, rows_of(x))
+        _, batch = Schedule(self.max_epochs, self.batch_size).resolve(rows)
+        return super().elements(x) * min(batch, rows) // rows
+
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         objective = self.objective(model, x)
         return train(

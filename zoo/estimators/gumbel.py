@@ -53,7 +53,7 @@ class Gumbel(GuidedEstimator):
             return "it has no discrete latent to relax"
         try:
             with torch.no_grad():
-                self.objective(model, x)(x)
+                self.objective(model, x)(program.probe(model, x))
         except (IndexError, TypeError, RuntimeError, ValueError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             return (

@@ -76,7 +76,7 @@ def elbo_module(model: LatentVariableModel, x: Data, num_particles: int = 1) -> 
 
 def closed_form_kl(model: LatentVariableModel, x: Data) -> bool:
     """Whether KL(q || p) of each latent site is known in closed form and the sites do not depend on each other."""
-    guide_trace, model_trace = program.draw(model, x, 1, 0)
+    guide_trace, model_trace = program.draw(model, program.probe(model, x), 1, 0)
     latents = program.sample_sites(guide_trace)
     if len(latents) != 1:
         return False

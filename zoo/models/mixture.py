@@ -10,6 +10,8 @@ statistics and its M step.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import numpy as np
 import pyro
@@ -27,6 +29,9 @@ from zoo.model import LatentVariableModel, parameter
 from zoo.statistics import Statistics
 
 __all__ = ["Mixture", "cluster"]
+
+#: Rows taken at a time, so that temporaries stay small beside the data.
+PIECE = 16_384
 
 
 class Mixture(LatentVariableModel):
@@ -101,6 +106,9 @@ class Mixture(LatentVariableModel):
     @torch.no_grad()
     def e_step(self, x: Tensor, hard: bool = False) -> Statistics:
         """Expected sufficient statistics under p(z | x), or at the most probable z (``hard``)."""
+        return reduce(add, (self._e_step(piece, hard) for piece in x.split(PIECE)))
+
+    def _e_step(self, x: Tensor, hard: bool) -> Statistics:
         log_joint = self.log_joint(x)
         log_marginal = log_joint.logsumexp(-1, keepdim=True)
         if hard:
@@ -138,9 +146,13 @@ class Mixture(LatentVariableModel):
         if init == "current":
             return
         labels = cluster(x, self.num_components, init, lloyd=restart == 0, who=type(self).__name__)
-        weight = torch.nn.functional.one_hot(labels, self.num_components).to(x.dtype)
+        weights = torch.eye(self.num_components, dtype=x.dtype, device=x.device)
         zero = torch.zeros((), dtype=x.dtype)
-        self.m_step(self._statistics(x, weight, zero, zero))
+        pieces = (
+            self._statistics(rows, weights[chosen], zero, zero)
+            for rows, chosen in zip(x.split(PIECE), labels.split(PIECE), strict=True)
+        )
+        self.m_step(reduce(add, pieces))
 
     def predict(self, x: Tensor) -> Tensor:
         """The most probable component of each datum, (N,) integers."""
@@ -183,7 +195,8 @@ def cluster(x: Tensor, num_clusters: int, init: str, *, lloyd: bool, who: str, m
         kind = "rows" if x.shape[0] < num_clusters else "distinct rows"
         got = x.shape[0] if kind == "rows" else distinct
         raise ZooError(
-            f"{who}: data expected at least num_components = {num_clusters} {kind}, got {got}. Ask for fewer components."
+            f"{who}: data expected at least num_components = {num_clusters} {kind}, got {got}. "
+            "Ask for fewer components."
         )
     if num_clusters == 1:
         return torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
@@ -199,8 +212,6 @@ def cluster(x: Tensor, num_clusters: int, init: str, *, lloyd: bool, who: str, m
             centres = KMeans(num_clusters, n_init=10, random_state=seed).fit(array).cluster_centers_
         else:
             centres, _ = kmeans_plusplus(array, num_clusters, random_state=seed)
-    offset = rows.double().mean(0)
-    nearest = torch.cdist(
-        (x.double() - offset), torch.as_tensor(centres, device=x.device), compute_mode="donot_use_mm_for_euclid_dist"
-    )
-    return nearest.argmin(-1)
+    offset, seeds = rows.double().mean(0), torch.as_tensor(centres, device=x.device)
+    exact = "donot_use_mm_for_euclid_dist"
+    return torch.cat([torch.cdist(p.double() - offset, seeds, compute_mode=exact).argmin(-1) for p in x.split(PIECE)])

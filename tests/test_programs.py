@@ -1,0 +1,232 @@
+"""Plain Pyro functions are models too: parameters, networks, modules, saving, isolation."""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer.autoguide import AutoNormal
+from pyro.nn import PyroModule, PyroParam
+from torch import nn
+from torch.distributions import constraints
+
+import zoo
+
+X = torch.poisson(
+    torch.cat([torch.full((30,), 3.0), torch.full((20,), 20.0)]).double(), generator=torch.Generator().manual_seed(0)
+)
+
+
+def model(x):
+    weights = pyro.param("weights", torch.ones(2) / 2, constraint=constraints.simplex)
+    rate = pyro.param("rate", torch.tensor([1.0, 15.0]), constraint=constraints.positive)
+    with pyro.plate("rows", len(x)):
+        z = pyro.sample("z", dist.Categorical(weights))
+        pyro.sample("x", dist.Poisson(rate[z]), obs=x)
+
+
+def guide(x):
+    logits = pyro.param("logits", torch.zeros(len(x), 2))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("z", dist.Categorical(logits=logits))
+
+
+def relaxable(x):
+    rate = pyro.param("rate", torch.tensor([[1.0], [15.0]]), constraint=constraints.positive)
+    with pyro.plate("rows", len(x)):
+        z = pyro.sample("z", dist.Categorical(torch.ones(2) / 2))
+        pyro.sample("x", zoo.Selected(dist.Poisson(rate[:, 0]), z), obs=x)
+
+
+def by_hand(weights, rate):
+    terms = torch.distributions.Poisson(rate).log_prob(X[:, None]) + weights.log()
+    return float(terms.logsumexp(-1).sum())
+
+
+def test_eg_needs_no_guide_and_reaches_what_em_reaches():
+    fit = zoo.fit(model, X, estimator="eg", max_epochs=800)
+    reference = zoo.fit(zoo.PoissonMixture(2, 1), X[:, None])
+    assert fit.log_likelihood == pytest.approx(reference.log_likelihood, abs=1e-3)
+    assert fit.num_parameters == 3  # two rates, one free weight
+
+
+def test_parameters_are_the_program_s_and_take_the_dtype_of_the_data():
+    fit = zoo.fit(model, X, estimator="eg", max_epochs=50)
+    values = {name: p.detach() for name, p in fit.model.named_parameters()}
+    assert set(values) == {"param/weights", "param/rate"}
+    assert all(p.dtype == torch.float64 for p in values.values())
+    weights = torch.softmax(values["param/weights"], -1)
+    assert fit.log_likelihood == pytest.approx(by_hand(weights, values["param/rate"].exp()), abs=1e-9)
+
+
+@pytest.mark.parametrize("estimator", ["svi", "reinforce", "iwae", "rws"])
+def test_a_guide_of_functions_serves_guided_estimators(estimator):
+    fit = zoo.fit(model, X, estimator=estimator, guide=guide, max_epochs=300, warmup=100)
+    best = zoo.fit(model, X, estimator="eg", max_epochs=800).log_likelihood
+    assert best - 2 < fit.log_likelihood <= best + 1e-6
+    assert fit.elbo <= fit.log_likelihood + 1e-6
+    assert fit.predict(X).shape == X.shape
+
+
+def test_gumbel_takes_a_program_that_can_take_a_simplex():
+    fit = zoo.fit(relaxable, X, estimator="gumbel", guide=guide, max_epochs=300, warmup=100)
+    exact = zoo.fit(relaxable, X, estimator="eg", max_epochs=800)
+    assert fit.log_likelihood == pytest.approx(exact.log_likelihood, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"estimator": "gumbel", "guide": guide}, "simplex at site 'z'.*Use eg"),
+        ({"estimator": "em"}, "has no e_step and m_step.*Use eg"),
+        ({"estimator": "svi"}, "has no guide; pass guide="),
+        ({"estimator": "gumble"}, "Did you mean .gumbel."),
+        ({"estimator": "eg", "learning_rat": 0.1}, "Did you mean 'learning_rate'"),
+        ({"estimator": "eg", "init": "kmeans++"}, "init 'kmeans"),
+        ({"estimator": "eg", "learning_rate": "fast"}, "learning_rate expected a number"),
+    ],
+)
+def test_refusals_name_the_reason_and_a_way_out(arguments, match):
+    with pytest.raises(zoo.ZooError, match=match):
+        zoo.fit(model, X, **arguments)
+
+
+def test_a_continuous_latent_is_refused_for_exact_sums():
+    def continuous(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    with pytest.raises(zoo.ZooError, match="site 'z' is continuous"):
+        zoo.fit(continuous, X, estimator="eg")
+
+
+def test_networks_of_the_caller_are_left_as_they_are():
+    torch.manual_seed(0)
+    net = nn.Linear(1, 1)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+
+    def amortized(x):
+        pyro.module("net", net)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(net(x[:, None] - 3)[:, 0], pyro.param("s", torch.tensor(0.5))))
+
+    def gaussian(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(pyro.param("m", torch.tensor(0.0)), 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    x = torch.randn(60, generator=torch.Generator().manual_seed(1)).double() + 3
+    fit = zoo.fit(gaussian, x, estimator="svi", guide=amortized, max_epochs=1500)
+    for name, p in net.named_parameters():
+        assert torch.equal(p, before[name])
+        assert p.grad is None
+    values = {name: p.detach() for name, p in fit.model.named_parameters()}
+    assert values["param/m"].item() == pytest.approx(x.mean().item(), abs=0.1)
+    # The exact posterior has slope 1 / (1 + 0.25); the fitted copy of the network has found it.
+    assert values["param/net$$$weight"].item() == pytest.approx(0.8, abs=0.1)
+    exact = dist.Normal(values["param/m"], math.sqrt(1.25)).log_prob(x).sum()
+    assert zoo.evaluate(fit, x).importance_bound == pytest.approx(float(exact), abs=0.5)
+
+
+def test_autoguides_and_pyro_modules_work_and_are_copied():
+    class Gaussian(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.loc = PyroParam(torch.tensor(0.0))
+
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(self.loc, 1.0))
+                pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    x = torch.randn(40, generator=torch.Generator().manual_seed(1)) + 2
+    program = Gaussian()
+    fit = zoo.fit(program, x, estimator="svi", guide=AutoNormal(program), max_epochs=800)
+    assert program.loc.item() == 0.0
+    assert any("loc" in name for name, _ in fit.model.named_parameters())
+    assert fit.elbo > zoo.fit(program, x, estimator="svi", guide=AutoNormal(program), max_epochs=1, warmup=0).elbo
+
+
+@pytest.mark.parametrize("kind", ["tuple", "dict"])
+def test_several_inputs_come_as_a_tuple_or_a_dict(kind):
+    def regression(x, y):
+        slope = pyro.param("slope", torch.zeros(2))
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", dist.Categorical(torch.ones(2) / 2))
+            pyro.sample("y", dist.Normal(slope[z] * x, 0.1), obs=y)
+
+    x = torch.linspace(1, 2, 20).double()
+    y = torch.cat([2 * x[:10], -3 * x[10:]])
+    start = {"slope": torch.tensor([1.0, -1.0])}
+
+    def started(x, y):
+        pyro.param("slope", start["slope"])
+        return regression(x, y)
+
+    data = (x, y) if kind == "tuple" else {"x": x, "y": y}
+    fit = zoo.fit(started, data, estimator="eg", max_epochs=2000)
+    slopes = sorted(fit.model.get_parameter("param/slope").tolist())
+    assert slopes == pytest.approx([-3, 2], abs=0.05)
+    assert fit.num_data == 20
+
+
+def test_a_users_parameters_in_the_global_store_stay_unseen_and_untouched():
+    pyro.param("rate", torch.tensor([7.0, 8.0]), constraint=constraints.positive)
+    before = pyro.get_param_store().get_state()["params"]["rate"].detach().clone()
+    fit = zoo.fit(model, X, estimator="eg", max_epochs=5)
+    assert list(pyro.get_param_store().keys()) == ["rate"]
+    assert torch.equal(pyro.get_param_store().get_state()["params"]["rate"], before)
+    first = fit.history["log_likelihood"][0]
+    assert first == pytest.approx(by_hand(torch.ones(2).double() / 2, torch.tensor([1.0, 15.0]).double()), abs=1e-6)
+    pyro.clear_param_store()
+
+
+def test_saved_programs_load_with_the_program_given(tmp_path):
+    fit = zoo.fit(model, X, estimator="svi", guide=guide, max_epochs=50)
+    fit.save(tmp_path / "run")
+    with pytest.raises(zoo.ZooError, match="pass model="):
+        zoo.load(tmp_path / "run")
+    again = zoo.load(tmp_path / "run", model=model, guide=guide)
+    assert again.log_likelihood == fit.log_likelihood
+    assert again.history == fit.history
+    assert again.score(X) == fit.score(X)
+    assert torch.equal(again.sample(5), fit.sample(5))
+
+
+def test_a_program_that_fails_is_named_in_one_line():
+    def broken(x):
+        return x.no_such_method()
+
+    with pytest.raises(zoo.ZooError, match="'broken' failed on its data") as caught:
+        zoo.fit(broken, X, estimator="eg")
+    assert "\n" not in str(caught.value)
+
+
+def test_evaluate_agrees_with_the_exact_evidence_and_grades_the_guide():
+    def gaussian(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def good(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.8 * x, math.sqrt(0.2)))
+
+    def narrow(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.8 * x + 1, 0.1))
+
+    x = torch.randn(20, generator=torch.Generator().manual_seed(1)).double()
+    exact = float(dist.Normal(x.new_tensor(0.0), x.new_tensor(1.25).sqrt()).log_prob(x).sum())
+    best = zoo.evaluate(gaussian, x, guide=good)
+    assert best.importance_bound == pytest.approx(exact, abs=1e-9)
+    assert best.elbo == pytest.approx(exact, abs=1e-9)
+    assert bool((best.khat == -math.inf).all())
+    poor = zoo.evaluate(gaussian, x, guide=narrow)
+    assert poor.elbo < exact - 10
+    assert (poor.khat > 0.7).double().mean() > 0.9
+    assert zoo.evaluate(gaussian, x, guide=good).log_likelihood is None
