@@ -28,9 +28,10 @@ class Standardize(nn.Module):
 
     def set_from(self, x: Tensor) -> None:
         """Take mean and standard deviation of ``x`` (N, num_features); constant columns keep scale 1."""
-        scale = x.std(0, correction=0)
-        self.loc.copy_(x.mean(0))
-        self.scale.copy_(scale.where(scale > 0, torch.ones_like(scale)))
+        loc, scale = x.mean(0), x.std(0, correction=0)
+        rounding = 4 * torch.finfo(x.dtype).eps * loc.abs()  # all that is left of a constant column
+        self.loc.copy_(loc)
+        self.scale.copy_(scale.where(scale > rounding, torch.ones_like(scale)))
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.loc) / self.scale

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Moments", "Statistics"]
+__all__ = ["Moments", "Statistics", "varying"]
 
 
 @dataclass(frozen=True)
@@ -98,3 +98,14 @@ class Statistics(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"Statistics({', '.join(self)})"
+
+
+def varying(variance: Tensor, mean: Tensor) -> Tensor:
+    """Variances (D,) in which a constant feature, with no scale of its own, takes the average of the others.
+
+    Never zero: without any variation, one. What rounding leaves of a constant feature counts as constant.
+    """
+    rounding = (mean * torch.finfo(variance.dtype).eps).square() * 16
+    moving = variance > rounding
+    typical = variance[moving].mean() if moving.any() else torch.ones_like(variance[0])
+    return variance.where(moving, typical)

@@ -73,6 +73,6 @@ def exact_log_likelihood(model: LatentVariableModel, x: Data) -> Tensor | None:
 def total_log_likelihood(model: LatentVariableModel, x: Data) -> float | None:
     """ln p(x) summed over the data; read off the E step where there is one, which is the fastest way to it."""
     if can(model, "e_step"):
-        return float(model.e_step(x)["log_likelihood"])
+        return float(call(model.e_step, x)["log_likelihood"])
     exact = exact_log_likelihood(model, x)
     return None if exact is None else float(exact.sum())

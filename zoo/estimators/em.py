@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from zoo.batch import Data
+from zoo.batch import Data, call
 from zoo.errors import LikelihoodDecreased, unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, needs_statistics, restore, rounding, rows_of, snapshot
 from zoo.model import LatentVariableModel
@@ -89,7 +91,7 @@ class EM(Estimator):
         return Outcome(status, last, list(kept_notes), bool(kept_notes), elbo, exact_q=not self.hard)
 
     def _e_step(self, model: LatentVariableModel, x: Data) -> Statistics:
-        return model.e_step(x)
+        return call(model.e_step, x)
 
     def _squarem(self, model: LatentVariableModel, x: Data, start: dict[str, Tensor]) -> Sequence[str]:
         """From one EM step past ``start``: take a second, extrapolate, and keep whichever is higher."""
@@ -138,15 +140,13 @@ class HardEM(EM):
     hard: ClassVar[bool] = True
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
-        import inspect
-
         reason = super().refuses(model, x)
         if reason is None and "hard" not in inspect.signature(model.e_step).parameters:
             return "its e_step has no hard=True: the latent has no most probable value to count"
         return reason
 
     def _e_step(self, model: LatentVariableModel, x: Data) -> Statistics:
-        return model.e_step(x, hard=True)
+        return call(functools.partial(model.e_step, hard=True), x)
 
 
 def _objective(model: LatentVariableModel, statistics: Statistics) -> float:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from zoo.batch import Data, take
+from zoo.batch import Data, call, take
 from zoo.errors import ZooError
 from zoo.estimators.base import Estimator, Outcome, Run, needs_statistics, restore, rows_of, snapshot
 from zoo.model import LatentVariableModel
@@ -53,7 +53,7 @@ class OnlineEM(Estimator):
                 for epoch in range(int(self.max_epochs)):
                     seen = 0.0
                     for index in torch.randperm(rows).split(size):
-                        statistics = model.e_step(take(x, index))
+                        statistics = call(model.e_step, take(x, index))
                         seen += float(statistics["objective"])
                         scaled = statistics * (rows / len(index))
                         weight = (step + 1) ** -self.step_power

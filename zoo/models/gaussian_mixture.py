@@ -19,7 +19,7 @@ from torch.distributions import constraints
 from zoo.errors import unknown_name
 from zoo.model import parameter
 from zoo.models.mixture import Mixture
-from zoo.statistics import Moments, Statistics
+from zoo.statistics import Moments, Statistics, varying
 from zoo.structures import gaussian
 
 __all__ = ["GaussianMixture"]
@@ -176,16 +176,10 @@ class GaussianMixture(Mixture):
         """The data's variance by feature, (D,), read off the statistics; never zero."""
         whole = moments.merged()
         scatter = whole.scatter[0] if whole.scatter.dim() == 2 else whole.scatter[0].diagonal()
-        variance = scatter / whole.count
-        # A constant column has no scale of its own: it takes the average of the others.
-        rounding = (whole.mean[0] * torch.finfo(variance.dtype).eps).square() * 16
-        moving = variance > rounding
-        typical = variance[moving].mean() if moving.any() else torch.ones_like(variance[0])
-        return variance.where(moving, typical)
+        return varying(scatter / whole.count, whole.mean[0])
 
     def parameter_scales(self, x: Tensor) -> dict[str, Tensor]:
-        scale = x.std(0, correction=0)
-        scale = scale.where(scale > 0, torch.ones_like(scale))
+        scale = varying(x.var(0, correction=0), x.mean(0)).sqrt()
         scales = {"means_unconstrained": scale}
         if self.covariance_type in ("full", "tied"):
             # Row i of a Cholesky factor is in the units of feature i; its diagonal is stored as a logarithm.

@@ -1,0 +1,223 @@
+"""Probabilistic principal component analysis.
+
+    z ~ N(0, I_q)
+    x | z ~ N(mean + loadings z, noise_variance I)
+
+Tipping & Bishop (1999), "Probabilistic principal component analysis", Journal of the Royal Statistical Society B 61.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from zoo.model import parameter
+from zoo.models.linear_gaussian import LinearGaussian, principal_axes
+from zoo.statistics import Statistics, varying
+
+__all__ = ["PPCA"]
+
+
+@dataclass(frozen=True)
+class ScoreMoments:
+    """Moments of the data and of their scores on q axes, about their means; O(D q) numbers, however many the data.
+
+    Merged like :class:`~zoo.statistics.Moments`.
+
+    Shapes:
+        count: (), number of data. mean: (D,), of x. score_mean: (q,).
+        total: (), sum of |x - mean|^2. cross: (D, q), sum of (x - mean) (score - score_mean)^T.
+        scatter: (q, q), sum of (score - score_mean) (score - score_mean)^T.
+    """
+
+    count: Tensor
+    mean: Tensor
+    score_mean: Tensor
+    total: Tensor
+    cross: Tensor
+    scatter: Tensor
+
+    def __add__(self, other: ScoreMoments) -> ScoreMoments:
+        count = self.count + other.count
+        share = other.count / count.where(count > 0, torch.ones_like(count))
+        dx, dz = other.mean - self.mean, other.score_mean - self.score_mean
+        weight = self.count * share
+        return ScoreMoments(
+            count,
+            self.mean + share * dx,
+            self.score_mean + share * dz,
+            self.total + other.total + weight * dx.square().sum(),
+            self.cross + other.cross + weight * torch.outer(dx, dz),
+            self.scatter + other.scatter + weight * torch.outer(dz, dz),
+        )
+
+    def __mul__(self, factor: float) -> ScoreMoments:
+        return ScoreMoments(
+            self.count * factor,
+            self.mean,
+            self.score_mean,
+            self.total * factor,
+            self.cross * factor,
+            self.scatter * factor,
+        )
+
+
+class PPCA(LinearGaussian):
+    """Probabilistic PCA with q factors behind D features, one noise variance for all of them.
+
+    The likelihood does not change when the factors are rotated. No D x D array is ever formed: data with many more
+    features than rows are welcome.
+
+    Args:
+        num_factors: q, from 1 to D. With q = D the noise is not determined; it is set to its floor, and a note says so.
+        num_features: D, at least 1.
+        noise_floor: smallest noise variance, as a fraction of the data's mean variance. It acts where the data lie in
+            q dimensions (N <= q + 1, say): the likelihood has no maximum there.
+
+    Shapes:
+        x: (N, D), finite.
+        loadings: (D, q). mean: (D,). noise_variance: (), positive.
+        log_marginal(x): (N,), nats. posterior(x): MultivariateNormal, batch (N,), event (q,).
+        e_step(x): ``moments``, a :class:`ScoreMoments`.
+
+    Raises:
+        ZooError: more factors than features; x of another shape, or not finite.
+
+    Example:
+        >>> model, x = tiny()
+        >>> model.closed_form(x)
+        []
+    """
+
+    # Not "pca": that is the maximum itself, and would leave an estimator nothing to do.
+    inits = ("random", "pca", "current")
+    reference = "Tipping & Bishop (1999), Probabilistic principal component analysis"
+
+    def __init__(self, num_factors: int, num_features: int, noise_floor: float = 1e-6) -> None:
+        super().__init__(num_factors, num_features, noise_floor)
+        self.noise_variance = parameter(torch.ones((), dtype=self.dtype), constraints.positive)
+
+    @torch.no_grad()
+    def closed_form(self, x: Tensor) -> list[str]:
+        """Set the parameters to the maximum of the likelihood (Tipping & Bishop 1999, equations 7 and 8).
+
+        With the eigenvalues l_1 >= ... >= l_D of the covariance (dividing by N) and their vectors u_j: noise variance
+        the mean of the D - q smallest eigenvalues, loadings u_j (l_j - noise variance)^1/2. The total log-likelihood
+        is then -(N/2) {D ln 2π + Σ_{j<=q} ln l_j + (D - q) ln noise_variance + D}. Factors are in order of variance.
+
+        Returns:
+            Notes, as ``m_step``: whether the floor acts; then it is the constrained maximum.
+        """
+        x = self.validate(x)
+        mean = x.mean(0)
+        values, vectors, discarded = principal_axes(x - mean, self.num_factors)
+        floor = self._floor(x.var(0, correction=0).mean(), mean)
+        noise = torch.maximum(discarded, floor)
+        self.mean, self.noise_variance = mean, noise
+        self.loadings = vectors * (values - noise).clamp_min(0).sqrt()
+        return self._notes(noise <= floor)
+
+    @torch.no_grad()
+    def e_step(self, x: Tensor) -> Statistics:
+        """``moments`` of the data and of their scores on the loadings' axes, of which E[z | x] is a linear map."""
+        mean = x.mean(0)
+        centred = x - mean
+        scores = (x - self.mean) @ self._axes()  # (N, q)
+        score_mean = scores.mean(0)
+        about = scores - score_mean
+        moments = ScoreMoments(
+            x.new_tensor(float(x.shape[0])),
+            mean,
+            score_mean,
+            centred.square().sum(),
+            centred.mT @ about,
+            about.mT @ about,
+        )
+        return Statistics(x.shape[0], self.log_marginal(x).sum(), moments=moments)
+
+    @torch.no_grad()
+    def m_step(self, statistics: Statistics) -> list[str]:
+        """Two steps, neither of which lowers the likelihood (an ECME algorithm, Liu & Rubin 1994, Biometrika 81).
+
+        First mean, noise variance and loadings that maximise the likelihood itself among loadings on the present
+        axes: Tipping & Bishop's closed form in the q dimensions of the scores. From there the M step of EM (Tipping &
+        Bishop 1999, appendix B), which turns the axes. Plain EM lets a factor of little variance die while the noise
+        is still large, and then stops at the saddle without it.
+        """
+        m: ScoreMoments = statistics["moments"]
+        d, q = self.num_features, self.num_factors
+        total = m.total / m.count
+        values, vectors = torch.linalg.eigh(m.scatter / m.count)
+        values, vectors = values.flip(0).clamp_min(0), _outward(vectors.flip(-1), vectors.flip(-1).diagonal())
+        # A start below the floor is let be: lifting it would lower the likelihood.
+        floor = torch.minimum(self._floor(total / d, m.mean), self.noise_variance)
+        # A direction in which the data vary less than the noise is no factor: k of the q are.
+        kept = torch.cat([values.new_zeros(1), values.cumsum(0)])
+        noises = (total - kept).clamp_min(0) / torch.arange(d, d - q - 1, -1, device=kept.device).clamp_min(1)
+        factors = (values > noises[1:]).long().cumprod(0).sum()
+        noise = torch.maximum(noises[factors] if factors < d else floor, floor)
+        # Those that are not keep a trace, too small for the likelihood to notice, so that their axes go on turning.
+        variances = (values - noise).clamp_min(1e-14 * noise)
+        # E and M step from there; in these coordinates p(z | x) has independent factors.
+        gain = variances.sqrt() / (variances + noise)  # E[z | x] = gain * score
+        cross = m.cross / m.count @ vectors * gain  # (D, q), of x with E[z | x]
+        latent = noise / (variances + noise) + gain.square() * values  # E[z^2], (q,)
+        loadings = cross / latent
+        new_noise = (total - (loadings * cross).sum()) / d
+        self.mean, self.loadings, self.noise_variance = m.mean, loadings, torch.maximum(new_noise, floor)
+        return self._notes((new_noise <= floor) | (noise <= floor))
+
+    def _axes(self) -> Tensor:
+        """Orthonormal axes that span the loadings, (D, q)."""
+        size = self.loadings.norm(dim=0).clamp_min(torch.finfo(self.dtype).tiny)
+        axes, triangle = torch.linalg.qr(self.loadings / size)
+        return _outward(axes, triangle.diagonal())
+
+    def _floor(self, variance: Tensor, mean: Tensor) -> Tensor:
+        """The least noise variance, (): from the data's variance averaged over features, ()."""
+        return self.noise_floor * varying(variance.reshape(1), mean.abs().amax().reshape(1))[0]
+
+    def _notes(self, acts: Tensor) -> list[str]:
+        if self.num_factors == self.num_features:
+            return ["num_factors = num_features leaves the noise undetermined: it is at its floor"]
+        return ["noise floor acts: the data lie in num_factors dimensions"] if acts else []
+
+    def random_start(self, x: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Random axes, turned by the covariance until each holds more variance than those left over do on average.
+
+        A factor that holds less adds nothing to the likelihood at first, and EM would stop before it does.
+        """
+        centred = x - x.mean(0)
+        n, d, q = x.shape[0], self.num_features, self.num_factors
+        axes, _ = torch.linalg.qr(torch.randn_like(self.loadings))
+        for _ in range(100):
+            held = torch.linalg.eigvalsh((centred @ axes).mT @ (centred @ axes) / n)
+            if held[0] * (d - q) > centred.square().sum() / n - held.sum():
+                break
+            axes, _ = torch.linalg.qr(centred.mT @ (centred @ axes) / n)
+        return axes * (variance.mean() / 2).sqrt(), variance.mean() / 2
+
+    def principal_start(self, x: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """The maximum itself."""
+        self.closed_form(x)
+        return self.loadings.detach(), self.noise_variance.detach()
+
+
+def _outward(axes: Tensor, sign: Tensor) -> Tensor:
+    """Columns turned round where ``sign`` is negative: successive axes point alike, and scores on them average."""
+    return axes * torch.where(sign < 0, -1.0, 1.0)
+
+
+def tiny() -> tuple[PPCA, Tensor]:
+    """The smallest honest instance, and data from it."""
+    model = PPCA(num_factors=1, num_features=3)
+    model.loadings = torch.tensor([[1.0], [-0.5], [2.0]])
+    model.mean = torch.tensor([1.0, 0.0, -1.0])
+    model.noise_variance = torch.tensor(0.5)
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(12, 1, dtype=torch.float64, generator=generator)
+    noise = torch.randn(12, 3, dtype=torch.float64, generator=generator) * model.noise_variance.detach().sqrt()
+    return model, model.mean.detach() + z @ model.loadings.detach().mT + noise
