@@ -105,7 +105,7 @@ def test_options_go_to_the_estimators_that_have_them():
         ({"estimators": []}, "at least one name"),
         ({"estimators": ["em"], "max_epoch": 3}, "option 'max_epoch' is not known"),
         ({"estimators": ["em"], "options": {"eg": {}}}, "options for 'eg' expected it among the estimators"),
-        ({"estimators": ["em"], "options": {"em": {"tol": -1}}}, "tol expected a number of at least 0"),
+        ({"estimators": ["em"], "options": {"em": {"tol": -1}}}, "tol expected a finite number of at least 0"),
         ({"estimators": ["em"], "seeds": 0}, "seeds expected at least one"),
     ],
 )

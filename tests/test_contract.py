@@ -193,7 +193,7 @@ def test_expected_counts_are_sums_of_brute_force_posteriors(name: str) -> None:
     for shares in oracles.posterior(model.model, x):
         for z, share in shares:
             brute[int(next(iter(z.values())))] += share
-    torch.testing.assert_close(model.counts_of(model.e_step(x)), brute, rtol=0, atol=1e-9)
+    torch.testing.assert_close(model.e_step(x)["counts"], brute, rtol=0, atol=1e-9)
 
 
 def perturbed(model: Any, size: float = 0.3) -> Any:

@@ -14,7 +14,7 @@ from sklearn.datasets import load_iris
 from sklearn.mixture import GaussianMixture as Reference
 
 import zoo
-from zoo.models.gaussian_mixture import clip_covariance
+from zoo.components.gaussian import clip_covariance
 
 TYPES = ("full", "tied", "diag", "spherical")
 IRIS = torch.tensor(load_iris().data)

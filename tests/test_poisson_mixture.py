@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo.models.poisson_mixture import LogPoisson, PoissonMixture, log_factorials, tiny
+from zoo.components.poisson import LogPoisson, log_factorials
+from zoo.models.poisson_mixture import PoissonMixture, tiny
 
 INF = float("inf")
 

@@ -102,7 +102,7 @@ def evaluate(model: Any, x: Any, *, guide: Any = None, num_samples: int = 1000, 
 
     Args:
         model: a zoo model, a fit, or a program with ``guide``.
-        x: data as the model takes them.
+        x: data as the model takes them. The guide of a fit that did not train it (``em``, ``eg``) is left out.
         num_samples: S, draws from the guide a datum.
 
     Returns:
@@ -112,13 +112,14 @@ def evaluate(model: Any, x: Any, *, guide: Any = None, num_samples: int = 1000, 
     Raises:
         ZooError: neither an exact sum nor a guide is to be had.
     """
-    model = as_model(getattr(model, "model", model) if _is_fit(model) else model, guide)
+    untrained = _is_fit(model) and not model.guide_trained
+    model = as_model(model.model if _is_fit(model) else model, guide)
     x = prepared(model, x)
     with isolated(seed):
         if isinstance(model, FunctionModel):
             model.initialize(x, "current")
         exact = total_log_likelihood(model, x)
-        if not program.has_guide(model):
+        if not program.has_guide(model) or (untrained and exact is not None):
             if exact is None:
                 raise ZooError("evaluate: expected an exact log_marginal or a guide, got neither. Pass guide=...")
             return Evaluation(num_data(x), exact, None, None, None, None, None, 0)

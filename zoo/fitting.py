@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 
 from zoo import program
@@ -23,7 +26,10 @@ from zoo.memory import PeakMemory
 from zoo.model import FunctionModel, LatentVariableModel, as_model
 from zoo.results import Fit
 
-__all__ = ["fit", "serving", "start"]
+__all__ = ["as_device", "check_serves", "first_run", "fit", "serving", "start"]
+
+#: Folders whose frames are not the user's.
+_LIBRARIES = (str(Path(__file__).parent), str(Path(pyro.__file__).parent), str(Path(torch.__file__).parent))
 
 
 def fit(
@@ -68,15 +74,15 @@ def fit(
     template = as_model(model, guide)
     if not isinstance(restarts, int) or restarts < 1:
         raise ZooError(f"fit: restarts expected a whole number of at least 1, got {restarts!r}.")
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ZooError(f"fit: seed expected a whole number of at least 0, got {seed!r}.")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise ZooError(f"fit: seed expected a whole number from 0 to 2**63 - 1, got {seed!r}.")
     init = template.inits[0] if init is None else init
     if init not in {*template.inits, "current"}:
         raise unknown_name("init", init, {*template.inits, "current"})
     with isolated(seed):
         base = copy.deepcopy(template)
         if device is not None:
-            base.to(_device(device))
+            base.to(as_device(device))
         data = prepared(base, x)
         if isinstance(base, FunctionModel):
             with torch.random.fork_rng(devices=[]):
@@ -135,10 +141,13 @@ def first_run(model: FunctionModel, x: Data) -> None:
         model.initialize(x, "current")
     except ZooError:
         raise
-    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError) as error:
+    except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
+        own = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_LIBRARIES)]
+        place = f" in {own[-1].filename}, line {own[-1].lineno}" if own else ""
         raise ZooError(
-            f"the program {model.name!r} failed on its data ({type(error).__name__}: {first}). Run it by itself first."
+            f"the program {model.name!r} failed on its data{place} ({type(error).__name__}: {first}). "
+            "Run it by itself first."
         ) from error
 
 
@@ -180,6 +189,7 @@ def _run_one(
         return math.nan if total is None else total
 
     with shown(progress, estimator.name) as callback, PeakMemory() as memory:
+        estimator.rehearse(model, x)
         run = Run(num_data(x), callback, max_seconds)
         if track and exact_log_likelihood_known(model, x) and estimator.name not in ("em", "hard_em", "eg"):
             run.track, run.track_every = evidence, max(1, 3000 // track)
@@ -245,6 +255,7 @@ def _finish(
         notes=outcome.notes,
         degenerate=outcome.degenerate,
         peak_memory_mb=peak_mb,
+        guide_trained=not outcome.exact_q and program.has_guide(model) and estimator.uses_guide,
         template=map_tensors(lambda t: t[:1].clone() if t.dim() else t.clone(), x),
     )
 
@@ -256,7 +267,8 @@ def _rank(this: Fit) -> tuple[bool, bool, float]:
     return this.status != "diverged", not this.degenerate, -math.inf if math.isnan(value) else value
 
 
-def _device(device: str) -> torch.device:
+def as_device(device: str) -> torch.device:
+    """The torch device of a name, or a ZooError if this torch cannot use it."""
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen)

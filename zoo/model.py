@@ -55,7 +55,7 @@ class LatentVariableModel(PyroModule):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
-            cls.__init__ = _wrap_init(cls, cls.__dict__["__init__"])  # type: ignore[method-assign]
+            cls.__init__ = _wrap_init(cls.__dict__["__init__"])  # type: ignore[method-assign]
         for name in ("model", "guide"):
             if name in cls.__dict__:
                 setattr(cls, name, _wrap_program(cls.__dict__[name]))
@@ -187,7 +187,7 @@ def _brief(value: Tensor) -> str:
     return "[" + ", ".join(f"{v:.4g}" for v in flat) + (", ...]" if value.numel() > 6 else "]")
 
 
-def _wrap_init(cls: type, init: Callable[..., None]) -> Callable[..., None]:
+def _wrap_init(init: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(init)
 
     @functools.wraps(init)
@@ -195,7 +195,7 @@ def _wrap_init(cls: type, init: Callable[..., None]) -> Callable[..., None]:
         # A fixed seed: the caller's generator is untouched and two new models of one kind are equal.
         with forked_rng(0), pyro.settings.context(module_local_params=True):
             init(self, *args, **kwargs)
-        if type(self) is cls:
+        if type(self).__init__ is wrapped:  # the outermost constructor that runs
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
             arguments = list(bound.arguments.items())[1:]

@@ -25,7 +25,7 @@ from zoo.isolation import isolated
 from zoo.model import FunctionModel, LatentVariableModel, as_model, can
 from zoo.models import find_model, snake_case
 
-__all__ = ["Fit", "load", "model_name", "new_folder"]
+__all__ = ["Fit", "load", "model_name", "new_folder", "to_json"]
 
 FORMAT = 1
 
@@ -49,6 +49,7 @@ class Fit:
         degenerate: whether a constraint acts at the solution.
         restarts: one entry for every start: seed, status, objective, degenerate, chosen, notes.
         peak_memory_mb: peak resident memory above the start of the fit, where the system tells.
+        guide_trained: whether the estimator trained the model's guide.
     """
 
     model: LatentVariableModel
@@ -68,6 +69,7 @@ class Fit:
     degenerate: bool = False
     restarts: list[dict[str, Any]] = field(default_factory=list)
     peak_memory_mb: float | None = None
+    guide_trained: bool = False
     template: Any = None
 
     @property
@@ -187,7 +189,7 @@ class Fit:
         }
         for name in _SAVED:
             record[name] = getattr(self, name)
-        (folder / "fit.json").write_text(json.dumps(record, indent=1, default=_jsonable))
+        (folder / "fit.json").write_text(to_json(record))
 
 
 _SAVED = [
@@ -207,11 +209,25 @@ _SAVED = [
     "degenerate",
     "restarts",
     "peak_memory_mb",
+    "guide_trained",
 ]
 
 
 def model_name(model: LatentVariableModel) -> str:
     return model.name if isinstance(model, FunctionModel) else snake_case(type(model).__name__)
+
+
+def to_json(record: Any) -> str:
+    """Strict JSON: what is not finite becomes null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        if isinstance(value, dict):
+            return {name: finite(v) for name, v in value.items()}
+        return [finite(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    return json.dumps(finite(record), indent=1, default=_jsonable, allow_nan=False)
 
 
 def _jsonable(value: Any) -> Any:

@@ -113,10 +113,15 @@ class Estimator:
     name: ClassVar[str]
     e_step: ClassVar[str]
     m_step: ClassVar[str]
+    #: Whether q is the model's guide.
+    uses_guide: ClassVar[bool] = False
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         """Why this estimator cannot serve the model: a phrase to follow "because"; None where it can."""
         raise NotImplementedError
+
+    def rehearse(self, model: LatentVariableModel, x: Data) -> None:
+        """What a process does only once (thread pools, compilers) is done here, off the clock. Changes nothing."""
 
     def elements(self, x: Data) -> int:
         """How many numbers of the data a step works on: too few, and more than one thread does harm."""
@@ -146,8 +151,8 @@ def check_option(who: str, name: str, default: Any, value: Any) -> None:
     if value is None or callable(value):
         return
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and (math.isnan(value) or value < 0):
-        raise ZooError(f"{who}: {name} expected a number of at least 0, got {value}.")
+    if number and not (math.isfinite(value) and value >= 0):
+        raise ZooError(f"{who}: {name} expected a finite number of at least 0, got {value}.")
     if isinstance(default, str) and not isinstance(value, str):
         raise ZooError(f"{who}: {name} expected a word such as {default!r}, got {value!r}.")
     if isinstance(default, (int, float)) and not isinstance(default, bool) and not number:

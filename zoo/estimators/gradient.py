@@ -69,6 +69,12 @@ class GradientEstimator(Estimator):
             column=self.column,
         )
 
+    def rehearse(self, model: LatentVariableModel, x: Data) -> None:
+        if not isinstance(model, FunctionModel):
+            with torch.random.fork_rng(devices=[]):
+                surrogate, _ = self.objective(model, x)(program.probe(model, x))
+                torch.autograd.grad(surrogate, list(model.parameters()), allow_unused=True)
+
     def moving(self, model: LatentVariableModel, x: Data) -> Any:
         """Which parameters move, as :func:`zoo.training.train` takes them."""
         return None
@@ -83,6 +89,8 @@ class GuidedEstimator(GradientEstimator):
         num_particles: draws from the guide a datum and step.
     """
 
+    uses_guide: ClassVar[bool] = True
+
     warmup: int = 500
     num_particles: int = 1
 
@@ -90,28 +98,24 @@ class GuidedEstimator(GradientEstimator):
         return needs_guide(model)
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
-        self.warm_up(model, x, run)
-        outcome = super().run(model, x, run)
-        return outcome
+        warmed = self.warm_up(model, x, run)
+        return warmed if warmed.status in ("interrupted", "diverged") else super().run(model, x, run)
 
-    def warm_up(self, model: LatentVariableModel, x: Data, run: Run) -> None:
+    def warm_up(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         """Train the guide alone, at the model's present parameters."""
         if not self.warmup:
-            return
+            return Outcome("converged", 0.0)
         theta, psi = program.parameter_roles(model, x)
         only_guide = [name for name in psi if name not in theta]
         if not only_guide:
-            return
+            return Outcome("converged", 0.0)
         schedule = self.plan(model, x)
         _, batch = schedule.resolve(rows_of(x))
         epochs = max(1, round(int(self.warmup) * batch / rows_of(x)))
-        objective = self.warmup_objective(model, x)
-        train(
+        objective = self.objective(model, x)
+        return train(
             model, objective, x, run, dataclasses.replace(schedule, max_epochs=epochs), names=only_guide, record=False
         )
-
-    def warmup_objective(self, model: LatentVariableModel, x: Data) -> Objective:
-        return self.objective(model, x)
 
 
 def needs_guide(model: LatentVariableModel) -> str | None:

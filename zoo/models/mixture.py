@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import add
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -22,28 +21,24 @@ from torch.distributions import constraints
 
 from guides import AmortizedCategorical
 from zoo.batch import Data
-from zoo.checks import matrix, positive
+from zoo.checks import positive
+from zoo.components.base import PIECE, Components, cluster
 from zoo.distributions import Selected
-from zoo.errors import ZooError
-from zoo.model import LatentVariableModel, parameter
+from zoo.model import parameter
 from zoo.statistics import Statistics
 
-__all__ = ["Mixture", "cluster"]
-
-#: Rows taken at a time, so that temporaries stay small beside the data.
-PIECE = 16_384
+__all__ = ["Mixture"]
 
 
-class Mixture(LatentVariableModel):
+class Mixture(Components):
     """Base class of mixtures with K components over vectors of D features.
 
     Shapes:
         x: (N, D).
         log_marginal(x): (N,), nats. posterior(x): Categorical of batch shape (N,) over K.
-        e_step(x): ``counts`` (K,), and what :meth:`weighted_statistics` adds.
+        e_step(x): ``counts`` (K,), and what :meth:`component_statistics` adds.
     """
 
-    inits = ("kmeans++", "random", "current")
     weights: Tensor
     weights_unconstrained: Tensor
     encoder: AmortizedCategorical
@@ -56,14 +51,6 @@ class Mixture(LatentVariableModel):
         equal = torch.full((num_components,), 1.0 / num_components, dtype=self.dtype)
         self.weights = parameter(equal, constraints.simplex)
         self.encoder = AmortizedCategorical(num_features, num_components, hidden_dims).to(self.dtype)
-
-    def components(self) -> dist.TorchDistribution:
-        """The K components, batch shape (K,), event shape (D,)."""
-        raise NotImplementedError
-
-    def weighted_statistics(self, x: Tensor, responsibilities: Tensor) -> dict[str, Tensor]:
-        """Sums over data of responsibility times sufficient statistic, by name; besides ``counts``."""
-        raise NotImplementedError
 
     def model(self, x: Tensor) -> None:
         with pyro.plate("data", x.shape[0]):
@@ -78,10 +65,6 @@ class Mixture(LatentVariableModel):
     def log_weights(self) -> Tensor:
         """ln weights, (K,), -inf for a component that has died."""
         return torch.log_softmax(self.weights_unconstrained, -1)
-
-    def component_log_prob(self, x: Tensor) -> Tensor:
-        """ln p(x_n | z_n = k), (N, K), nats."""
-        return self.components().log_prob(x.unsqueeze(-2))
 
     def log_joint(self, x: Tensor) -> Tensor:
         """ln p(x_n, z_n = k), (N, K), nats."""
@@ -121,24 +104,17 @@ class Mixture(LatentVariableModel):
 
     def _statistics(self, x: Tensor, weight: Tensor, log_likelihood: Tensor, objective: Tensor) -> Statistics:
         return Statistics(
-            x.shape[0], log_likelihood, objective, counts=weight.sum(0), **self.weighted_statistics(x, weight)
+            x.shape[0], log_likelihood, objective, counts=weight.sum(0), **self.component_statistics(x, weight)
         )
 
     def m_step(self, statistics: Statistics) -> list[str]:
         """Set weights and components to the maximum of the expected complete-data likelihood."""
-        counts = self.counts_of(statistics)
+        counts = statistics["counts"]
         self.weights = counts / counts.sum()
         return self.update_components(statistics)
 
-    def counts_of(self, statistics: Statistics) -> Tensor:
-        return statistics["counts"]
-
-    def update_components(self, statistics: Statistics) -> list[str]:
-        """The components' part of the M step; a component without data keeps its parameters."""
-        raise NotImplementedError
-
     def validate(self, x: Data) -> Tensor:
-        return matrix(x, self.num_features, type(self).__name__)
+        return self.check_rows(x)
 
     def initialize(self, x: Tensor, init: str, restart: int = 0) -> None:
         """Cluster the data and take one M step from that hard assignment; the encoder takes the data's scale."""
@@ -153,6 +129,7 @@ class Mixture(LatentVariableModel):
             for rows, chosen in zip(x.split(PIECE), labels.split(PIECE), strict=True)
         )
         self.m_step(reduce(add, pieces))
+        self.leave_boundary(x, self.weights.detach() * x.shape[0])
 
     def predict(self, x: Tensor) -> Tensor:
         """The most probable component of each datum, (N,) integers."""
@@ -163,55 +140,9 @@ class Mixture(LatentVariableModel):
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 per_component = "." not in name and parameter.dim() and parameter.shape[0] == self.num_components
-                if per_component and name.removesuffix("_unconstrained") in self.per_component:
+                if per_component and name.removesuffix("_unconstrained") in ("weights", *self.per_component):
                     parameter.copy_(parameter[order].clone())
             last = self.encoder[-1]
             assert isinstance(last, torch.nn.Linear)
             last.weight.copy_(last.weight[order].clone())
             last.bias.copy_(last.bias[order].clone())
-
-    #: Names of the parameters whose first dimension runs over components.
-    per_component: tuple[str, ...] = ("weights",)
-
-
-def cluster(x: Tensor, num_clusters: int, init: str, *, lloyd: bool, who: str, max_rows: int = 20_000) -> Tensor:
-    """Labels (N,) of a starting partition: seeds, perhaps Lloyd iterations, then the nearest centre.
-
-    Both kinds of start are needed: on iris the tied optimum is reached from Lloyd's partition, others only from
-    the bare seeds. Seeds and Lloyd see at most ``max_rows`` rows.
-
-    Args:
-        init: "kmeans++" (Arthur & Vassilvitskii 2007) or "random" (distinct rows as centres, never Lloyd).
-
-    Raises:
-        ZooError: fewer rows, or fewer distinct rows, than clusters.
-    """
-    from sklearn.cluster import KMeans, kmeans_plusplus
-
-    distinct = torch.unique(x[:max_rows], dim=0).shape[0]
-    if distinct < num_clusters:
-        distinct = torch.unique(x, dim=0).shape[0]
-    if distinct < num_clusters:
-        kind = "rows" if x.shape[0] < num_clusters else "distinct rows"
-        got = x.shape[0] if kind == "rows" else distinct
-        raise ZooError(
-            f"{who}: data expected at least num_components = {num_clusters} {kind}, got {got}. "
-            "Ask for fewer components."
-        )
-    if num_clusters == 1:
-        return torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
-    seed = int(torch.randint(2**31 - 1, (1,)))
-    rows = x if x.shape[0] <= max_rows else x[torch.randperm(x.shape[0])[:max_rows].to(x.device)]
-    array = rows.cpu().double().numpy()
-    array = array - array.mean(0)
-    if init == "random":
-        unique = np.unique(array, axis=0)
-        centres = unique[np.random.default_rng(seed).choice(len(unique), num_clusters, replace=False)]
-    else:
-        if lloyd:  # ten seedings, the tightest partition kept: one alone often ends in a poor one
-            centres = KMeans(num_clusters, n_init=10, random_state=seed).fit(array).cluster_centers_
-        else:
-            centres, _ = kmeans_plusplus(array, num_clusters, random_state=seed)
-    offset, seeds = rows.double().mean(0), torch.as_tensor(centres, device=x.device)
-    exact = "donot_use_mm_for_euclid_dist"
-    return torch.cat([torch.cdist(p.double() - offset, seeds, compute_mode=exact).argmin(-1) for p in x.split(PIECE)])

@@ -106,6 +106,32 @@ def e_step(
     return log_likelihood, objective, moments
 
 
+def weighted_moments(x: Tensor, weight: Tensor, diagonal: bool) -> Moments:
+    """Count, mean and scatter about that mean under each of K weightings of the data.
+
+    Args:
+        x: (N, D).
+        weight: (N, K), not negative.
+        diagonal: whether the scatter's diagonal is enough.
+    """
+    count = weight.sum(0)
+    safe = count.where(count > 0, torch.ones_like(count)).unsqueeze(-1)
+    centre = x.mean(0)
+    centred = x - centre
+    shift = weight.mT @ centred / safe  # (K, D), from the centre to the means
+    if diagonal:
+        raw = weight.mT @ centred.square()
+        scatter = raw - count.unsqueeze(-1) * shift.square()
+        if bool((scatter * _TOLERANCE >= torch.finfo(x.dtype).eps * raw).all()):
+            return Moments(count, centre + shift, scatter)
+    pieces = []  # about each mean in turn: nothing cancels
+    for k in range(weight.shape[1]):
+        delta = centred - shift[k]
+        weighted = delta * weight[:, k : k + 1]
+        pieces.append((weighted * delta).sum(0) if diagonal else weighted.mT @ delta)
+    return Moments(count, centre + shift, torch.stack(pieces))
+
+
 def _check(covariance_type: str) -> None:
     if covariance_type not in COVARIANCE_TYPES:
         raise unknown_name("Covariance type", covariance_type, COVARIANCE_TYPES)

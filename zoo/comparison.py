@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from zoo.batch import Data, num_data
-from zoo.errors import LikelihoodDecreased, ZooError
+from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Callback, options_from
 from zoo.evaluation import prepared
-from zoo.fitting import check_serves, exact_log_likelihood_known, first_run, fit, start
+from zoo.fitting import as_device, check_serves, exact_log_likelihood_known, first_run, fit, start
 from zoo.gradients import GradientQuality, gradient_quality
 from zoo.isolation import isolated
 from zoo.model import FunctionModel, as_model
-from zoo.results import Fit, model_name, new_folder
+from zoo.results import Fit, model_name, new_folder, to_json
 
 __all__ = ["Comparison", "compare"]
 
@@ -96,7 +96,7 @@ class Comparison:
 
         with new_folder(folder) as staging:
             record = {**self.to_dict(), "gradients": [asdict(row) for row in self.gradients]}
-            (staging / "comparison.json").write_text(json.dumps(record, indent=1))
+            (staging / "comparison.json").write_text(to_json(record))
             for this in self.fits:
                 target = staging / "fits" / f"{this.estimator}-{this.seed}"
                 target.mkdir(parents=True)
@@ -114,6 +114,7 @@ def compare(
     guide: Callable[..., Any] | None = None,
     init: str | None = None,
     options: dict[str, dict[str, Any]] | None = None,
+    device: str | None = None,
     max_seconds: float | None = None,
     gradients: bool = True,
     track: int = 100,
@@ -130,6 +131,7 @@ def compare(
         seeds: how many, or which; for each, every estimator starts at the same parameters (guide included).
         init: how to start, as for ``fit``.
         options: by estimator, options of its own.
+        device: where to compute; None leaves the model where it is.
         max_seconds: one budget, for each fit alike.
         gradients: measure bias and variance of the gradients (needs an exact evidence).
         track: how often to evaluate the exact likelihood on the way, off the clock.
@@ -155,6 +157,8 @@ def compare(
         raise ZooError(f"compare: seeds expected at least one, got {seeds!r}.")
     with isolated(seed_list[0]):
         base = copy.deepcopy(template)
+        if device is not None:
+            base.to(as_device(device))
         data = prepared(base, x)
         if isinstance(base, FunctionModel):
             first_run(base, data)
@@ -177,9 +181,14 @@ def compare(
             except LikelihoodDecreased as error:
                 this = error.fit
             fits.append(this)
+            if this.status == "interrupted":
+                break
+        if fits[-1].status == "interrupted":
+            break
     fits.sort(key=lambda this: list(chosen).index(this.estimator))
     comparison = Comparison(model_name(template), data_name, num_data(data), fits, x=data)
-    if gradients and origin is not None and exact_log_likelihood_known(origin, data):
+    stopped = fits[-1].status == "interrupted"
+    if gradients and not stopped and origin is not None and exact_log_likelihood_known(origin, data):
         with torch.random.fork_rng(devices=[]):
             for point, here in (("start", origin), ("optimum", comparison.best.model)):
                 comparison.gradients += gradient_quality(here, data, chosen, point=point)
@@ -190,12 +199,10 @@ def _chosen_options(
     estimators: Sequence[str], own: dict[str, dict[str, Any]], common: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Options by estimator. A common one must be known to at least one of them."""
-    fields = {name: set(find_estimator(name).__dataclass_fields__) for name in estimators}
+    fields = {name: {f.name for f in dataclasses.fields(find_estimator(name))} for name in estimators}
     known = set().union(*fields.values())
     for option in common:
         if option not in known:
-            from zoo.errors import unknown_name
-
             raise unknown_name("option", option, known)
     chosen = {
         name: {**{k: v for k, v in common.items() if k in fields[name]}, **own.get(name, {})} for name in estimators

@@ -1,0 +1,109 @@
+"""The interface of a family of components, and how to start one from data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from zoo.batch import Data
+from zoo.checks import matrix
+from zoo.errors import ZooError
+from zoo.model import LatentVariableModel
+from zoo.statistics import Statistics
+
+__all__ = ["PIECE", "Components", "cluster"]
+
+#: Rows taken at a time, so that temporaries stay small beside the data.
+PIECE = 16_384
+
+
+class Components(LatentVariableModel):
+    """K components over rows of D features; a family subclasses it, a model mixes it in.
+
+    A model with such components says how z chooses among them: independently (a mixture) or along a chain (a hidden
+    Markov model). What is here is the same for both.
+    """
+
+    inits: tuple[str, ...] = ("kmeans++", "random", "current")
+    num_features: int
+    #: Names of the parameters whose first dimension runs over components.
+    per_component: tuple[str, ...] = ()
+
+    def components(self) -> dist.TorchDistribution:
+        """The K components, batch shape (K,), event shape (D,)."""
+        raise NotImplementedError
+
+    def component_log_prob(self, x: Tensor) -> Tensor:
+        """ln p(x_n | z_n = k), (N, K), nats, of rows (N, D)."""
+        return self.components().log_prob(x.unsqueeze(-2))
+
+    def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
+        """Sums over rows (N, D) of weight (N, K) times sufficient statistic, by name; besides ``counts``."""
+        raise NotImplementedError
+
+    def update_components(self, statistics: Statistics) -> list[str]:
+        """The components' part of the M step; a component without data keeps its parameters. Returns notes."""
+        raise NotImplementedError
+
+    def leave_boundary(self, x: Tensor, counts: Tensor) -> None:
+        """Move starting parameters off the edge of their range, where no gradient leads anywhere.
+
+        Args:
+            x: the rows, (N, D).
+            counts: how many of them each component has, (K,).
+        """
+
+    def check_rows(self, x: Data) -> Tensor:
+        """The rows (N, D) as this family takes them, or a ZooError."""
+        return matrix(x, self.num_features, type(self).__name__)
+
+    def align_features(self) -> Tensor:
+        """What to match components by, (K, D)."""
+        raise NotImplementedError
+
+
+def cluster(x: Tensor, num_clusters: int, init: str, *, lloyd: bool, who: str, max_rows: int = 20_000) -> Tensor:
+    """Labels (N,) of a starting partition: seeds, perhaps Lloyd iterations, then the nearest centre.
+
+    Both kinds of start are needed: on iris the tied optimum is reached from Lloyd's partition, others only from
+    the bare seeds. Seeds and Lloyd see at most ``max_rows`` rows.
+
+    Args:
+        init: "kmeans++" (Arthur & Vassilvitskii 2007) or "random" (distinct rows as centres, never Lloyd).
+
+    Raises:
+        ZooError: fewer rows, or fewer distinct rows, than clusters.
+    """
+    from sklearn.cluster import KMeans, kmeans_plusplus
+
+    distinct = torch.unique(x[:max_rows], dim=0).shape[0]
+    if distinct < num_clusters:
+        distinct = torch.unique(x, dim=0).shape[0]
+    if distinct < num_clusters:
+        kind = "rows" if x.shape[0] < num_clusters else "distinct rows"
+        got = x.shape[0] if kind == "rows" else distinct
+        raise ZooError(
+            f"{who}: data expected at least num_components = {num_clusters} {kind}, got {got}. "
+            "Ask for fewer components."
+        )
+    if num_clusters == 1:
+        return torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
+    seed = int(torch.randint(2**31 - 1, (1,)))
+    rows = x if x.shape[0] <= max_rows else x[torch.randperm(x.shape[0])[:max_rows].to(x.device)]
+    array = rows.cpu().double().numpy()
+    array = array - array.mean(0)
+    if init == "random":
+        unique = np.unique(array, axis=0)
+        centres = unique[np.random.default_rng(seed).choice(len(unique), num_clusters, replace=False)]
+    else:
+        if lloyd:  # ten seedings, the tightest partition kept: one alone often ends in a poor one
+            centres = KMeans(num_clusters, n_init=10, random_state=seed).fit(array).cluster_centers_
+        else:
+            centres, _ = kmeans_plusplus(array, num_clusters, random_state=seed)
+    offset, seeds = rows.double().mean(0), torch.as_tensor(centres, device=x.device)
+    exact = "donot_use_mm_for_euclid_dist"
+    return torch.cat([torch.cdist(p.double() - offset, seeds, compute_mode=exact).argmin(-1) for p in x.split(PIECE)])

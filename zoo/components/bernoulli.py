@@ -1,0 +1,99 @@
+"""Independent binary features, in log space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from zoo.batch import Data
+from zoo.checks import rows
+from zoo.components.base import Components
+from zoo.distributions import ExactBernoulli
+from zoo.errors import ZooError
+from zoo.statistics import Statistics
+
+__all__ = ["BernoulliComponents"]
+
+
+class BernoulliComponents(Components):
+    """K groups of D independent binary features; ``logits`` (K, D) may be infinite: probabilities 0 and 1 are exact."""
+
+    per_component: tuple[str, ...] = ("logits",)
+
+    def add_components(self, k: int, d: int) -> None:
+        """Create the parameters; called by a model's constructor."""
+        # Distinct groups: equal ones would stay equal under EM and EG alike.
+        self.logits = nn.Parameter(torch.randn(k, d, dtype=self.dtype))
+
+    @property
+    def probs(self) -> Tensor:
+        """p(x_d = 1 | z = k), (K, D), in [0, 1]."""
+        return self.logits.sigmoid()
+
+    @probs.setter
+    def probs(self, value: Any) -> None:
+        who = f"{type(self).__name__}.probs"
+        try:
+            new = torch.as_tensor(value, dtype=self.logits.dtype, device=self.logits.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ZooError(f"{who} expected a tensor or an array, got {type(value).__name__}.") from None
+        if new.shape != self.logits.shape:
+            shape = tuple(self.logits.shape)
+            raise ZooError(f"{who} expected shape {shape}, got {tuple(new.shape)}. Reshape it first.")
+        outside = ~((new >= 0) & (new <= 1))
+        if outside.any():
+            raise ZooError(f"{who} expected values in [0, 1], got {float(new[outside][0]):.4g}. Clip it.")
+        self._set_logits(torch.logit(new))
+
+    def _set_logits(self, logits: Tensor) -> None:
+        with torch.no_grad():
+            self.logits.copy_(logits)
+
+    def components(self) -> dist.TorchDistribution:
+        return ExactBernoulli(logits=self.logits).to_event(1)
+
+    def component_log_prob(self, x: Tensor) -> Tensor:
+        """ln p(x_n | z_n = k), (N, K), nats: one matrix product, with infinite logits taken apart (0 * inf is NaN)."""
+        never, always = self.logits == -torch.inf, self.logits == torch.inf
+        finite = self.logits.masked_fill(never | always, 0.0)
+        # ln p(x) = x logit + ln(1 - p); a certain feature contributes 0 where it is as it must be.
+        silent = logsigmoid(-finite).masked_fill(never | always, 0.0)
+        log_prob = x @ finite.mT + silent.sum(-1)
+        if not (never.any() or always.any()):
+            return log_prob
+        never, always = never.to(x.dtype), always.to(x.dtype)
+        violations = x @ (never - always).mT + always.sum(-1)  # (N, K), whole numbers
+        return log_prob.masked_fill(violations > 0.5, -torch.inf)
+
+    def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
+        # Both, not one and the total: a class that never sees a 0 then has a probability of exactly 1.
+        return {"ones": weight.mT @ x, "zeros": weight.mT @ (1 - x)}
+
+    def update_components(self, statistics: Statistics) -> list[str]:
+        alive = (statistics["counts"] > 0).unsqueeze(-1)
+        logits = statistics["ones"].log() - statistics["zeros"].log()
+        self._set_logits(logits.where(alive, self.logits.detach()))
+        return []
+
+    def leave_boundary(self, x: Tensor, counts: Tensor) -> None:
+        overall = (x.sum(0) + 0.5) / (x.shape[0] + 1)  # (D,), inside (0, 1)
+        counts = counts.unsqueeze(-1)
+        self.probs = (counts * self.probs.detach() + overall) / (counts + 1)
+
+    def check_rows(self, x: Data) -> Tensor:
+        x = super().check_rows(x)
+        bad = (x != 0) & (x != 1)
+        if bad.any():
+            raise ZooError(
+                f"{type(self).__name__}: x expected entries 0 or 1, got {float(x[bad][0]):g} in {rows(bad)}. "
+                "Binarise it first, for instance x > x.mean()."
+            )
+        return x
+
+    def align_features(self) -> Tensor:
+        """What to match components by, (K, D)."""
+        return self.probs.detach()

@@ -1,0 +1,166 @@
+"""Gaussian components with full, tied, diagonal or spherical covariances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from zoo.components.base import Components
+from zoo.errors import ZooError, unknown_name
+from zoo.model import parameter
+from zoo.statistics import Moments, Statistics, varying
+from zoo.structures import gaussian
+
+__all__ = ["COVARIANCE_TYPES", "GaussianComponents", "clip_covariance"]
+
+COVARIANCE_TYPES = gaussian.COVARIANCE_TYPES
+
+
+class GaussianComponents(Components):
+    """K Gaussians over D features.
+
+    Shapes:
+        means: (K, D). covariances: (K, D, D), also for the simpler types (tied: K times the same).
+        scale_tril: (K, D, D) lower Cholesky factors; tied (D, D); diag (K, D) and spherical (K,) standard deviations.
+    """
+
+    per_component: tuple[str, ...] = ("means", "scale_tril")
+    means: Tensor
+    scale_tril: Tensor
+
+    def add_components(self, k: int, d: int, covariance_type: str, covariance_floor: float) -> None:
+        """Create the parameters; called by a model's constructor."""
+        who = type(self).__name__
+        if covariance_type not in COVARIANCE_TYPES:
+            raise unknown_name(f"{who}: covariance_type", covariance_type, COVARIANCE_TYPES)
+        if not 0 < covariance_floor < 1:
+            raise ZooError(f"{who}: covariance_floor expected a fraction in (0, 1), got {covariance_floor}. Try 1e-6.")
+        self.covariance_type, self.covariance_floor = covariance_type, covariance_floor
+        # Distinct means: equal components would stay equal under EM and EG alike.
+        self.means = parameter(torch.randn(k, d, dtype=self.dtype))
+        shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[covariance_type]
+        if covariance_type in ("full", "tied"):
+            unit = torch.eye(d, dtype=self.dtype).expand(shape).clone()
+            self.scale_tril = parameter(unit, constraints.lower_cholesky)
+        else:
+            self.scale_tril = parameter(torch.ones(shape, dtype=self.dtype), constraints.positive)
+        if covariance_type == "tied":
+            self.per_component = tuple(name for name in self.per_component if name != "scale_tril")
+
+    @property
+    def covariances(self) -> Tensor:
+        """(K, D, D), whatever the covariance type."""
+        factor = self._factors()
+        return factor @ factor.mT
+
+    @covariances.setter
+    def covariances(self, value: Tensor) -> None:
+        value = torch.as_tensor(value, dtype=self.dtype)
+        if self.covariance_type == "tied":
+            self.scale_tril = torch.linalg.cholesky(value[0] if value.dim() == 3 else value)
+        elif self.covariance_type == "full":
+            self.scale_tril = torch.linalg.cholesky(value)
+        else:
+            variances = value.diagonal(dim1=-2, dim2=-1)
+            self.scale_tril = (variances if self.covariance_type == "diag" else variances.mean(-1)).sqrt()
+
+    def _factors(self) -> Tensor:
+        """Lower Cholesky factors of all components, (K, D, D)."""
+        factor = self.scale_tril
+        k, d = self.means.shape
+        if self.covariance_type in ("full", "tied"):
+            return factor.expand(k, d, d)
+        return (factor if self.covariance_type == "diag" else factor.unsqueeze(-1).expand(k, d)).diag_embed()
+
+    def components(self) -> dist.TorchDistribution:
+        if self.covariance_type in ("full", "tied"):
+            return dist.MultivariateNormal(self.means, scale_tril=self._factors())
+        scale = self.scale_tril if self.covariance_type == "diag" else self.scale_tril.unsqueeze(-1)
+        return dist.Normal(self.means, scale.expand_as(self.means)).to_event(1)
+
+    def component_log_prob(self, x: Tensor) -> Tensor:
+        return gaussian.log_densities(x, self.means, self.scale_tril, self.covariance_type)
+
+    def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
+        """``moments`` (K): count, mean and scatter of the rows under each component's weight."""
+        return {"moments": gaussian.weighted_moments(x, weight, self.covariance_type in ("diag", "spherical"))}
+
+    def update_components(self, statistics: Statistics) -> list[str]:
+        moments: Moments = statistics["moments"]
+        alive = moments.count > 0
+        count = moments.count.where(alive, torch.ones_like(moments.count))
+        self.means = moments.mean.where(alive.unsqueeze(-1), self.means.detach())
+        floor = self.covariance_floor * self._data_variance(moments)  # (D,)
+        if self.covariance_type in ("full", "tied"):
+            if self.covariance_type == "tied":
+                target = moments.scatter.sum(0) / count.where(alive, torch.zeros_like(count)).sum()
+            else:
+                target = moments.scatter / count.reshape(-1, 1, 1)
+            clipped, acted = clip_covariance(target, floor)
+            factor = torch.linalg.cholesky(clipped)
+        else:
+            variance = moments.scatter / count.unsqueeze(-1)
+            if self.covariance_type == "spherical":
+                variance, floor = variance.mean(-1), floor.mean()
+            acted = (variance < floor).reshape(len(moments.count), -1).any(-1)
+            factor = variance.clamp_min(floor).sqrt()
+        if self.covariance_type != "tied":
+            shape = (-1, *[1] * (factor.dim() - 1))
+            factor = factor.where(alive.reshape(shape), self.scale_tril.detach())
+            acted = acted & alive
+        self.scale_tril = factor
+        if not acted.any():
+            return []
+        which = (
+            "the tied covariance"
+            if self.covariance_type == "tied"
+            else ("component " + ", ".join(str(k) for k in acted.nonzero().flatten().tolist()))
+        )
+        return [f"covariance floor acts on {which}"]
+
+    @staticmethod
+    def _data_variance(moments: Moments) -> Tensor:
+        """The data's variance by feature, (D,), read off the statistics; never zero."""
+        whole = moments.merged()
+        scatter = whole.scatter[0] if whole.scatter.dim() == 2 else whole.scatter[0].diagonal()
+        return varying(scatter / whole.count, whole.mean[0])
+
+    def parameter_scales(self, x: Tensor) -> dict[str, Tensor]:
+        scale = varying(x.var(0, correction=0), x.mean(0)).sqrt()
+        scales = {"means_unconstrained": scale}
+        if self.covariance_type in ("full", "tied"):
+            # Row i of a Cholesky factor is in the units of feature i; its diagonal is stored as a logarithm.
+            d = self.num_features
+            rows = scale.unsqueeze(-1).expand(d, d)
+            scales["scale_tril_unconstrained"] = rows.where(~torch.eye(d, dtype=torch.bool), torch.ones_like(rows))
+        return scales
+
+    def align_features(self) -> Tensor:
+        """What to match components by, (K, D)."""
+        return self.means.detach()
+
+
+def clip_covariance(covariance: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
+    """The covariance of highest Gaussian likelihood among those with Sigma - diag(floor) positive semi-definite.
+
+    In units where the floor is the identity, the maximiser keeps the eigenvectors and lifts eigenvalues below 1 to 1.
+
+    Args:
+        covariance: (..., D, D), symmetric.
+        floor: (D,), positive.
+
+    Returns:
+        The clipped covariance, and whether the floor acted, (...).
+    """
+    scale = floor.sqrt()
+    units = scale.unsqueeze(-1) * scale
+    values, vectors = torch.linalg.eigh(covariance / units)
+    acted = values[..., 0] < 1
+    if not acted.any():
+        return covariance, acted
+    lifted = (vectors * values.clamp_min(1.0).unsqueeze(-2)) @ vectors.mT * units
+    return torch.where(acted[..., None, None], (lifted + lifted.mT) / 2, covariance), acted
