@@ -6,7 +6,7 @@ PYTEST_ARGS ?=
 
 # constraints.txt is the set tested on Python 3.11; another Python resolves its own.
 PINS = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
-PIP = .venv/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) $(PINS)
+PIP = .venv/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) $(PINS)
 DEPENDS = setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := test
@@ -33,7 +33,7 @@ demo: .venv/.installed
 	.venv/bin/zoo compare gaussian_mixture --data iris --estimators em,eg,svi,gumbel --out runs/demo
 
 test: lint
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -n auto $(PYTEST_ARGS)
 
 lint: .venv/.installed
 	.venv/bin/ruff check .
