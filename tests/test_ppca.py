@@ -143,7 +143,7 @@ def test_em_reaches_the_closed_form(data: Any, q: int) -> None:
         assert fit.history["log_likelihood"][0] < best - 10  # the start is not the answer
         assert fit.log_likelihood == pytest.approx(best, rel=1e-8)
     assert model.closed_form(torch.tensor(x)) == []
-    assert float(model.log_marginal(torch.tensor(x)).sum().detach()) == pytest.approx(best, rel=1e-12)
+    assert float(model.log_marginal(torch.tensor(x)).sum().detach()) == pytest.approx(best, rel=1e-11)
     # One more step at the maximum moves nothing, and that is where EM went.
     kept = covariance_of(model)
     np.testing.assert_allclose(covariance_of(fit.model), kept, atol=2e-3 * kept.max())
