@@ -212,8 +212,8 @@ def _describe_model(name: str, cls: Any) -> dict[str, Any]:
 
     from zoo.batch import map_tensors
     from zoo.estimators import estimator_classes
-    from zoo.evaluation import prepared
     from zoo.fitting import serving
+    from zoo.model import prepared
 
     arguments = [
         {"name": p.name, "default": None if p.default is p.empty else p.default, "required": p.default is p.empty}
@@ -570,10 +570,9 @@ def _fitting_estimators(model: Any, guide: Any, x: Any, many: bool, wanted: set[
     import copy
 
     from zoo.comparison import DEFAULT_ESTIMATORS
-    from zoo.evaluation import prepared
     from zoo.fitting import first_run, serving
     from zoo.isolation import isolated
-    from zoo.model import FunctionModel, as_model
+    from zoo.model import FunctionModel, as_model, prepared
 
     with isolated(0):
         base = copy.deepcopy(as_model(model, guide))

@@ -15,11 +15,10 @@ from zoo.batch import Data, num_data
 from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Callback, options_from
-from zoo.evaluation import prepared
 from zoo.fitting import as_device, check_serves, exact_log_likelihood_known, first_run, fit, start
 from zoo.gradients import GradientQuality, gradient_quality
 from zoo.isolation import isolated
-from zoo.model import FunctionModel, as_model
+from zoo.model import FunctionModel, as_model, prepared
 from zoo.results import Fit, model_name, new_folder, to_json
 
 __all__ = ["Comparison", "compare"]

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from zoo import program
-from zoo.batch import Data, as_data, call, map_tensors, num_data, split
+from zoo.batch import Data, call, num_data, split
 from zoo.errors import ZooError
 from zoo.estimators.eg import total_log_likelihood
 from zoo.estimators.svi import elbo_module
 from zoo.isolation import isolated
-from zoo.model import FunctionModel, LatentVariableModel, as_model
+from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
 
-__all__ = ["Evaluation", "bound", "evaluate", "prepared"]
+__all__ = ["Evaluation", "bound", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -76,25 +76,6 @@ class Evaluation:
         if self.khat is not None:
             lines.append(f"PSIS k̂            {int((self.khat > 0.7).sum())} of {len(self.khat)} data above 0.7")
         return "\n".join(lines)
-
-
-def prepared(model: LatentVariableModel, x: Any) -> Data:
-    """Data checked by the model, in its dtype and on its device."""
-    x = as_data(x)
-    if isinstance(model, FunctionModel):
-        return x
-    like = next(model.parameters(), torch.zeros((), dtype=model.dtype))
-
-    def convert(t: Tensor) -> Tensor:
-        return (
-            t.to(like.device, like.dtype) if t.is_floating_point() or not _keeps_integers(model) else t.to(like.device)
-        )
-
-    return model.validate(map_tensors(convert, x))
-
-
-def _keeps_integers(model: LatentVariableModel) -> bool:
-    return bool(getattr(model, "integer_data", False))
 
 
 def evaluate(model: Any, x: Any, *, guide: Any = None, num_samples: int = 1000, seed: int = 0) -> Evaluation:
@@ -159,6 +140,9 @@ def summed_exactly(model: LatentVariableModel, x: Data) -> bool:
 
 def bound(model: LatentVariableModel, x: Data) -> tuple[float, float]:
     """The guide's ELBO and its standard error, totals; summed exactly when every latent is discrete."""
+    if can(model, "elbo"):
+        with torch.no_grad():
+            return sum(float(call(model.elbo, piece).sum()) for piece in pieces(model, x, 256)), 0.0
     if summed_exactly(model, x):
         loss = elbo_module(model, x)
         return -sum(float(call(loss, piece).detach()) for piece in pieces(model, x, 256)), 0.0

@@ -7,7 +7,7 @@ import hashlib
 import math
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
 from zoo.estimators import estimator_classes, find_estimator
 from zoo.estimators.base import Callback, Estimator, Outcome, Run, options_from, restore, snapshot
 from zoo.estimators.eg import total_log_likelihood
-from zoo.evaluation import bound, prepared
+from zoo.evaluation import bound
 from zoo.isolation import isolated, threads
 from zoo.memory import PeakMemory
-from zoo.model import FunctionModel, LatentVariableModel, as_model
+from zoo.model import FunctionModel, LatentVariableModel, as_model, prepared
 from zoo.results import Fit
 
 __all__ = ["as_device", "check_serves", "first_run", "fit", "serving", "start"]
@@ -122,8 +122,14 @@ def fit(
             raise failure
         listed[chosen_index]["chosen"] = True
         best.restarts = listed
-        best.options = {**asdict(chosen), "init": init, "restarts": restarts}
+        best.options = {**describe(chosen), "init": init, "restarts": restarts}
         return best
+
+
+def describe(estimator: Estimator) -> dict[str, Any]:
+    """The options as plain values: data given as one are not kept."""
+    values = {f.name: getattr(estimator, f.name) for f in fields(estimator)}
+    return {k: v if isinstance(v, (int, float, str, bool, type(None))) else "given" for k, v in values.items()}
 
 
 def start(model: LatentVariableModel, x: Data, init: str, restart: int = 0) -> LatentVariableModel:
@@ -241,7 +247,7 @@ def _finish(
     return Fit(
         model=model,
         estimator=estimator.name,
-        options=asdict(estimator),
+        options=describe(estimator),
         seed=seed,
         status=outcome.status,
         log_likelihood=total,

@@ -16,11 +16,11 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.batch import Data, call, tensors
+from zoo.batch import Data, as_data, call, map_tensors, take, tensors
 from zoo.errors import ZooError
 from zoo.isolation import forked_rng
 
-__all__ = ["FunctionModel", "Half", "LatentVariableModel", "as_model", "can", "parameter"]
+__all__ = ["FunctionModel", "Half", "LatentVariableModel", "as_model", "can", "parameter", "prepared"]
 
 
 class LatentVariableModel(PyroModule):
@@ -32,6 +32,7 @@ class LatentVariableModel(PyroModule):
     ===========================  ==============================================================
     ``log_marginal(x)``          exact ln p(x) of each datum, (N,) nats: ``eg`` on the fast path
     ``posterior(x)``             exact p(z | x), a distribution of batch shape (N,)
+    ``elbo(x)``                  the guide's bound on each ln p(x), (N,), summed exactly: fast ``svi``
     ``e_step(x, hard=False)``    expected :class:`~zoo.statistics.Statistics`; they add: ``em``
     ``m_step(statistics)``       sets the parameters; returns notes on any constraint that acted
     ===========================  ==============================================================
@@ -82,6 +83,10 @@ class LatentVariableModel(PyroModule):
                     "Drop or fill those rows first."
                 )
         return x
+
+    def probe(self, x: Data) -> Data:
+        """A little of the data, enough to see how the programs are made: the first rows."""
+        return take(x, slice(0, 16))
 
     def initialize(self, x: Data, init: str, restart: int = 0) -> None:
         """Set a starting point from the data; draws come from torch's generator, which ``fit`` has seeded.
@@ -269,6 +274,9 @@ class FunctionModel(LatentVariableModel):
     def validate(self, x: Data) -> Data:
         return x  # a program of the user's own gets its data as they are
 
+    def probe(self, x: Data) -> Data:
+        return x  # a program of the user's own may not work on a part of its data
+
     def initialize(self, x: Data, init: str, restart: int = 0) -> None:
         """Create the parameters by running guide and model once; later restarts draw them anew."""
         if restart:
@@ -417,3 +425,13 @@ def as_model(model: Any, guide: Callable[..., Any] | None = None) -> LatentVaria
     if not callable(model):
         raise ZooError(f"model expected a zoo model or a function model(x), got {type(model).__name__}.")
     return FunctionModel(model, guide, bool(pyro.settings.get("module_local_params")))
+
+
+def prepared(model: LatentVariableModel, x: Any) -> Data:
+    """Data checked by the model, in its dtype and on its device."""
+    x = as_data(x)
+    if isinstance(model, FunctionModel):
+        return x
+    like = next(model.parameters(), torch.zeros((), dtype=model.dtype))
+
+    return model.validate(map_tensors(lambda t: t.to(like.device, like.dtype), x))

@@ -15,7 +15,7 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from zoo.batch import Data, call, num_data, take
+from zoo.batch import Data, call, num_data
 from zoo.errors import ZooError
 from zoo.model import FunctionModel, LatentVariableModel
 
@@ -45,8 +45,8 @@ class Site:
 
 
 def probe(model: LatentVariableModel, x: Data) -> Data:
-    """A few rows to look at a program with: models are batch first, only a user's own program may want all its data."""
-    return x if isinstance(model, FunctionModel) else take(x, slice(0, 16))
+    """A little of the data, to look at a program with."""
+    return model.probe(x)
 
 
 def has_guide(model: LatentVariableModel) -> bool:

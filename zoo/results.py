@@ -20,9 +20,8 @@ from zoo import program
 from zoo.batch import Data, call, map_tensors
 from zoo.errors import ZooError
 from zoo.estimators.base import restore
-from zoo.evaluation import prepared
 from zoo.isolation import isolated
-from zoo.model import FunctionModel, LatentVariableModel, as_model, can
+from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
 from zoo.models import find_model, snake_case
 
 __all__ = ["Fit", "load", "model_name", "new_folder", "to_json"]
@@ -105,6 +104,10 @@ class Fit:
 
     def predict(self, x: Any) -> Tensor:
         """The most probable z of each datum: a label (N,), or a posterior mean (N, latent_dim)."""
+        if can(self.model, "predict"):
+            with torch.no_grad():
+                labels: Tensor = call(self.model.predict, prepared(self.model, x))
+            return labels
         posterior = self.posterior(x)
         if isinstance(posterior, dict):
             raise ZooError(f"predict: expected one latent site, got {', '.join(posterior)}. Use posterior(x).")
@@ -128,6 +131,9 @@ class Fit:
         if shape is None:
             raise ZooError("sample: this fit does not know the shape of its data. Fit again with this version.")
         rows = _expanded(shape, n)
+        if can(self.model, "sample_like"):
+            with isolated(self.seed if seed is None else seed):
+                return self.model.sample_like(shape, n)
         with isolated(self.seed if seed is None else seed), torch.no_grad():
             unconditioned = poutine.uncondition(self.model.model)
             trace = poutine.trace(lambda: call(unconditioned, rows)).get_trace()

@@ -2,7 +2,17 @@
 
 from zoo.components.base import Components, cluster
 from zoo.components.bernoulli import BernoulliComponents
+from zoo.components.categorical import CategoricalComponents
 from zoo.components.gaussian import GaussianComponents
+from zoo.components.gaussian_mixture import GaussianMixtureComponents
 from zoo.components.poisson import PoissonComponents
 
-__all__ = ["BernoulliComponents", "Components", "GaussianComponents", "PoissonComponents", "cluster"]
+__all__ = [
+    "BernoulliComponents",
+    "CategoricalComponents",
+    "Components",
+    "GaussianComponents",
+    "GaussianMixtureComponents",
+    "PoissonComponents",
+    "cluster",
+]

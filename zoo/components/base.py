@@ -57,6 +57,32 @@ class Components(LatentVariableModel):
             counts: how many of them each component has, (K,).
         """
 
+    def pseudo_counts(self) -> float:
+        """How many rows a conjugate prior counts for, in each component; they look like ``overall``."""
+        return 0.0
+
+    #: The data's mean statistic, what the prior's pseudo-rows look like.
+    overall: Tensor
+
+    def overall_statistic(self, x: Tensor) -> Tensor:
+        """The mean sufficient statistic of complete rows (N, D), for ``overall``."""
+        raise NotImplementedError
+
+    def component_log_prior(self) -> Tensor:
+        """ln of the conjugate prior of one pseudo-row a component, up to a constant, nats."""
+        raise NotImplementedError
+
+    def rows(self, x: Data) -> Tensor:
+        """The complete rows (N, D) of data as the model takes them."""
+        raise NotImplementedError
+
+    def component_scales(self, x: Tensor) -> dict[str, Tensor]:
+        """``parameter_scales`` of the components, from rows (N, D)."""
+        return {}
+
+    def parameter_scales(self, x: Data) -> dict[str, Tensor]:
+        return self.component_scales(self.rows(x))
+
     def check_rows(self, x: Data) -> Tensor:
         """The rows (N, D) as this family takes them, or a ZooError."""
         return matrix(x, self.num_features, type(self).__name__)

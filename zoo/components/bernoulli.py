@@ -62,22 +62,38 @@ class BernoulliComponents(Components):
         finite = self.logits.masked_fill(never | always, 0.0)
         # ln p(x) = x logit + ln(1 - p); a certain feature contributes 0 where it is as it must be.
         silent = logsigmoid(-finite).masked_fill(never | always, 0.0)
-        log_prob = x @ finite.mT + silent.sum(-1)
+        missing = x.isnan()
+        there = (~missing).to(x.dtype) if missing.any() else torch.ones_like(x[:1])
+        x = x.nan_to_num(0.0)
+        log_prob = x @ finite.mT + there @ silent.mT
         if not (never.any() or always.any()):
             return log_prob
         never, always = never.to(x.dtype), always.to(x.dtype)
-        violations = x @ (never - always).mT + always.sum(-1)  # (N, K), whole numbers
+        violations = x @ (never - always).mT + there @ always.mT  # (N, K), whole numbers
         return log_prob.masked_fill(violations > 0.5, -torch.inf)
 
     def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
         # Both, not one and the total: a class that never sees a 0 then has a probability of exactly 1.
-        return {"ones": weight.mT @ x, "zeros": weight.mT @ (1 - x)}
+        return {"ones": weight.mT @ x.nan_to_num(0.0), "zeros": weight.mT @ (1 - x).nan_to_num(0.0)}
 
     def update_components(self, statistics: Statistics) -> list[str]:
-        alive = (statistics["counts"] > 0).unsqueeze(-1)
-        logits = statistics["ones"].log() - statistics["zeros"].log()
+        ones, zeros, strength = statistics["ones"], statistics["zeros"], self.pseudo_counts()
+        if strength:
+            ones, zeros = ones + strength * self.overall, zeros + strength * (1 - self.overall)
+        alive = ones + zeros > 0
+        logits = ones.log() - zeros.log()
         self._set_logits(logits.where(alive, self.logits.detach()))
         return []
+
+    def fill(self, mean: Tensor) -> Tensor:
+        """A whole number stands for a missing one while a start is sought."""
+        return mean.round()
+
+    def overall_statistic(self, x: Tensor) -> Tensor:
+        return (x.sum(0) + 0.5) / (x.shape[0] + 1)  # inside (0, 1), also for a feature that never changes
+
+    def component_log_prior(self) -> Tensor:
+        return (self.overall * logsigmoid(self.logits) + (1 - self.overall) * logsigmoid(-self.logits)).sum()
 
     def leave_boundary(self, x: Tensor, counts: Tensor) -> None:
         overall = (x.sum(0) + 0.5) / (x.shape[0] + 1)  # (D,), inside (0, 1)

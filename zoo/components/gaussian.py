@@ -83,14 +83,41 @@ class GaussianComponents(Components):
         return dist.Normal(self.means, scale.expand_as(self.means)).to_event(1)
 
     def component_log_prob(self, x: Tensor) -> Tensor:
+        if x.isnan().any():
+            return missing_log_prob(x, self.means, self._factors())
         return gaussian.log_densities(x, self.means, self.scale_tril, self.covariance_type)
+
+    def overall_statistic(self, x: Tensor) -> Tensor:
+        """Mean (D,) above covariance (D, D): a normal-inverse-Wishart prior's pseudo-rows have these."""
+        centred = x - x.mean(0)
+        return torch.cat([x.mean(0, keepdim=True), centred.mT @ centred / len(x)])
+
+    def _pseudo_rows(self, strength: float, like: Moments) -> Moments:
+        scatter = self.overall[1:].expand(len(like.count), -1, -1)
+        scatter = scatter.diagonal(dim1=-2, dim2=-1) if like.scatter.dim() == 2 else scatter
+        count = torch.full_like(like.count, strength)
+        return Moments(count, self.overall[0].expand_as(like.mean), strength * scatter)
+
+    def component_log_prior(self) -> Tensor:
+        factor = self._factors()
+        shift = torch.linalg.solve_triangular(factor, (self.overall[0] - self.means).unsqueeze(-1), upper=False)
+        white = torch.linalg.solve_triangular(factor, self.overall[1:].expand_as(factor), upper=False)
+        trace = torch.linalg.solve_triangular(factor, white.mT, upper=False).diagonal(dim1=-2, dim2=-1).sum(-1)
+        log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return -0.5 * (log_det + trace + shift.square().sum((-1, -2))).sum()
 
     def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
         """``moments`` (K): count, mean and scatter of the rows under each component's weight."""
-        return {"moments": gaussian.weighted_moments(x, weight, self.covariance_type in ("diag", "spherical"))}
+        diagonal = self.covariance_type in ("diag", "spherical")
+        if x.isnan().any():
+            return {"moments": missing_moments(x, weight, self.means, self._factors(), diagonal)}
+        return {"moments": gaussian.weighted_moments(x, weight, diagonal)}
 
     def update_components(self, statistics: Statistics) -> list[str]:
         moments: Moments = statistics["moments"]
+        strength = self.pseudo_counts()
+        if strength:
+            moments = moments + self._pseudo_rows(strength, moments)
         alive = moments.count > 0
         count = moments.count.where(alive, torch.ones_like(moments.count))
         self.means = moments.mean.where(alive.unsqueeze(-1), self.means.detach())
@@ -129,7 +156,7 @@ class GaussianComponents(Components):
         scatter = whole.scatter[0] if whole.scatter.dim() == 2 else whole.scatter[0].diagonal()
         return varying(scatter / whole.count, whole.mean[0])
 
-    def parameter_scales(self, x: Tensor) -> dict[str, Tensor]:
+    def component_scales(self, x: Tensor) -> dict[str, Tensor]:
         scale = varying(x.var(0, correction=0), x.mean(0)).sqrt()
         scales = {"means_unconstrained": scale}
         if self.covariance_type in ("full", "tied"):
@@ -164,3 +191,63 @@ def clip_covariance(covariance: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
         return covariance, acted
     lifted = (vectors * values.clamp_min(1.0).unsqueeze(-2)) @ vectors.mT * units
     return torch.where(acted[..., None, None], (lifted + lifted.mT) / 2, covariance), acted
+
+
+def patterns(x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """For each pattern of missing entries in rows (N, D): which features are there, and which rows have it."""
+    kinds, which = torch.unique(~x.isnan(), dim=0, return_inverse=True)
+    return [(kinds[i], (which == i).nonzero().flatten()) for i in range(len(kinds))]
+
+
+def missing_log_prob(x: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+    """ln N of the entries that are there, (N, K), nats, the others summed out; 0 for a row without any."""
+    covariances = factors @ factors.mT
+    pieces, order = [], []
+    for there, index in patterns(x):
+        order.append(index)
+        if not there.any():
+            pieces.append(means.new_zeros(len(index), len(means)) + 0 * means.sum())
+            continue
+        root = torch.linalg.cholesky(covariances[:, there][:, :, there])
+        pieces.append(gaussian.log_densities(x[index][:, there], means[:, there], root, "full"))
+    back = torch.cat(order).argsort()
+    return torch.cat(pieces)[back]
+
+
+def missing_moments(x: Tensor, weight: Tensor, means: Tensor, factors: Tensor, diagonal: bool) -> Moments:
+    """Expected moments of the complete rows given what is there of them (Little & Rubin 2002, section 11.2).
+
+    Missing entries count with their conditional mean, and add their conditional covariance to the scatter.
+    """
+    covariances = factors @ factors.mT
+    count = weight.sum(0)
+    safe = count.clamp_min(torch.finfo(x.dtype).tiny).unsqueeze(-1)
+    mean, scatter = [], []
+    kinds = patterns(x)
+    for k in range(weight.shape[1]):
+        filled = x.clone()
+        extra = torch.zeros_like(covariances[k])
+        for there, index in kinds:
+            if there.all():
+                continue
+            gone = ~there
+            inner = covariances[k][gone][:, gone]
+            guess = means[k, gone].expand(len(index), -1)
+            if there.any():
+                cross = covariances[k][gone][:, there]
+                gain = torch.linalg.solve(covariances[k][there][:, there], cross.mT).mT
+                guess = guess + (x[index][:, there] - means[k, there]) @ gain.mT
+                inner = inner - gain @ cross.mT
+            filled[index] = torch.where(
+                gone, torch.zeros_like(x[index]).masked_scatter(gone.expand_as(x[index]), guess), x[index]
+            )
+            block = torch.zeros_like(extra)
+            block[gone.unsqueeze(-1) & gone] = inner.flatten()
+            extra += weight[index, k].sum() * block
+        own = weight[:, k : k + 1]
+        centre = (own * filled).sum(0) / safe[k]
+        delta = filled - centre
+        mean.append(centre)
+        scatter.append((own * delta).mT @ delta + extra)
+    stacked = torch.stack(scatter)
+    return Moments(count, torch.stack(mean), stacked.diagonal(dim1=-2, dim2=-1) if diagonal else stacked)

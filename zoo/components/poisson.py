@@ -43,20 +43,41 @@ class PoissonComponents(Components):
         log_rates = self.log_rates
         zero = log_rates == -torch.inf
         finite = log_rates.masked_fill(zero, 0.0)
-        log_prob = x @ finite.mT - log_rates.exp().sum(-1) - log_factorials(x).sum(-1, keepdim=True)
+        missing = x.isnan()
+        if missing.any():
+            x, there = x.nan_to_num(0.0), (~missing).to(x.dtype)
+            log_prob = x @ finite.mT - there @ log_rates.exp().mT - log_factorials(x).sum(-1, keepdim=True)
+        else:
+            log_prob = x @ finite.mT - log_rates.exp().sum(-1) - log_factorials(x).sum(-1, keepdim=True)
         if not zero.any():
             return log_prob
         return log_prob.masked_fill(x @ zero.to(x.dtype).mT > 0, -torch.inf)
 
     def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
-        return {"sums": weight.mT @ x}
+        missing = x.isnan()
+        if missing.any():
+            return {"sums": weight.mT @ x.nan_to_num(0.0), "seen": weight.mT @ (~missing).to(x.dtype)}
+        sums = weight.mT @ x
+        return {"sums": sums, "seen": weight.sum(0).unsqueeze(-1).expand_as(sums)}
 
     def update_components(self, statistics: Statistics) -> list[str]:
-        counts = statistics["counts"].unsqueeze(-1)
-        alive = counts > 0
-        rates = statistics["sums"] / counts.where(alive, torch.ones_like(counts))
+        sums, seen, strength = statistics["sums"], statistics["seen"], self.pseudo_counts()
+        if strength:
+            sums, seen = sums + strength * self.overall, seen + strength
+        alive = seen > 0
+        rates = sums / seen.where(alive, torch.ones_like(seen))
         self.rates = rates.where(alive, self.rates.detach())
         return []
+
+    def fill(self, mean: Tensor) -> Tensor:
+        """A whole number stands for a missing one while a start is sought."""
+        return mean.round()
+
+    def overall_statistic(self, x: Tensor) -> Tensor:
+        return x.mean(0)
+
+    def component_log_prior(self) -> Tensor:
+        return (torch.special.xlogy(self.overall, self.rates) - self.rates).sum()
 
     def leave_boundary(self, x: Tensor, counts: Tensor) -> None:
         overall = (x.sum(0) + 0.5) / (x.shape[0] + 0.5)  # (D,), positive

@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from torch import Tensor
 from zoo.batch import Data, call
 from zoo.errors import LikelihoodDecreased, unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, needs_statistics, restore, rounding, rows_of, snapshot
-from zoo.model import LatentVariableModel
+from zoo.estimators.eg import total_log_likelihood
+from zoo.model import LatentVariableModel, prepared
 from zoo.statistics import Statistics
 
 __all__ = ["EM", "HardEM"]
@@ -32,6 +33,9 @@ class EM(Estimator):
         accelerate: None, or "squarem": Varadhan & Roland (2008), "Simple and globally convergent methods for
             accelerating the convergence of any EM algorithm", scheme S3; a jump is kept only if the objective
             does not fall, so the climb stays monotone. An iteration is then one jump: three E and M steps.
+        validation: held-out data as the model takes them; their log-likelihood is followed, and the parameters where
+            it was highest are kept.
+        patience: with ``validation``, iterations without a new best before the run stops.
     """
 
     name: ClassVar[str] = "em"
@@ -42,6 +46,8 @@ class EM(Estimator):
     max_iter: int = 100_000
     tol: float = 1e-9
     accelerate: str | None = None
+    validation: Any = None
+    patience: int = 5
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         if self.accelerate not in (None, "squarem"):
@@ -54,6 +60,7 @@ class EM(Estimator):
         notes: Sequence[str] = ()
         kept_notes: Sequence[str] = ()
         before = snapshot(model)
+        held_out = None if self.validation is None else HeldOut(model, self.validation, int(self.patience))
         with torch.no_grad():
             try:
                 for iteration in range(1, int(self.max_iter) + 1):
@@ -71,6 +78,8 @@ class EM(Estimator):
                         return Outcome("diverged", last, [note], exact_q=not self.hard)
                     gain, last, kept_notes = objective - last, max(objective, last), notes
                     before = snapshot(model)
+                    if held_out is not None and held_out.worse(before, last, kept_notes):
+                        status = "converged"
                     run.record(objective, log_likelihood=float(statistics["log_likelihood"]))
                     if self.tol > 0 and gain < self.tol * units:
                         status = "converged"
@@ -87,6 +96,10 @@ class EM(Estimator):
             except KeyboardInterrupt:
                 restore(model, before)
                 status = "interrupted"
+        if held_out is not None and held_out.state is not None and status in ("converged", "stalled", "max_iter"):
+            restore(model, held_out.state)
+            last, kept_notes = held_out.objective, [*held_out.notes, held_out.note]
+            return Outcome(status, last, list(kept_notes), bool(held_out.notes), None, exact_q=not self.hard)
         elbo = last - float(model.log_prior()) if self.hard else None
         return Outcome(status, last, list(kept_notes), bool(kept_notes), elbo, exact_q=not self.hard)
 
@@ -131,6 +144,32 @@ class EM(Estimator):
         return notes2
 
 
+class HeldOut:
+    """Follows the log-likelihood of held-out data and keeps the parameters where it was highest."""
+
+    def __init__(self, model: LatentVariableModel, data: Any, patience: int) -> None:
+        self.model, self.data, self.patience = model, prepared(model, data), patience
+        self.best, self.since, self.iterations, self.best_at = -math.inf, 0, 0, 0
+        self.state: dict[str, Tensor] | None = None
+        self.objective, self.notes = -math.inf, list[str]()
+
+    def worse(self, state: dict[str, Tensor], objective: float, notes: Sequence[str]) -> bool:
+        """Take the score at the present parameters; True once it has not risen for ``patience`` iterations."""
+        self.iterations += 1
+        score = total_log_likelihood(self.model, self.data)
+        if score is not None and score > self.best:
+            self.best, self.state, self.since, self.best_at = score, state, 0, self.iterations
+            self.objective, self.notes = objective, list(notes)
+        else:
+            self.since += 1
+        return self.since >= self.patience
+
+    @property
+    def note(self) -> str:
+        """Where the held-out data were served best."""
+        return f"held-out log-likelihood highest, {self.best:.4f}, at iteration {self.best_at}: kept"
+
+
 @dataclass(frozen=True)
 class HardEM(EM):
     """Hard EM: the E step takes the most probable z (k-means, Viterbi training). Climbs ln p(x, z) in z and θ."""
@@ -156,4 +195,4 @@ def _objective(model: LatentVariableModel, statistics: Statistics) -> float:
 def num_units(model: LatentVariableModel, x: Data) -> int:
     """What ``tol`` is per: data, or time steps where the model counts them."""
     count = getattr(model, "num_steps", None)
-    return int(count(x)) if callable(count) else rows_of(x)
+    return int(call(count, x)) if callable(count) else rows_of(x)

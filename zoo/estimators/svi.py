@@ -15,7 +15,7 @@ from zoo.batch import Data, call
 from zoo.errors import unknown_name
 from zoo.estimators.base import Objective
 from zoo.estimators.gradient import GuidedEstimator, mean_bound
-from zoo.model import Half, LatentVariableModel
+from zoo.model import Half, LatentVariableModel, can
 
 __all__ = ["SVI"]
 
@@ -43,6 +43,8 @@ class SVI(GuidedEstimator):
         return super().refuses(model, x)
 
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
+        if can(model, "elbo"):
+            return lambda batch: mean_bound(-call(model.elbo, batch).sum(), batch)
         loss = elbo_module(model, x, int(self.num_particles))
         return lambda batch: mean_bound(call(loss, batch), batch)
 

@@ -116,6 +116,9 @@ class Mixture(Components):
     def validate(self, x: Data) -> Tensor:
         return self.check_rows(x)
 
+    def rows(self, x: Data) -> Tensor:
+        return x
+
     def initialize(self, x: Tensor, init: str, restart: int = 0) -> None:
         """Cluster the data and take one M step from that hard assignment; the encoder takes the data's scale."""
         self.encoder.set_from(x)

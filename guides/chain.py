@@ -1,0 +1,48 @@
+"""Chain-structured guide: q(z_{1:T} | x) is itself a Markov chain, its steps read off a recurrent network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from guides.networks import Standardize
+
+__all__ = ["AmortizedChain"]
+
+
+class AmortizedChain(nn.Module):
+    """q(z_1 | x) = softmax(start + u_1), q(z_t | z_{t-1} = i, x) = softmax(link[i] + u_t), u from a two-way GRU over x.
+
+    The exact posterior of a hidden Markov model has this form, with link = ln transition_probs and u_t the log of what
+    x_t..x_T say about z_t; so the family contains it.
+
+    Args:
+        num_features: D. num_states: K. hidden_dim: units of the GRU, each way.
+
+    Shapes:
+        x: (N, T, D), NaN where missing. Returns ln q(z_1), (N, K), and ln q(z_t | z_{t-1}), (N, T - 1, K, K).
+    """
+
+    def __init__(self, num_features: int, num_states: int, hidden_dim: int = 32) -> None:
+        super().__init__()
+        self.standardize = Standardize(num_features)
+        self.gru = nn.GRU(num_features, hidden_dim, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(2 * hidden_dim + num_features, num_states)
+        self.start = nn.Parameter(torch.zeros(num_states))
+        self.link = nn.Parameter(torch.zeros(num_states, num_states))
+
+    def reset_parameters(self) -> None:
+        """No preference among paths; the networks reset themselves."""
+        nn.init.zeros_(self.start)
+        nn.init.zeros_(self.link)
+
+    def set_from(self, rows: Tensor) -> None:
+        """Standardise by the mean and scale of complete rows (M, D)."""
+        self.standardize.set_from(rows)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        inputs = self.standardize(x).nan_to_num(0.0)
+        hidden, _ = self.gru(inputs)
+        u = self.head(torch.cat([hidden, inputs], -1))  # (N, T, K)
+        first = torch.log_softmax(self.start + u[:, 0], -1)
+        return first, torch.log_softmax(self.link + u[:, 1:].unsqueeze(-2), -1)

@@ -1,0 +1,68 @@
+"""Components that are Gaussian mixtures themselves: M Gaussians in each of K states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from zoo.components.gaussian import GaussianComponents
+from zoo.model import parameter
+from zoo.statistics import Statistics
+
+__all__ = ["GaussianMixtureComponents"]
+
+
+class GaussianMixtureComponents(GaussianComponents):
+    """K mixtures of M Gaussians each: ``mixture_weights`` (K, M), ``means`` (K M, D), states outermost."""
+
+    mixture_weights: Tensor
+    mixture_weights_unconstrained: Tensor
+
+    def add_mixtures(self, k: int, m: int, d: int, covariance_type: str, covariance_floor: float) -> None:
+        """Create the parameters; called by a model's constructor."""
+        self.num_mixtures = m
+        self.add_components(k * m, d, covariance_type, covariance_floor)
+        self.mixture_weights = parameter(torch.full((k, m), 1.0 / m, dtype=self.dtype), constraints.simplex)
+
+    def components(self) -> dist.TorchDistribution:
+        k, m = self.mixture_weights.shape
+        inner = super().components()
+        if isinstance(inner, dist.MultivariateNormal):
+            inner = dist.MultivariateNormal(
+                inner.loc.reshape(k, m, -1), scale_tril=inner.scale_tril.reshape(k, m, *inner.scale_tril.shape[-2:])
+            )
+        else:
+            scale = inner.base_dist.scale
+            inner = dist.Normal(inner.mean.reshape(k, m, -1), scale.reshape(k, m, -1)).to_event(1)
+        return dist.MixtureSameFamily(dist.Categorical(logits=self.log_mixture_weights), inner)
+
+    @property
+    def log_mixture_weights(self) -> Tensor:
+        """ln mixture_weights, (K, M)."""
+        return torch.log_softmax(self.mixture_weights_unconstrained, -1)
+
+    def _each(self, x: Tensor) -> Tensor:
+        """ln p(x, m | k), (N, K, M)."""
+        each = super().component_log_prob(x)
+        return each.reshape(len(x), *self.mixture_weights.shape) + self.log_mixture_weights
+
+    def component_log_prob(self, x: Tensor) -> Tensor:
+        return self._each(x).logsumexp(-1)
+
+    def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
+        if weight.shape[1] == len(self.means):
+            inner = weight
+        else:
+            inner = (weight.unsqueeze(-1) * self._each(x).softmax(-1)).flatten(1)
+        return super().component_statistics(x, inner)
+
+    def update_components(self, statistics: Statistics) -> list[str]:
+        counts = statistics["moments"].count.reshape(self.mixture_weights.shape)
+        total = counts.sum(-1, keepdim=True)
+        weights = counts / total.where(total > 0, torch.ones_like(total))
+        self.mixture_weights = weights.where(total > 0, self.mixture_weights.detach())
+        return super().update_components(statistics)
