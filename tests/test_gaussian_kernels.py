@@ -369,3 +369,17 @@ def test_memory_stays_below_half_the_data(spread: float) -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 32e6
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-6])
+def test_large_diagonal_problems_by_products_are_the_plain_formula(spread: float) -> None:
+    """Two matrix products where no digits are lost by them, differences first where they would be."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(9000, 4, dtype=torch.float64, generator=generator) * spread + 3
+    x[::2] += 100
+    means = x[:16].clone()
+    scale = spread * (0.5 + torch.rand(16, 4, dtype=torch.float64, generator=generator))
+    expected = torch.distributions.Normal(means, scale).log_prob(x.unsqueeze(1)).sum(-1)
+    got = gaussian.log_densities(x, means, scale, "diag")
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-9)
+    assert (gaussian._diagonal_squares(x, means, scale) is None) == (spread < 1e-3)

@@ -68,6 +68,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; what it returns is the exit code."""
     debug = bool(os.environ.get("ZOO_DEBUG"))
+    # Idle threads that spin make every small operation wait for a time slice on a machine that is busy otherwise.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     with warnings.catch_warnings():
         if not debug:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import pyro
 import torch
 
-__all__ = ["forked_rng", "isolated", "threads"]
+_AVAILABLE: ContextVar[int] = ContextVar("available_threads", default=0)
+
+__all__ = ["available_threads", "forked_rng", "isolated", "threads"]
 
 
 @contextmanager
@@ -23,7 +26,7 @@ def forked_rng(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def threads(elements: int, small: int = 100_000) -> Iterator[None]:
+def threads(elements: int, small: int = 1_000_000) -> Iterator[None]:
     """One thread inside when the work is small: waking others for tiny tensors costs more than it saves,
     many times more on a machine that is busy with something else."""
     before = torch.get_num_threads()
@@ -31,10 +34,17 @@ def threads(elements: int, small: int = 100_000) -> Iterator[None]:
         yield
         return
     torch.set_num_threads(1)
+    token = _AVAILABLE.set(before)
     try:
         yield
     finally:
+        _AVAILABLE.reset(token)
         torch.set_num_threads(before)
+
+
+def available_threads() -> int:
+    """Threads that a kernel with work of its own may use, also where torch's small operations are kept to one."""
+    return _AVAILABLE.get() or torch.get_num_threads()
 
 
 @contextmanager

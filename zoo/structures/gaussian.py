@@ -60,8 +60,12 @@ def log_densities(x: Tensor, means: Tensor, scale_tril: Tensor, covariance_type:
         log_scale = scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)  # (K,) or ()
     else:
         scale = scale_tril if covariance_type == "diag" else scale_tril.unsqueeze(-1).expand(-1, features)
-        white = (x.mT - means.unsqueeze(-1)) / scale.unsqueeze(-1)
         log_scale = scale.log().sum(-1)
+        if x.shape[0] * means.numel() > _SMALL:
+            squares = _diagonal_squares(x, means, scale)
+            if squares is not None:
+                return -0.5 * squares - (log_scale + 0.5 * features * math.log(2 * math.pi))
+        white = (x.mT - means.unsqueeze(-1)) / scale.unsqueeze(-1)
     return (-0.5 * white.square().sum(1)).mT - (log_scale + 0.5 * features * math.log(2 * math.pi))
 
 
@@ -104,6 +108,22 @@ def e_step(
         log_likelihood, objective = log_likelihood.to(dtype), objective.to(dtype)
         moments = Moments(moments.count.to(dtype), moments.mean.to(dtype), moments.scatter.to(dtype))
     return log_likelihood, objective, moments
+
+
+def _diagonal_squares(x: Tensor, means: Tensor, scale: Tensor) -> Tensor | None:
+    """Squared scaled distances (N, K) as two matrix products, without an (N, K, D) array; None where digits would go.
+
+    The bound on rounding is that of the features path: half of eps times the largest sum of squares that cancels.
+    """
+    centre = x.detach().mean(0)
+    centred, shift, precision = x - centre, means - centre, scale.square().reciprocal()
+    reach = centred.detach().abs().amax(0) + shift.detach().abs()  # (K, D)
+    worst = 0.5 * torch.finfo(x.dtype).eps * (reach.square() * precision.detach()).sum(-1).max()
+    if not bool(worst <= _TOLERANCE):
+        return None
+    weighted = shift * precision
+    constant = (weighted * shift).sum(-1)
+    return torch.addmm(constant, centred.square(), precision.mT).addmm(centred, weighted.mT, alpha=-2)
 
 
 def weighted_moments(x: Tensor, weight: Tensor, diagonal: bool) -> Moments:
