@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from guides.networks import Standardize
 
@@ -20,7 +21,8 @@ class AmortizedChain(nn.Module):
         num_features: D. num_states: K. hidden_dim: units of the GRU, each way.
 
     Shapes:
-        x: (N, T, D), NaN where missing. Returns ln q(z_1), (N, K), and ln q(z_t | z_{t-1}), (N, T - 1, K, K).
+        x: (N, T, D), NaN where missing; lengths: (N,), what lies beyond is never read.
+        Returns ln q(z_1), (N, K), and ln q(z_t | z_{t-1}), (N, T - 1, K, K).
     """
 
     def __init__(self, num_features: int, num_states: int, hidden_dim: int = 32) -> None:
@@ -40,9 +42,10 @@ class AmortizedChain(nn.Module):
         """Standardise by the mean and scale of complete rows (M, D)."""
         self.standardize.set_from(rows)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         inputs = self.standardize(x).nan_to_num(0.0)
-        hidden, _ = self.gru(inputs)
+        packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        hidden, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=x.shape[1])
         u = self.head(torch.cat([hidden, inputs], -1))  # (N, T, K)
         first = torch.log_softmax(self.start + u[:, 0], -1)
         return first, torch.log_softmax(self.link + u[:, 1:].unsqueeze(-2), -1)

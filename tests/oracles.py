@@ -48,7 +48,8 @@ def joint(program: Callable[..., Any], x: Any, values: Assignment) -> Tensor:
 def assignments(program: Callable[..., Any], datum: Any, fixed: Assignment | None = None) -> list[Assignment]:
     """Every joint value of the program's discrete latents on one datum.
 
-    Sites are met in program order, so a later site's support may depend on earlier values.
+    Sites are met in program order, so a later site's support may depend on earlier values. A masked site scores
+    nothing whatever its value, so one value stands for all: summing over it would count the rest several times.
     """
     fixed = fixed or {}
     with torch.no_grad():
@@ -63,8 +64,10 @@ def assignments(program: Callable[..., Any], datum: Any, fixed: Assignment | Non
         shape = fn.batch_shape
         support = fn.enumerate_support(expand=False)
         values = support.reshape(support.shape[0], *support.shape[support.dim() - fn.event_dim :])
+        mask = site["mask"]
+        counted = torch.as_tensor(True if mask is None else mask).expand(shape).flatten().tolist()
         found = []
-        for choice in itertools.product(range(len(values)), repeat=shape.numel()):
+        for choice in itertools.product(*(range(len(values) if c else 1) for c in counted)):
             value = values[list(choice)].reshape(*shape, *values.shape[1:])
             found += assignments(program, datum, {**fixed, name: value})
         return found

@@ -20,6 +20,7 @@ from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
 from zoo.estimators import estimator_classes, find_estimator
 from zoo.estimators.base import Callback, Estimator, Outcome, Run, options_from, restore, snapshot
 from zoo.estimators.eg import total_log_likelihood
+from zoo.estimators.em import num_units
 from zoo.evaluation import bound
 from zoo.isolation import isolated, threads
 from zoo.memory import PeakMemory
@@ -257,6 +258,7 @@ def _finish(
         iterations=run.iterations,
         seconds=seconds,
         num_data=num_data(x),
+        num_units=num_units(model, x),
         num_parameters=model.num_free_parameters(theta),
         notes=outcome.notes,
         degenerate=outcome.degenerate,

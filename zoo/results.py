@@ -48,6 +48,7 @@ class Fit:
         degenerate: whether a constraint acts at the solution.
         restarts: one entry for every start: seed, status, objective, degenerate, chosen, notes.
         peak_memory_mb: peak resident memory above the start of the fit, where the system tells.
+        num_units: time steps of sequences, else N.
         guide_trained: whether the estimator trained the model's guide.
     """
 
@@ -69,6 +70,7 @@ class Fit:
     restarts: list[dict[str, Any]] = field(default_factory=list)
     peak_memory_mb: float | None = None
     guide_trained: bool = False
+    num_units: int = 0
     template: Any = None
 
     @property
@@ -85,10 +87,10 @@ class Fit:
 
     @property
     def bic(self) -> float | None:
-        """Schwarz's criterion, p ln N - 2 ln p(x); lower is better."""
+        """Schwarz's criterion, p ln N - 2 ln p(x), N data or time steps; lower is better."""
         if self.log_likelihood is None:
             return None
-        return self.num_parameters * math.log(self.num_data) - 2 * self.log_likelihood
+        return self.num_parameters * math.log(self.num_units or self.num_data) - 2 * self.log_likelihood
 
     def posterior(self, x: Any) -> Any:
         """p(z | x) where exact, else the guide's q(z | x): a distribution, or a dict of them by site."""
@@ -216,6 +218,7 @@ _SAVED = [
     "restarts",
     "peak_memory_mb",
     "guide_trained",
+    "num_units",
 ]
 
 

@@ -120,6 +120,7 @@ def train(
     total_steps, step = epochs * steps_an_epoch, 0
     good, best, best_state = snapshot(model), -math.inf, None
     status, bound = "max_iter", math.nan
+    with_prior, prior = record and model.log_prior().requires_grad, torch.zeros(())
     try:
         for epoch in range(epochs):
             seen = 0.0
@@ -134,7 +135,17 @@ def train(
                 bound = float(value)
                 if not math.isfinite(bound) or not torch.isfinite(surrogate):
                     raise _Diverged(step)
-                if deterministic and full and record and bound > best and step * 20 > total_steps * 19:
+                if with_prior:  # spread over the data, as every datum's share of the objective
+                    prior = model.log_prior()
+                    surrogate = surrogate - prior / rows
+                if (
+                    deterministic
+                    and full
+                    and record
+                    and not with_prior
+                    and bound > best
+                    and step * 20 > total_steps * 19
+                ):
                     best, best_state = bound, snapshot(model)
                 surrogate.backward()
                 if phase is not None:
@@ -150,7 +161,7 @@ def train(
                         raise _Diverged(step)
                     good = snapshot(model)
             if record:
-                run.record(seen, fraction=(epoch + 1) / epochs, **{column: seen})
+                run.record(seen + float(prior.detach()), fraction=(epoch + 1) / epochs, **{column: seen})
                 if run.out_of_time:
                     break
     except _Diverged as problem:

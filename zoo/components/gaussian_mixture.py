@@ -66,3 +66,8 @@ class GaussianMixtureComponents(GaussianComponents):
         weights = counts / total.where(total > 0, torch.ones_like(total))
         self.mixture_weights = weights.where(total > 0, self.mixture_weights.detach())
         return super().update_components(statistics)
+
+    def align_features(self) -> Tensor:
+        """What to match states by: their mean rows, (K, D)."""
+        k, m = self.mixture_weights.shape
+        return (self.mixture_weights.unsqueeze(-1) * self.means.reshape(k, m, -1)).sum(1).detach()

@@ -341,7 +341,7 @@ DATA_SETS: dict[str, DataSet] = {
     "spoken_digits": DataSet(
         "2700 x 226 x 39, with lengths",
         "ten digits spoken by six people: 13 mel cepstra and two differences, one frame every 10 ms",
-        "Z. Jackson et al., https://github.com/Jakobovski/free-spoken-digit-dataset",
+        "Z. Jackson and others, https://github.com/Jakobovski/free-spoken-digit-dataset",
         "CC BY-SA 4.0",
         _spoken,
         {split: {split: (_RECORDINGS,)} for split in ("train", "test")},

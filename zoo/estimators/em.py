@@ -54,6 +54,11 @@ class EM(Estimator):
             raise unknown_name("accelerate", str(self.accelerate), ("squarem",))
         return needs_statistics(model)
 
+    def rehearse(self, model: LatentVariableModel, x: Data) -> None:
+        small = self.elements(x) < 1_000_000
+        with torch.no_grad():
+            self._e_step(model, x if small else model.probe(x))
+
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         rows, units = rows_of(x), num_units(model, x)
         last, gain, status = -math.inf, math.inf, "max_iter"

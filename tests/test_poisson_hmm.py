@@ -1,0 +1,129 @@
+"""PoissonHMM: what every chain promises, the earthquakes' published figures, hmmlearn, rates of zero, bad input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hmm_oracles
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hmm_oracles import CHECKS, Array, Case, em_steps, sequences, table
+from torch import Tensor
+
+import zoo
+from zoo.batch import call
+from zoo.models.poisson_hmm import PoissonHMM
+
+INF = float("inf")
+
+
+def build(k: int, d: int = 2, **options: Any) -> PoissonHMM:
+    model = PoissonHMM(k, d, **options)
+    model.rates = torch.tensor([[1.0, 5.0], [6.0, 2.0], [3.0, 9.0]])[:k, :d]
+    hmm_oracles.set_chain(model)
+    return model
+
+
+def emission(model: PoissonHMM, row: Array) -> Array:
+    there = ~np.isnan(row)
+    return scipy.stats.poisson.logpmf(row[there], model.rates.detach().numpy()[:, there]).sum(-1)
+
+
+CASE = Case(build, emission)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_chain(check: Callable[[Case], None]) -> None:
+    check(CASE)
+
+
+def test_fit_methods(tmp_path: Path) -> None:
+    hmm_oracles.check_fit_methods(CASE, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("initial", "states", "published"),
+    [("stationary", 2, 342.3183), ("stationary", 3, 329.4603), ("free", 2, 341.8787), ("free", 3, 328.5275)],
+)
+def test_earthquakes(zoo_data: Callable[..., Any], initial: str, states: int, published: float) -> None:
+    """Zucchini, MacDonald & Langrock (2016), tables 3.1 and 4.2: -ln L."""
+    fit = zoo.fit(PoissonHMM(states, 1, initial=initial), zoo_data("earthquakes"), estimator="em", restarts=5)
+    assert fit.log_likelihood == pytest.approx(-published, abs=1e-3)
+    model = fit.model
+    start, transition = table(model)
+    if initial == "stationary":
+        np.testing.assert_allclose(start @ transition, start, atol=1e-12)
+    if (initial, states) == ("stationary", 2):
+        rates = model.rates.detach().flatten().sort().values
+        torch.testing.assert_close(rates, torch.tensor([15.472, 26.125], dtype=torch.float64), rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_em_is_hmmlearns(steps: int) -> None:
+    from hmmlearn.hmm import PoissonHMM as Peer
+
+    model, lengths = build(3), [20, 7, 31]
+    data = sequences(model, lengths, seed=1)
+    model.rates = model.rates.detach() * 1.3 + 0.2
+    peer = Peer(3, n_iter=steps, tol=-INF, params="stl", init_params="", lambdas_prior=0.0, lambdas_weight=0.0)
+    peer.startprob_, peer.transmat_ = table(model)
+    peer.lambdas_ = model.rates.detach().numpy()
+    x = np.concatenate(hmm_oracles.each(data)).astype(int)
+    peer.fit(x, lengths)
+    em_steps(model, data, steps)
+    start, transition = table(model)
+    np.testing.assert_allclose(start, peer.startprob_, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(transition, peer.transmat_, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(model.rates.detach(), peer.lambdas_, rtol=1e-8)
+    assert float(call(model.log_marginal, data).sum().detach()) == pytest.approx(peer.score(x, lengths), rel=1e-8)
+
+
+def test_prior_counts() -> None:
+    """The gamma prior is ``prior_strength`` years that look like the data's mean."""
+    hmm_oracles.check_prior_counts(CASE)
+    model = build(2, prior_strength=3.0)
+    data = sequences(model, [12, 9], seed=2)
+    x = data["x"][torch.arange(12) < data["lengths"].unsqueeze(-1)]
+    model.overall.copy_(model.overall_statistic(x))
+    weight = call(model.posterior, data).probs[torch.arange(12) < data["lengths"].unsqueeze(-1)]
+    expected = (weight.mT @ x + 3 * x.mean(0)) / (weight.sum(0).unsqueeze(-1) + 3)
+    model.m_step(call(model.e_step, data))
+    torch.testing.assert_close(model.rates.detach(), expected, rtol=1e-12, atol=0)
+
+
+def test_a_rate_of_zero() -> None:
+    """A state that emits nothing is ruled out by any count; a sequence that no path can emit scores -inf."""
+    model = PoissonHMM(2, 1)
+    model.rates = torch.tensor([[0.0], [4.0]])
+    model.transition_probs = torch.tensor([[0.7, 0.3], [0.2, 0.8]], dtype=torch.float64)
+    x = torch.tensor([[[0.0], [3.0], [0.0]]], dtype=torch.float64)
+    silent, p0, p3 = 1.0, math.exp(-4), 4**3 * math.exp(-4) / 6
+    expected = math.log(0.5 * (silent * 0.3 + p0 * 0.8) * p3 * (0.2 * silent + 0.8 * p0))
+    assert float(model.log_marginal(x).detach()) == pytest.approx(expected, abs=1e-13)
+    grads = torch.autograd.grad(model.log_marginal(x).sum(), [model.rates_unconstrained])
+    assert grads[0].isfinite().all()
+    model.rates = torch.zeros(2, 1)
+    value = model.log_marginal(x)
+    assert value.item() == -INF
+    statistics = model.e_step(x)
+    assert statistics["log_likelihood"] == -INF
+    assert not any(statistics[name].isnan().any() for name in ("starts", "steps", "counts", "sums"))
+    assert (model.viterbi(x)[0] == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "match"),
+    [
+        (torch.tensor([[1.0, 2.0], [-2.0, 1.0]]), r"expected counts 0, 1, 2, \.\.\., got -2 in row 1"),
+        (torch.tensor([[1.0, 2.0], [1.0, 1.5]]), r"got 1\.5 in row 1\. Round"),
+        (torch.tensor([[[1.0, 2.0], [1.0, 1.0]], [[1.0, 2.0], [0.5, 1.0]]]), r"sequence 1 of x .* got 0\.5 in row 1\."),
+    ],
+)
+def test_bad_data(x: Tensor, match: str) -> None:
+    with pytest.raises(zoo.ZooError, match=match):
+        zoo.fit(PoissonHMM(2, 2), x)

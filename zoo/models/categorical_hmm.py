@@ -1,0 +1,74 @@
+"""Hidden Markov model with symbols of a finite alphabet.
+
+    z_1 ~ Categorical(initial_probs);  z_t | z_{t-1} ~ Categorical(transition_probs[z_{t-1}])
+    x_t | z_t ~ Categorical(emission_probs[z_t])          t = 1..T
+
+Rabiner (1989), "A tutorial on hidden Markov models", section II.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zoo.batch import Data
+from zoo.checks import positive
+from zoo.components import CategoricalComponents
+from zoo.models.hidden_markov import HiddenMarkov
+
+__all__ = ["CategoricalHMM"]
+
+
+class CategoricalHMM(CategoricalComponents, HiddenMarkov):
+    """K states, each with a distribution over V symbols.
+
+    Args:
+        num_states: K. num_symbols: V, symbols are 0 to V - 1.
+        initial: "free", "stationary" or "uniform" distribution of z_1.
+        topology: "full", or "left_right".
+        concentration: of a Dirichlet prior on the start and on each row, at least 1; 1 is maximum likelihood.
+        prior_strength: symbols that a Dirichlet prior centred on the data counts for, in each state.
+        hidden_dim: units of the guide's recurrent network.
+
+    Shapes:
+        x: (T,) one sequence, or (N, T) with ``lengths`` (N,); (N, T, 1) too; NaN where missing.
+        emission_probs: (K, V).
+
+    Example:
+        >>> model, x = tiny()
+        >>> model.log_marginal(**x).shape
+        torch.Size([3])
+    """
+
+    reference = "Rabiner (1989), A tutorial on hidden Markov models"
+
+    def __init__(
+        self,
+        num_states: int,
+        num_symbols: int,
+        initial: str = "free",
+        topology: str = "full",
+        concentration: float = 1.0,
+        prior_strength: float = 0.0,
+        hidden_dim: int = 32,
+    ) -> None:
+        HiddenMarkov.__init__(self, num_states, 1, initial, topology, concentration, prior_strength, hidden_dim)
+        self.add_components(num_states, positive(num_symbols, "num_symbols", type(self).__name__))
+        self.add_prior()
+
+    @classmethod
+    def from_data(cls, x: Data, **arguments: object) -> CategoricalHMM:
+        values = x["x"] if isinstance(x, dict) else x[0] if isinstance(x, tuple) else x
+        arguments.setdefault("num_symbols", int(values.nan_to_num(0).max()) + 1)
+        return super().from_data(x, **arguments)  # type: ignore[return-value]
+
+
+def tiny() -> tuple[CategoricalHMM, dict[str, Tensor]]:
+    """The smallest honest instance, and data from it."""
+    model = CategoricalHMM(num_states=2, num_symbols=3)
+    model.transition_probs = torch.tensor([[0.8, 0.2], [0.3, 0.7]])
+    model.emission_probs = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x = model.sample(3, 4)
+    return model, {"x": x, "lengths": torch.tensor([4, 2, 1])}

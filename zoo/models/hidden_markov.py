@@ -1,0 +1,539 @@
+"""What all hidden Markov models share: a chain of states, each emitting a row.
+
+    z_1 ~ Categorical(initial_probs)
+    z_t | z_{t-1} ~ Categorical(transition_probs[z_{t-1}])        t = 2..T
+    x_t | z_t ~ component z_t                                     t = 1..T
+
+z_1 already emits x_1. Rabiner (1989), "A tutorial on hidden Markov models", section III. The emissions are a family of
+components (``zoo/components``), the sums over paths ``zoo/structures/chain.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import constraints
+
+from guides.chain import AmortizedChain
+from zoo.batch import Data
+from zoo.checks import positive
+from zoo.components.base import Components, cluster
+from zoo.distributions import Selected
+from zoo.errors import ZooError, unknown_name
+from zoo.model import parameter
+from zoo.statistics import Statistics
+from zoo.structures import chain
+
+__all__ = ["HiddenMarkov"]
+
+STARTS = ("free", "stationary", "uniform")
+TOPOLOGIES = ("full", "left_right")
+
+
+class HiddenMarkov(Components):
+    """Base class of hidden Markov models with K states over rows of D features.
+
+    Data are one sequence (T, D), a batch (N, T, D), or a dict (or tuple) of ``x`` and ``lengths`` (N,): what lies
+    beyond a length is never read. NaN entries are missing, and are summed out.
+
+    Shapes:
+        initial_probs: (K,), p(z_1). transition_probs: (K, K), [i, j] = p(z_t = j | z_{t-1} = i); exact zeros stay zero.
+        log_marginal(x): (N,), nats, summed over time. posterior(x): Categorical, batch (N, T): p(z_t | x_{1:T}).
+
+    Raises:
+        ZooError: x of another shape, lengths that do not fit, values outside the emission's support.
+    """
+
+    initial_logits: torch.nn.Parameter
+    transition_probs: Tensor
+    transition_probs_unconstrained: Tensor
+    encoder: AmortizedChain
+    overall: Tensor
+
+    def __init__(
+        self,
+        num_states: int,
+        num_features: int,
+        initial: str,
+        topology: str,
+        concentration: float,
+        prior_strength: float,
+        hidden_dim: int,
+    ) -> None:
+        super().__init__()
+        who = type(self).__name__
+        self.num_states = positive(num_states, "num_states", who)
+        self.num_features = positive(num_features, "num_features", who)
+        if initial not in STARTS:
+            raise unknown_name(f"{who}: initial", initial, STARTS)
+        if topology not in TOPOLOGIES:
+            raise unknown_name(f"{who}: topology", topology, TOPOLOGIES)
+        if topology == "left_right" and initial == "stationary":
+            raise ZooError(f"{who}: a left_right chain has no stationary start. Use initial='free'.")
+        for name, value, least in (("concentration", concentration, 1), ("prior_strength", prior_strength, 0)):
+            if not (math.isfinite(value) and value >= least):
+                raise ZooError(f"{who}: {name} expected a number of at least {least}, got {value}.")
+        self.initial, self.topology = initial, topology
+        self.concentration, self.prior_strength = concentration, prior_strength
+        k = num_states
+        start = torch.full((k,), 1.0 / k, dtype=self.dtype)
+        steps = torch.full((k, k), 1.0 / k, dtype=self.dtype)
+        if topology == "left_right":
+            start = torch.eye(k, dtype=self.dtype)[0]
+            steps = torch.eye(k, dtype=self.dtype) * 0.5 + torch.eye(k, dtype=self.dtype).roll(1, 1) * 0.5
+            steps[-1] = torch.eye(k, dtype=self.dtype)[-1]
+        if initial == "free":
+            self.start_probs = parameter(start, constraints.simplex)
+        self.transition_probs = parameter(steps, constraints.simplex)
+        self.encoder = AmortizedChain(num_features, k, hidden_dim).to(self.dtype)
+
+    def add_prior(self) -> None:
+        """Make room for what the prior looks like, once the components are there."""
+        self.register_buffer("overall", self.overall_statistic(torch.zeros(2, self.num_features, dtype=self.dtype)))
+
+    # The chain --------------------------------------------------------------------------------------------------
+
+    @property
+    def initial_probs(self) -> Tensor:
+        """p(z_1), (K,): a parameter, uniform, or the chain's stationary distribution."""
+        return self.log_initial.exp()
+
+    @initial_probs.setter
+    def initial_probs(self, value: Any) -> None:
+        if self.initial != "free":
+            raise ZooError(f"{type(self).__name__}.initial_probs: the start is {self.initial}; it cannot be assigned.")
+        self.start_probs = value
+
+    @property
+    def log_initial(self) -> Tensor:
+        """ln p(z_1), (K,); -inf where a state cannot be the first."""
+        if self.initial == "free":
+            return torch.log_softmax(self.start_probs_unconstrained, -1)
+        if self.initial == "uniform":
+            return torch.full_like(self.transition_probs_unconstrained[0], -math.log(self.num_states))
+        return stationary(self.transition_probs).log()
+
+    @property
+    def log_transition(self) -> Tensor:
+        """ln transition_probs, (K, K); -inf where a step is impossible."""
+        return torch.log_softmax(self.transition_probs_unconstrained, -1)
+
+    # Programs ---------------------------------------------------------------------------------------------------
+
+    def model(self, x: Tensor, lengths: Tensor | None = None) -> None:
+        log_initial, log_transition, components = self.log_initial, self.log_transition, self.components()
+        missing = x.isnan()
+        values = x.nan_to_num(0.0)
+        lengths = self._lengths(x, lengths)
+        with pyro.plate("data", x.shape[0]):
+            z = None
+            for t in pyro.markov(range(x.shape[1])):
+                with poutine.mask(mask=cast(Any, t < lengths)):
+                    logits = log_initial if z is None else follow(log_transition, z)
+                    z = pyro.sample(f"z_{t}", dist.Categorical(logits=logits))
+                    emission = Selected(components, z)
+                    if missing[:, t].any():
+                        emission = Marginal(self, components, z, missing[:, t])
+                    pyro.sample(f"x_{t}", emission, obs=values[:, t])
+
+    def guide(self, x: Tensor, lengths: Tensor | None = None) -> None:
+        lengths = self._lengths(x, lengths)
+        first, steps = self.encoder(x, lengths)
+        with pyro.plate("data", x.shape[0]):
+            z = None
+            for t in pyro.markov(range(x.shape[1])):
+                with poutine.mask(mask=cast(Any, t < lengths)):
+                    logits = first if z is None else follow(steps[:, t - 1], z)
+                    z = pyro.sample(f"z_{t}", dist.Categorical(logits=logits))
+
+    def elbo(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The guide's bound on ln p(x), (N,), nats, summed exactly over the guide's chain; differentiable."""
+        lengths = self._lengths(x, lengths)
+        first, steps = self.encoder(x, lengths)
+        emission = self.emission(x, lengths)
+        marginal = first.exp()  # q(z_t), (N, K)
+        bound = (marginal * (finite(self.log_initial) + emission[:, 0] - first)).sum(-1)
+        log_transition = finite(self.log_transition)
+        for t in range(1, x.shape[1]):
+            pair = marginal.unsqueeze(-1) * steps[:, t - 1].exp()  # q(z_{t-1}, z_t)
+            gain = (pair * (log_transition + emission[:, t].unsqueeze(-2) - steps[:, t - 1])).sum((-1, -2))
+            bound = bound + torch.where(t < lengths, gain, torch.zeros_like(gain))
+            marginal = pair.sum(-2)
+        return bound
+
+    # Exact inference --------------------------------------------------------------------------------------------
+
+    def emission(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """ln p(x_t | z_t = k), (N, T, K), nats; 0 beyond a sequence's length."""
+        n, t, _ = x.shape
+        inside = torch.arange(t, device=x.device) < lengths.unsqueeze(-1)
+        if bool(inside.all()):
+            return self.component_log_prob(x.reshape(n * t, -1)).reshape(n, t, -1)
+        packed = self.component_log_prob(x[inside])
+        out = packed.new_zeros(n, t, packed.shape[-1])
+        return out.index_put((inside,), packed)
+
+    def log_marginal(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """ln p(x_{1:T}) of each sequence, (N,), nats; exact, differentiable once; -inf for an impossible sequence."""
+        lengths = self._lengths(x, lengths)
+        return chain.log_partition(self.log_initial, self.log_transition, self.emission(x, lengths), lengths)
+
+    @torch.no_grad()
+    def posterior(self, x: Tensor, lengths: Tensor | None = None) -> dist.Categorical:
+        """p(z_t | x_{1:T}), batch (N, T); uniform beyond a sequence's length."""
+        lengths = self._lengths(x, lengths)
+        marginals = chain.expectations(
+            self.log_initial, self.log_transition, self.emission(x, lengths), lengths
+        ).marginals
+        empty = marginals.sum(-1, keepdim=True) == 0
+        return dist.Categorical(probs=marginals.where(~empty, torch.ones_like(marginals)))
+
+    def _chain(self, x: Data) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        data = self.validate(x)
+        emission = self.emission(data["x"], data["lengths"])
+        return self.log_initial.detach(), self.log_transition.detach(), emission.detach(), data["lengths"]
+
+    def viterbi(self, x: Data) -> tuple[Tensor, Tensor]:
+        """The most probable path (N, T), -1 beyond the length, and its ln p(x, z), (N,)."""
+        return chain.viterbi(*self._chain(x))
+
+    def predict(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The most probable path, (N, T) integers, -1 beyond a sequence's length."""
+        return self.viterbi({"x": x, "lengths": self._lengths(x, lengths)})[0]
+
+    def sample_posterior(self, x: Data, num_samples: int = 1) -> Tensor:
+        """Exact draws of paths given x, (num_samples, N, T), by torch's generator."""
+        return chain.sample(*self._chain(x), num_samples=num_samples)
+
+    def posterior_entropy(self, x: Data) -> Tensor:
+        """Entropy of p(z_{1:T} | x), (N,), nats."""
+        return chain.entropy(*self._chain(x))
+
+    def filter(self, x: Data) -> Tensor:
+        """p(z_t | x_{1:t}), (N, T, K)."""
+        return chain.filtered(*self._chain(x))
+
+    def forecast(self, x: Data, num_steps: int) -> Tensor:
+        """p(z_{T+h} | x_{1:T}) for h = 1..num_steps, (N, num_steps, K)."""
+        data = self.validate(x)
+        last = self.filter(data)[torch.arange(len(data["x"])), data["lengths"] - 1]
+        steps, state = [], last
+        for _ in range(num_steps):
+            state = state @ self.transition_probs.detach()
+            steps.append(state)
+        return torch.stack(steps, 1)
+
+    @torch.no_grad()
+    def sample(self, num_data: int, num_steps: int) -> Tensor:
+        """New sequences, (num_data, num_steps, D), by torch's generator."""
+        components, states = self.components(), []
+        z = dist.Categorical(logits=self.log_initial).sample((num_data,))
+        for _ in range(num_steps):
+            states.append(z)
+            z = dist.Categorical(logits=self.log_transition[z]).sample()
+        return Selected(components, torch.stack(states, 1)).sample()
+
+    # EM ---------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def e_step(self, x: Tensor, lengths: Tensor | None = None, hard: bool = False) -> Statistics:
+        """``starts`` (K,), ``steps`` (K, K), ``counts`` (K,), and the components' statistics."""
+        lengths = self._lengths(x, lengths)
+        emission = self.emission(x, lengths)
+        e = chain.expectations(self.log_initial, self.log_transition, emission, lengths)
+        starts, steps, marginals, objective = e.initial, e.transition, e.marginals, e.log_likelihood.sum()
+        if hard:
+            paths, scores = chain.viterbi(self.log_initial, self.log_transition, emission, lengths)
+            starts, steps, marginals = path_counts(paths, self.num_states, x.dtype)
+            objective = scores.sum()
+        inside = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(-1)
+        packed = bool(inside.all())
+        seen = x.reshape(-1, x.shape[-1]) if packed else x[inside]
+        weight = marginals.reshape(-1, self.num_states) if packed else marginals[inside]
+        return Statistics(
+            x.shape[0],
+            e.log_likelihood.sum(),
+            objective,
+            starts=starts,
+            steps=steps,
+            counts=weight.sum(0),
+            **self.component_statistics(seen, weight),
+        )
+
+    @torch.no_grad()
+    def m_step(self, statistics: Statistics) -> list[str]:
+        """Closed form for each block; with a stationary start, transitions climb numerically and never fall."""
+        extra = self.concentration - 1
+        allowed = self.transition_probs_unconstrained > -math.inf
+        steps = statistics["steps"] + extra * allowed
+        total = steps.sum(-1, keepdim=True)
+        closed = (steps / total.where(total > 0, torch.ones_like(total))).where(total > 0, self.transition_probs)
+        if self.initial == "free":
+            starts = statistics["starts"] + extra * (self.start_probs_unconstrained > -math.inf)
+            if starts.sum() > 0:
+                self.start_probs = starts / starts.sum()
+        if self.initial == "stationary":
+            closed = stationary_m_step(self.transition_probs, closed, steps, statistics["starts"])
+        self.transition_probs = closed
+        return self.update_components(statistics)
+
+    def log_prior(self) -> Tensor:
+        """ln p(θ), up to a constant: Dirichlet on rows and start, the conjugate prior of the emissions."""
+        total = torch.zeros((), dtype=self.dtype)
+        if self.concentration > 1:
+            logs = [self.log_transition] + ([self.log_initial] if self.initial == "free" else [])
+            total = total + (self.concentration - 1) * sum(v[v > -math.inf].sum() for v in logs)
+        if self.prior_strength > 0:
+            total = total + self.prior_strength * self.component_log_prior()
+        return total
+
+    def pseudo_counts(self) -> float:
+        """How many rows the emission's prior counts for, in each state."""
+        return self.prior_strength
+
+    # Data and starts --------------------------------------------------------------------------------------------
+
+    def num_steps(self, x: Tensor, lengths: Tensor | None = None) -> int:
+        """Time steps in the data, what EM's ``tol`` is per."""
+        return int(self._lengths(x, lengths).sum())
+
+    @staticmethod
+    def _lengths(x: Tensor, lengths: Tensor | None) -> Tensor:
+        return torch.full((x.shape[0],), x.shape[1], device=x.device) if lengths is None else lengths.long()
+
+    def validate(self, x: Data) -> dict[str, Tensor]:
+        who = type(self).__name__
+        if isinstance(x, dict):
+            unknown = set(x) - {"x", "lengths"}
+            if "x" not in x or unknown:
+                raise ZooError(f"{who}: data expected the names x and lengths, got {', '.join(map(str, x))}.")
+            values, lengths = x["x"], x.get("lengths")
+        elif isinstance(x, tuple):
+            if len(x) != 2:
+                raise ZooError(f"{who}: data expected (x, lengths), got {len(x)} entries.")
+            values, lengths = x
+        else:
+            values, lengths = x, None
+        d, given = self.num_features, tuple(values.shape)
+        if values.dim() == 1 and d == 1:
+            values = values.reshape(1, -1, 1)
+        elif values.dim() == 2 and values.shape[1] != d and d == 1:
+            values = values.unsqueeze(-1)  # (N, T) of single features
+        elif values.dim() == 2:
+            values = values.unsqueeze(0)
+        if values.dim() != 3 or values.shape[-1] != d:
+            raise ZooError(f"{who}: x expected shape (N, T, {d}) or one sequence (T, {d}), got {given}. Reshape it.")
+        n, t = values.shape[:2]
+        if n == 0 or t == 0:
+            raise ZooError(f"{who}: x expected at least one sequence of one step, got shape {tuple(values.shape)}.")
+        if lengths is not None and lengths.shape == (n,) and (lengths != lengths.round()).any():
+            which = int((lengths != lengths.round()).nonzero()[0])
+            raise ZooError(
+                f"{who}: lengths expected whole numbers, got {float(lengths[which]):g} for sequence {which}. Round it."
+            )
+        lengths = self._lengths(values, lengths)
+        if lengths.shape != (n,):
+            raise ZooError(
+                f"{who}: lengths expected shape ({n},), one a sequence, got {tuple(lengths.shape)}. "
+                "Pad sequences to x of shape (N, T, D) first."
+            )
+        bad = (lengths < 1) | (lengths > t)
+        if bad.any():
+            which = int(bad.nonzero()[0])
+            raise ZooError(
+                f"{who}: lengths expected from 1 to {t}, got {int(lengths[which])} for sequence {which}. "
+                "Correct it, or drop that sequence."
+            )
+        inside = torch.arange(t, device=values.device) < lengths.unsqueeze(-1)
+        values = values.masked_fill(~inside.unsqueeze(-1), 0.0)
+        seen = values.masked_fill(values.isnan(), 0.0)
+        try:
+            self.check_rows(seen[inside])
+        except ZooError:
+            for which, length in enumerate(lengths.tolist() if n > 1 else []):
+                try:
+                    self.check_rows(seen[which, :length])
+                except ZooError as error:
+                    raise ZooError(str(error).replace(": x expected", f": sequence {which} of x expected", 1)) from None
+            raise
+        return {"x": values, "lengths": lengths}
+
+    def initialize(self, x: Data, init: str, restart: int = 0) -> None:
+        """Cluster rows (left-right: cut sequences into equal parts), then one M step from those labels."""
+        values, lengths = x["x"], self._lengths(x["x"], x.get("lengths"))
+        inside = torch.arange(values.shape[1], device=values.device) < lengths.unsqueeze(-1)
+        if self.topology == "left_right":
+            self._check_end_is_reached()
+        complete = self.rows(x)
+        self.encoder.set_from(complete)
+        self.overall = self.overall_statistic(complete)
+        if init == "current":
+            return
+        who, k = type(self).__name__, self.num_states
+        if self.topology == "left_right":
+            place = torch.arange(values.shape[1]) * k // lengths.unsqueeze(-1).clamp_min(1)
+            labels = place.clamp_max(k - 1)[inside]
+        else:
+            labels = self.start_labels(complete, init, restart, who)
+        path = torch.full(values.shape[:2], -1)
+        path[inside] = labels
+        starts, steps, _ = path_counts(path, k, self.dtype)
+        weight = torch.nn.functional.one_hot(labels, k).to(self.dtype)
+        counts = weight.sum(0)
+        if self.topology == "full":  # every step stays possible, staying the likeliest
+            steps = steps + steps.sum().clamp_min(1.0) * (0.02 / k + 0.02 * torch.eye(k, dtype=self.dtype)) / k
+            starts = starts + 1.0
+        zero = torch.zeros((), dtype=self.dtype)
+        statistics = Statistics(
+            len(values), zero, starts=starts, steps=steps, counts=counts, **self.start_statistics(complete, weight)
+        )
+        self.m_step(statistics)
+        self.leave_boundary(complete, counts)
+
+    def _check_end_is_reached(self) -> None:
+        possible = self.transition_probs_unconstrained > -math.inf
+        reach = possible | torch.eye(self.num_states, dtype=torch.bool, device=possible.device)
+        for _ in range(self.num_states):
+            reach = (reach.double() @ reach.double()) > 0
+        stuck = (~reach[:, -1]).nonzero().flatten().tolist()
+        if stuck:
+            raise ZooError(
+                f"{type(self).__name__}: transition_probs of a left_right chain expected to reach the last state from "
+                f"every one, but state {stuck[-1]} cannot. Give its row some weight on the next state."
+            )
+
+    def start_statistics(self, complete: Tensor, weight: Tensor) -> dict[str, Any]:
+        """The components' statistics of starting labels, one-hot (N, K)."""
+        return self.component_statistics(complete, weight)
+
+    def rows(self, x: Data) -> Tensor:
+        """All time steps, (M, D); what is missing takes its column's mean."""
+        values = x["x"]
+        lengths = self._lengths(values, x.get("lengths"))
+        seen = values[torch.arange(values.shape[1], device=values.device) < lengths.unsqueeze(-1)]
+        holes = seen.isnan()
+        if not holes.any():
+            return seen
+        mean = seen.nanmean(0).nan_to_num(0.0)
+        return torch.where(holes, self.fill(mean), seen)
+
+    def fill(self, mean: Tensor) -> Tensor:
+        """What stands for a missing entry while a start is sought, (D,)."""
+        return mean
+
+    def probe(self, x: Data) -> Data:
+        few = {"x": x["x"][:4, :6], "lengths": self._lengths(x["x"], x.get("lengths"))[:4].clamp_max(6)}
+        return few
+
+    def sample_like(self, template: Data, num_data: int) -> Tensor:
+        """``num_data`` new sequences as long as the template's."""
+        return self.sample(num_data, template["x"].shape[1])
+
+    def start_labels(self, complete: Tensor, init: str, restart: int, who: str) -> Tensor:
+        """A starting label for each row."""
+        return cluster(complete, self.num_states, init, lloyd=restart == 0, who=who)
+
+    def permute_components(self, order: Tensor) -> None:
+        """Relabel: state ``k`` becomes what ``order[k]`` was. The guide is permuted too."""
+        with torch.no_grad():
+            if self.initial == "free":
+                self.start_probs_unconstrained.copy_(self.start_probs_unconstrained[order].clone())
+            steps = self.transition_probs_unconstrained
+            steps.copy_(steps[order][:, order].clone())
+            for name, value in self.named_parameters():
+                if "." not in name and name.removesuffix("_unconstrained") in self.per_component:
+                    value.copy_(value[order].clone())
+            e = self.encoder
+            e.start.copy_(e.start[order].clone())
+            e.link.copy_(e.link[order][:, order].clone())
+            e.head.weight.copy_(e.head.weight[order].clone())
+            e.head.bias.copy_(e.head.bias[order].clone())
+
+    @property
+    def num_components(self) -> int:
+        """K, under the name mixtures have for it."""
+        return self.num_states
+
+
+class Marginal(Selected):
+    """p of the entries of x_t that are there, given z_t: the others are summed out."""
+
+    def __init__(self, owner: Components, components: dist.TorchDistribution, z: Tensor, missing: Tensor) -> None:
+        super().__init__(components, z, validate_args=False)
+        self.owner, self.missing = owner, missing
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Marginal:
+        return Marginal(self.owner, self.components, self.z.expand(torch.Size(batch_shape)), self.missing)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        holes = torch.where(self.missing, value.new_tensor(math.nan), value)
+        each = self.owner.component_log_prob(holes)  # (N, K)
+        if self._relaxed:
+            return (self.z * each).sum(-1)
+        shape = torch.broadcast_shapes(each.shape[:-1], self.z.shape)
+        return each.expand(*shape, each.shape[-1]).gather(-1, self.z.expand(shape).unsqueeze(-1)).squeeze(-1)
+
+
+def follow(log_rows: Tensor, z: Tensor) -> Tensor:
+    """Row z of a table (K, K) or of one table a datum (N, K, K); for a z on the simplex, their average."""
+    if z.is_floating_point():
+        return (z.unsqueeze(-2) @ finite(log_rows)).squeeze(-2)
+    if log_rows.dim() == 2:
+        return log_rows[z]
+    n = log_rows.shape[0]
+    index = z.expand(torch.broadcast_shapes(z.shape, (n,)))
+    return log_rows[torch.arange(n, device=z.device).expand_as(index), index]
+
+
+def finite(logs: Tensor) -> Tensor:
+    """-inf as a large negative number, where a product with a zero weight must be zero."""
+    return logs.clamp_min(-1e4)
+
+
+def stationary(transition: Tensor) -> Tensor:
+    """The distribution that a chain with this transition matrix keeps, (K,); differentiable."""
+    k = transition.shape[0]
+    system = torch.eye(k, dtype=transition.dtype, device=transition.device) - transition.mT
+    system = torch.cat([system[:-1], torch.ones_like(system[:1])])
+    right = torch.zeros(k, dtype=transition.dtype, device=transition.device)
+    right[-1] = 1
+    return torch.linalg.solve(system, right).clamp_min(torch.finfo(transition.dtype).tiny)
+
+
+def stationary_m_step(current: Tensor, closed: Tensor, steps: Tensor, starts: Tensor) -> Tensor:
+    """Climb sum steps ln A + sum starts ln stationary(A) over transition matrices; never below ``current``."""
+
+    def score(matrix: Tensor) -> Tensor:
+        return torch.special.xlogy(steps, matrix).sum() + (starts * stationary(matrix).log()).sum()
+
+    possible = closed > 0
+    logits = closed.clamp_min(1e-12).log().detach().clone()
+    with torch.enable_grad():
+        logits.requires_grad_(True)
+        optimizer = torch.optim.LBFGS([logits], max_iter=50, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = -score(torch.softmax(logits.masked_fill(~possible, -math.inf), -1)) / steps.sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    candidates = [current, closed, torch.softmax(logits.detach().masked_fill(~possible, -math.inf), -1)]
+    scores = torch.stack([score(c) for c in candidates]).nan_to_num(-math.inf)
+    return candidates[int(scores.argmax())]
+
+
+def path_counts(paths: Tensor, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Starts (K,), steps (K, K) and one-hot states (N, T, K) of paths (N, T) with -1 where there is none."""
+    states = torch.zeros(*paths.shape, k, dtype=dtype)
+    inside = paths >= 0
+    states[inside] = torch.nn.functional.one_hot(paths[inside], k).to(dtype)
+    steps = states[:, :-1].reshape(-1, k).mT @ states[:, 1:].reshape(-1, k)
+    return states[:, 0].sum(0), steps, states
