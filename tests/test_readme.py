@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import re
 from pathlib import Path
 
@@ -23,3 +24,21 @@ def test_every_model_is_in_the_table_and_every_file_named_exists():
         assert f"| `{cls.__name__}`" in text
     for name in re.findall(r"`((?:tests|docs|examples)/[\w./]+)`", text):
         assert (README.parent / name).exists(), name
+
+
+def test_speed_figures_are_those_of_the_recorded_runs():
+    results = README.parent / "results"
+    mixture = json.loads((results / "bench_gaussian_mixture.json").read_text())["results"]["gaussian_mixture"][
+        "systems"
+    ]
+    chain = json.loads((results / "bench_hmm.json").read_text())["results"]["hmm"]
+    expected = [("scikit-learn", mixture["scikit-learn"]["ratio"]), ("pomegranate", mixture["pomegranate"]["ratio"])]
+    for part in chain["em"]:
+        ratios = {name: system["ratio"] for name, system in part["systems"].items()}
+        expected += [("hmmlearn", min(ratios["hmmlearn scaling"], ratios["hmmlearn log"]))]
+        expected += [("dynamax", ratios["dynamax"])]
+    expected += [(name, chain["gradient"]["systems"][name]["ratio"]) for name in ("DiscreteHMM", "TraceEnum_ELBO")]
+    text = README.read_text()
+    table = text[text.index("## Speed") : text.index("## Notation")]
+    found = re.findall(r"\| (scikit-learn|pomegranate|hmmlearn|dynamax|DiscreteHMM|TraceEnum_ELBO) ([\d.]+)", table)
+    assert found == [(name, f"{ratio:.1f}") for name, ratio in expected]

@@ -68,8 +68,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; what it returns is the exit code."""
     debug = bool(os.environ.get("ZOO_DEBUG"))
-    # Idle threads that spin make every small operation wait for a time slice on a machine that is busy otherwise.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP's idle threads spin for a long time by default, and on a busy machine every small operation then waits
+    # for a time slice; this short spin costs nothing on a quiet one.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     arguments = list(sys.argv[1:] if argv is None else argv)
     with warnings.catch_warnings():
         if not debug:
@@ -842,14 +843,17 @@ def _write_draws(drawn: Any, path: Path) -> None:
 def bench(
     name: Annotated[str | None, typer.Argument(help="Which one; all of them without.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it runs.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A .json file that records the run (replaced if there).")] = None,
 ) -> None:
     """Measure speed beside other packages; needs a checkout of the project.
 
     Example: zoo bench gaussian_mixture --quick
     """
     import importlib
+    import platform
 
     import zoo
+    from zoo.results import to_json
 
     root = Path(zoo.__file__).resolve().parent.parent
     files = sorted(p.stem for p in (root / "benchmarks").glob("*.py") if not p.stem.startswith("_"))
@@ -861,13 +865,21 @@ def bench(
         raise unknown_name("benchmark", name, files)
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
+    record: dict[str, Any] = {
+        "command": f"zoo bench{f' {name}' if name else ''}{' --quick' if quick else ''}",
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "results": {},
+    }
     for each in files if name is None else [name]:
         try:
-            importlib.import_module(f"benchmarks.{each}").run(quick=quick)
+            record["results"][each] = importlib.import_module(f"benchmarks.{each}").run(quick=quick)
         except ModuleNotFoundError as error:
             raise ZooError(
                 f"benchmark {each} expected the package {error.name!r}. Run `pip install latent-zoo[bench]`."
             ) from error
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(to_json(record))
 
 
 # --- what the commands share ------------------------------------------------------------------------------------------
