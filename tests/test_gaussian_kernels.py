@@ -383,3 +383,23 @@ def test_large_diagonal_problems_by_products_are_the_plain_formula(spread: float
     got = gaussian.log_densities(x, means, scale, "diag")
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-9)
     assert (gaussian._diagonal_squares(x, means, scale) is None) == (spread < 1e-3)
+
+
+@pytest.mark.parametrize(("offset", "spread"), [(0.0, 1.0), (1e6, 1e-2)])
+def test_compiled_diagonal_kernels_are_the_plain_formula(offset: float, spread: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    k, d = 5, 3
+    x = torch.randn(40_000, d, dtype=torch.float64, generator=generator) * spread + offset
+    means = x[:k].clone()
+    scale = spread * (0.5 + torch.rand(k, d, dtype=torch.float64, generator=generator))
+    weight = torch.rand(len(x), k, dtype=torch.float64, generator=generator)
+    assert gaussian.diagonal.serves(x, means, scale)
+    plain = torch.distributions.Normal(means, scale).log_prob(x.unsqueeze(1)).sum(-1)
+    torch.testing.assert_close(gaussian.diagonal.log_densities(x, means, scale), plain, rtol=1e-13, atol=1e-11)
+    torch.testing.assert_close(gaussian.log_densities(x, means, scale, "diag"), plain, rtol=1e-12, atol=1e-9)
+    got = gaussian.weighted_moments(x, weight, True, means)
+    mean = weight.mT @ (x - offset) / weight.sum(0).unsqueeze(-1)
+    delta = (x - offset).unsqueeze(1) - mean
+    torch.testing.assert_close(got.mean - offset, mean, rtol=1e-9, atol=1e-12 * max(1.0, offset))
+    torch.testing.assert_close(got.scatter, (weight.unsqueeze(-1) * delta.square()).sum(0), rtol=1e-9, atol=0)
+    assert not gaussian.diagonal.serves(x, means.clone().requires_grad_())

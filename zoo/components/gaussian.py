@@ -111,7 +111,7 @@ class GaussianComponents(Components):
         diagonal = self.covariance_type in ("diag", "spherical")
         if x.isnan().any():
             return {"moments": missing_moments(x, weight, self.means, self._factors(), diagonal)}
-        return {"moments": gaussian.weighted_moments(x, weight, diagonal)}
+        return {"moments": gaussian.weighted_moments(x, weight, diagonal, self.means.detach())}
 
     def update_components(self, statistics: Statistics) -> list[str]:
         moments: Moments = statistics["moments"]

@@ -20,12 +20,9 @@ Elsewhere (GPU, or without numba) torch does all sequences at once, one step aft
 from __future__ import annotations
 
 import functools
-import importlib.util
 import itertools
 import math
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +31,7 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.isolation import available_threads
+from zoo.structures.parallel import has_numba, in_parallel
 
 __all__ = ["Expectations", "entropy", "expectations", "filtered", "log_partition", "sample", "viterbi"]
 
@@ -288,11 +286,6 @@ class _Refuse(torch.autograd.Function):
 # One problem, checked, and its two implementations -----------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=1)
-def _has_numba() -> bool:
-    return importlib.util.find_spec("numba") is not None
-
-
 class _Chain:
     """Checked arguments in the arithmetic's dtype, and what is computed from them."""
 
@@ -322,7 +315,7 @@ class _Chain:
             )
         self.result_dtype = emission.dtype if emission.is_floating_point() else torch.get_default_dtype()
         self.shared = transition.dim() == 2
-        self.numba = backend == "numba" or (backend is None and device.type == "cpu" and _has_numba())
+        self.numba = backend == "numba" or (backend is None and device.type == "cpu" and has_numba())
         dtype = torch.float64 if device.type == "cpu" else self.result_dtype
         self.initial = initial.detach().to(dtype)
         self.transition = transition.detach().to(dtype)
@@ -523,33 +516,6 @@ class _Chain:
 # The numba path ------------------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=4)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this process: after a fork there are none, hence the key."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="zoo-chain")
-
-
-def _in_parallel(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Runs the calls in as many threads as torch uses, this one among them. Kernels release the GIL.
-
-    Threads of our own and not numba's: its default threading layer aborts the process when two threads call it.
-    """
-    results: list[Any] = [None] * len(calls)
-    queue = iter(range(len(calls)))  # next() on it is atomic
-
-    def work() -> None:
-        for i in queue:
-            results[i] = calls[i]()
-
-    threads = min(available_threads(), len(calls))
-    pool = _pool(os.getpid(), available_threads() - 1) if threads > 1 else None
-    others = [pool.submit(work) for _ in range(threads - 1)] if pool else []
-    work()
-    for other in others:
-        other.result()
-    return results
-
-
 def _split(cost: Any, parts: int) -> list[tuple[int, int]]:
     """At most so many ranges of indices, of about equal total cost and none empty."""
     total = np.cumsum(cost)
@@ -588,7 +554,7 @@ class _Kernels:
         """``kernel`` on every sequence, by logarithms."""
         common = (self.log_initial, self.log_transition, self.transition, self.shift, self.emission, self.lengths)
         ranges = _split(self.lengths, _MOST_JOBS)
-        _in_parallel([functools.partial(kernel, *common, start, stop, *more) for start, stop in ranges])
+        in_parallel([functools.partial(kernel, *common, start, stop, *more) for start, stop in ranges])
 
     def run(self, marginals: Tensor | None, per_sequence: bool = False) -> tuple[Tensor, Tensor]:
         """Value (N,) and expected transitions (as ``_Chain.solve``); fills the marginals (N, T, K).
@@ -676,7 +642,7 @@ class _Kernels:
             )
             for job, (a, b) in enumerate(ranges)
         ]  # fmt: skip
-        _in_parallel(calls)
+        in_parallel(calls)
         return value, failed, pairs
 
     def _width(self, rows: int) -> int:
@@ -701,7 +667,7 @@ class _Kernels:
         kept = longest if full else 1  # for the value alone they are computed twice, rather than O(N T K) held
         weights, shifts = np.empty((groups, kept, k, lanes)), np.empty((groups, kept, lanes))
         a = self.transition[0, 0]
-        _in_parallel([
+        in_parallel([
             functools.partial(
                 _transfer_kernel, a, self.emission, rows, start, length, order,
                 i * lanes, min((i + 1) * lanes, len(rows)), lanes, weights[i], shifts[i], transfer,
@@ -751,7 +717,7 @@ class _Kernels:
             for row in range(n):
                 self._both_ends(common, row, per_sequence, write, outputs)
         else:
-            _in_parallel([
+            in_parallel([
                 functools.partial(
                     _states_kernel, *common, a, b, -1 if varying or per_sequence else job,
                     varying, write, full, *outputs,
@@ -771,11 +737,11 @@ class _Kernels:
         shifts, scales = np.empty(length), np.empty(length)
         edges = np.linspace(0, length, 2 * available_threads() + 1).astype(np.int64)
         pieces = [(int(a), int(b)) for a, b in itertools.pairwise(edges) if a < b]
-        _in_parallel([functools.partial(_weigh, emission[row], a, b, weights, shifts) for a, b in pieces])
+        in_parallel([functools.partial(_weigh, emission[row], a, b, weights, shifts) for a, b in pieces])
         varying = not self.chain.shared
         step, step_shift = transition[row if varying else 0], shift[row if varying else 0]
         own = row if initial.shape[0] > 1 else 0
-        (total, good), _ = _in_parallel([
+        (total, good), _ = in_parallel([
             functools.partial(
                 _forward, initial[own], initial_shift[own], step, step_shift, varying, weights, shifts, length,
                 forward, True,
@@ -784,7 +750,7 @@ class _Kernels:
         ])  # fmt: skip
         parts = np.zeros((len(pieces), 1, k, k))
         target = smooth[row] if write else np.empty((length, k))
-        results = _in_parallel([
+        results = in_parallel([
             functools.partial(
                 _combine, step, varying, weights, forward, backward, scales, a, b, target,
                 pairs[row] if varying and write else parts[i], write,
@@ -810,7 +776,7 @@ class _Kernels:
 
         for start in range(0, len(rows), _MOST_JOBS):  # in pieces, so that few results are held
             piece = [int(row) for row in rows[start : start + _MOST_JOBS]]
-            results = _in_parallel([functools.partial(one, row) for row in piece])
+            results = in_parallel([functools.partial(one, row) for row in piece])
             if not write:
                 continue
             for row, both in zip(piece, results, strict=True):

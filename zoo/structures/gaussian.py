@@ -19,6 +19,7 @@ from torch import Tensor
 
 from zoo.errors import unknown_name
 from zoo.statistics import Moments
+from zoo.structures import diagonal
 
 __all__ = ["COVARIANCE_TYPES", "e_step", "log_densities"]
 
@@ -62,6 +63,8 @@ def log_densities(x: Tensor, means: Tensor, scale_tril: Tensor, covariance_type:
         scale = scale_tril if covariance_type == "diag" else scale_tril.unsqueeze(-1).expand(-1, features)
         log_scale = scale.log().sum(-1)
         if x.shape[0] * means.numel() > _SMALL:
+            if diagonal.serves(x, means, scale):
+                return diagonal.log_densities(x, means, scale)
             squares = _diagonal_squares(x, means, scale)
             if squares is not None:
                 return -0.5 * squares - (log_scale + 0.5 * features * math.log(2 * math.pi))
@@ -126,20 +129,27 @@ def _diagonal_squares(x: Tensor, means: Tensor, scale: Tensor) -> Tensor | None:
     return torch.addmm(constant, centred.square(), precision.mT).addmm(centred, weighted.mT, alpha=-2)
 
 
-def weighted_moments(x: Tensor, weight: Tensor, diagonal: bool) -> Moments:
+def weighted_moments(x: Tensor, weight: Tensor, only_diagonal: bool, about: Tensor | None = None) -> Moments:
     """Count, mean and scatter about that mean under each of K weightings of the data.
 
     Args:
         x: (N, D).
         weight: (N, K), not negative.
-        diagonal: whether the scatter's diagonal is enough.
+        only_diagonal: whether the scatter's diagonal is enough.
+        about: (K, D), points near the weighted means, such as the means before; spares passes over large data.
     """
+    if only_diagonal and about is not None and weight.numel() * x.shape[1] > _SMALL and diagonal.serves(x, weight):
+        count, total, raw = diagonal.weighted_sums(x, weight, about)
+        shift = total / count.where(count > 0, torch.ones_like(count)).unsqueeze(-1)
+        scatter = raw - total * shift
+        if bool((scatter * _TOLERANCE >= torch.finfo(x.dtype).eps * raw).all()):
+            return Moments(count, about + shift, scatter)
     count = weight.sum(0)
     safe = count.where(count > 0, torch.ones_like(count)).unsqueeze(-1)
     centre = x.mean(0)
     centred = x - centre
     shift = weight.mT @ centred / safe  # (K, D), from the centre to the means
-    if diagonal:
+    if only_diagonal:
         raw = weight.mT @ centred.square()
         scatter = raw - count.unsqueeze(-1) * shift.square()
         if bool((scatter * _TOLERANCE >= torch.finfo(x.dtype).eps * raw).all()):
@@ -148,7 +158,7 @@ def weighted_moments(x: Tensor, weight: Tensor, diagonal: bool) -> Moments:
     for k in range(weight.shape[1]):
         delta = centred - shift[k]
         weighted = delta * weight[:, k : k + 1]
-        pieces.append((weighted * delta).sum(0) if diagonal else weighted.mT @ delta)
+        pieces.append((weighted * delta).sum(0) if only_diagonal else weighted.mT @ delta)
     return Moments(count, centre + shift, torch.stack(pieces))
 
 
