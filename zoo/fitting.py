@@ -198,7 +198,7 @@ def _run_one(
     with shown(progress, estimator.name) as callback, PeakMemory() as memory:
         estimator.rehearse(model, x)
         run = Run(num_data(x), callback, max_seconds)
-        if track and exact_log_likelihood_known(model, x) and estimator.name not in ("em", "hard_em", "eg"):
+        if track and not estimator.sees_evidence and exact_log_likelihood_known(model, x):
             run.track, run.track_every = evidence, max(1, 3000 // track)
         began = snapshot(model)
         failure: LikelihoodDecreased | None = None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.batch import Data, as_data, call, map_tensors, take, tensors
+from zoo.checks import rows
 from zoo.errors import ZooError
 from zoo.isolation import forked_rng
 
@@ -79,7 +80,7 @@ class LatentVariableModel(PyroModule):
             if value.is_floating_point() and not value.isfinite().all():
                 kind = "NaN" if value.isnan().any() else "infinite entries"
                 raise ZooError(
-                    f"{type(self).__name__}: data expected finite numbers, got {kind} in {_rows(~value.isfinite())}. "
+                    f"{type(self).__name__}: data expected finite numbers, got {kind} in {rows(~value.isfinite())}. "
                     "Drop or fill those rows first."
                 )
         return x
@@ -180,11 +181,6 @@ def parameter(value: Tensor, constraint: Any = constraints.real) -> Any:
 def can(model: LatentVariableModel, *methods: str) -> bool:
     """Whether the model offers all of these optional methods."""
     return all(callable(getattr(type(model), name, None)) for name in methods)
-
-
-def _rows(bad: Tensor) -> str:
-    rows = bad.reshape(bad.shape[0], -1).any(-1).nonzero().flatten().tolist() if bad.dim() else [0]
-    return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
 
 
 def _brief(value: Tensor) -> str:

@@ -114,6 +114,14 @@ def plate_nesting(model: LatentVariableModel, x: Data) -> int:
     return max((-dim for dim in dims if dim is not None), default=0)
 
 
+def repeated(program: Callable[..., Any], num_particles: int, nesting: int) -> Callable[..., Any]:
+    """The program run for several joint draws at once, in a plate left of its own."""
+    if num_particles == 1:
+        return program
+    wrapped: Callable[..., Any] = pyro.plate(_PARTICLES, num_particles, dim=-1 - nesting)(program)
+    return wrapped
+
+
 def draw(
     model: LatentVariableModel,
     x: Data,
@@ -133,10 +141,7 @@ def draw(
     Raises:
         ZooError: the program does not broadcast over a leading batch dimension.
     """
-    guide, program = model.guide, model.model
-    if num_particles > 1:
-        particles = pyro.plate(_PARTICLES, num_particles, dim=-1 - nesting)
-        guide, program = particles(guide), particles(program)
+    guide, program = (repeated(p, num_particles, nesting) for p in (model.guide, model.model))
     if handler is not None:
         guide = handler(guide)
     try:

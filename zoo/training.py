@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.batch import Data, take
-from zoo.estimators.base import Objective, Outcome, Run, restore, rows_of, snapshot
+from zoo.batch import Data, num_data, take
+from zoo.estimators.base import Objective, Outcome, Run, restore, snapshot
 from zoo.model import LatentVariableModel
 
 __all__ = ["ScaledAdam", "Schedule", "train"]
@@ -108,7 +108,7 @@ def train(
     Returns:
         Outcome with the last bound as objective.
     """
-    rows = rows_of(x)
+    rows = num_data(x)
     epochs, batch_size = schedule.resolve(rows)
     full = batch_size >= rows
     by_name = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -175,10 +175,10 @@ def train(
     if not record:
         return Outcome(status, bound * rows)
     history = run.history["objective"]
-    tenth = max(1, len(history) // 20)
+    part = max(1, len(history) // 20)
     if status == "max_iter" and len(history) >= 20:
-        late = sum(history[-tenth:]) / tenth
-        earlier = sum(history[-2 * tenth : -tenth]) / tenth
+        late = sum(history[-part:]) / part
+        earlier = sum(history[-2 * part : -part]) / part
         if abs(late - earlier) < tol * rows:
             status = "converged"
     return Outcome(status, best * rows if best_state is not None else _last(run))

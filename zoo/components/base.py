@@ -83,6 +83,13 @@ class Components(LatentVariableModel):
     def parameter_scales(self, x: Data) -> dict[str, Tensor]:
         return self.component_scales(self.rows(x))
 
+    def permute_rows(self, order: Tensor) -> None:
+        """Relabel the components' own parameters: ``k`` becomes what ``order[k]`` was."""
+        with torch.no_grad():
+            for name, value in self.named_parameters():
+                if "." not in name and name.removesuffix("_unconstrained") in self.per_component:
+                    value.copy_(value[order].clone())
+
     def check_rows(self, x: Data) -> Tensor:
         """The rows (N, D) as this family takes them, or a ZooError."""
         return matrix(x, self.num_features, type(self).__name__)

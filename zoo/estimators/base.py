@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from zoo.batch import Data, num_data, tensors
+from zoo.batch import Data, tensors
 from zoo.errors import ZooError, unknown_name
 from zoo.model import LatentVariableModel, can
 
@@ -113,6 +113,8 @@ class Estimator:
     name: ClassVar[str]
     e_step: ClassVar[str]
     m_step: ClassVar[str]
+    #: Whether a row of its history holds the exact log-likelihood anyway.
+    sees_evidence: ClassVar[bool] = False
     #: Whether q is the model's guide.
     uses_guide: ClassVar[bool] = False
 
@@ -184,7 +186,3 @@ def restore(model: LatentVariableModel, state: dict[str, Tensor]) -> None:
 def rounding(objective: float, rows: int, dtype: torch.dtype) -> float:
     """What summing N terms may lose of a total, nats: a fall within it is not a fall."""
     return 4096 * torch.finfo(dtype).eps * max(rows, abs(objective))
-
-
-def rows_of(x: Data) -> int:
-    return num_data(x)

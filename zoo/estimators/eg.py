@@ -25,6 +25,7 @@ class EG(GradientEstimator):
     name: ClassVar[str] = "eg"
     e_step: ClassVar[str] = "exact posterior"
     m_step: ClassVar[str] = "gradient"
+    sees_evidence: ClassVar[bool] = True
     deterministic: ClassVar[bool] = True
     column: ClassVar[str] = "log_likelihood"
 

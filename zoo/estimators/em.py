@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zoo.batch import Data, call
+from zoo.batch import Data, call, num_data
 from zoo.errors import LikelihoodDecreased, unknown_name
-from zoo.estimators.base import Estimator, Outcome, Run, needs_statistics, restore, rounding, rows_of, snapshot
+from zoo.estimators.base import Estimator, Outcome, Run, needs_statistics, restore, rounding, snapshot
 from zoo.estimators.eg import total_log_likelihood
 from zoo.model import LatentVariableModel, prepared
 from zoo.statistics import Statistics
@@ -41,6 +41,7 @@ class EM(Estimator):
     name: ClassVar[str] = "em"
     e_step: ClassVar[str] = "exact posterior"
     m_step: ClassVar[str] = "closed form"
+    sees_evidence: ClassVar[bool] = True
     hard: ClassVar[bool] = False
 
     max_iter: int = 100_000
@@ -60,7 +61,7 @@ class EM(Estimator):
             self._e_step(model, x if small else model.probe(x))
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
-        rows, units = rows_of(x), num_units(model, x)
+        rows, units = num_data(x), num_units(model, x)
         last, gain, status = -math.inf, math.inf, "max_iter"
         notes: Sequence[str] = ()
         kept_notes: Sequence[str] = ()
@@ -200,4 +201,4 @@ def _objective(model: LatentVariableModel, statistics: Statistics) -> float:
 def num_units(model: LatentVariableModel, x: Data) -> int:
     """What ``tol`` is per: data, or time steps where the model counts them."""
     count = getattr(model, "num_steps", None)
-    return int(call(count, x)) if callable(count) else rows_of(x)
+    return int(call(count, x)) if callable(count) else num_data(x)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
 from zoo import program
-from zoo.batch import Data
-from zoo.estimators.base import Estimator, Objective, Outcome, Run, rows_of
+from zoo.batch import Data, num_data
+from zoo.estimators.base import Estimator, Objective, Outcome, Run
 from zoo.model import FunctionModel, LatentVariableModel
 from zoo.training import Schedule, train
 
@@ -46,11 +45,11 @@ class GradientEstimator(Estimator):
     def plan(self, model: LatentVariableModel, x: Data) -> Schedule:
         size = self.batch_size
         if size is None and isinstance(model, FunctionModel):
-            size = rows_of(x)  # a program of the user's own may not know that it sees a part of the data
+            size = num_data(x)  # a program of the user's own may not know that it sees a part of the data
         return Schedule(self.max_epochs, size, self.learning_rate)
 
     def elements(self, x: Data) -> int:
-        rows = max(1, rows_of(x))
+        rows = max(1, num_data(x))
         _, batch = Schedule(self.max_epochs, self.batch_size).resolve(rows)
         return super().elements(x) * min(batch, rows) // rows
 
@@ -110,8 +109,8 @@ class GuidedEstimator(GradientEstimator):
         if not only_guide:
             return Outcome("converged", 0.0)
         schedule = self.plan(model, x)
-        _, batch = schedule.resolve(rows_of(x))
-        epochs = max(1, round(int(self.warmup) * batch / rows_of(x)))
+        _, batch = schedule.resolve(num_data(x))
+        epochs = max(1, round(int(self.warmup) * batch / num_data(x)))
         objective = self.objective(model, x)
         return train(
             model, objective, x, run, dataclasses.replace(schedule, max_epochs=epochs), names=only_guide, record=False
@@ -127,8 +126,5 @@ def needs_guide(model: LatentVariableModel) -> str | None:
 
 def mean_bound(total: torch.Tensor, batch: Data) -> tuple[torch.Tensor, torch.Tensor]:
     """(surrogate, bound) per datum from a Pyro loss: minus the bound, summed over the batch."""
-    loss = total / rows_of(batch)
+    loss = total / num_data(batch)
     return loss, -loss.detach()
-
-
-Handler = Callable[..., Any]

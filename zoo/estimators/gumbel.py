@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
@@ -18,9 +17,9 @@ from torch.distributions.kl import kl_divergence
 
 from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
 from zoo import program
-from zoo.batch import Data, call
+from zoo.batch import Data, call, num_data
 from zoo.errors import ZooError
-from zoo.estimators.base import Objective, rows_of
+from zoo.estimators.base import Objective
 from zoo.estimators.gradient import GuidedEstimator
 from zoo.model import LatentVariableModel
 
@@ -88,12 +87,9 @@ class GumbelObjective:
         self.temperature = o.temperature * (o.final_temperature / o.temperature) ** fraction
 
     def __call__(self, batch: Data) -> tuple[Tensor, Tensor]:
-        rows, k = rows_of(batch), self.num_particles
+        rows, k = num_data(batch), self.num_particles
         relax = _Relax(self.temperature, self.options.straight_through)
-        guide, model = self.model.guide, self.model.model
-        if k > 1:
-            particles = pyro.plate(program._PARTICLES, k, dim=-1 - self.nesting)
-            guide, model = particles(guide), particles(model)
+        guide, model = (program.repeated(p, k, self.nesting) for p in (self.model.guide, self.model.model))
         with relax:
             guide_trace = poutine.trace(lambda: call(guide, batch)).get_trace()
         model_trace = poutine.trace(poutine.replay(lambda: call(model, batch), trace=guide_trace)).get_trace()

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from zoo import program
-from zoo.batch import Data
+from zoo.batch import Data, num_data
 from zoo.errors import ZooError
-from zoo.estimators.base import Objective, rows_of
+from zoo.estimators.base import Objective
 from zoo.estimators.gradient import GuidedEstimator
 from zoo.estimators.reinforce import score_terms
 from zoo.model import LatentVariableModel
@@ -47,7 +47,7 @@ class IWAE(GuidedEstimator):
 
 def iwae_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:
     """(surrogate, bound) per datum: the bound itself, plus VIMCO's score terms for discrete sites."""
-    rows = rows_of(batch)
+    rows = num_data(batch)
     guide_trace, model_trace = program.draw(model, batch, k, nesting)
     log_joint, log_guide = program.joint_and_guide(guide_trace, model_trace, rows, k, nesting)
     log_weight = log_joint - log_guide  # (K, N)

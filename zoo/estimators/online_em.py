@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import torch
 
-from zoo.batch import Data, call, take
+from zoo.batch import Data, call, num_data, take
 from zoo.errors import ZooError
-from zoo.estimators.base import Estimator, Outcome, Run, needs_statistics, restore, rows_of, snapshot
+from zoo.estimators.base import Estimator, Outcome, Run, needs_statistics, restore, snapshot
 from zoo.model import LatentVariableModel
 from zoo.statistics import Statistics
 
@@ -43,7 +43,7 @@ class OnlineEM(Estimator):
         return needs_statistics(model)
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
-        rows = rows_of(x)
+        rows = num_data(x)
         size = min(rows, int(self.batch_size or min(4096, max(100, rows // 20))))
         average: Statistics | None = None
         step, status, last, notes = 0, "max_iter", -math.inf, []

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from zoo import program
-from zoo.batch import Data
+from zoo.batch import Data, num_data
 from zoo.errors import ZooError
-from zoo.estimators.base import Objective, rows_of
+from zoo.estimators.base import Objective
 from zoo.estimators.gradient import GuidedEstimator
 from zoo.model import LatentVariableModel
 
@@ -46,7 +46,7 @@ class Reinforce(GuidedEstimator):
 
 def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:
     """(surrogate, bound) per datum. The score's baseline is the mean of the other draws: unbiased."""
-    rows = rows_of(batch)
+    rows = num_data(batch)
     guide_trace, model_trace = program.draw(model, batch, k, nesting)
     log_joint, log_guide = program.joint_and_guide(guide_trace, model_trace, rows, k, nesting)
     score = score_terms(guide_trace, log_guide, rows, k, nesting)

@@ -9,9 +9,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from zoo import program
-from zoo.batch import Data
+from zoo.batch import Data, num_data
 from zoo.errors import ZooError
-from zoo.estimators.base import Objective, rows_of
+from zoo.estimators.base import Objective
 from zoo.estimators.gradient import GuidedEstimator
 from zoo.model import LatentVariableModel
 
@@ -44,7 +44,7 @@ class RWS(GuidedEstimator):
 
 def rws_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:
     """(surrogate, K-sample bound) per datum: θ and ψ both climb sum_k w_k (ln p + ln q) with weights held fixed."""
-    rows = rows_of(batch)
+    rows = num_data(batch)
     traces = program.draw(model, batch, k, nesting, detach=True)
     log_joint, log_guide = program.joint_and_guide(*traces, rows, k, nesting)
     log_weight = (log_joint - log_guide).detach()

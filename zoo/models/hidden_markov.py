@@ -441,14 +441,12 @@ class HiddenMarkov(Components):
 
     def permute_components(self, order: Tensor) -> None:
         """Relabel: state ``k`` becomes what ``order[k]`` was. The guide is permuted too."""
+        self.permute_rows(order)
         with torch.no_grad():
             if self.initial == "free":
                 self.start_probs_unconstrained.copy_(self.start_probs_unconstrained[order].clone())
             steps = self.transition_probs_unconstrained
             steps.copy_(steps[order][:, order].clone())
-            for name, value in self.named_parameters():
-                if "." not in name and name.removesuffix("_unconstrained") in self.per_component:
-                    value.copy_(value[order].clone())
             e = self.encoder
             e.start.copy_(e.start[order].clone())
             e.link.copy_(e.link[order][:, order].clone())

@@ -140,11 +140,9 @@ class Mixture(Components):
 
     def permute_components(self, order: Tensor) -> None:
         """Relabel: component ``k`` becomes what ``order[k]`` was. Guides are permuted too."""
+        self.permute_rows(order)
         with torch.no_grad():
-            for name, parameter in self.named_parameters():
-                per_component = "." not in name and parameter.dim() and parameter.shape[0] == self.num_components
-                if per_component and name.removesuffix("_unconstrained") in ("weights", *self.per_component):
-                    parameter.copy_(parameter[order].clone())
+            self.weights_unconstrained.copy_(self.weights_unconstrained[order].clone())
             last = self.encoder[-1]
             assert isinstance(last, torch.nn.Linear)
             last.weight.copy_(last.weight[order].clone())
