@@ -105,6 +105,42 @@ def test_missing_entries_by_integration() -> None:
     assert float(model.log_marginal(x).detach()) == pytest.approx(float(area.detach()), abs=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["diag", "spherical"])
+def test_one_pass_over_all_sequences_is_the_sum_of_each_alone(kind: str) -> None:
+    """Alone, a sequence takes the plain way; together only those with missing entries do."""
+    model = build(3, kind)
+    x = sequences(model, [6] * 12, seed=2)["x"]
+    x[3, 2, 0], x[7, 0] = np.nan, np.nan
+    lengths = torch.tensor([6, 1, 3, 6, 6, 2, 5, 4, 6, 6, 1, 6])
+    whole = model.e_step(x, lengths)
+    totals, _ = model.chain_statistics(model.log_initial, model.log_transition, x, lengths) or pytest.fail("plain")
+    assert totals.left.tolist() == [3, 7]
+    parts = [model.e_step(x[n : n + 1], lengths[n : n + 1]) for n in range(12)]
+    assert model.chain_statistics(model.log_initial, model.log_transition, x[:1], lengths[:1]) is None
+    added = sum(parts[1:], parts[0])
+    assert whole.keys() == added.keys()
+    assert whole["num_data"] == 12
+    for name in set(whole) - {"num_data", "moments"}:
+        torch.testing.assert_close(whole[name], added[name], rtol=1e-12, atol=1e-12)
+    for name in ("count", "mean", "scatter"):
+        torch.testing.assert_close(
+            getattr(whole["moments"], name), getattr(added["moments"], name), rtol=1e-11, atol=1e-12
+        )
+
+
+def test_means_far_from_the_data_lose_no_digits() -> None:
+    """The one pass takes its sums about the present means: not where the data are a million deviations away."""
+    generator = torch.Generator().manual_seed(0)
+    x = 1e6 + torch.randn(10, 50, 2, dtype=torch.float64, generator=generator)
+    model = build(2, "diag")
+    model.covariances = torch.eye(2, dtype=torch.float64).expand(2, 2, 2) * 1e12
+    moments = model.e_step(x)["moments"]
+    far = (x.reshape(-1, 2) - 1e6).numpy()
+    whole = moments.merged()
+    np.testing.assert_allclose(whole.mean[0] - 1e6, far.mean(0), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(whole.scatter[0], ((far - far.mean(0)) ** 2).sum(0), rtol=1e-8)
+
+
 def test_prior_counts() -> None:
     """The normal-inverse-Wishart prior is ``prior_strength`` rows with the data's mean and covariance."""
     hmm_oracles.check_prior_counts(CASES["full"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -76,6 +77,27 @@ def test_one_component_a_state_is_the_gaussian_hmm(kind: str) -> None:
     data = sequences(other, [20, 7, 31], seed=1)
     np.testing.assert_allclose(em_steps(model, data, 4), em_steps(other, data, 4), rtol=0, atol=1e-9)
     torch.testing.assert_close(model.covariances, other.covariances, rtol=0, atol=1e-10)
+
+
+def test_the_dirichlet_prior_is_on_the_mixture_weights_too() -> None:
+    """Its M step adds counts, its density the logarithms, and EM climbs their sum; a weight of zero stays zero."""
+    model, plain = build(2, concentration=4.0), build(2)
+    data = sequences(plain, [12, 9], seed=2)
+    weights = model.mixture_weights.detach().clone()
+    others = [model.initial_probs.detach(), model.transition_probs.detach()]
+    logs = sum(part[part > 0].log().sum() for part in [weights, *others])
+    torch.testing.assert_close(model.log_prior().detach(), 3.0 * logs, rtol=1e-12, atol=0)
+    statistics = call(model.e_step, data)
+    counts = statistics["moments"].count.reshape(2, 2) + 3.0
+    model.m_step(statistics)
+    torch.testing.assert_close(model.mixture_weights.detach(), counts / counts.sum(1, keepdim=True))
+    reached = em_steps(model, data, 30)
+    assert all(b >= a - 1e-9 for a, b in itertools.pairwise(reached)), np.diff(reached)
+    model.mixture_weights = torch.tensor([[0.0, 1.0], [0.4, 0.6]], dtype=torch.float64)
+    reached = em_steps(model, data, 5)
+    assert np.isfinite(reached).all()
+    assert all(b >= a - 1e-9 for a, b in itertools.pairwise(reached)), np.diff(reached)
+    assert model.mixture_weights[0].tolist() == [0.0, 1.0]
 
 
 def test_one_state_is_a_gaussian_mixture() -> None:

@@ -14,6 +14,7 @@ from zoo.checks import matrix
 from zoo.errors import ZooError
 from zoo.model import LatentVariableModel
 from zoo.statistics import Statistics
+from zoo.structures import chain
 
 __all__ = ["PIECE", "Components", "cluster"]
 
@@ -44,6 +45,16 @@ class Components(LatentVariableModel):
     def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
         """Sums over rows (N, D) of weight (N, K) times sufficient statistic, by name; besides ``counts``."""
         raise NotImplementedError
+
+    def chain_statistics(
+        self, log_initial: Tensor, log_transition: Tensor, x: Tensor, lengths: Tensor
+    ) -> tuple[chain.Totals, dict[str, Any]] | None:
+        """The E step of a chain over x (N, T, D) in one pass, where the family has one that serves these data.
+
+        Returns:
+            The chain's totals, and by name what ``component_statistics`` would return; None for the plain way.
+        """
+        return None
 
     def update_components(self, statistics: Statistics) -> list[str]:
         """The components' part of the M step; a component without data keeps its parameters. Returns notes."""

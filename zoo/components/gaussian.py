@@ -13,7 +13,7 @@ from zoo.components.base import Components
 from zoo.errors import ZooError, unknown_name
 from zoo.model import parameter
 from zoo.statistics import Moments, Statistics, varying
-from zoo.structures import gaussian
+from zoo.structures import chain, gaussian
 
 __all__ = ["COVARIANCE_TYPES", "GaussianComponents", "clip_covariance"]
 
@@ -112,6 +112,17 @@ class GaussianComponents(Components):
         if x.isnan().any():
             return {"moments": missing_moments(x, weight, self.means, self._factors(), diagonal)}
         return {"moments": gaussian.weighted_moments(x, weight, diagonal, self.means.detach())}
+
+    def chain_statistics(
+        self, log_initial: Tensor, log_transition: Tensor, x: Tensor, lengths: Tensor
+    ) -> tuple[chain.Totals, dict[str, Any]] | None:
+        if self.covariance_type not in ("diag", "spherical"):
+            return None
+        means, scale = self.means.detach(), self.scale_tril.detach()
+        scale = scale if self.covariance_type == "diag" else scale.unsqueeze(-1).expand_as(means)
+        totals = chain.gaussian_totals(log_initial, log_transition, x, means, scale, lengths)
+        moments = totals and gaussian.moments_from(totals.counts, totals.first, totals.second, means)
+        return None if totals is None or moments is None else (totals, {"moments": moments})
 
     def update_components(self, statistics: Statistics) -> list[str]:
         moments: Moments = statistics["moments"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyro.distributions as dist
@@ -12,6 +13,7 @@ from torch.distributions import constraints
 from zoo.components.gaussian import GaussianComponents
 from zoo.model import parameter
 from zoo.statistics import Statistics
+from zoo.structures import chain
 
 __all__ = ["GaussianMixtureComponents"]
 
@@ -53,6 +55,11 @@ class GaussianMixtureComponents(GaussianComponents):
     def component_log_prob(self, x: Tensor) -> Tensor:
         return self._each(x).logsumexp(-1)
 
+    def chain_statistics(
+        self, log_initial: Tensor, log_transition: Tensor, x: Tensor, lengths: Tensor
+    ) -> tuple[chain.Totals, dict[str, Any]] | None:
+        return None  # states are mixtures here
+
     def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
         if weight.shape[1] == len(self.means):
             inner = weight
@@ -62,10 +69,15 @@ class GaussianMixtureComponents(GaussianComponents):
 
     def update_components(self, statistics: Statistics) -> list[str]:
         counts = statistics["moments"].count.reshape(self.mixture_weights.shape)
+        counts = counts + self.weight_counts() * (self.log_mixture_weights > -math.inf)
         total = counts.sum(-1, keepdim=True)
         weights = counts / total.where(total > 0, torch.ones_like(total))
         self.mixture_weights = weights.where(total > 0, self.mixture_weights.detach())
         return super().update_components(statistics)
+
+    def weight_counts(self) -> float:
+        """What a Dirichlet prior adds to the count of each component in each state; a weight of zero stays zero."""
+        return 0.0
 
     def align_features(self) -> Tensor:
         """What to match states by: their mean rows, (K, D)."""

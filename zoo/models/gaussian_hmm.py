@@ -8,9 +8,12 @@ Rabiner (1989), "A tutorial on hidden Markov models", section IV.A.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from zoo import priors
 from zoo.components import GaussianComponents
 from zoo.models.hidden_markov import HiddenMarkov
 
@@ -58,6 +61,17 @@ class GaussianHMM(GaussianComponents, HiddenMarkov):
         )
         self.add_components(num_states, num_features, covariance_type, covariance_floor)
         self.add_prior()
+
+    def prior(self, x: Tensor, lengths: Tensor | None = None) -> priors.Prior:
+        """Start and rows of the transitions: Dirichlet(``concentration``); the rest as :func:`zoo.priors.gaussians`."""
+        rows = self.rows({"x": x, "lengths": self._lengths(x, lengths)})
+        return {**self.chain_prior(), **priors.gaussians(rows, self.num_states, self.covariance_type)}
+
+    def numpyro_model(self, x: Any, lengths: Any = None) -> None:
+        """The NumPyro program of ``prior`` and likelihood; paths are summed out."""
+        from zoo.numpyro_programs.hidden_markov import gaussian_hmm
+
+        gaussian_hmm(self, x, lengths)
 
 
 def tiny() -> tuple[GaussianHMM, dict[str, Tensor]]:

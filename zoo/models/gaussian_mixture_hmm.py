@@ -8,6 +8,7 @@ Rabiner (1989), "A tutorial on hidden Markov models", section IV.A. The inner co
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -26,8 +27,8 @@ class GaussianMixtureHMM(GaussianMixtureComponents, HiddenMarkov):
 
     Args:
         num_states: K. num_components_per_state: M. num_features: D.
-        covariance_type, initial, topology, concentration, prior_strength, covariance_floor, hidden_dim: as for
-            ``GaussianHMM``.
+        concentration: of a Dirichlet prior on the start, on each row and on each state's mixture weights, at least 1.
+        covariance_type, initial, topology, prior_strength, covariance_floor, hidden_dim: as for ``GaussianHMM``.
 
     Shapes:
         x: (N, T, D) with ``lengths`` (N,), or (T, D); NaN where missing. mixture_weights: (K, M).
@@ -61,6 +62,17 @@ class GaussianMixtureHMM(GaussianMixtureComponents, HiddenMarkov):
         m = positive(num_mixtures, "num_mixtures", type(self).__name__)
         self.add_mixtures(num_states, m, num_features, covariance_type, covariance_floor)
         self.add_prior()
+
+    def weight_counts(self) -> float:
+        return self.concentration - 1
+
+    def log_prior(self) -> Tensor:
+        """As for every chain, and the Dirichlet prior of the mixture weights."""
+        total = super().log_prior()
+        if self.concentration > 1:
+            logs = self.log_mixture_weights
+            total = total + (self.concentration - 1) * logs[logs > -math.inf].sum()
+        return total
 
     def start_statistics(self, complete: Tensor, weight: Tensor) -> dict[str, Any]:
         """Each state's rows are clustered once more, into its M components."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from guides.chain import AmortizedChain
+from zoo import priors
 from zoo.batch import Data
 from zoo.checks import positive
 from zoo.components.base import Components, cluster
@@ -245,6 +246,23 @@ class HiddenMarkov(Components):
     def e_step(self, x: Tensor, lengths: Tensor | None = None, hard: bool = False) -> Statistics:
         """``starts`` (K,), ``steps`` (K, K), ``counts`` (K,), and the components' statistics."""
         lengths = self._lengths(x, lengths)
+        found = None if hard else self.chain_statistics(self.log_initial, self.log_transition, x, lengths)
+        if found is None:
+            return self._plain_e_step(x, lengths, hard)
+        totals, components = found
+        left = totals.left
+        statistics = Statistics(
+            x.shape[0] - len(left),
+            totals.log_likelihood,
+            starts=totals.initial,
+            steps=totals.transition,
+            counts=totals.counts,
+            **components,
+        )
+        return statistics + self._plain_e_step(x[left], lengths[left]) if len(left) else statistics
+
+    def _plain_e_step(self, x: Tensor, lengths: Tensor, hard: bool = False) -> Statistics:
+        """Densities, then the chain, then the components: for every family, and for missing entries."""
         emission = self.emission(x, lengths)
         e = chain.expectations(self.log_initial, self.log_transition, emission, lengths)
         starts, steps, marginals, objective = e.initial, e.transition, e.marginals, e.log_likelihood.sum()
@@ -457,6 +475,19 @@ class HiddenMarkov(Components):
     def num_components(self) -> int:
         """K, under the name mixtures have for it."""
         return self.num_states
+
+    def chain_prior(self) -> priors.Prior:
+        """Dirichlet(``concentration``) on a free start and on each row of the transitions."""
+        if self.topology != "full":
+            raise ZooError(
+                f"{type(self).__name__}.prior: topology expected 'full', got {self.topology!r}, whose zeros have no "
+                "prior. Use topology='full'."
+            )
+        free = {"start_probs": self.start_probs} if self.initial == "free" else {}
+        rows = {**free, "transition_probs": self.transition_probs}
+        return {
+            n: fn for name, row in rows.items() for n, fn in priors.dirichlet(name, row, self.concentration).items()
+        }
 
 
 class Marginal(Selected):

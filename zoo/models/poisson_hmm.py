@@ -8,9 +8,12 @@ Zucchini, MacDonald & Langrock (2016), Hidden Markov Models for Time Series, cha
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from zoo import priors
 from zoo.components import PoissonComponents
 from zoo.models.hidden_markov import HiddenMarkov
 
@@ -55,6 +58,17 @@ class PoissonHMM(PoissonComponents, HiddenMarkov):
         )
         self.add_components(num_states, num_features)
         self.add_prior()
+
+    def prior(self, x: Tensor, lengths: Tensor | None = None) -> priors.Prior:
+        """Start and rows of the transitions: Dirichlet(``concentration``); the rest as :func:`zoo.priors.rates`."""
+        rows = self.rows({"x": x, "lengths": self._lengths(x, lengths)})
+        return {**self.chain_prior(), **priors.rates(rows, self.num_states)}
+
+    def numpyro_model(self, x: Any, lengths: Any = None) -> None:
+        """The NumPyro program of ``prior`` and likelihood; paths are summed out."""
+        from zoo.numpyro_programs.hidden_markov import poisson_hmm
+
+        poisson_hmm(self, x, lengths)
 
 
 def tiny() -> tuple[PoissonHMM, dict[str, Tensor]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo.structures.parallel import has_numba, in_parallel, pieces
 
-__all__ = ["log_densities", "serves", "weighted_sums"]
+__all__ = ["coefficients", "log_densities", "serves", "weighted_sums"]
 
 
 def serves(*tensors: Tensor) -> bool:
@@ -25,14 +25,18 @@ def serves(*tensors: Tensor) -> bool:
     return not graph and all(t.dtype == torch.float64 and t.device.type == "cpu" for t in tensors) and has_numba()
 
 
+def coefficients(means: Tensor, scale: Tensor) -> Tensor:
+    """(1 + 2 D, K), of means and scales (K, D): ln p = row 0 - sum_d (x_d - row d)^2 (row D + d)."""
+    means, scale = means.detach(), scale.detach()
+    top = -scale.log().sum(-1, keepdim=True) - 0.5 * means.shape[1] * math.log(2 * math.pi)
+    return torch.cat([top, means, 0.5 / scale.square()], 1).mT.contiguous()
+
+
 def log_densities(x: Tensor, means: Tensor, scale: Tensor) -> Tensor:
     """ln N(x_n; mu_k, diag(scale_k^2)), (N, K), nats, of rows (N, D) under means and scales (K, D)."""
     rows, out = np.ascontiguousarray(x.detach().numpy()), torch.empty(len(x), len(means), dtype=x.dtype)
-    centre = np.ascontiguousarray(means.detach().numpy().T)
-    half = np.ascontiguousarray(0.5 / scale.detach().square().numpy().T)
-    top = (-scale.detach().log().sum(-1) - 0.5 * x.shape[1] * math.log(2 * math.pi)).numpy()
-    kernel, target = _kernels()[0], out.numpy()
-    in_parallel([functools.partial(kernel, rows, centre, half, top, target, a, b) for a, b in pieces(len(rows))])
+    family, kernel, target = coefficients(means, scale).numpy(), _kernels()[0], out.numpy()
+    in_parallel([functools.partial(kernel, rows, family, target, a, b) for a, b in pieces(len(rows))])
     return out
 
 
@@ -61,13 +65,14 @@ def _kernels() -> tuple[Any, Any]:
     return compiled(_densities), compiled(_sums)
 
 
-def _densities(x: Any, centre: Any, half: Any, top: Any, out: Any, start: int, stop: int) -> None:
+def _densities(x: Any, family: Any, out: Any, start: int, stop: int) -> None:
+    features, top = x.shape[1], family[0]
     for n in range(start, stop):
         row = out[n]
         for k in range(len(top)):
             row[k] = top[k]
-        for d in range(x.shape[1]):
-            value, c, h = x[n, d], centre[d], half[d]
+        for d in range(features):
+            value, c, h = x[n, d], family[1 + d], family[1 + features + d]
             for k in range(len(top)):
                 t = value - c[k]
                 row[k] -= t * t * h[k]

@@ -21,7 +21,7 @@ from zoo.errors import unknown_name
 from zoo.statistics import Moments
 from zoo.structures import diagonal
 
-__all__ = ["COVARIANCE_TYPES", "e_step", "log_densities"]
+__all__ = ["COVARIANCE_TYPES", "e_step", "log_densities", "moments_from", "weighted_moments"]
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
@@ -139,11 +139,9 @@ def weighted_moments(x: Tensor, weight: Tensor, only_diagonal: bool, about: Tens
         about: (K, D), points near the weighted means, such as the means before; spares passes over large data.
     """
     if only_diagonal and about is not None and weight.numel() * x.shape[1] > _SMALL and diagonal.serves(x, weight):
-        count, total, raw = diagonal.weighted_sums(x, weight, about)
-        shift = total / count.where(count > 0, torch.ones_like(count)).unsqueeze(-1)
-        scatter = raw - total * shift
-        if bool((scatter * _TOLERANCE >= torch.finfo(x.dtype).eps * raw).all()):
-            return Moments(count, about + shift, scatter)
+        moments = moments_from(*diagonal.weighted_sums(x, weight, about), about)
+        if moments is not None:
+            return moments
     count = weight.sum(0)
     safe = count.where(count > 0, torch.ones_like(count)).unsqueeze(-1)
     centre = x.mean(0)
@@ -160,6 +158,14 @@ def weighted_moments(x: Tensor, weight: Tensor, only_diagonal: bool, about: Tens
         weighted = delta * weight[:, k : k + 1]
         pieces.append((weighted * delta).sum(0) if only_diagonal else weighted.mT @ delta)
     return Moments(count, centre + shift, torch.stack(pieces))
+
+
+def moments_from(count: Tensor, first: Tensor, second: Tensor, about: Tensor) -> Moments | None:
+    """Moments (diagonal) of the sums of w, w (x - about) and w (x - about)^2; None where digits would go."""
+    shift = first / count.where(count > 0, torch.ones_like(count)).unsqueeze(-1)
+    scatter = second - first * shift
+    enough = scatter * _TOLERANCE >= torch.finfo(second.dtype).eps * second
+    return Moments(count, about + shift, scatter) if bool(enough.all()) else None
 
 
 def _check(covariance_type: str) -> None:

@@ -1,0 +1,328 @@
+"""Exact sums over chains by compiled kernels: how the work is laid out, and what is put together afterwards.
+
+Each step is scaled to sum to one (Rabiner, 1989, section V.A). What scaling can lose is an underflowing message that
+later turns out to matter. The kernels bound that loss by the message of the other direction, and a sequence where it is
+not negligible is done again by logarithms. Three layouts of the same recursion:
+
+- few states, many sequences: sequences side by side, so that vector instructions run over sequences;
+- few states, one long sequence: cut into blocks, whose transfer matrices give the messages at the cuts (Sarkka &
+  Garcia-Fernandez, 2021, "Temporal parallelization of Bayesian smoothers", the associative form); then as above;
+- many states, or transitions that change with time: vector instructions run over states.
+
+The kernels start either from log-densities, and write marginals (``run``); or from the data and a family of densities,
+and add up what EM needs (``totals``): the same passes, but no (N, T, K) array is read or written.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.isolation import available_threads
+from zoo.structures import chain_kernels as kernels
+from zoo.structures.parallel import in_parallel
+
+if TYPE_CHECKING:
+    from zoo.structures.chain import _Chain
+
+__all__ = ["Layouts"]
+
+# Scaled messages may lose what is below 1e-308. They are used while normalisers stay above _SAFE and messages of the
+# other direction below 1 / _SAFE: then the loss is below K * 1e-108 of the total, far under rounding.
+_SAFE = 1e-100
+_LANES = 32  # sequences side by side: four vectors of eight
+_MANY_LANES = 64  # if there are many rows of few states: the loops' overhead is halved, and they still fit the cache
+_FEW_STATES = 16  # up to here, side by side is faster (16: 1.3 times, 5: over 3 times)
+_FEW_SEQUENCES = 8  # below, there is too little to put side by side
+_BLOCK = 200  # steps, for few states: three such arrays of 64 lanes about fit the second-level cache
+_DENSE = 1e-10  # transitions all above this: no message can die between cuts
+_MOST_JOBS = 16  # a fixed number, so that sums are the same whatever the number of threads
+
+
+def _split(cost: Any, parts: int) -> list[tuple[int, int]]:
+    """At most so many ranges of indices, of about equal total cost and none empty."""
+    if len(cost) <= parts:
+        return [(i, i + 1) for i in range(len(cost))]
+    total = np.cumsum(cost)
+    edges = np.searchsorted(total, np.linspace(0, total[-1], parts + 1)[1:-1], side="left") + 1
+    edges = np.unique(np.clip(np.concatenate(([0], edges, [len(total)])), 0, len(total)))
+    return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
+
+
+class Layouts:
+    """Arrays as the kernels want them, and how the work is divided."""
+
+    def __init__(self, chain: _Chain) -> None:
+        kernels.compile_kernels()
+        self.chain = chain
+        k = chain.k
+        self.lengths = chain.lengths.numpy()
+        self.emission = chain.emission.contiguous().numpy()
+        self.family = np.zeros((0, k)) if chain.family is None else chain.family.contiguous().numpy()
+        self.log_initial = chain.initial.reshape(-1, k).contiguous().numpy()
+        transition = chain.transition.reshape(1, 1, k, k) if chain.shared else chain.transition
+        self.log_transition = transition.contiguous().numpy()
+        if transition.shape[1]:
+            peak = transition.amax((-2, -1), keepdim=True)
+            peak = peak.masked_fill(peak.isinf(), 0.0)
+            self.transition = (transition - peak).exp_().contiguous().numpy()
+            self.shift = peak[..., 0, 0].contiguous().numpy()
+        else:  # a single step
+            rows = transition.shape[0]
+            self.transition, self.shift = np.zeros((rows, 1, k, k)), np.zeros((rows, 1))
+        self.back = np.ascontiguousarray(self.transition[0, 0].T)
+        peak = chain.initial.reshape(-1, k).amax(-1, keepdim=True)
+        peak = peak.masked_fill(peak.isinf(), 0.0)
+        self.initial = (chain.initial.reshape(-1, k) - peak).exp_().contiguous().numpy()
+        self.initial_shift = peak[:, 0].contiguous().numpy()
+        # What the layouts fill in:
+        self.value, self.bad = np.zeros(chain.n), np.zeros(chain.n, dtype=np.bool_)
+        self.opening = np.zeros((chain.n, k))  # p(z_1 | x); by side and by blocks, and with a family
+        self.sums = np.zeros(self.family.shape)
+        self.smooth = np.zeros((1, 1, k))
+
+    def each(self, kernel: Callable[..., None], *more: Any) -> None:
+        """``kernel`` on every sequence, by logarithms."""
+        common = (self.log_initial, self.log_transition, self.transition, self.shift, self.emission, self.lengths)
+        ranges = _split(self.lengths, _MOST_JOBS)
+        in_parallel([functools.partial(kernel, *common, start, stop, *more) for start, stop in ranges])
+
+    def run(self, marginals: Tensor | None, per_sequence: bool = False) -> tuple[Tensor, Tensor]:
+        """Value (N,) and expected transitions (as ``_Chain.solve``); fills the marginals (N, T, K).
+
+        Without marginals the value alone is computed.
+        """
+        chain = self.chain
+        n, t, k = chain.n, chain.t, chain.k
+        full = marginals is not None
+        if marginals is not None:
+            self.smooth = marginals.numpy()
+        pairs = self._pass(full, per_sequence)
+        if self.bad.any():
+            self._by_logarithms(np.nonzero(self.bad)[0], full, pairs, per_sequence)
+        if full and not chain.full:
+            kernels.clear_kernel(self.smooth, self.lengths)
+            if not chain.shared and t > 1:
+                kernels.clear_kernel(pairs.reshape(n, t - 1, k * k), self.lengths - 1)
+        return torch.from_numpy(self.value), torch.from_numpy(pairs)
+
+    def totals(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
+        """Value (N,), p(z_1 | x) (N, K), expected transitions (K, K), the family's sums (1 + 2 D, K), failures (N,).
+
+        A sequence that failed is in none of the sums. None if there are too few sequences, and no blocks of them.
+        """
+        if self.chain.n < _FEW_SEQUENCES and not self._has_blocks():
+            return None
+        pairs = self._pass(True, False)
+        self.opening[self.bad] = 0.0
+        found = (self.value, self.opening, pairs, self.sums, self.bad)
+        value, opening, steps, sums, bad = (torch.from_numpy(part) for part in found)
+        return value, opening, steps, sums, bad
+
+    def _has_blocks(self) -> bool:
+        chain = self.chain
+        few = chain.shared and chain.k <= _FEW_STATES and chain.n < 2 * _LANES
+        return few and int(self.lengths.max()) >= 8 * _BLOCK and float(self.transition.min()) > _DENSE
+
+    def _pass(self, write: bool, per_sequence: bool) -> Any:
+        """The layout that fits, scaled; expected transitions."""
+        chain = self.chain
+        checked = not chain.shared or float(self.transition.min()) < _SAFE  # the value needs the backward pass too
+        if self._has_blocks():
+            pairs = self._by_blocks(write, per_sequence)
+        elif chain.shared and chain.k <= _FEW_STATES and chain.n >= _FEW_SEQUENCES:
+            pairs = self._side_by_side(write, write or checked, per_sequence)
+        else:
+            pairs = self._by_states(write, write or checked, per_sequence)
+        if chain.shared:
+            pairs *= self.transition[0, 0]
+        return pairs
+
+    def _side_by_side(self, write: bool, full: bool, per_sequence: bool) -> Any:
+        """Sequences in the lanes of vectors, the longest first."""
+        n, k = self.chain.n, self.chain.k
+        rows = np.argsort(-self.lengths, kind="stable")
+        start = np.zeros(n, dtype=np.int64)
+        enter = np.broadcast_to(self.initial, (n, k))[rows]
+        result, failed, opening, pairs = self._lanes(
+            rows, start, self.lengths[rows], enter, np.ones((n, k)), write, full, per_sequence
+        )
+        self.value[rows] = result
+        self.value += np.broadcast_to(self.initial_shift, n) + (self.lengths - 1) * self.shift[0, 0]
+        self.bad[rows], self.opening[rows] = failed, opening
+        if per_sequence:
+            ordered = np.empty_like(pairs)
+            ordered[rows] = pairs
+            return ordered
+        return pairs.sum(0)
+
+    def _lanes(
+        self, rows: Any, start: Any, length: Any, enter: Any, leave: Any, write: bool, full: bool, per_row: bool
+    ) -> tuple[Any, Any, Any, Any]:
+        """Value, failure and p(z | x) at the first step of each row; the pairs of each row or of each job."""
+        k = self.chain.k
+        count, lanes = len(rows), self._width(len(rows))
+        groups = -(-count // lanes)
+        ranges = _split(length[::lanes], min(groups, _MOST_JOBS))
+        value, failed, opening = np.zeros(count), np.zeros(count, dtype=np.bool_), np.zeros((count, k))
+        pairs = np.zeros((count if per_row else len(ranges), k, k))
+        sums = np.zeros((len(ranges), *self.family.shape))
+        calls = [
+            functools.partial(
+                kernels.lanes_kernel, self.transition[0, 0], self.back, self.emission, self.family, rows, start,
+                length, enter, leave, a * lanes, min(b * lanes, count), lanes, -1 if per_row else job, write, full,
+                value, failed, opening, pairs, self.smooth, sums[job],
+            )
+            for job, (a, b) in enumerate(ranges)
+        ]  # fmt: skip
+        in_parallel(calls)
+        self.sums = sums.sum(0)
+        return value, failed, opening, pairs
+
+    def _width(self, rows: int) -> int:
+        """How many of so many rows to put side by side."""
+        return _MANY_LANES if rows >= 4 * _MANY_LANES and self.chain.k <= 8 else _LANES
+
+    def _by_blocks(self, full: bool, per_sequence: bool) -> Any:
+        """Long sequences cut into blocks; transfer matrices give the messages at the cuts."""
+        n, k = self.chain.n, self.chain.k
+        number = -(-self.lengths // max(_BLOCK, 25 * k))  # so that transfer matrices hold K / 25 numbers a step
+        rows = np.repeat(np.arange(n), number)
+        first = np.concatenate(([0], np.cumsum(number)[:-1]))
+        index = np.arange(len(rows)) - np.repeat(first, number)
+        size = np.repeat(-(-self.lengths // number), number)  # equal sizes, but for the last
+        start = index * size
+        length = np.minimum(size, self.lengths[rows] - start)
+        order = np.argsort(-length, kind="stable")
+        transfer = np.empty((len(rows), k, k))
+        lanes = self._width(len(rows))
+        a, ordered = self.transition[0, 0], (rows[order], start[order], length[order])
+        in_parallel([
+            functools.partial(
+                kernels.transfer_kernel, a, self.emission, self.family, *ordered, order,
+                low, min(low + lanes, len(rows)), lanes, transfer,
+            )
+            for low in range(0, len(rows), lanes)
+        ])  # fmt: skip
+        enter, ends, leave = np.empty((len(rows), k)), np.empty((len(rows), k)), np.empty((len(rows), k))
+        kernels.cuts_kernel(
+            a, np.broadcast_to(self.initial, (n, k)).copy(), transfer, first, number, enter, ends, leave
+        )
+        result, failed, opening, pairs = self._lanes(*ordered, enter[order], leave[order], full, full, per_sequence)
+        np.add.at(self.value, rows[order], result)
+        self.value += np.broadcast_to(self.initial_shift, n) + (self.lengths - 1) * self.shift[0, 0]
+        np.logical_or.at(self.bad, rows[order], failed)
+        if not full:
+            return pairs.sum(0)
+        starts = np.empty_like(opening)
+        starts[order] = opening
+        self.opening[:] = starts[first]
+        later = np.nonzero(index > 0)[0]
+        later = later[~self.bad[rows[later]]]
+        ratio = starts[later] / enter[later]  # (M, K); p(z_t | x) / p(z_t | x_1..x_{t-1})
+        if per_sequence:
+            each = np.zeros((n, k, k))
+            np.add.at(each, rows[order], pairs)
+            np.add.at(each, rows[later], ends[later - 1][:, :, None] * ratio[:, None, :])
+            each[self.bad] = 0.0
+            return each
+        if self.bad.any():  # blocks of a failed sequence may have added to the sums
+            if len(self.family):
+                self.bad[:], self.sums[:] = True, 0.0
+                return np.zeros((k, k))
+            return self._side_by_side(full, full, per_sequence)
+        return pairs.sum(0) + ends[later - 1].T @ ratio
+
+    def _by_states(self, write: bool, full: bool, per_sequence: bool) -> Any:
+        """One sequence after the other, the states in the lanes of vectors."""
+        chain = self.chain
+        n, t, k = chain.n, chain.t, chain.k
+        varying = not chain.shared
+        ranges = _split(self.lengths, _MOST_JOBS)
+        if varying:
+            pairs = np.zeros((n, t - 1, k, k)) if write else np.zeros((1, 1, k, k))
+        else:
+            pairs = np.zeros((n if per_sequence else len(ranges), 1, k, k))
+        if full and n < available_threads() and not len(self.family):
+            for row in range(n):
+                self._both_ends(row, pairs, per_sequence, write)
+        else:
+            sums = np.zeros((len(ranges), *self.family.shape))
+            in_parallel([
+                functools.partial(
+                    kernels.states_kernel, self.initial, self.initial_shift, self.transition, self.back, self.shift,
+                    self.emission, self.family, self.lengths, a, b, -1 if varying or per_sequence else job,
+                    varying, write, full, self.value, self.bad, self.opening, pairs, self.smooth, sums[job],
+                )
+                for job, (a, b) in enumerate(ranges)
+            ])  # fmt: skip
+            self.sums = sums.sum(0)
+        if varying:
+            return pairs
+        return pairs[:, 0] if per_sequence else pairs.sum((0, 1))
+
+    def _both_ends(self, row: int, pairs: Any, per_sequence: bool, write: bool) -> None:
+        """One sequence by two threads: the forward and the backward pass do not need each other."""
+        length, k = int(self.lengths[row]), self.chain.k
+        weights, forward, backward = np.empty((length, k)), np.empty((length, k)), np.empty((length, k))
+        shifts, scales = np.empty(length), np.empty(length)
+        edges = np.linspace(0, length, 2 * available_threads() + 1).astype(np.int64)
+        pieces = [(int(a), int(b)) for a, b in itertools.pairwise(edges) if a < b]
+        in_parallel([
+            functools.partial(kernels.weigh_kernel, self.emission[row], self.family, a, b, weights, shifts)
+            for a, b in pieces
+        ])  # fmt: skip
+        varying = not self.chain.shared
+        step, step_shift = self.transition[row if varying else 0], self.shift[row if varying else 0]
+        own = row if self.initial.shape[0] > 1 else 0
+        (total, good), _ = in_parallel([
+            functools.partial(
+                kernels.forward_kernel, self.initial[own], self.initial_shift[own], step, step_shift, varying,
+                weights, shifts, length, forward, True,
+            ),
+            functools.partial(kernels.backward_kernel, step, self.back, varying, weights, length, backward, scales),
+        ])  # fmt: skip
+        parts = np.zeros((len(pieces), 1, k, k))
+        target = self.smooth[row] if write else np.empty((length, k))
+        results = in_parallel([
+            functools.partial(
+                kernels.combine_kernel, step, varying, weights, forward, backward, scales, a, b, target,
+                pairs[row] if varying and write else parts[i], write,
+            )
+            for i, (a, b) in enumerate(pieces)
+        ])  # fmt: skip
+        self.value[row] = total
+        self.bad[row] = not (good and all(results))
+        if not varying and not self.bad[row]:
+            pairs[row if per_sequence else 0] += parts.sum(0)
+
+    def _by_logarithms(self, rows: Any, write: bool, pairs: Any, per_sequence: bool) -> None:
+        """Sequences again in which scaling may have lost something; also impossible ones and those with NaN."""
+        chain = self.chain
+        common = (self.log_initial, self.log_transition, self.transition, self.shift, self.emission, self.lengths)
+        k = chain.k
+        size = (chain.t - 1, k, k) if not chain.shared else (1, k, k)
+
+        def one(row: int) -> Any:
+            both = np.zeros(size)
+            kernels.logs_kernel(*common, row, write, self.value, self.smooth[row if write else 0], both)
+            return both
+
+        for start in range(0, len(rows), _MOST_JOBS):  # in pieces, so that few results are held
+            piece = [int(row) for row in rows[start : start + _MOST_JOBS]]
+            results = in_parallel([functools.partial(one, row) for row in piece])
+            if not write:
+                continue
+            for row, both in zip(piece, results, strict=True):
+                if not chain.shared:
+                    pairs[row] = both
+                elif per_sequence:
+                    pairs[row] = both[0]
+                else:
+                    pairs += both[0]
