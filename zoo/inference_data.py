@@ -16,7 +16,7 @@ from zoo.isolation import isolated
 from zoo.model import LatentVariableModel, can
 from zoo.results import Fit
 
-__all__ = ["to_inference_data"]
+__all__ = ["from_groups", "to_inference_data"]
 
 
 def to_inference_data(fits: list[Fit], x: Data, num_draws: int = 100) -> Any:
@@ -47,10 +47,11 @@ def to_inference_data(fits: list[Fit], x: Data, num_draws: int = 100) -> Any:
     if len(evidence) == len(fits):
         each = np.stack(evidence)[:, None]  # the same for every draw: z is summed out
         groups["log_likelihood"] = {"x": np.repeat(each, num_draws, axis=1)}
-    return _from_dict({name: values for name, values in groups.items() if values})
+    return from_groups({name: values for name, values in groups.items() if values})
 
 
-def _from_dict(groups: dict[str, dict[str, Any]]) -> Any:
+def from_groups(groups: dict[str, dict[str, Any]]) -> Any:
+    """``InferenceData`` of groups of arrays whose first dimensions are chain and draw."""
     import arviz
 
     # ArviZ 1.x has no InferenceData: there from_dict takes one dict of groups and gives a DataTree.
@@ -62,7 +63,8 @@ def latent_draws(fit: Fit, x: Data, num_draws: int) -> dict[str, Tensor]:
     """Draws of each latent from the fit's q, (num_draws, N, ...)."""
     model = fit.model
     with torch.no_grad():
-        if fit.elbo_se == 0 and fit.elbo == fit.log_likelihood and can(model, "posterior"):
+        exact = fit.draws is not None or (fit.elbo_se == 0 and fit.elbo == fit.log_likelihood)
+        if exact and can(model, "posterior"):
             name = program.latent_sites(model, x)[0].name
             return {name: call(model.posterior, x).sample((num_draws,))}
         if not program.has_guide(model):

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pyro import poutine
@@ -18,11 +18,15 @@ from torch import Tensor
 
 from zoo import program
 from zoo.batch import Data, call, map_tensors
+from zoo.bayes import Draws
 from zoo.errors import ZooError
 from zoo.estimators.base import restore
 from zoo.isolation import isolated
 from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
 from zoo.models import find_model, snake_case
+
+if TYPE_CHECKING:
+    from zoo.automatic.posteriors import DiscretePosterior
 
 __all__ = ["Fit", "load", "model_name", "new_folder", "to_json"]
 
@@ -50,6 +54,8 @@ class Fit:
         peak_memory_mb: peak resident memory above the start of the fit, where the system tells.
         num_units: time steps of sequences, else N.
         guide_trained: whether the estimator trained the model's guide.
+        draws: draws of the parameters (``nuts``, ``advi``), a :class:`~zoo.bayes.Draws`; the model then holds their
+            means, and the bound of ``advi`` is one on ln p(x) with the parameters integrated out.
     """
 
     model: LatentVariableModel
@@ -72,11 +78,20 @@ class Fit:
     guide_trained: bool = False
     num_units: int = 0
     template: Any = None
+    draws: Draws | None = None
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """What the parameters' draws say of themselves: R-hat, effective sizes, divergences; or ELBO and k-hat."""
+        return {} if self.draws is None else self.draws.diagnostics
 
     @property
     def evidence_gap(self) -> float | None:
-        """ln p(x) minus the bound: the KL from q to the exact posterior, summed over data."""
-        if self.log_likelihood is None or self.elbo is None:
+        """ln p(x) minus the bound: the KL from q to the exact posterior, summed over data.
+
+        None where the bound is on another quantity, ln p(x) with the parameters integrated out.
+        """
+        if self.log_likelihood is None or self.elbo is None or "elbo" in self.diagnostics:
             return None
         return self.log_likelihood - self.elbo
 
@@ -99,10 +114,17 @@ class Fit:
             if can(self.model, "posterior"):
                 return call(self.model.posterior, x)
             if not program.has_guide(self.model):
-                raise ZooError(f"posterior: {model_name(self.model)} has neither an exact posterior nor a guide.")
+                marginals = self.discrete_posterior(x).marginals
+                return next(iter(marginals.values())) if len(marginals) == 1 else marginals
             latents = program.sample_sites(poutine.trace(lambda: call(self.model.guide, x)).get_trace())
         fns = {name: site["fn"] for name, site in latents.items()}
         return next(iter(fns.values())) if len(fns) == 1 else fns
+
+    def discrete_posterior(self, x: Any) -> DiscretePosterior:
+        """Marginals, mode, draws and entropy of the discrete latents given x, exact by enumeration of the program."""
+        from zoo.automatic.posteriors import discrete_posterior
+
+        return discrete_posterior(self.model, x, seed=self.seed)
 
     def predict(self, x: Any) -> Tensor:
         """The most probable z of each datum: a label (N,), or a posterior mean (N, latent_dim)."""
@@ -146,6 +168,27 @@ class Fit:
         ]
         return observed[0] if len(observed) == 1 else tuple(observed)
 
+    def to_inference_data(self, x: Any = None, num_draws: int = 100) -> Any:
+        """ArviZ ``InferenceData``. With draws of the parameters: ``posterior``, ``sample_stats``, and, where the data
+        are known, ``log_likelihood`` and ``observed_data``. Else as ``Comparison.to_inference_data``, one chain.
+
+        Args:
+            x: the data; a fit that was loaded does not have them.
+            num_draws: draws of the latents where there are none of the parameters.
+
+        Raises:
+            ZooError: neither draws of the parameters nor data.
+        """
+        if x is not None:
+            x = prepared(self.model, x)
+        if self.draws is not None:
+            return self.draws.inference_data(self.model, self.draws.x if x is None else x)
+        if x is None:
+            raise ZooError("to_inference_data: expected the data, got none. Pass x=...")
+        from zoo.inference_data import to_inference_data
+
+        return to_inference_data([self], x, num_draws)
+
     def summary(self) -> dict[str, Any]:
         """One row of a comparison: plain numbers and words."""
         return {
@@ -186,6 +229,8 @@ class Fit:
         """The files of :meth:`save`, into a folder that exists."""
         state = {name: value.detach().cpu().contiguous().clone() for name, value in self.model.state_dict().items()}
         save_file(state, str(folder / "model.safetensors"))
+        if self.draws is not None:
+            self.draws.write(folder)
         own = isinstance(self.model, FunctionModel)
         record: dict[str, Any] = {
             "format": FORMAT,
@@ -354,5 +399,8 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
             f"load: {str(path)!r} expected the parameters of {record['model']}, got others. "
             "Pass the model it was fitted with."
         )
+    saved_as = {value.dtype for value in state.values() if value.is_floating_point()}
+    if len(saved_as) == 1:  # a network may have been fitted in double precision
+        built.to(dtype=saved_as.pop())
     restore(built, state)
-    return Fit(model=built, template=template, **saved)
+    return Fit(model=built.eval(), template=template, draws=Draws.read(path), **saved)

@@ -11,10 +11,13 @@ ECME algorithm in the sense of Liu & Rubin 1994), monotone like EM's and far fas
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from zoo import priors
 from zoo.model import parameter
 from zoo.models.linear_gaussian import LinearGaussian, principal_axes
 from zoo.statistics import Moments, Statistics, varying
@@ -98,6 +101,16 @@ class FactorAnalysis(LinearGaussian):
         # A column of zeros would be a saddle for gradients.
         loadings = vectors * (values - noise).clamp_min(0.01).sqrt() * scale.unsqueeze(-1)
         return loadings, noise * variance
+
+    def prior(self, x: Tensor) -> priors.Prior:
+        """As :func:`zoo.priors.factors`: no rotation of the factors changes it."""
+        return priors.factors(x, self.num_factors)
+
+    def numpyro_model(self, x: Any) -> None:
+        """The NumPyro program of ``prior`` and likelihood; the factors are integrated out."""
+        from zoo.numpyro_programs.factor_analysis import factor_analysis
+
+        factor_analysis(self, x)
 
 
 def best_loadings(covariance: Tensor, noise: Tensor, num_factors: int) -> Tensor:

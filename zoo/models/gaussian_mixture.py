@@ -10,10 +10,12 @@ Models, chapter 3; Bishop (2006), Pattern Recognition and Machine Learning, sect
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from zoo import priors
 from zoo.components import GaussianComponents
 from zoo.models.mixture import Mixture
 from zoo.statistics import Statistics
@@ -70,6 +72,17 @@ class GaussianMixture(GaussianComponents, Mixture):
             x, self.log_weights, self.means, self.scale_tril, self.covariance_type, hard=hard
         )
         return Statistics(x.shape[0], log_likelihood, objective, counts=moments.count, moments=moments)
+
+    def prior(self, x: Tensor) -> priors.Prior:
+        """Weights: Dirichlet(2), off the edge where a component dies; the rest as :func:`zoo.priors.gaussians`."""
+        components = priors.gaussians(x, self.num_components, self.covariance_type)
+        return {**priors.dirichlet("weights", self.weights, 2.0), **components}
+
+    def numpyro_model(self, x: Any) -> None:
+        """The NumPyro program of ``prior`` and likelihood; z is summed out."""
+        from zoo.numpyro_programs.mixture import gaussian_mixture
+
+        gaussian_mixture(self, x)
 
 
 def tiny() -> tuple[GaussianMixture, Tensor]:
