@@ -25,6 +25,8 @@ from zoo.models.gaussian_hmm import GaussianHMM
 from zoo.structures import chain
 
 FEATURES = 4
+#: Sequences longer than this are no program to run step by step.
+LONGEST_PROGRAM = 100
 SHAPES = ((1, 100_000, 5), (1000, 100, 5), (64, 1000, 32))
 QUICK_SHAPES = ((1, 5000, 5), (50, 100, 5), (8, 100, 32))
 GRADIENT_SHAPE, QUICK_GRADIENT_SHAPE = (1000, 100, 5), (50, 20, 5)
@@ -72,10 +74,58 @@ class Ours:
 
     def iterate(self) -> float:
         """One EM iteration; ln p(x) in nats at the parameters before it."""
-        with threads(self.x.numel()):  # as ``fit`` does
-            found = self.model.e_step(self.x)
-            self.model.m_step(found)
+        found = self.model.e_step(self.x)
+        self.model.m_step(found)
         return float(found["log_likelihood"])
+
+
+class Automatic:
+    """``auto_em`` on the same model as a plain Pyro program: what it does in each of its iterations.
+
+    Args:
+        recognised: False makes it run the program at every iteration, as for a program that is no chain.
+    """
+
+    def __init__(self, x: Tensor, start: Start, recognised: bool = True) -> None:
+        import pyro
+        import pyro.distributions as dist
+        from torch.distributions import constraints
+
+        from zoo.automatic.plan import make_plan
+        from zoo.isolation import isolated
+        from zoo.model import as_model
+
+        def program(x: Tensor) -> None:
+            initial = pyro.param("initial", start.initial, constraint=constraints.simplex)
+            steps = pyro.param("steps", start.transition, constraint=constraints.simplex)
+            means = pyro.param("means", start.means)
+            scale = pyro.param("scale", start.variances.sqrt(), constraint=constraints.positive)
+            with pyro.plate("data", len(x)):
+                z: Any = None
+                for t in pyro.markov(range(x.shape[1])):
+                    z = pyro.sample(f"z_{t}", dist.Categorical(initial if z is None else steps[z]))
+                    pyro.sample(f"x_{t}", dist.Normal(means[z], scale[z]).to_event(1), obs=x[:, t])
+
+        self.x, self.model = x, as_model(program)
+        with isolated(0):
+            self.model.initialize(x, "current")
+            begin = time.perf_counter()
+            self.plan = make_plan(self.model, x)
+            self.seconds_to_plan = time.perf_counter() - begin
+        assert self.plan.chain is not None
+        if not recognised:
+            with isolated(0):
+                self.plan = make_plan(self.model, x, recognised=False)
+        self.began = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def reset(self) -> None:
+        self.model.load_state_dict(self.began)
+
+    def iterate(self) -> float:
+        """One EM iteration; ln p(x) in nats at the parameters before it."""
+        evidence, weights = self.plan.e_step(self.x)
+        self.plan.m_step(self.x, weights)
+        return evidence
 
 
 class Dynamax:
@@ -151,29 +201,46 @@ def _has(module: str) -> bool:
 def _em(shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
     """Seconds per EM iteration of each system, in turns."""
     x, start = make_data(*shape)
-    span = 3
-    models: dict[str, Ours | Dynamax] = {"ours": Ours(x, start)}
+    span = 10  # a fit takes many; the first of a turn wake a sleeping core
+    models: dict[str, Ours | Automatic | Dynamax] = {"ours": Ours(x, start)}
+    if shape[1] <= LONGEST_PROGRAM:
+        models["auto_em"] = Automatic(x, start)
     if _has("dynamax"):
         models["dynamax"] = Dynamax(x, start)
     modes = [f"hmmlearn {mode}" for mode in ("scaling", "log")] if _has("hmmlearn") else []
     seconds: dict[str, list[float]] = {name: [] for name in [*models, *modes]}
     values: dict[str, list[float]] = {}
-    for model in models.values():
-        model.iterate()
+    with torch.no_grad():
+        for model in models.values():
+            model.iterate()
     for _ in range(rounds):
         for name, model in models.items():
             model.reset()
             path = []
-            for _ in range(span):
-                begin = time.perf_counter()
-                path.append(model.iterate())
-                seconds[name].append(time.perf_counter() - begin)
+            with threads(x.numel()), torch.no_grad():  # as ``fit`` does, once for all iterations
+                for _ in range(span):
+                    begin = time.perf_counter()
+                    path.append(model.iterate())
+                    seconds[name].append(time.perf_counter() - begin)
             values[name] = path
         for name in modes:
             short, _ = hmmlearn(x, start, name.split()[1], 1)
             long, values[name] = hmmlearn(x, start, name.split()[1], 1 + span)
             seconds[name].append((long - short) / span)
     return _summary(seconds, values, shape)
+
+
+def _automatic(shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
+    """What ``auto_em`` costs besides: seconds to look at the program, and an iteration that runs it."""
+    x, start = make_data(*shape)
+    slow = Automatic(x, start, recognised=False)
+    times = []
+    with threads(x.numel()), torch.no_grad():
+        for _ in range(rounds):
+            begin = time.perf_counter()
+            slow.iterate()
+            times.append(time.perf_counter() - begin)
+    return {"shape": shape, "seconds_to_plan": slow.seconds_to_plan, "generic_seconds": statistics.median(times)}
 
 
 def _gradients(shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
@@ -283,14 +350,16 @@ def run(quick: bool = False) -> dict[str, Any]:
 
     Returns:
         "em": for each shape (N, T, K) the seconds per EM iteration of each system (all, median, quartiles), their
-        ratio to ours, and the largest difference of ln p(x) from ours in nats a step over four iterations.
-        "gradient": the same for value and gradient. "scaling": slopes of time over the number and the length of
+        ratio to ours, and the largest difference of ln p(x) from ours in nats a step over eleven iterations.
+        "auto_em": seconds to look at the program, and of an iteration by the generic path, which runs it.
+        "gradient": the same as "em" for value and gradient. "scaling": slopes of time over the number and the length of
         sequences.
     """
     rounds = 2 if quick else 5
     result = {
         "threads": torch.get_num_threads(),
         "em": [_em(shape, rounds) for shape in (QUICK_SHAPES if quick else SHAPES)],
+        "auto_em": _automatic(QUICK_GRADIENT_SHAPE if quick else GRADIENT_SHAPE, rounds),
         "gradient": _gradients(QUICK_GRADIENT_SHAPE if quick else GRADIENT_SHAPE, rounds),
         "scaling": _scaling(rounds, quick),
     }
@@ -318,6 +387,11 @@ def _print(result: dict[str, Any]) -> None:
                 "-" if difference is None else f"{difference:.1e}",
             )
         Console().print(table)
+    automatic = result["auto_em"]
+    Console().print(
+        f"auto_em: {automatic['seconds_to_plan']:.2f} s to look at the program, "
+        f"{1e3 * automatic['generic_seconds']:.0f} ms an iteration where it is not recognised as a chain"
+    )
     scaling = result["scaling"]
     for name in ("sequences", "length"):
         part = scaling[name]

@@ -42,3 +42,16 @@ def test_speed_figures_are_those_of_the_recorded_runs():
     table = text[text.index("## Speed") : text.index("## Notation")]
     found = re.findall(r"\| (scikit-learn|pomegranate|hmmlearn|dynamax|DiscreteHMM|TraceEnum_ELBO) ([\d.]+)", table)
     assert found == [(name, f"{ratio:.1f}") for name, ratio in expected]
+    systems = chain["em"][1]["systems"]
+    slow = chain["auto_em"]["generic_seconds"] / systems["ours"]["median"]
+    assert f"recognised {systems['auto_em']['ratio']:.1f} | not recognised {slow:.0f} |" in table
+
+
+def test_step_overheads_are_those_of_the_recorded_run():
+    root = README.parent
+    found = json.loads((root / "results" / "bench_step_overhead.json").read_text())["results"]["step_overhead"]
+    steps, text = found["ms_per_step"], (root / "docs" / "bayes.md").read_text()
+    assert f"Adam | {steps['pyro']:.2f} |" in text
+    assert f"in torch | {steps['log_marginal']:.2f} |" in text
+    assert f"`lax.scan` | {steps['numpyro']:.4f} |" in text
+    assert f"once | {1e3 * found['compile_seconds']:.0f} |" in text

@@ -9,6 +9,8 @@ from zoo.errors import LikelihoodDecreased, ZooError
 
 if TYPE_CHECKING:
     from zoo.alignment import align
+    from zoo.automatic.explaining import Explanation, explain
+    from zoo.automatic.posteriors import DiscretePosterior, discrete_posterior
     from zoo.comparison import Comparison, compare
     from zoo.data import list_data, load_data
     from zoo.distributions import ExactBernoulli, Selected
@@ -24,6 +26,10 @@ __version__ = "0.1.0"
 # Imported when first asked for: `zoo --help` then need not wait for torch.
 _HOME = {
     "align": "alignment",
+    "Explanation": "automatic.explaining",
+    "explain": "automatic.explaining",
+    "DiscretePosterior": "automatic.posteriors",
+    "discrete_posterior": "automatic.posteriors",
     "Comparison": "comparison",
     "compare": "comparison",
     "list_data": "data",
@@ -43,8 +49,10 @@ _HOME = {
 
 __all__ = [
     "Comparison",
+    "DiscretePosterior",
     "Evaluation",
     "ExactBernoulli",
+    "Explanation",
     "Fit",
     "LatentVariableModel",
     "LikelihoodDecreased",
@@ -54,7 +62,9 @@ __all__ = [
     "ZooError",
     "align",
     "compare",
+    "discrete_posterior",
     "evaluate",
+    "explain",
     "fit",
     "list_data",
     "load",

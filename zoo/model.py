@@ -13,9 +13,11 @@ import pyro
 import torch
 from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroModule, PyroParam
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from guides.mean_field import MeanFieldDiscrete
 from zoo.batch import Data, as_data, call, map_tensors, take, tensors
 from zoo.checks import rows
 from zoo.errors import ZooError
@@ -36,6 +38,8 @@ class LatentVariableModel(PyroModule):
     ``elbo(x)``                  the guide's bound on each ln p(x), (N,), summed exactly: fast ``svi``
     ``e_step(x, hard=False)``    expected :class:`~zoo.statistics.Statistics`; they add: ``em``
     ``m_step(statistics)``       sets the parameters; returns notes on any constraint that acted
+    ``prior(x)``                 by parameter, its prior, a Pyro distribution: ``advi``
+    ``numpyro_model(x)``         the joint of data and parameters as a NumPyro program: ``nuts``
     ===========================  ==============================================================
 
     What the base class does for its subclasses: a constructor leaves the caller's random numbers alone
@@ -239,6 +243,9 @@ class FunctionModel(LatentVariableModel):
     data, and both programs see only them: Pyro's store is swapped for the duration of a call. Networks
     registered with ``pyro.module`` stay the caller's own: their weights are replaced during a call only.
     Modules (a PyroModule, an AutoGuide) are programs too.
+
+    Without a guide, a continuous ``pyro.sample`` in no plate of the data is a parameter with a prior: it becomes a
+    parameter (``NAME.mode``), estimated at its mode (MAP), and ``log_prior`` is its density.
     """
 
     def __init__(self, model: Callable[..., Any], guide: Callable[..., Any] | None = None, local: bool = False) -> None:
@@ -249,6 +256,9 @@ class FunctionModel(LatentVariableModel):
         self._local = local
         self._constraints: dict[str, Any] = {}
         self._nets: dict[str, _Keep] = {}
+        #: Names of the sample sites that are parameters with a prior.
+        self.points: frozenset[str] = frozenset()
+        self._seen = _Keep(None)
 
     @property
     def name(self) -> str:
@@ -260,12 +270,30 @@ class FunctionModel(LatentVariableModel):
         return self._kept.value[1] is not None
 
     def model(self, *args: Any, **kwargs: Any) -> Any:
-        with self._own_parameters(args, kwargs):
+        with self._own_parameters(args, kwargs), _Points(self.points):
             return self._program(0)(*args, **kwargs)
+
+    def log_prior(self) -> Tensor:
+        """ln p of the parameters that are sampled from a prior, nats; zero without any."""
+        if not self.points or self._seen.value is None:
+            return super().log_prior()
+        trace: Any = pyro.poutine.trace(lambda: call(self.model, self._seen.value)).get_trace()
+        terms = [trace.nodes[name]["fn"].log_prob(trace.nodes[name]["value"]).sum() for name in sorted(self.points)]
+        return torch.stack(terms).sum()
 
     def guide(self, *args: Any, **kwargs: Any) -> Any:
         with self._own_parameters(args, kwargs):
             return self._program(1)(*args, **kwargs)
+
+    def take_guide(self, x: Data) -> None:
+        """Give a program without a guide a mean-field one over its discrete latents, and create its parameters."""
+        args, kwargs = _arguments(x)
+        with self._own_parameters(args, kwargs), torch.random.fork_rng(devices=[]):
+            guide = MeanFieldDiscrete(self._program(0), *args, **kwargs)
+        self._kept = _Keep((self._kept.value[0], guide))
+        self._constraints.clear()
+        self._parameters.clear()
+        self.initialize(x, "current")
 
     def validate(self, x: Data) -> Data:
         return x  # a program of the user's own gets its data as they are
@@ -299,7 +327,15 @@ class FunctionModel(LatentVariableModel):
             args, kwargs = _arguments(x)
             with self._own_parameters(args, kwargs) as state, torch.no_grad():
                 trace = pyro.poutine.trace(self._program(1)).get_trace(*args, **kwargs)
-                call(pyro.poutine.replay(self._program(0), trace=trace), x)
+                first = pyro.poutine.trace(pyro.poutine.replay(self._program(0), trace=trace)).get_trace(
+                    *args, **kwargs
+                )
+                if not self.has_guide:
+                    self.points = _sampled_parameters(first)
+                    if self.points:
+                        self._seen = _Keep(x)
+                        with _Points(self.points):
+                            self._program(0)(*args, **kwargs)
         self._nets = nets
         own = {id(p) for p in self.parameters()}
         for name, value in state["params"].items():
@@ -311,6 +347,8 @@ class FunctionModel(LatentVariableModel):
                     "Write `import pyro` and `pyro.module(...)`, or a zoo.LatentVariableModel."
                 )
             self._constraints[name] = state["constraints"][name]
+            if not isinstance(value, nn.Parameter):
+                value.requires_grad_(False)  # Pyro sets it, on the caller's own tensor where no constraint copies it
             value = value.detach().clone()
             self.register_parameter(_key(name), nn.Parameter(value.to(dtype) if value.is_floating_point() else value))
 
@@ -336,6 +374,38 @@ class FunctionModel(LatentVariableModel):
 
     def constraint_of(self, name: str) -> Any:
         return next((c for n, c in self._constraints.items() if _key(n) == name), None)
+
+
+class _Points(Messenger):
+    """Sites that are parameters with a prior take a parameter's value; their density is left to ``log_prior``."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] not in self.names or msg["is_observed"]:
+            return
+        fn = msg["fn"]
+        # The median of a few draws: inside the prior, and another in every restart.
+        start = functools.partial(lambda fn: fn.sample(torch.Size([15])).median(0).values, fn)
+        msg["value"] = pyro.param(msg["name"] + ".mode", start, constraint=fn.support, event_dim=fn.event_dim)
+        msg["is_observed"], msg["mask"] = True, False
+        msg["infer"] = {**(msg["infer"] or {}), "zoo_point": True}
+
+
+def _sampled_parameters(trace: Any) -> frozenset[str]:
+    """Continuous latents that share no plate with an observed site: parameters with a prior."""
+    sites = [s for s in trace.nodes.values() if s["type"] == "sample" and type(s["fn"]).__name__ != "_Subsample"]
+    data = {frame.name for site in sites if site["is_observed"] for frame in site["cond_indep_stack"]}
+    return frozenset(
+        site["name"]
+        for site in sites
+        if not site["is_observed"]
+        and not getattr(site["fn"], "has_enumerate_support", False)
+        and not site["fn"].support.is_discrete
+        and not data & {frame.name for frame in site["cond_indep_stack"]}
+    )
 
 
 def _empty_program(*args: Any, **kwargs: Any) -> None:

@@ -16,8 +16,9 @@ from zoo.batch import Data, call, num_data
 from zoo.errors import LikelihoodDecreased, unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, needs_statistics, restore, rounding, snapshot
 from zoo.estimators.eg import total_log_likelihood
-from zoo.model import LatentVariableModel, prepared
+from zoo.model import LatentVariableModel
 from zoo.statistics import Statistics
+from zoo.training import HeldOut
 
 __all__ = ["EM", "HardEM"]
 
@@ -33,8 +34,8 @@ class EM(Estimator):
         accelerate: None, or "squarem": Varadhan & Roland (2008), "Simple and globally convergent methods for
             accelerating the convergence of any EM algorithm", scheme S3; a jump is kept only if the objective
             does not fall, so the climb stays monotone. An iteration is then one jump: three E and M steps.
-        validation: held-out data as the model takes them; their log-likelihood is followed, and the parameters where
-            it was highest are kept.
+        validation: a fraction of the data to hold out, or held-out data as the model takes them; their log-likelihood
+            is followed, and the parameters where it was highest are kept.
         patience: with ``validation``, iterations without a new best before the run stops.
     """
 
@@ -53,7 +54,7 @@ class EM(Estimator):
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         if self.accelerate not in (None, "squarem"):
             raise unknown_name("accelerate", str(self.accelerate), ("squarem",))
-        return needs_statistics(model)
+        return self._lacks(model)
 
     def rehearse(self, model: LatentVariableModel, x: Data) -> None:
         small = self.elements(x) < 1_000_000
@@ -66,7 +67,10 @@ class EM(Estimator):
         notes: Sequence[str] = ()
         kept_notes: Sequence[str] = ()
         before = snapshot(model)
-        held_out = None if self.validation is None else HeldOut(model, self.validation, int(self.patience))
+        held_out = None
+        if self.validation is not None:
+            score = functools.partial(total_log_likelihood, model)
+            held_out = HeldOut(model, self.validation, score, int(self.patience))
         with torch.no_grad():
             try:
                 for iteration in range(1, int(self.max_iter) + 1):
@@ -84,16 +88,19 @@ class EM(Estimator):
                         return Outcome("diverged", last, [note], exact_q=not self.hard)
                     gain, last, kept_notes = objective - last, max(objective, last), notes
                     before = snapshot(model)
-                    if held_out is not None and held_out.worse(before, last, kept_notes):
-                        status = "converged"
-                    run.record(objective, log_likelihood=float(statistics["log_likelihood"]))
+                    columns: dict[str, float | None] = {}
+                    if held_out is not None:
+                        if held_out.worse(lambda _, now=before: now, last, kept_notes):  # type: ignore[misc]
+                            status = "converged"
+                        columns = {"validation": held_out.last}
+                    run.record(objective, log_likelihood=float(statistics["log_likelihood"]), **columns)
                     if self.tol > 0 and gain < self.tol * units:
                         status = "converged"
                     elif self.tol > 0 and gain < slack / 64:
                         status = "stalled"
                     if status != "max_iter" or run.out_of_time:
                         break
-                    notes = model.m_step(statistics) or ()
+                    notes = self._m_step(model, x, statistics)
                     if self.accelerate:
                         notes = self._squarem(model, x, before)
                 else:
@@ -109,8 +116,16 @@ class EM(Estimator):
         elbo = last - float(model.log_prior()) if self.hard else None
         return Outcome(status, last, list(kept_notes), bool(kept_notes), elbo, exact_q=not self.hard)
 
+    def _lacks(self, model: LatentVariableModel) -> str | None:
+        """What the model would have to offer, in a phrase; None where it does."""
+        return needs_statistics(model)
+
     def _e_step(self, model: LatentVariableModel, x: Data) -> Statistics:
         return call(model.e_step, x)
+
+    def _m_step(self, model: LatentVariableModel, x: Data, statistics: Statistics) -> Sequence[str]:
+        """Set the parameters from the statistics; notes on constraints that acted."""
+        return model.m_step(statistics) or ()
 
     def _squarem(self, model: LatentVariableModel, x: Data, start: dict[str, Tensor]) -> Sequence[str]:
         """From one EM step past ``start``: take a second, extrapolate, and keep whichever is higher."""
@@ -122,7 +137,7 @@ class EM(Estimator):
 
         theta0 = torch.cat([start[name].flatten() for name in names])
         theta1 = flat()
-        notes2 = model.m_step(self._e_step(model, x)) or ()
+        notes2 = self._m_step(model, x, self._e_step(model, x))
         theta2, plain = flat(), snapshot(model)
         r, v = theta1 - theta0, theta2 - 2 * theta1 + theta0
         moved = torch.isfinite(r) & torch.isfinite(v)
@@ -143,37 +158,11 @@ class EM(Estimator):
             statistics = self._e_step(model, x)
             reached = _objective(model, statistics)
             if reached >= base:
-                return model.m_step(statistics) or ()
+                return self._m_step(model, x, statistics)
         except (RuntimeError, ValueError):
             pass  # the jump left the parameters' domain
         restore(model, plain)
         return notes2
-
-
-class HeldOut:
-    """Follows the log-likelihood of held-out data and keeps the parameters where it was highest."""
-
-    def __init__(self, model: LatentVariableModel, data: Any, patience: int) -> None:
-        self.model, self.data, self.patience = model, prepared(model, data), patience
-        self.best, self.since, self.iterations, self.best_at = -math.inf, 0, 0, 0
-        self.state: dict[str, Tensor] | None = None
-        self.objective, self.notes = -math.inf, list[str]()
-
-    def worse(self, state: dict[str, Tensor], objective: float, notes: Sequence[str]) -> bool:
-        """Take the score at the present parameters; True once it has not risen for ``patience`` iterations."""
-        self.iterations += 1
-        score = total_log_likelihood(self.model, self.data)
-        if score is not None and score > self.best:
-            self.best, self.state, self.since, self.best_at = score, state, 0, self.iterations
-            self.objective, self.notes = objective, list(notes)
-        else:
-            self.since += 1
-        return self.since >= self.patience
-
-    @property
-    def note(self) -> str:
-        """Where the held-out data were served best."""
-        return f"held-out log-likelihood highest, {self.best:.4f}, at iteration {self.best_at}: kept"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,107 @@
+"""A few steps up a smooth function of a few parameters, never down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["climb"]
+
+#: Up to so many numbers the Hessian is formed: Newton's method; beyond, L-BFGS.
+NEWTON_SIZE = 64
+
+
+def climb(parameters: list[Tensor], value: Callable[[], Tensor], steps: int = 8) -> None:
+    """Raise ``value()`` in the parameters, in place: damped Newton steps, or L-BFGS where there are many numbers.
+
+    Newton's direction takes the Hessian's eigenvalues by their size, so that it leads up where the function is not
+    concave (Nocedal & Wright 2006, section 3.4); a step is halved until the value rises, or not taken.
+    """
+    size = sum(p.numel() for p in parameters)
+    if size > NEWTON_SIZE or not _newton(parameters, value, steps, size):
+        _lbfgs(parameters, value, steps)
+
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in tensors])
+
+
+def _set(parameters: list[Tensor], flat: Tensor) -> None:
+    with torch.no_grad():
+        start = 0
+        for p in parameters:
+            p.copy_(flat[start : start + p.numel()].reshape(p.shape))
+            start += p.numel()
+
+
+def _newton(parameters: list[Tensor], value: Callable[[], Tensor], steps: int, size: int) -> bool:
+    for step in range(steps):
+        current = value()
+        grads = torch.autograd.grad(current, parameters, create_graph=True, allow_unused=True)
+        if any(g is None for g in grads):
+            return step > 0
+        gradient = _flat(list(grads))
+        try:
+            rows = [
+                _flat(
+                    [
+                        torch.zeros_like(p) if h is None else h
+                        for p, h in zip(
+                            parameters,
+                            torch.autograd.grad(g, parameters, retain_graph=True, allow_unused=True),
+                            strict=True,
+                        )
+                    ]
+                )
+                if g.requires_grad
+                else gradient.new_zeros(size)
+                for g in gradient
+            ]
+        except RuntimeError:
+            return step > 0  # something in the program can be differentiated only once
+        gradient, hessian = gradient.detach(), torch.stack(rows).detach()
+        if not (gradient.isfinite().all() and hessian.isfinite().all()):
+            return step > 0
+        curvature, basis = torch.linalg.eigh((hessian + hessian.mT) / 2)
+        least = 1e-8 * curvature.abs().max().clamp_min(1e-300)
+        move = basis @ ((basis.mT @ gradient) / curvature.abs().clamp_min(least))
+        expected = float(gradient @ move)
+        before, base = _flat(parameters).detach().clone(), float(current.detach())
+        if expected <= 1e-14 * max(1.0, abs(base)):
+            return True
+        length = 1.0
+        for _ in range(30):
+            _set(parameters, before + length * move)
+            with torch.no_grad():
+                reached = float(value())
+            if reached >= base + 1e-4 * length * expected:
+                break
+            length /= 2
+        else:
+            _set(parameters, before)
+            return True
+    return True
+
+
+def _lbfgs(parameters: list[Tensor], value: Callable[[], Tensor], steps: int) -> None:
+    before = _flat(parameters).detach().clone()
+    with torch.no_grad():
+        base = float(value())
+    scale = max(1.0, abs(base))
+    optimizer = torch.optim.LBFGS(parameters, max_iter=2 * steps, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        loss = -value() / scale
+        for p, g in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
+            p.grad = torch.zeros_like(p) if g is None else g
+        return loss.detach()
+
+    optimizer.step(closure)
+    for p in parameters:
+        p.grad = None
+    with torch.no_grad():
+        reached = float(value())
+    if not reached >= base:
+        _set(parameters, before)

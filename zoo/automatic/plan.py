@@ -1,0 +1,392 @@
+"""The plan of EM for a program: which update each parameter gets, and why; then E and M steps by that plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from zoo import program
+from zoo.automatic.chains import Chain, recognise
+from zoo.automatic.enumeration import (
+    Enumerated,
+    enumerated,
+    first_enumeration,
+    program_name,
+    shown,
+)
+from zoo.automatic.leaves import Leaf, leaves
+from zoo.automatic.lookup import Finder, Lookup, ParameterSpace, recorded
+from zoo.automatic.newton import climb
+from zoo.automatic.rules import RULES, Rule, Use, Weighted, kind_of
+from zoo.batch import Data
+from zoo.errors import ZooError
+from zoo.model import LatentVariableModel
+from zoo.statistics import Moments
+
+__all__ = ["Plan", "SiteRow", "make_plan"]
+
+#: Families whose support moves with a parameter: no gradient leads to the maximum.
+_EDGES = ("Uniform", "Pareto", "Delta")
+
+
+@dataclass
+class SiteRow:
+    """A site, for the table that ``explain`` prints."""
+
+    name: str
+    role: str
+    family: str
+    elements: int
+
+
+@dataclass
+class Update:
+    """What happens to a parameter in the M step, and why."""
+
+    parameter: str
+    how: str
+    why: str
+    sites: list[str]
+
+
+@dataclass
+class Plan:
+    """EM for one program on data of one shape.
+
+    Attributes:
+        rules: the closed-form updates with their uses.
+        numeric: parameters that climb their expected complete-data log-likelihood numerically (generalised EM).
+        leaves: every leaf of every site that is known.
+        sites, updates: what ``explain`` prints.
+        points: sites that are priors of parameters, with the shape of their log-probability.
+        nesting: batch dimensions taken by plates.
+        elements, largest: size of the largest table of log-probabilities that enumeration makes, and its site.
+    """
+
+    model: LatentVariableModel
+    space: ParameterSpace
+    rules: list[Rule]
+    numeric: list[str]
+    leaves: dict[str, list[Leaf] | None]
+    sites: list[SiteRow]
+    updates: list[Update]
+    nesting: int
+    elements: int
+    largest: str
+    points: dict[str, torch.Size] = field(default_factory=dict)
+    numeric_sites: set[str] = field(default_factory=set)
+    chain: Chain | None = None  # how the E step is done where the program is one
+    why_not_chain: str = ""
+
+    def e_step(self, x: Data) -> tuple[float, dict[str, Tensor | Moments]]:
+        """(ln p(x), by site its posterior weight, or the moments it would give) at the present parameters."""
+        if self.chain is not None:
+            evidence, weights = self.chain.e_step(self.space)
+            return evidence, {**weights, **self._ones()}
+        with torch.enable_grad(), recorded():
+            run = enumerated(self.model, x, self.nesting)
+            evidence = float(run.log_evidence.detach())
+            found = run.weights() if math.isfinite(evidence) else {}
+        self.refresh(run)
+        return evidence, {**found, **self._ones()}
+
+    def _ones(self) -> dict[str, Tensor]:
+        """The weights of the sites that are priors of parameters."""
+        return {name: torch.ones(shape) for name, shape in self.points.items()}
+
+    def refresh(self, run: Enumerated) -> None:
+        """Take the arguments that are no lookups from a new run."""
+        for name, site in run.sites.items():
+            old = self.leaves[name]
+            if old is None or all(lookup is not None for leaf in old for lookup in leaf.lookups.values()):
+                continue
+            new = leaves(name, site)
+            if new is None or len(new) != len(old):
+                raise ZooError(
+                    f"{program_name(self.model)}: site {name!r} expected the same distribution in every run, got "
+                    "another. Control flow may depend on data, not on parameters or random numbers."
+                )
+            for mine, fresh in zip(old, new, strict=True):
+                mine.args = {key: value.detach() for key, value in fresh.args.items()}
+
+    def m_step(self, x: Data, weights: dict[str, Tensor | Moments]) -> list[str]:
+        """Raise the expected complete-data log-likelihood: numeric parameters first, then the closed forms.
+
+        Returns:
+            Notes on variance floors that acted.
+        """
+        used = {id(use.leaf): use.leaf for rule in self.rules for use in rule.uses}
+        vector = self.space.vector()
+        shares: dict[int, Tensor | Moments] = {}
+        for key, leaf in used.items():
+            share = weights[leaf.site]
+            shares[key] = (
+                share if isinstance(share, Moments) else leaf.weight(share.to(vector.dtype), self.space, vector)
+            )
+        if self.numeric:
+            with torch.enable_grad():
+                parameters: list[Tensor] = [self.space.raw[name] for name in self.numeric]
+                climb(parameters, self._expected(x, weights))
+            with recorded(), torch.no_grad():
+                self.refresh(enumerated(self.model, x, self.nesting, set()))
+            vector = self.space.vector()
+        weighted = {key: Weighted(leaf, shares[key], leaf.arguments(self.space, vector)) for key, leaf in used.items()}
+        for rule in self.rules:
+            rule.update(weighted, vector)
+        closed = {name for rule in self.rules for use in rule.uses for name in self.space.owner(use.lookup.ids)}
+        for name in closed:
+            self.space.assign(name, self.space.split(vector, name))
+        return [note for rule in self.rules for note in rule.notes]
+
+    def _expected(self, x: Data, weights: dict[str, Tensor | Moments]) -> Callable[[], Tensor]:
+        """The expected complete-data log-likelihood of the sites that numeric parameters reach, as a function."""
+
+        def value() -> Tensor:
+            run = enumerated(self.model, x, self.nesting, self.numeric_sites)
+            total = torch.zeros(())
+            for name in sorted(self.numeric_sites):
+                weight, log_prob = weights[name], run.sites[name]["unscaled_log_prob"]
+                assert isinstance(weight, Tensor)
+                # An impossible value with weight zero adds nothing, and must not add NaN.
+                kept = torch.where(weight == 0, torch.zeros_like(log_prob), log_prob)
+                total = total + (weight * kept).sum()
+            return total
+
+        return value
+
+
+def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True) -> Plan:
+    """Look at a program and find an update for each of its parameters.
+
+    Args:
+        recognised: whether chains and mixtures go to the compiled kernel; False runs the program at every step.
+
+    Raises:
+        ZooError: the program cannot be enumerated, changes from run to run, or has a parameter without an update.
+    """
+    nesting = program.plate_nesting(model, x)
+    with torch.enable_grad(), recorded():
+        run, elements, largest = first_enumeration(model, x, nesting)
+    name_of = program_name(model)
+    reached = _reached(model, run)
+    names = [name for name, sites in reached.items() if sites]
+    _refuse_unused(model, reached, run)
+    _refuse_edges(model, reached, run)
+    space = ParameterSpace(model, names)
+    found = {name: leaves(name, site) for name, site in run.sites.items()}
+    points = {n: s["unscaled_log_prob"].shape for n, s in run.sites.items() if s["infer"].get("zoo_point")}
+
+    there: list[tuple[dict[str, list[Leaf] | None], dict[str, Tensor]]] = []
+    for seed in (1, 2):
+        with space.elsewhere(seed), recorded(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            again = enumerated(model, x, nesting)
+            there.append(({n: _copied(leaves(n, s)) for n, s in again.sites.items()}, space.views()))
+            if set(again.sites) != set(run.sites):
+                raise ZooError(
+                    f"{name_of}: expected the same sites in every run, got others at other parameters. Control flow "
+                    "may depend on data, not on parameters or random numbers."
+                )
+    finder = Finder(there[0][1], there[1][1])
+    _check_densities(there[0][0], found)
+    for name, mine in found.items():
+        for index, leaf in enumerate(mine or ()):
+            a, b = ((place[name] or [])[index] for place, _ in there)
+            leaf.lookups = {key: _source(finder, leaf.args[key], a.args[key], b.args[key]) for key in leaf.args}
+            if leaf.value is not None and a.value is not None and b.value is not None:
+                leaf.value_lookup = _source(finder, leaf.value, a.value, b.value)
+    rules, updates, numeric = _assign(space, found, reached)
+    for mine in found.values():
+        for leaf in mine or ():
+            leaf.args = {key: value.detach() for key, value in leaf.args.items()}
+            leaf.value = None if leaf.value is None else leaf.value.detach()
+    rows = [
+        SiteRow(
+            name,
+            "prior"
+            if name in points or _scores_parameters(found[name])
+            else "observed"
+            if s["is_observed"]
+            else "latent",
+            program._family(s["fn"]),
+            s["unscaled_log_prob"].numel(),
+        )
+        for name, s in run.sites.items()
+    ]
+    seen: Chain | str = "told not to" if not recognised else "a parameter is updated numerically"
+    if recognised and not numeric:
+        seen = recognise(run, found)
+    if isinstance(seen, Chain):
+        kept = {name: found[name] for name in points}
+        found = {**kept, **seen.leaves}
+        names_of = {name: [site for site, mine in found.items() if _uses(mine, space, name)] for name in names}
+        again_rules, _, odd = _assign(space, found, names_of)
+        if odd:
+            seen = "a parameter is updated numerically"
+        rules = again_rules
+    numeric_sites = {site for name in numeric for site in reached[name]}
+    plan = Plan(model, space, rules, numeric, found, rows, updates, nesting, elements, largest, points, numeric_sites)
+    if isinstance(seen, Chain):
+        plan.chain = seen
+    else:
+        plan.why_not_chain = seen
+    return plan
+
+
+def _uses(mine: list[Leaf] | None, space: ParameterSpace, name: str) -> bool:
+    return any(
+        lookup is not None and name in space.owner(lookup.ids)
+        for leaf in mine or ()
+        for lookup in [*leaf.lookups.values(), leaf.value_lookup]
+    )
+
+
+def _copied(found: list[Leaf] | None) -> list[Leaf] | None:
+    """Leaves with numbers of their own: an argument may be a parameter itself, which is about to move."""
+    for leaf in found or ():
+        leaf.args = {key: value.detach().clone() for key, value in leaf.args.items()}
+        if leaf.value is not None and leaf.value.dtype.is_floating_point:
+            leaf.value = leaf.value.detach().clone()
+    return found
+
+
+def _source(finder: Finder, here: Tensor, first: Tensor, second: Tensor) -> Lookup | None:
+    """Where a number in the program comes from; what carries no gradient is a constant."""
+    if not here.requires_grad:
+        return Lookup(torch.full((), -1, device=here.device).expand(here.shape), here, None)
+    return finder.find(first, second)
+
+
+def _scores_parameters(found: list[Leaf] | None) -> bool:
+    return any(leaf.is_prior for leaf in found or ())
+
+
+def _reached(model: LatentVariableModel, run: Enumerated) -> dict[str, list[str]]:
+    """By parameter, the sites whose log-probability depends on it."""
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    reached: dict[str, list[str]] = {name: [] for name in named}
+    for site, message in run.sites.items():
+        log_prob = message["unscaled_log_prob"]
+        if not log_prob.requires_grad or not named:
+            continue
+        grads = torch.autograd.grad(log_prob.sum(), list(named.values()), allow_unused=True, retain_graph=True)
+        for name, grad in zip(named, grads, strict=True):
+            if grad is not None:
+                reached[name].append(site)
+    return reached
+
+
+def _refuse_unused(model: LatentVariableModel, reached: dict[str, list[str]], run: Enumerated) -> None:
+    """A parameter that the program asks for and no site depends on is a mistake."""
+    asked = {name for name, site in run.trace.nodes.items() if site["type"] == "param"}
+    for name in asked:
+        for candidate in (name, "param/" + name.replace(".", "/")):
+            if candidate in reached and not reached[candidate]:
+                raise ZooError(
+                    f"{program_name(model)}: parameter {name!r} expected to enter some site, got used by none. "
+                    "Take it out, or use it."
+                )
+
+
+def _refuse_edges(model: LatentVariableModel, reached: dict[str, list[str]], run: Enumerated) -> None:
+    """A family whose support moves with a parameter has no update: no gradient leads to the maximum."""
+    for name, sites in reached.items():
+        for site in sites:
+            fn = run.sites[site]["fn"]
+            while isinstance(fn, (torch.distributions.Independent, dist.MaskedDistribution)):
+                fn = fn.base_dist
+            family = type(fn).__name__
+            scale = family == "Pareto" and not fn.scale.requires_grad  # its support begins at its scale
+            if family in _EDGES and not scale:
+                raise ZooError(
+                    f"{program_name(model)}: parameter {shown(name)!r} at site {site!r} expected a family with "
+                    f"an update, got {family}, whose support moves with it. Use another family."
+                )
+
+
+def _check_densities(found: dict[str, list[Leaf] | None], target: dict[str, list[Leaf] | None]) -> None:
+    """A subclass may score otherwise than its family: then it is not known."""
+    for name, mine in found.items():
+        for leaf in mine or ():
+            if leaf.value is None:
+                continue
+            plain = getattr(dist, leaf.family)
+            if leaf.cls is plain:
+                continue
+            own = leaf.log_prob(leaf.args)
+            expected = plain(**leaf.args, validate_args=False).log_prob(leaf.plain_value(leaf.args))
+            both = own.isfinite() & expected.isfinite()
+            if not torch.allclose(own[both], expected[both], rtol=1e-6, atol=1e-6):
+                target[name] = None
+
+
+def _assign(
+    space: ParameterSpace, found: dict[str, list[Leaf] | None], reached: dict[str, list[str]]
+) -> tuple[list[Rule], list[Update], list[str]]:
+    uses: dict[str, list[Use]] = {name: [] for name in space.names}
+    unknown: dict[str, str] = {}
+    for site, mine in found.items():
+        if mine is None:
+            for name in space.names:
+                if site in reached[name]:
+                    unknown.setdefault(name, f"enters site {site!r}, whose distribution is not known")
+            continue
+        for leaf in mine:
+            for argument, lookup in [*leaf.lookups.items(), ("value", leaf.value_lookup)]:
+                if argument == "value" and leaf.value is None:
+                    continue
+                if lookup is None:
+                    # A parameter that is a lookup in one argument may also be part of another that is none.
+                    for name in _behind(leaf, argument, space, reached):
+                        unknown.setdefault(name, f"enters {argument} of site {site!r} through a function")
+                elif not lookup.fixed:
+                    for name in space.owner(lookup.ids):
+                        uses[name].append(Use(leaf, argument, lookup))
+    rules: list[Rule] = []
+    updates, numeric = [], []
+    by_kind: dict[type[Rule], Rule] = {kind: kind(space) for kind in RULES}
+    for name in space.names:
+        mine_uses = uses[name]
+        sites = reached[name]
+        kinds = [kind_of(use) for use in mine_uses]
+        why = unknown.get(name) or next((k for k in kinds if isinstance(k, str)), None)
+        if why is None and not kinds:
+            updates.append(Update(name, "stays: none of its entries can move", "every entry is at its bound", sites))
+            continue
+        if why is None and len(set(kinds)) != 1:
+            why = "plays several roles"
+        if why is None:
+            kind = kinds[0]
+            assert not isinstance(kind, str)
+            why = by_kind[kind].refuses(name, mine_uses)
+            if why is None:
+                by_kind[kind].uses += mine_uses
+                view = sorted({str(u.lookup.view) for u in mine_uses if u.argument != "value"})
+                through = "" if view in ([], ["identity"]) else f" through {view[0]}"
+                arguments = sorted({f"{u.leaf.family}.{u.argument}" for u in mine_uses if u.argument != "value"})
+                text = by_kind[kind].text
+                if getattr(by_kind[kind], "scale_text", None) and not any(u.argument == "loc" for u in mine_uses):
+                    text = by_kind[kind].scale_text  # type: ignore[attr-defined]
+                if any(u.argument == "value" for u in mine_uses):
+                    text += ", with its conjugate prior"
+                updates.append(Update(name, text, f"{', '.join(arguments)}{through}", sites))
+                continue
+        numeric.append(name)
+        updates.append(Update(name, "numeric: Newton or gradient steps that climb", why, sites))
+    rules = [rule for rule in by_kind.values() if rule.uses]
+    return rules, updates, numeric
+
+
+def _behind(leaf: Leaf, argument: str, space: ParameterSpace, reached: dict[str, list[str]]) -> list[str]:
+    """The parameters that an argument, or the value, depends on."""
+    value = leaf.value if argument == "value" else leaf.args[argument]
+    assert value is not None
+    if not value.requires_grad:
+        return [name for name in space.names if leaf.site in reached[name]]
+    raw = [space.raw[name] for name in space.names]
+    grads = torch.autograd.grad(value.sum(), raw, allow_unused=True, retain_graph=True)
+    return [name for name, grad in zip(space.names, grads, strict=True) if grad is not None]

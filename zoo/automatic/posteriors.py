@@ -1,0 +1,162 @@
+"""Posteriors of the discrete latents of any enumerable program: marginals, the most probable values, draws, entropy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.infer import config_enumerate, infer_discrete
+from torch import Tensor
+
+from zoo import program
+from zoo.automatic.enumeration import Enumerated, first_enumeration, program_name
+from zoo.batch import Data, call
+from zoo.errors import ZooError
+from zoo.isolation import forked_rng, isolated
+from zoo.model import FunctionModel, LatentVariableModel, as_model, prepared
+
+__all__ = ["DiscretePosterior", "discrete_posterior"]
+
+
+@dataclass
+class DiscretePosterior:
+    """p(z | x) of every discrete latent of a program, exact.
+
+    Attributes:
+        log_evidence: ln p(x), total, nats.
+        marginals: by site, p(z | x): a Categorical over the site's values, in the order of its support; its batch shape
+            is that of the site's plates.
+        supports: by site, the values, (K,) or (K, event).
+        entropy: by site, the entropy of each marginal, nats, of the plates' shape.
+        joint_entropy: of all latents together, total, nats.
+
+    A latent that is masked out is not there: its marginal is uniform, its entropy zero, its mode and draws arbitrary.
+    """
+
+    log_evidence: float
+    marginals: dict[str, dist.Categorical]
+    supports: dict[str, Tensor]
+    entropy: dict[str, Tensor]
+    joint_entropy: float
+    _model: LatentVariableModel
+    _data: Data
+    _nesting: int
+
+    def mode(self) -> dict[str, Tensor]:
+        """The jointly most probable values, by site (Viterbi's path for a chain)."""
+        return {name: value[0] for name, value in self._infer(0, 1, 0).items()}
+
+    def sample(self, num_samples: int = 1, seed: int = 0) -> dict[str, Tensor]:
+        """Joint draws by site, (num_samples, plates); the caller's random numbers are untouched.
+
+        Raises:
+            ZooError: ``num_samples`` is no whole number of at least 1.
+        """
+        if not isinstance(num_samples, int) or num_samples < 1:
+            raise ZooError(f"sample: num_samples expected a whole number of at least 1, got {num_samples!r}.")
+        return self._infer(1, num_samples, seed)
+
+    def _infer(self, temperature: int, number: int, seed: int) -> dict[str, Tensor]:
+        if self.log_evidence == -math.inf:
+            raise ZooError(f"{program_name(self._model)}: the data have probability zero: there is no posterior.")
+        try:
+            return self._run(temperature, number, seed)
+        except RuntimeError:
+            if number == 1:
+                raise
+            # A program that does not broadcast over draws is run once a draw.
+            draws = [self._run(temperature, 1, seed + i) for i in range(number)]
+            return {name: torch.cat([d[name] for d in draws]) for name in draws[0]}
+
+    def _run(self, temperature: int, number: int, seed: int) -> dict[str, Tensor]:
+        run = config_enumerate(program.repeated(self._model.model, number, self._nesting), default="parallel")
+        dim = -1 - self._nesting - (number > 1)
+        decoded = infer_discrete(run, first_available_dim=dim, temperature=temperature)
+        with isolated(seed), forked_rng(seed), torch.no_grad():
+            trace: Any = poutine.trace(lambda: call(decoded, self._data)).get_trace()
+        found = {}
+        for name in self.marginals:
+            value, plates = trace.nodes[name]["value"], self.marginals[name].batch_shape
+            event = trace.nodes[name]["fn"].event_shape
+            found[name] = value.reshape(-1, *_aligned(value, plates, event)).expand(number, *plates, *event)
+        return found
+
+
+def _aligned(value: Tensor, plates: torch.Size, event: torch.Size) -> tuple[int, ...]:
+    """The right part of a value's shape that belongs to plates and event, at size one where it lacks a plate."""
+    right = len(plates) + len(event)
+    tail = tuple(value.shape[max(0, value.dim() - right) :])
+    return (1,) * (right - len(tail)) + tail
+
+
+def discrete_posterior(
+    model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed: int = 0
+) -> DiscretePosterior:
+    """The exact posterior of a program's discrete latents at its present parameters.
+
+    One gradient of ln p(x) gives all marginals: with respect to a site's log-probability it is the posterior.
+
+    Args:
+        model: a zoo model, a fitted one (``fit.model``), or a Pyro program ``model(x)``.
+        x: data as the model takes them.
+        guide: ignored by the exact sum; for programs that are given with one.
+        seed: of the random numbers that a program's first run draws.
+
+    Raises:
+        ZooError: a latent that cannot be enumerated, too large a sum, data of probability zero.
+    """
+    owner = as_model(model, guide)
+    with isolated(seed), torch.enable_grad():
+        data = prepared(owner, x)
+        if isinstance(owner, FunctionModel):
+            owner.initialize(data, "current")
+        nesting = program.plate_nesting(owner, data)
+        run, _, _ = first_enumeration(owner, data, nesting)
+        evidence = float(run.log_evidence.detach())
+        if not math.isfinite(evidence):
+            raise ZooError(
+                f"{program_name(owner)}: data expected a positive probability under the program, got ln p(x) = "
+                f"{evidence}. Look for values outside its support."
+            )
+        weights = run.weights()
+    return _read_off(owner, data, nesting, run, evidence, weights)
+
+
+def _read_off(
+    owner: LatentVariableModel,
+    data: Data,
+    nesting: int,
+    run: Enumerated,
+    evidence: float,
+    weights: dict[str, Tensor],
+) -> DiscretePosterior:
+    marginals, supports, entropy = {}, {}, {}
+    expected = 0.0
+    for name, site in run.sites.items():
+        log_prob, weight = site["unscaled_log_prob"].detach(), weights[name]
+        expected += float(torch.where(weight == 0, torch.zeros_like(weight), weight * log_prob).sum())
+        dim = site["infer"].get("_enumerate_dim")
+        if dim is None or site["is_observed"]:
+            continue
+        plates = log_prob.shape[max(0, log_prob.dim() - nesting) :]
+        own = weight.movedim(dim, -1)  # (other latents, plates, K)
+        lead = own.dim() - 1 - min(nesting, own.dim() - 1)
+        probs = own.sum(list(range(lead))) if lead else own
+        frames = {f.dim for f in site["cond_indep_stack"] if f.vectorized}
+        keep = [i for i in range(-len(plates), 0) if i in frames]
+        probs = probs.reshape(*[plates[i] for i in keep], -1)
+        total = probs.sum(-1, keepdim=True)
+        flat = torch.full_like(probs, 1.0 / probs.shape[-1])
+        marginals[name] = dist.Categorical(probs=torch.where(total > 0, probs / total.clamp_min(1e-300), flat))
+        supports[name] = site["fn"].enumerate_support(expand=False).reshape(-1, *site["fn"].event_shape)
+        entropy[name] = marginals[name].entropy() * (total > 0).squeeze(-1)
+    if not marginals:
+        raise ZooError(f"{program_name(owner)}: expected a discrete latent, got a program without any.")
+    return DiscretePosterior(
+        evidence, marginals, supports, entropy, max(0.0, evidence - expected), owner, data, nesting
+    )
