@@ -280,8 +280,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "device": ((*GAUSSIAN, "--set", "device=abacus"), "abacus"),
     "estimator cannot serve": (("fit", "ppca", "--data", "wine", "--estimator", "gumbel"), "svi"),
     "estimator cannot serve a program": (
-        ("fit", "own.py:mixture", "--data", "good.csv", "--estimator", "svi"),
-        "guide",
+        ("fit", "own.py:mixture", "--data", "good.csv", "--estimator", "em"),
+        "auto_em",
     ),
     "used folder": ((*GAUSSIAN, "--out", "full"), "full"),
     "file for a folder": ((*GAUSSIAN, "--out", "good.csv"), "good.csv"),

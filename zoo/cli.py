@@ -363,6 +363,7 @@ def _prepare(
             arguments[key] = DEFAULTS[key]
             notes.append(f"{key}={DEFAULTS[key]}; another with --set {key}=...")
     built = _build(build, x, arguments)
+    x = _one_column(built, program_guide, x)
     if not estimators:
         estimators = _fitting_estimators(built, program_guide, x, many, {*own})
         notes.append(f"estimator{'s' if many else ''} {','.join(estimators)}; others with --estimator{'s' * many}")
@@ -377,6 +378,29 @@ def _prepare(
     title = Path(source_name).name if Path(source_name).suffix else source_name
     record = {"model": model, "guide": guide, "data": source_name, **source, "settings": given}
     return _Task(built, program_guide, x, title, labels, estimators, options, fit_options, record, notes)
+
+
+def _one_column(model: Any, guide: Any, x: Any) -> Any:
+    """A table of one column as a vector, for a program that takes one: it is tried, and otherwise left a column."""
+    import copy
+
+    from pyro import poutine
+
+    from zoo.batch import call
+    from zoo.isolation import isolated
+    from zoo.model import FunctionModel, as_model
+
+    base = copy.deepcopy(as_model(model, guide))
+    if not isinstance(base, FunctionModel) or getattr(x, "ndim", 0) != 2 or x.shape[1] != 1:
+        return x
+    vector = x.reshape(-1)
+    with isolated(0):
+        try:
+            base.initialize(vector, "current")
+            poutine.trace(lambda: call(base.model, vector)).get_trace().compute_log_prob()
+        except Exception:  # the program is the user's: whatever it says, it does not take a vector
+            return x
+    return vector
 
 
 def _parse(settings: list[str] | None) -> dict[str, Any]:
@@ -589,13 +613,14 @@ def _fitting_estimators(model: Any, guide: Any, x: Any, many: bool, wanted: set[
     return list(dict.fromkeys([*usual, *sorted(wanted)])) if many else usual[:1]
 
 
-def _check_out(out: Path | None) -> None:
+def _check_out(out: Path | None, resume: bool = False) -> None:
     """Refuse a folder that cannot take the result, before any work."""
     if out is None:
         return
     from zoo.results import check_free
 
-    check_free(out)
+    if not resume:
+        check_free(out)
     parent = out.absolute().parent
     while not parent.exists():
         parent = parent.parent
@@ -625,13 +650,23 @@ def fit(
     split: Split = None,
     standardize: Standardize = False,
     out: Out = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out; give the other options as they were.")
+    ] = False,
+    checkpoint_every: Annotated[
+        str | None, typer.Option(help="With --out: 90s or 500 (steps) between checkpoints; by default 60s.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Fit one model to data by one estimator.
 
+    With --out a long run writes checkpoints there; after a crash the same command with --resume goes on.
+
     Example: zoo fit gaussian_mixture --data iris --estimator em --set num_components=3 --set tol=1e-8 --out runs/a
     """
-    _check_out(out)
+    if out is None and (resume or checkpoint_every is not None):
+        raise ZooError(f"--{'resume' if resume else 'checkpoint-every'} expected --out with it. Pass the run's folder.")
+    _check_out(out, resume)
     _check_seed(seed)
     source = {"columns": columns, "labels": labels, "split": split, "standardize": standardize}
     failure = None
@@ -642,8 +677,8 @@ def fit(
         name = task.estimators[0]
         try:
             this = zoo.fit(
-                task.model, task.x, estimator=name, guide=task.guide, seed=seed, progress=None,
-                **task.fit_options, **task.options[name],
+                task.model, task.x, estimator=name, guide=task.guide, seed=seed, progress=None, out=out,
+                checkpoint_every=checkpoint_every, resume=resume, **task.fit_options, **task.options[name],
             )  # fmt: skip
         except LikelihoodDecreased as error:
             if error.fit is None:
@@ -651,11 +686,7 @@ def fit(
             failure, this = error, error.fit
         rows = [_row(this, task)]
         if out is not None:
-            from zoo.results import new_folder
-
-            with new_folder(out) as staging:
-                this.write(staging)
-                _write_record(staging, task, {"command": "fit", "seed": seed})
+            _write_record(out, task, {"command": "fit", "seed": seed})
     _tell(task.notes)
     if as_json:
         from zoo.results import model_name
@@ -730,6 +761,32 @@ def compare(
         if out is not None:
             print(f"saved in {out}; open {out / 'report.html'}")
     _stop_if_interrupted(made.fits, out)
+
+
+@app.command()
+def explain(
+    model: ModelName,
+    data: DataName = None,
+    settings: Settings = None,
+    guide: Guide = None,
+    columns: Columns = None,
+    labels: Labels = None,
+    split: Split = None,
+    standardize: Standardize = False,
+    as_json: Json = False,
+) -> None:
+    """Show what auto_em would do with a program: its sites, the update of each parameter and why, the cost.
+
+    Example: zoo explain my_model.py:model --data counts.csv
+    """
+    source = {"columns": columns, "labels": labels, "split": split, "standardize": standardize}
+    with _stdout_for_result(as_json):
+        task = _prepare(model, data, ["auto_em"], settings, guide, source, False)
+        import zoo
+
+        found = zoo.explain(task.model, task.x, guide=task.guide)
+    _tell(task.notes)
+    print(_dumps(found.to_dict()) if as_json else found)
 
 
 @app.command()
@@ -837,6 +894,38 @@ def _write_draws(drawn: Any, path: Path) -> None:
         for i, row in enumerate(flat):
             cells = [int(v) if whole else float(v) for v in row]
             writer.writerow(([i // values.shape[1]] if sequences else []) + cells)
+
+
+@app.command()
+def reproduce(
+    table: Annotated[str | None, typer.Argument(help="Which table; without it, a list.")] = None,
+    budget: Annotated[str, typer.Option(help="quick (minutes on two cores) or full (the paper's schedule).")] = "quick",
+    seed: Annotated[int, typer.Option(help="Where every random number comes from.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="A JSON file for the record.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a published table, and print ours beside theirs.
+
+    Example: zoo reproduce iwae --budget quick
+    """
+    from zoo.reproduce import reproduce as run
+    from zoo.reproduce import tables
+
+    if table is None:
+        known = tables()
+        if as_json:
+            print(_dumps({"tables": [{"table": name, "about": module.ABOUT} for name, module in known.items()]}))
+        else:
+            print("\n".join(f"{name:<12}{module.ABOUT}" for name, module in known.items()))
+        return
+    _check_seed(seed)
+    if out is not None and out.suffix != ".json":
+        raise ZooError(f"--out expected a .json file, got {str(out)!r}. Name one.")
+    with _stdout_for_result(as_json):
+        found = run(table, budget, seed, say=lambda line: print(line, file=sys.stderr, flush=True))
+        if out is not None:
+            found.save(out)
+    print(_dumps(found.record) if as_json else found)
 
 
 @app.command()

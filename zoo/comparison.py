@@ -160,7 +160,7 @@ def compare(
             base.to(as_device(device))
         data = prepared(base, x)
         if isinstance(base, FunctionModel):
-            first_run(base, data)
+            first_run(base, data, any(find_estimator(name).uses_guide for name in chosen))
         for name, given in chosen.items():
             check_serves(options_from(find_estimator(name), given), base, data)
     first_init = template.inits[0] if init is None else init

@@ -7,7 +7,7 @@ import hashlib
 import math
 import traceback
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import pyro
 import torch
 
 from zoo import program
-from zoo.batch import Data, map_tensors, num_data
+from zoo.batch import Data, as_data, map_tensors, num_data, take, tensors
+from zoo.checkpoint import Checkpoint, Checkpoints, RunFolder, fingerprint
 from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
 from zoo.estimators import estimator_classes, find_estimator
 from zoo.estimators.base import Callback, Estimator, Outcome, Run, options_from, restore, snapshot
@@ -25,7 +26,7 @@ from zoo.evaluation import bound
 from zoo.isolation import isolated, threads
 from zoo.memory import PeakMemory
 from zoo.model import FunctionModel, LatentVariableModel, as_model, prepared
-from zoo.results import Fit
+from zoo.results import Fit, load, model_name
 
 __all__ = ["as_device", "check_serves", "first_run", "fit", "serving", "start"]
 
@@ -46,6 +47,9 @@ def fit(
     max_seconds: float | None = None,
     progress: bool | Callback | None = False,
     track: int = 0,
+    out: str | Path | None = None,
+    checkpoint_every: float | str | None = None,
+    resume: bool = False,
     **options: Any,
 ) -> Fit:
     """Fit a model to data.
@@ -62,6 +66,9 @@ def fit(
         max_seconds: budget of each start.
         progress: True shows a bar; a function is called with every row of the history.
         track: evaluate the exact log-likelihood about this many times on the way, off the clock (0: only if free).
+        out: a new folder for the result, and for checkpoints on the way to it (gradient estimators write them).
+        checkpoint_every: how often: seconds (90.0, "90s"; 60 by default) or steps (500).
+        resume: go on with what ``out`` holds, to the same parameters bit for bit; start anew if it holds nothing.
         options: the estimator's own, see its class.
 
     Returns:
@@ -71,7 +78,7 @@ def fit(
         ZooError: a mistake in the arguments or the data; nothing has been done then.
         LikelihoodDecreased: EM's objective fell; its ``fit`` holds what was reached.
     """
-    chosen = options_from(find_estimator(estimator), options)
+    asked = chosen = options_from(find_estimator(estimator), options)
     template = as_model(model, guide)
     if not isinstance(restarts, int) or restarts < 1:
         raise ZooError(f"fit: restarts expected a whole number of at least 1, got {restarts!r}.")
@@ -80,29 +87,56 @@ def fit(
     init = template.inits[0] if init is None else init
     if init not in {*template.inits, "current"}:
         raise unknown_name("init", init, {*template.inits, "current"})
+    if out is None and (resume or checkpoint_every is not None):
+        raise ZooError("fit: resume and checkpoint_every expected a folder for the run. Pass out=...")
     with isolated(seed):
         base = copy.deepcopy(template)
         if device is not None:
             base.to(as_device(device))
         data = prepared(base, x)
+        whole = data
+        data, chosen = with_held_out(chosen, base, data, seed)
         if isinstance(base, FunctionModel):
             with torch.random.fork_rng(devices=[]):
-                first_run(base, data)
+                first_run(base, data, chosen.uses_guide)
         check_serves(chosen, base, data)
+        settings = {**describe(asked), "init": init, "restarts": restarts}
+        folder = None
+        if out is not None:
+            identity = identify(base, whole, asked, seed, settings)
+            folder = RunFolder(Path(out), Checkpoints(Path(out), identity, checkpoint_every), resume)
+            if folder.complete:
+                return load(out, base)
+        resumed = None if folder is None or not resume else folder.checkpoints.latest()
         best: Fit | None = None
         listed: list[dict[str, Any]] = []
         failure: LikelihoodDecreased | None = None
         for restart in range(restarts):
             start_seed = seed if restart == 0 else derived_seed(seed, restart)
-            with isolated(start_seed), threads(chosen.elements(data)):
+            done = None if folder is None else folder.finished(restart)
+            with isolated(start_seed), threads(chosen.elements(data, base)):
                 candidate = start(base, data, init, restart)
                 try:
-                    this = _run_one(chosen, candidate, data, start_seed, max_seconds, progress, track)
+                    if done is not None:
+                        this = load(done, candidate)
+                    else:
+                        if folder is not None:
+                            folder.checkpoints.restart = restart
+                        mine = resumed if resumed is not None and resumed.record["restart"] == restart else None
+                        this = _run_one(
+                            chosen, candidate, data, start_seed, max_seconds, progress, track,
+                            None if folder is None else folder.checkpoints, mine,
+                        )  # fmt: skip
                 except LikelihoodDecreased as error:
+                    error.fit.options = settings
                     if restarts == 1:
+                        if folder is not None:
+                            folder.publish(error.fit.write)
                         raise
                     failure, this = error, error.fit
             this.seed = seed
+            if folder is not None and restarts > 1 and done is None and this.status != "interrupted":
+                folder.finish(restart, this.write, this.seconds)
             listed.append(
                 {
                     "seed": start_seed,
@@ -123,8 +157,58 @@ def fit(
             raise failure
         listed[chosen_index]["chosen"] = True
         best.restarts = listed
-        best.options = {**describe(chosen), "init": init, "restarts": restarts}
+        best.options = settings
+        if folder is not None:
+            interrupted = any(entry["status"] == "interrupted" for entry in listed)
+            folder.publish(best.write, keep=interrupted or (restarts == 1 and folder.checkpoints.unfinished))
         return best
+
+
+def with_held_out(estimator: Estimator, model: LatentVariableModel, x: Data, seed: int) -> tuple[Data, Estimator]:
+    """The data to fit, and the estimator with the held-out ones: a fraction is drawn from the data by the seed.
+
+    Raises:
+        ZooError: no fraction between 0 and 1, or one that leaves no data on a side.
+    """
+    asked = getattr(estimator, "validation", None)
+    if asked is None:
+        return x, estimator
+    if isinstance(asked, (bool, str)):
+        raise ZooError(f"{estimator.name}: validation expected a fraction or data, got {asked!r}. Take 0.1.")
+    if not isinstance(asked, (int, float)):
+        return x, replace(estimator, validation=prepared(model, asked))  # type: ignore[call-arg]
+    if not 0 < asked < 1:
+        raise ZooError(f"{estimator.name}: validation expected a fraction between 0 and 1, got {asked}. Take 0.1.")
+    rows = num_data(x)
+    held = max(1, round(asked * rows))
+    if held >= rows:
+        raise ZooError(
+            f"{estimator.name}: validation={asked} expected data on both sides, got {rows} in all. "
+            "Pass held-out data instead."
+        )
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).to(tensors(x)[0].device)
+    apart = take(x, order[:held].sort().values)
+    return take(x, order[held:].sort().values), replace(estimator, validation=apart)  # type: ignore[call-arg]
+
+
+def identify(
+    model: LatentVariableModel, x: Data, estimator: Estimator, seed: int, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """What a run is made of, in plain values: two runs that agree in it take the same path."""
+    own = isinstance(model, FunctionModel)
+    given = {f.name: getattr(estimator, f.name) for f in fields(estimator)}
+    more = {n: fingerprint(as_data(v)) for n, v in given.items() if settings[n] == "given" and not callable(v)}
+    found: dict[str, Any] = {
+        "model": model_name(model),
+        "arguments": {} if own else {name: getattr(v, "__name__", str(v)) for name, v in model.config.items()},
+        "data": fingerprint(x),
+        "estimator": estimator.name,
+        "seed": seed,
+        "option": {**settings, **more},
+    }
+    if settings["init"] == "current" and not own:
+        found["start"] = fingerprint(snapshot(model))
+    return found
 
 
 def describe(estimator: Estimator) -> dict[str, Any]:
@@ -142,10 +226,17 @@ def start(model: LatentVariableModel, x: Data, init: str, restart: int = 0) -> L
     return candidate
 
 
-def first_run(model: FunctionModel, x: Data) -> None:
-    """Create a program's parameters; what its data cannot do is the user's to hear in one line."""
+def first_run(model: FunctionModel, x: Data, wants_guide: bool = False) -> None:
+    """Create a program's parameters; what its data cannot do is the user's to hear in one line.
+
+    A program with discrete latents only, and no guide where one is wanted, gets a mean-field one.
+    """
     try:
         model.initialize(x, "current")
+        if wants_guide and not model.has_guide and not model.points:
+            latents = program.latent_sites(model, x)
+            if latents and all(site.discrete for site in latents):
+                model.take_guide(x)
     except ZooError:
         raise
     except Exception as error:
@@ -187,6 +278,8 @@ def _run_one(
     max_seconds: float | None,
     progress: bool | Callback | None,
     track: int,
+    checkpoints: Checkpoints | None = None,
+    resumed: Checkpoint | None = None,
 ) -> Fit:
     from zoo.progress import shown
 
@@ -197,9 +290,10 @@ def _run_one(
 
     with shown(progress, estimator.name) as callback, PeakMemory() as memory:
         estimator.rehearse(model, x)
-        run = Run(num_data(x), callback, max_seconds)
+        run = Run(num_data(x), callback, max_seconds, checkpoints=checkpoints, resumed=resumed)
         if track and not estimator.sees_evidence and exact_log_likelihood_known(model, x):
             run.track, run.track_every = evidence, max(1, 3000 // track)
+        model.train()
         began = snapshot(model)
         failure: LikelihoodDecreased | None = None
         try:
@@ -209,11 +303,14 @@ def _run_one(
             last = run.history["objective"][-1] if run.iterations else -math.inf
             outcome = Outcome("diverged", last, [str(error)], exact_q=True)
         seconds = run.seconds
+        model.eval()
     if not all(
         bool(v.isfinite().all()) or bool(v.isinf().any() and not v.isnan().any()) for v in model.state_dict().values()
     ):
         restore(model, began)
         outcome = Outcome("diverged", -math.inf, [*outcome.notes, "a parameter became NaN; the starting point is kept"])
+    if checkpoints is not None:
+        outcome.notes = [*outcome.notes, *(resumed.damaged if resumed is not None else ()), *checkpoints.notes]
     this = _finish(estimator, model, x, run, outcome, seed, seconds, memory.peak_mb)
     if failure is not None:
         failure.fit = this
@@ -240,11 +337,15 @@ def _finish(
     """Score the parameters that were kept, with the discrete model always."""
     total = total_log_likelihood(model, x)
     elbo, elbo_se = outcome.elbo, None if outcome.elbo is None else 0.0
+    if outcome.draws is not None:
+        elbo_se = outcome.draws.diagnostics.get("elbo_se", elbo_se)
     if outcome.exact_q:
         elbo, elbo_se = total, 0.0
     elif elbo is None and program.has_guide(model):
         elbo, elbo_se = bound(model, x)
     theta, _ = program.parameter_roles(model, x)
+    if isinstance(model, FunctionModel) and model.points:
+        outcome.notes.append(f"estimated at the mode under their priors (MAP): {', '.join(sorted(model.points))}")
     return Fit(
         model=model,
         estimator=estimator.name,
@@ -254,6 +355,7 @@ def _finish(
         log_likelihood=total,
         elbo=elbo,
         elbo_se=elbo_se,
+        draws=outcome.draws,
         history=run.history,
         iterations=run.iterations,
         seconds=seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,7 @@ def shown(progress: bool | Callback | None, title: str) -> Iterator[Callback | N
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     if progress is None and not console.is_terminal:
@@ -30,21 +31,49 @@ def shown(progress: bool | Callback | None, title: str) -> Iterator[Callback | N
     columns = (
         TextColumn("{task.description:>12}"),
         BarColumn(bar_width=30),
-        TextColumn("{task.fields[rows]:>6} rows  objective {task.fields[objective]}"),
+        TextColumn("{task.fields[rows]:>6} rows  {task.fields[values]}"),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, console=console, refresh_per_second=8) as bars:
-        task = bars.add_task(title, total=None, rows=0, objective="")
-        count = 0
+        bar = Bar(bars, bars.add_task(title, total=None, rows=0, values="", left=""))
+        yield bar
+        bars.update(bar.task, total=1.0, completed=1.0, rows=bar.count, left="")
 
-        def update(row: dict[str, Any], fraction: float | None) -> None:
-            nonlocal count
-            count += 1
-            if fraction is not None:
-                bars.update(task, total=1.0, completed=fraction)
-            if count % 25 == 1 or fraction == 1.0:
-                bars.update(task, rows=count, objective=f"{row['objective']:.4f}")
 
-        yield update
-        bars.update(task, total=1.0, completed=1.0, rows=count)
+class Bar:
+    """One bar: called with every row of the history, told by ``tick`` how far a long epoch has come."""
+
+    def __init__(self, bars: Any, task: Any) -> None:
+        self.bars, self.task, self.count = bars, task, 0
+        self._began, self._drawn = time.monotonic(), 0.0
+        self._first: float | None = None
+
+    def __call__(self, row: dict[str, Any], fraction: float | None) -> None:
+        self.count += 1
+        now = time.monotonic()
+        if fraction is not None:
+            self.tick(fraction)
+        if self.count == 1 or now - self._drawn > 0.1 or fraction == 1.0:
+            self._drawn = now
+            self.bars.update(self.task, rows=self.count, values=values(row))
+
+    def tick(self, fraction: float) -> None:
+        if self._first is None:  # a resumed run does not begin at nought
+            self._began, self._first = time.monotonic(), fraction
+        self.bars.update(self.task, total=1.0, completed=fraction, left=self.left(fraction))
+
+    def left(self, fraction: float) -> str:
+        """The time left, if the rest goes as fast as what has been seen."""
+        done = fraction - (self._first or 0.0)
+        if done <= 0:
+            return ""
+        seconds = round((time.monotonic() - self._began) * (1 - fraction) / done)
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} left"
+
+
+def values(row: dict[str, Any]) -> str:
+    """What a line shows of a row: the objective, and the columns that not every run has."""
+    usual = ("objective", "log_likelihood", "elbo", "seconds")
+    more = [f"{name} {value:.2f}" for name, value in row.items() if name not in usual and value is not None]
+    return "  ".join([f"objective {row['objective']:.4f}", *more])

@@ -165,6 +165,8 @@ def shortfalls(comparison: Comparison) -> list[str]:
 
 
 def _reason(fit: Fit, best: Fit) -> str:
+    if fit.draws is not None and fit.status == "converged":
+        return "it holds posterior means under a prior, not a maximum"
     causes = []
     if fit.status == "diverged":
         causes.append("it diverged, and the last good parameters were kept; try a smaller learning_rate")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.batch import Data, tensors
+from zoo.checkpoint import Checkpoint, Checkpoints
 from zoo.errors import ZooError, unknown_name
 from zoo.model import LatentVariableModel, can
 
@@ -26,7 +27,12 @@ Callback = Callable[[dict[str, Any], float | None], None]
 
 
 class Objective(Protocol):
-    """A batch's (surrogate to minimise, bound), both means per datum; the surrogate carries the gradient."""
+    """A batch's (surrogate to minimise, bound), both means per datum; the surrogate carries the gradient.
+
+    An objective, or else the model, may have an attribute ``parts``: named pieces of the last batch's bound
+    (``reconstruction``, ``kl``) as detached 0-d tensors, nats per datum. The loop averages them over an epoch
+    into columns of the history.
+    """
 
     def __call__(self, batch: Data) -> tuple[Tensor, Tensor]: ...
 
@@ -41,6 +47,8 @@ class Run:
         max_seconds: budget on the run's own clock, or None.
         track: evaluates the exact log-likelihood off the clock, for estimators that do not see it themselves.
         track_every: every how many rows.
+        checkpoints: where to write checkpoints, or None.
+        resumed: the checkpoint to go on from, or None.
     """
 
     num_data: int
@@ -48,6 +56,8 @@ class Run:
     max_seconds: float | None = None
     track: Callable[[], float] | None = None
     track_every: int = 1
+    checkpoints: Checkpoints | None = None
+    resumed: Checkpoint | None = None
     history: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
     _started: float = field(default_factory=time.perf_counter)
     _off: float = 0.0
@@ -56,6 +66,11 @@ class Run:
     def seconds(self) -> float:
         """Seconds of work so far, tracking and callbacks left out."""
         return time.perf_counter() - self._started - self._off
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """Names of columns that mean the same in every run."""
+        return (*COLUMNS, "validation")
 
     @property
     def iterations(self) -> int:
@@ -72,17 +87,40 @@ class Run:
         log_likelihood: float | None = None,
         elbo: float | None = None,
         fraction: float | None = None,
+        **columns: float | None,
     ) -> None:
-        """Add a row to the history (totals over the data, nats)."""
+        """Add a row to the history (totals over the data, nats); ``columns`` are further ones, nats per datum."""
         seconds, now = self.seconds, time.perf_counter()
         if log_likelihood is None and self.track is not None and self.iterations % self.track_every == 0:
             log_likelihood = self.track()
-        row = {"objective": objective, "log_likelihood": log_likelihood, "elbo": elbo, "seconds": seconds}
-        for name, value in row.items():
-            self.history[name].append(value)
+        row = {"objective": objective, "log_likelihood": log_likelihood, "elbo": elbo, "seconds": seconds, **columns}
+        count = self.iterations
+        for name in {**self.history, **row}:
+            self.history.setdefault(name, [None] * count).append(row.get(name))
         if self.callback is not None:
             self.callback(row, fraction)
         self._off += time.perf_counter() - now
+
+    def tick(self, fraction: float) -> None:
+        """Tell a callback that wants to know (one with a ``tick``) how far a long epoch has come."""
+        tick = getattr(self.callback, "tick", None)
+        if tick is not None:
+            tick(fraction)
+
+    @property
+    def stage(self) -> str | None:
+        """The stage that the checkpoint to go on from was written in."""
+        return None if self.resumed is None else self.resumed.record["stage"]
+
+    def resume(self, stage: str) -> Checkpoint | None:
+        """The checkpoint to go on from, if it was written in this stage; history and clock go on from there."""
+        found = self.resumed
+        if found is None or found.record["stage"] != stage:
+            return None
+        self.resumed = None
+        self.history = found.record["history"]
+        self._started, self._off = time.perf_counter() - found.record["seconds"], 0.0
+        return found
 
 
 @dataclass
@@ -96,6 +134,7 @@ class Outcome:
         degenerate: whether a constraint (a covariance floor) acts at the parameters kept.
         elbo: the bound where the estimator knows it exactly; None to have it evaluated with the guide.
         exact_q: whether the E step is exact, so that bound and evidence coincide.
+        draws: of the parameters, where they are sampled and not estimated (:class:`zoo.bayes.Draws`).
     """
 
     status: str
@@ -104,6 +143,7 @@ class Outcome:
     degenerate: bool = False
     elbo: float | None = None
     exact_q: bool = False
+    draws: Any = None
 
 
 @dataclass(frozen=True)
@@ -125,8 +165,8 @@ class Estimator:
     def rehearse(self, model: LatentVariableModel, x: Data) -> None:
         """What a process does only once (thread pools, compilers) is done here, off the clock. Changes nothing."""
 
-    def elements(self, x: Data) -> int:
-        """How many numbers of the data a step works on: too few, and more than one thread does harm."""
+    def elements(self, x: Data, model: LatentVariableModel | None = None) -> int:
+        """How many numbers a step works on: too few, and more than one thread does harm."""
         return sum(t.numel() for t in tensors(x))
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
@@ -170,9 +210,13 @@ def needs_statistics(model: LatentVariableModel) -> str | None:
     return f"{type(model).__name__} has no e_step and m_step"
 
 
-def snapshot(model: LatentVariableModel) -> dict[str, Tensor]:
-    """The model's tensors, copied."""
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+def snapshot(model: LatentVariableModel, into: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The model's tensors, copied; over an earlier snapshot where one is given, which saves the memory."""
+    if into is None:
+        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    for name, value in model.state_dict().items():
+        into[name].copy_(value)
+    return into
 
 
 def restore(model: LatentVariableModel, state: dict[str, Tensor]) -> None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
 from zoo import program
-from zoo.batch import Data, num_data
+from zoo.batch import Data, num_data, split
+from zoo.errors import ZooError, unknown_name
 from zoo.estimators.base import Estimator, Objective, Outcome, Run
-from zoo.model import FunctionModel, LatentVariableModel
-from zoo.training import Schedule, train
+from zoo.isolation import forked_rng
+from zoo.model import FunctionModel, LatentVariableModel, can
+from zoo.training import DECAYS, HeldOut, Schedule, train
 
 __all__ = ["GradientEstimator", "GuidedEstimator", "needs_guide"]
+
+#: A network's weights work on every row; so many of them are worth one number of the data (see ``elements``).
+WEIGHTS_AN_ELEMENT = 20
+#: Rows of held-out data that are scored at a time.
+SCORED_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -26,17 +35,37 @@ class GradientEstimator(Estimator):
         batch_size: rows a step; None takes all rows up to 2048, else 256.
         learning_rate: Adam's, at the start, in units of each parameter's scale; it falls to a hundredth along a cosine.
         tol: status "converged" if the bound per datum moved less than this over the schedule's last part, nats.
+        decay: how the rate falls: "cosine", "constant", or "stages" (see :class:`~zoo.training.Schedule`).
+        clip_norm: the longest gradient to follow; None follows any.
+        validation: a fraction of the data to hold out, or held-out data as the model takes them; the exact
+            log-likelihood of these, or else the estimator's own bound at fixed random numbers, is followed once an
+            epoch, and the parameters where it was highest are kept.
+        patience: with ``validation``, epochs without a new best before the run stops.
     """
 
     max_epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float = 0.02
     tol: float = 1e-4
+    decay: str = "cosine"
+    clip_norm: float | None = None
+    validation: Any = None
+    patience: int = 20
 
     #: Whether the full-batch objective has no sampling noise.
     deterministic: ClassVar[bool] = False
     #: The history's column that the objective also is.
     column: ClassVar[str] = "elbo"
+
+    def __post_init__(self) -> None:
+        if self.decay not in DECAYS:
+            raise unknown_name(f"{self.name}: decay", str(self.decay), DECAYS)
+        for option in ("max_epochs", "batch_size", "patience"):
+            value = getattr(self, option)
+            if value is not None and (not isinstance(value, (int, float)) or value != int(value) or value < 1):
+                raise ZooError(f"{self.name}: {option} expected a whole number of at least 1, got {value!r}.")
+        if self.clip_norm is not None and not (isinstance(self.clip_norm, (int, float)) and self.clip_norm > 0):
+            raise ZooError(f"{self.name}: clip_norm expected a number above 0, got {self.clip_norm!r}. Take 1.0.")
 
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
         """The objective for batches of data like ``x``."""
@@ -46,27 +75,44 @@ class GradientEstimator(Estimator):
         size = self.batch_size
         if size is None and isinstance(model, FunctionModel):
             size = num_data(x)  # a program of the user's own may not know that it sees a part of the data
-        return Schedule(self.max_epochs, size, self.learning_rate)
+        return Schedule(self.max_epochs, size, self.learning_rate, self.decay)
 
-    def elements(self, x: Data) -> int:
+    def elements(self, x: Data, model: LatentVariableModel | None = None) -> int:
         rows = max(1, num_data(x))
         _, batch = Schedule(self.max_epochs, self.batch_size).resolve(rows)
-        return super().elements(x) * min(batch, rows) // rows
+        batch = min(batch, rows)
+        weights = 0 if model is None else sum(p.numel() for p in model.parameters() if p.dtype == torch.float32)
+        return max(super().elements(x) * batch // rows, batch * weights // WEIGHTS_AN_ELEMENT)
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
-        objective = self.objective(model, x)
+        objective, schedule = self.objective(model, x), self.plan(model, x)
         return train(
             model,
             objective,
             x,
             run,
-            self.plan(model, x),
+            schedule,
             on_fraction=getattr(objective, "at", None),
             names=self.moving(model, x),
             tol=self.tol,
             deterministic=self.deterministic,
             column=self.column,
+            clip_norm=self.clip_norm,
+            held_out=self.held_out(model, objective),
         )
+
+    def held_out(self, model: LatentVariableModel, objective: Objective) -> HeldOut | None:
+        """What follows the held-out data, if there are any."""
+        if self.validation is None:
+            return None
+        if can(model, "log_marginal") or can(model, "e_step"):
+            from zoo.estimators.eg import total_log_likelihood
+
+            return HeldOut(
+                model, self.validation, functools.partial(total_log_likelihood, model), int(self.patience), "epoch"
+            )
+        score = fixed_score(model, objective)
+        return HeldOut(model, self.validation, score, int(self.patience), "epoch", "bound")
 
     def rehearse(self, model: LatentVariableModel, x: Data) -> None:
         if not isinstance(model, FunctionModel):
@@ -102,7 +148,7 @@ class GuidedEstimator(GradientEstimator):
 
     def warm_up(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         """Train the guide alone, at the model's present parameters."""
-        if not self.warmup:
+        if not self.warmup or run.stage == "climb":
             return Outcome("converged", 0.0)
         theta, psi = program.parameter_roles(model, x)
         only_guide = [name for name in psi if name not in theta]
@@ -112,9 +158,11 @@ class GuidedEstimator(GradientEstimator):
         _, batch = schedule.resolve(num_data(x))
         epochs = max(1, round(int(self.warmup) * batch / num_data(x)))
         objective = self.objective(model, x)
+        decay = "cosine" if schedule.decay == "stages" else schedule.decay
         return train(
-            model, objective, x, run, dataclasses.replace(schedule, max_epochs=epochs), names=only_guide, record=False
-        )
+            model, objective, x, run, dataclasses.replace(schedule, max_epochs=epochs, decay=decay), names=only_guide,
+            record=False, clip_norm=self.clip_norm,
+        )  # fmt: skip
 
 
 def needs_guide(model: LatentVariableModel) -> str | None:
@@ -122,6 +170,26 @@ def needs_guide(model: LatentVariableModel) -> str | None:
     if program.has_guide(model):
         return None
     return "it has no guide; pass guide=... (for instance a pyro.infer.autoguide)"
+
+
+def fixed_score(model: LatentVariableModel, objective: Objective) -> Callable[[Data], float]:
+    """The objective's bound on data, total, nats: always at the same random numbers, so that only θ and ψ move it, and
+    as at the end of any annealing."""
+    anneal = getattr(objective, "at", None)
+
+    def score(data: Data) -> float:
+        if anneal is not None:
+            anneal(1.0)  # the next step sets it back
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()
+        try:
+            with torch.no_grad(), forked_rng(0):
+                return sum(float(objective(piece)[1]) * num_data(piece) for piece in split(data, SCORED_ROWS))
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    return score
 
 
 def mean_bound(total: torch.Tensor, batch: Data) -> tuple[torch.Tensor, torch.Tensor]:
