@@ -1,8 +1,23 @@
 """Reusable families of guides q(z | x). Nothing here imports ``zoo``."""
 
 from guides.categorical import AmortizedCategorical
+from guides.discrete import AmortizedBits, AmortizedCode
+from guides.flows import AmortizedFlow
 from guides.gaussian import AmortizedGaussian
-from guides.networks import MLP
+from guides.networks import MLP, ConvDecoder, ConvEncoder
+from guides.normal import AmortizedNormal
 from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
 
-__all__ = ["MLP", "AmortizedCategorical", "AmortizedGaussian", "RelaxedBernoulli", "RelaxedCategorical"]
+__all__ = [
+    "MLP",
+    "AmortizedBits",
+    "AmortizedCategorical",
+    "AmortizedCode",
+    "AmortizedFlow",
+    "AmortizedGaussian",
+    "AmortizedNormal",
+    "ConvDecoder",
+    "ConvEncoder",
+    "RelaxedBernoulli",
+    "RelaxedCategorical",
+]

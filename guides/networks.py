@@ -1,14 +1,18 @@
-"""The small networks that encoders are made of."""
+"""The small networks that encoders and decoders are made of."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MLP", "Standardize"]
+__all__ = ["ACTIVATIONS", "MLP", "ConvDecoder", "ConvEncoder", "Standardize"]
+
+#: Nonlinearities between layers, by name.
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 class Standardize(nn.Module):
@@ -38,19 +42,20 @@ class Standardize(nn.Module):
 
 
 class MLP(nn.Sequential):
-    """Standardised inputs, then fully connected layers with ``tanh`` between them.
+    """Standardised inputs, then fully connected layers with a nonlinearity between them.
 
     Args:
         sizes: widths from input to output; two entries make it linear.
+        activation: "tanh" or "relu".
 
     Shapes:
         x: (..., sizes[0]) to (..., sizes[-1]).
     """
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], activation: str = "tanh") -> None:
         layers: list[nn.Module] = [Standardize(sizes[0])]
         for i, (wide, narrow) in enumerate(pairwise(sizes)):
-            layers += [nn.Linear(wide, narrow), *([nn.Tanh()] if i < len(sizes) - 2 else [])]
+            layers += [nn.Linear(wide, narrow), *([ACTIVATIONS[activation]()] if i < len(sizes) - 2 else [])]
         super().__init__(*layers)
 
     def set_from(self, x: Tensor) -> None:
@@ -58,3 +63,86 @@ class MLP(nn.Sequential):
         first = self[0]
         assert isinstance(first, Standardize)
         first.set_from(x)
+
+
+def _side(num_pixels: int) -> int:
+    side = math.isqrt(num_pixels)
+    if side * side != num_pixels or side % 4:
+        raise ValueError(f"num_pixels expected a square image whose side is a multiple of 4, got {num_pixels} pixels.")
+    return side
+
+
+class ConvEncoder(nn.Module):
+    """Two convolutions of stride 2 over a square image of one channel, then a fully connected layer.
+
+    Args:
+        num_pixels: side squared; the side a multiple of 4 (784 is 28 x 28).
+        width: W, numbers that come out, nonlinearity included.
+        channels: of the two convolutions.
+        activation: "tanh" or "relu".
+
+    Shapes:
+        x: (..., num_pixels), rows of the image one after another, to (..., width).
+
+    Raises:
+        ValueError: the image is not square, or its side not a multiple of 4.
+    """
+
+    def __init__(
+        self, num_pixels: int, width: int, channels: tuple[int, int] = (16, 32), activation: str = "relu"
+    ) -> None:
+        super().__init__()
+        self.side = _side(num_pixels)
+        kind = ACTIVATIONS[activation]
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, channels[0], 4, 2, 1),
+            kind(),
+            nn.Conv2d(channels[0], channels[1], 4, 2, 1),
+            kind(),
+            nn.Flatten(),
+            nn.Linear(channels[1] * (self.side // 4) ** 2, width),
+            kind(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layers(x.reshape(-1, 1, self.side, self.side))
+        return out.reshape(*x.shape[:-1], -1)
+
+
+class ConvDecoder(nn.Module):
+    """The way back: a fully connected layer, then two transposed convolutions of stride 2.
+
+    Args:
+        latent_dim: L, numbers that go in. num_pixels: as :class:`ConvEncoder`. width: of the hidden layer.
+        channels: of the two convolutions, seen from the image; outputs: numbers a pixel.
+
+    Shapes:
+        z: (..., latent_dim) to (..., num_pixels * outputs), a pixel's numbers side by side.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        num_pixels: int,
+        width: int,
+        channels: tuple[int, int] = (16, 32),
+        outputs: int = 1,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        side = _side(num_pixels)
+        kind = ACTIVATIONS[activation]
+        self.layers = nn.Sequential(
+            nn.Linear(latent_dim, width),
+            kind(),
+            nn.Linear(width, channels[1] * (side // 4) ** 2),
+            kind(),
+            nn.Unflatten(-1, (channels[1], side // 4, side // 4)),
+            nn.ConvTranspose2d(channels[1], channels[0], 4, 2, 1),
+            kind(),
+            nn.ConvTranspose2d(channels[0], outputs, 4, 2, 1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        images: Tensor = self.layers(z.reshape(-1, z.shape[-1]))  # (M, outputs, side, side)
+        return images.flatten(2).mT.reshape(*z.shape[:-1], -1)

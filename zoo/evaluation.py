@@ -146,7 +146,9 @@ def bound(model: LatentVariableModel, x: Data) -> tuple[float, float]:
     if summed_exactly(model, x):
         loss = elbo_module(model, x)
         return -sum(float(call(loss, piece).detach()) for piece in pieces(model, x, 256)), 0.0
-    samples = min(1000, max(10, 20_000_000 // num_data(x)))
+    # As many draws as a few seconds allow: a network of a thousand weights counts as one number.
+    weights = sum(p.numel() for p in model.parameters())
+    samples = min(1000, max(10, 20_000_000 // (num_data(x) * max(1, weights // 1000))))
     total, variance = 0.0, 0.0
     for piece in pieces(model, x, samples):
         log_weight = program.log_weights(model, piece, samples)

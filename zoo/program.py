@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.batch import Data, call, num_data
 from zoo.errors import ZooError
-from zoo.model import FunctionModel, LatentVariableModel
+from zoo.model import FunctionModel, LatentVariableModel, can
 
 #: A node of a Pyro trace.
 SiteMessage: TypeAlias = Any
@@ -214,14 +214,21 @@ def joint_and_guide(
 def log_weights(model: LatentVariableModel, x: Data, num_samples: int, *, max_elements: int = 2_000_000) -> Tensor:
     """ln p(x, z) - ln q(z | x) for draws z from the guide, (num_samples, N), nats; no gradient.
 
-    Draws are made in groups, so that memory stays bounded.
+    Draws are made in groups, so that memory stays bounded. A model's own ``log_weights(x, num_particles)`` is taken
+    where it offers one: the same numbers without Pyro's handlers, and without the β of a β-VAE, which is no part of p.
     """
-    rows, nesting = num_data(x), plate_nesting(model, x)
-    group = max(1, min(num_samples, max_elements // max(1, rows)))
+    rows, own = max(1, num_data(x)), can(model, "log_weights")
+    nesting = 0 if own else plate_nesting(model, x)
+    widest = max([1, *(p.shape[0] for p in model.parameters() if p.dim() > 1)])  # numbers of a network's widest layer
+    group = max(1, min(num_samples, max_elements // rows, 16 * max_elements // (rows * widest)))
     pieces = []
+    hook: Any = getattr(model, "log_weights", None)
     with torch.no_grad():
         for start in range(0, num_samples, group):
             size = min(group, num_samples - start)
+            if own:
+                pieces.append(call(lambda *a, k=size, **named: hook(*a, num_particles=k, **named), x))
+                continue
             log_joint, log_guide = joint_and_guide(*draw(model, x, size, nesting), rows, size, nesting)
             pieces.append(log_joint - log_guide)
     return torch.cat(pieces)

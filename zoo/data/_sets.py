@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from zoo.data._fetch import File
 from zoo.data._files import read_csv_table
+from zoo.data._sprites import sprites
 from zoo.data._table import Loaded, arrange
 from zoo.data.speech import features, read_recordings
 
@@ -148,6 +149,11 @@ def _json_zip(*columns: str) -> Callable[[Mapping[str, Path]], Loaded]:
     return read
 
 
+def _sprites(_: Mapping[str, Path]) -> Loaded:
+    images, factors = sprites()
+    return Loaded(images, labels=factors[:, 0])
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 _RDATASETS = "R's package {}, by way of the Rdatasets collection, https://vincentarelbundock.github.io/Rdatasets/"
@@ -230,6 +236,15 @@ DATA_SETS: dict[str, DataSet] = {
         "CC BY 4.0 (UCI)",
         _sklearn("digits"),
         provider="scikit-learn",
+        labelled=True,
+    ),
+    "sprites": DataSet(
+        "1296 x 256",
+        "16 x 16 greys: three shapes in every scale, rotation and place; labels are the shapes",
+        "drawn by us, after L. Matthey and others (2017), dSprites",
+        "as this package",
+        _sprites,
+        provider="latent-zoo",
         labelled=True,
     ),
     "earthquakes": DataSet(

@@ -21,9 +21,18 @@ from zoo.batch import Data, call, num_data
 from zoo.errors import ZooError
 from zoo.estimators.base import Objective
 from zoo.estimators.gradient import GuidedEstimator
+from zoo.estimators.hooks import fresh
 from zoo.model import LatentVariableModel
 
 __all__ = ["Gumbel", "StraightThroughGumbel"]
+
+#: The relaxation of each family of discrete variables.
+_KINDS: dict[str, Any] = {
+    "Categorical": RelaxedCategorical,
+    "OneHotCategorical": RelaxedCategorical,
+    "Bernoulli": RelaxedBernoulli,
+    "ExactBernoulli": RelaxedBernoulli,
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class Gumbel(GuidedEstimator):
         reason = super().refuses(model, x)
         if reason:
             return reason
-        discrete = [site.name for site in program.latent_sites(model, x) if site.discrete]
+        discrete = [site.name for site in program.latent_sites(model, x) if site.discrete or site.family in _KINDS]
         if not discrete:
             return "it has no discrete latent to relax"
         try:
@@ -87,6 +96,7 @@ class GumbelObjective:
         self.temperature = o.temperature * (o.final_temperature / o.temperature) ** fraction
 
     def __call__(self, batch: Data) -> tuple[Tensor, Tensor]:
+        batch = fresh(self.model, batch)
         rows, k = num_data(batch), self.num_particles
         relax = _Relax(self.temperature, self.options.straight_through)
         guide, model = (program.repeated(p, k, self.nesting) for p in (self.model.guide, self.model.model))
@@ -120,24 +130,20 @@ class _Relax(Messenger):
         self.names: set[str] = set()
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["is_observed"] or not getattr(msg["fn"], "has_enumerate_support", False):
-            return
         fn = msg["fn"]
         while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
             fn = fn.base_dist
         family = type(fn).__name__
-        kinds: dict[str, Any] = {
-            "Categorical": RelaxedCategorical,
-            "OneHotCategorical": RelaxedCategorical,
-            "Bernoulli": RelaxedBernoulli,
-            "ExactBernoulli": RelaxedBernoulli,
-        }
-        if family not in kinds:
+        # Several variables at one site (to_event) have no support to enumerate, but are relaxed one by one.
+        several = family in _KINDS and msg["fn"].event_dim > fn.event_dim
+        if msg["is_observed"] or not (several or getattr(msg["fn"], "has_enumerate_support", False)):
+            return
+        if family not in _KINDS:
             raise ZooError(
                 f"gumbel: site {msg['name']!r} expected a Categorical, OneHotCategorical or Bernoulli, got {family}. "
                 "Use svi or reinforce."
             )
-        relaxed = kinds[family](self.temperature, fn.logits, self.straight_through)
+        relaxed = _KINDS[family](self.temperature, fn.logits, self.straight_through)
         shape = msg["fn"].batch_shape + (
             msg["fn"].event_shape if family != "OneHotCategorical" else msg["fn"].event_shape[:-1]
         )

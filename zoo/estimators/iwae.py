@@ -14,8 +14,9 @@ from zoo.batch import Data, num_data
 from zoo.errors import ZooError
 from zoo.estimators.base import Objective
 from zoo.estimators.gradient import GuidedEstimator
+from zoo.estimators.hooks import FreshBatches, scored_sites, weigh
 from zoo.estimators.reinforce import score_terms
-from zoo.model import LatentVariableModel
+from zoo.model import LatentVariableModel, can
 
 __all__ = ["IWAE"]
 
@@ -36,13 +37,22 @@ class IWAE(GuidedEstimator):
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         reason = super().refuses(model, x)
-        if reason is None and self.num_particles < 2 and any(s.discrete for s in program.latent_sites(model, x)):
+        if reason is None and self.num_particles < 2 and scored_sites(model, x):
             raise ZooError(f"iwae: num_particles expected at least 2 with discrete sites, got {self.num_particles}.")
         return reason
 
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
-        nesting, k = program.plate_nesting(model, x), int(self.num_particles)
-        return lambda batch: iwae_surrogate(model, batch, k, nesting)
+        k = int(self.num_particles)
+        if can(model, "log_weights") and not scored_sites(model, x):
+            return FreshBatches(model, lambda batch: weighted_bound(weigh(model, batch, k)))
+        nesting = program.plate_nesting(model, x)
+        return FreshBatches(model, lambda batch: iwae_surrogate(model, batch, k, nesting))
+
+
+def weighted_bound(log_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(surrogate, bound) per datum from differentiable log-weights (K, N), nats."""
+    bound = log_weight.logsumexp(0).mean() - math.log(len(log_weight))
+    return -bound, bound.detach()
 
 
 def iwae_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:

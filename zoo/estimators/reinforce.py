@@ -13,6 +13,7 @@ from zoo.batch import Data, num_data
 from zoo.errors import ZooError
 from zoo.estimators.base import Objective
 from zoo.estimators.gradient import GuidedEstimator
+from zoo.estimators.hooks import FreshBatches
 from zoo.model import LatentVariableModel
 
 __all__ = ["Reinforce"]
@@ -41,7 +42,7 @@ class Reinforce(GuidedEstimator):
 
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
         nesting, k = program.plate_nesting(model, x), int(self.num_particles)
-        return lambda batch: reinforce_surrogate(model, batch, k, nesting)
+        return FreshBatches(model, lambda batch: reinforce_surrogate(model, batch, k, nesting))
 
 
 def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from zoo import program
@@ -13,6 +14,7 @@ from zoo.batch import Data, num_data
 from zoo.errors import ZooError
 from zoo.estimators.base import Objective
 from zoo.estimators.gradient import GuidedEstimator
+from zoo.estimators.hooks import FreshBatches
 from zoo.model import LatentVariableModel
 
 __all__ = ["RWS"]
@@ -35,11 +37,18 @@ class RWS(GuidedEstimator):
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         if self.num_particles < 2:
             raise ZooError(f"rws: num_particles expected at least 2, got {self.num_particles}.")
-        return super().refuses(model, x)
+        reason = super().refuses(model, x)
+        if reason is None:
+            try:
+                with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                    program.draw(model, program.probe(model, x), 1, program.plate_nesting(model, x), detach=True)
+            except KeyError:  # what Pyro's transforms without an inverse raise
+                return "its guide cannot score a draw again: a flow in it has no inverse"
+        return reason
 
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
         nesting, k = program.plate_nesting(model, x), int(self.num_particles)
-        return lambda batch: rws_surrogate(model, batch, k, nesting)
+        return FreshBatches(model, lambda batch: rws_surrogate(model, batch, k, nesting))
 
 
 def rws_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:

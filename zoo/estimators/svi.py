@@ -11,10 +11,11 @@ from torch import nn
 from torch.distributions.kl import kl_divergence
 
 from zoo import program
-from zoo.batch import Data, call
-from zoo.errors import unknown_name
-from zoo.estimators.base import Objective
+from zoo.batch import Data, call, num_data
+from zoo.errors import ZooError, unknown_name
+from zoo.estimators.base import Objective, Outcome, Run
 from zoo.estimators.gradient import GuidedEstimator, mean_bound
+from zoo.estimators.hooks import FreshBatches, HookedBound, scored_sites
 from zoo.model import Half, LatentVariableModel, can
 
 __all__ = ["SVI"]
@@ -28,6 +29,8 @@ class SVI(GuidedEstimator):
         schedule: "joint" moves all parameters at once; "alternating" takes phases of guide-only steps (an
             approximate E step) and model-only steps (an approximate M step).
         phase_steps: length of an alternating phase.
+        anneal_epochs: epochs over which the KL's weight rises from 0 to its full value, for models that offer
+            ``anneal`` and ``elbo_parts`` (see ``zoo.estimators.hooks``).
     """
 
     name: ClassVar[str] = "svi"
@@ -36,17 +39,41 @@ class SVI(GuidedEstimator):
 
     schedule: str = "joint"
     phase_steps: int = 100
+    anneal_epochs: int = 0
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         if self.schedule not in ("joint", "alternating"):
             raise unknown_name("svi: schedule", self.schedule, ("joint", "alternating"))
-        return super().refuses(model, x)
+        if self.anneal_epochs and not can(model, "anneal", "elbo_parts"):
+            raise ZooError(f"svi: {type(model).__name__} has no KL weight to anneal. Leave anneal_epochs out.")
+        reason = super().refuses(model, x)
+        if reason is None and not can(model, "elbo") and not can(model, "elbo_parts"):
+            stuck = [name for name, summable in scored_sites(model, x) if not summable]
+            if stuck:
+                return f"site {stuck[0]!r} has neither differentiable draws nor few enough values to sum over"
+        return reason
 
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
         if can(model, "elbo"):
             return lambda batch: mean_bound(-call(model.elbo, batch).sum(), batch)
+        if can(model, "elbo_parts"):
+            return HookedBound(model, int(self.num_particles), self._share(model, x))
         loss = elbo_module(model, x, int(self.num_particles))
-        return lambda batch: mean_bound(call(loss, batch), batch)
+        return FreshBatches(model, lambda batch: mean_bound(call(loss, batch), batch))
+
+    def _share(self, model: LatentVariableModel, x: Data) -> Callable[[float], float] | None:
+        if not self.anneal_epochs:
+            return None
+        epochs, _ = self.plan(model, x).resolve(num_data(x))
+        rising = max(1, min(int(self.anneal_epochs), epochs)) / epochs
+        return lambda fraction: fraction / rising
+
+    def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
+        try:
+            return super().run(model, x, run)
+        finally:
+            if can(model, "anneal"):
+                model.anneal(1.0)
 
     def moving(self, model: LatentVariableModel, x: Data) -> Callable[[int], Iterable[str]] | None:
         if self.schedule == "joint":

@@ -1,0 +1,51 @@
+"""Amortized codes of several discrete variables a datum: independent categoricals, independent bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+from torch import Tensor
+
+from guides.networks import MLP
+
+__all__ = ["AmortizedBits", "AmortizedCode"]
+
+
+class AmortizedCode(MLP):
+    """A network from x to V independent categorical variables of K values each, as one-hot rows.
+
+    Shapes:
+        x: (..., num_features) to a distribution of batch shape (...) and event shape (V, K).
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_variables: int,
+        num_categories: int,
+        hidden_dims: Sequence[int] = (),
+        activation: str = "tanh",
+    ) -> None:
+        super().__init__((num_features, *hidden_dims, num_variables * num_categories), activation)
+        self.code = (num_variables, num_categories)
+
+    def forward(self, x: Tensor) -> dist.Independent:
+        logits = super().forward(x)
+        return dist.OneHotCategorical(logits=logits.unflatten(-1, self.code)).to_event(1)
+
+
+class AmortizedBits(MLP):
+    """A network from x to V independent bits.
+
+    Shapes:
+        x: (..., num_features) to a distribution of batch shape (...) and event shape (V,).
+    """
+
+    def __init__(
+        self, num_features: int, num_variables: int, hidden_dims: Sequence[int] = (), activation: str = "tanh"
+    ) -> None:
+        super().__init__((num_features, *hidden_dims, num_variables), activation)
+
+    def forward(self, x: Tensor) -> dist.Independent:
+        return dist.Bernoulli(logits=super().forward(x)).to_event(1)

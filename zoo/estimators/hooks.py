@@ -1,0 +1,96 @@
+"""What a model may offer so that an estimator need not run its Pyro programs at every step.
+
+===============================  ==========================================================================
+``elbo_parts(x, S)``             (bound, parts), each (N,) nats, at S draws a datum: fast ``svi``
+``log_weights(x, K)``            ln p(x, z_k) - ln q(z_k | x), (K, N) nats, differentiable: fast ``iwae``
+``resample(x)``                  the batch with its own noise drawn anew (dynamic binarisation)
+``anneal(share)``                weigh the KL by this share of its full weight: ``anneal_epochs`` of ``svi``
+===============================  ==========================================================================
+
+A hook gives the same numbers as the traced programs under the same random numbers; the models' tests hold them to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from zoo import program
+from zoo.batch import Data, call, num_data
+from zoo.estimators.base import Objective
+from zoo.model import LatentVariableModel, can
+
+__all__ = ["FreshBatches", "HookedBound", "fresh", "scored_sites", "weigh"]
+
+
+def fresh(model: LatentVariableModel, batch: Data) -> Data:
+    """The batch, with its own noise drawn anew where the model asks for that."""
+    return call(model.resample, batch) if can(model, "resample") else batch
+
+
+class FreshBatches:
+    """An objective that sees every batch with its noise drawn anew."""
+
+    def __init__(self, model: LatentVariableModel, objective: Objective) -> None:
+        self.model, self.objective = model, objective
+
+    def __call__(self, batch: Data) -> tuple[Tensor, Tensor]:
+        return self.objective(fresh(self.model, batch))
+
+
+class HookedBound:
+    """Batch to (surrogate, bound) from the model's ``elbo_parts``.
+
+    Args:
+        share: the KL's weight as a function of the fraction of the schedule done; None leaves it alone.
+        draw_anew: whether each batch has its own noise drawn anew.
+
+    Attributes:
+        parts: means per datum of the last batch, nats, each () and without gradient.
+    """
+
+    def __init__(
+        self,
+        model: LatentVariableModel,
+        num_particles: int,
+        share: Callable[[float], float] | None = None,
+        draw_anew: bool = True,
+    ) -> None:
+        self.model, self.num_particles, self.share, self.draw_anew = model, num_particles, share, draw_anew
+        self.parts: dict[str, Tensor] = {}
+
+    def at(self, fraction: float) -> None:
+        """Told the fraction of the schedule done, before each step."""
+        if self.share is not None:
+            self.model.anneal(self.share(fraction))
+
+    def __call__(self, batch: Data) -> tuple[Tensor, Tensor]:
+        hook: Any = self.model.elbo_parts
+        batch = fresh(self.model, batch) if self.draw_anew else batch
+        bound, parts = call(lambda *a, **k: hook(*a, **k, num_particles=self.num_particles), batch)
+        self.parts = {name: value.detach().sum() / num_data(batch) for name, value in parts.items()}
+        mean = bound.sum() / num_data(batch)
+        return -mean, mean.detach()
+
+
+def weigh(model: LatentVariableModel, batch: Data, num_particles: int) -> Tensor:
+    """The model's own ``log_weights``, (K, N) nats."""
+    hook: Any = model.log_weights
+    weights: Tensor = call(lambda *a, **k: hook(*a, **k, num_particles=num_particles), batch)
+    return weights
+
+
+def scored_sites(model: LatentVariableModel, x: Data) -> list[tuple[str, bool]]:
+    """The guide's sites whose draws carry no gradient, and whether their values can be summed instead."""
+    x = program.probe(model, x)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        trace = poutine.trace(lambda: call(model.guide, x)).get_trace()
+    return [
+        (name, bool(site["fn"].has_enumerate_support))
+        for name, site in program.sample_sites(trace).items()
+        if not site["fn"].has_rsample
+    ]

@@ -1,0 +1,320 @@
+"""What models with neural networks share: decoders' likelihoods, pixels and how they are made binary, sizes of steps.
+
+A likelihood turns what a network puts out ("logits") into p(x | z), independent over features:
+
+    bernoulli             x_d ~ Bernoulli(sigmoid(l_d)), x_d 0 or 1
+    continuous_bernoulli  p(x_d) = C(l_d) exp(l_d x_d) / (1 + exp(l_d)), x_d in [0, 1]; Loaiza-Ganem & Cunningham (2019)
+    gaussian              x_d ~ N(l_d, scale_d^2), scale_d learned, the same for all data
+    categorical           x_d ~ Categorical(softmax(l_d)), l_d of V numbers, x_d in 0..V-1
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Size, Tensor, nn
+from torch.nn.functional import softplus
+
+from guides.networks import ACTIVATIONS, MLP, ConvDecoder
+from zoo.batch import Data, tensors
+from zoo.checks import matrix, positive, rows
+from zoo.errors import ZooError, unknown_name
+from zoo.model import LatentVariableModel
+
+__all__ = [
+    "BINARIZATIONS",
+    "LIKELIHOODS",
+    "ContinuousBernoulli",
+    "Likelihood",
+    "NeuralModel",
+    "log_normalizer",
+    "network",
+]
+
+#: The families of p(x | z).
+LIKELIHOODS: tuple[str, ...] = ("bernoulli", "continuous_bernoulli", "gaussian", "categorical")
+#: How grey pixels become 0 or 1. None: they must be so already.
+BINARIZATIONS: tuple[str, ...] = ("dynamic", "static", "threshold")
+#: A learned standard deviation stays above this share of the data's own: without it the likelihood has no maximum.
+NOISE_FLOOR = 0.01
+
+_ONE = Size()
+
+
+def log_normalizer(logits: Tensor) -> Tensor:
+    """ln C(l) of the continuous Bernoulli, elementwise: C = l / tanh(l / 2), which is 2 at l = 0.
+
+    Loaiza-Ganem & Cunningham (2019), "The continuous Bernoulli", equation 7, which reads 2 atanh(1 - 2λ) / (1 - 2λ) for
+    the mean parameter λ = sigmoid(l) and is 0 / 0 at λ = 1/2. Near there a series in l stands for it.
+    """
+    half = logits.abs() / 2
+    small = half < 0.05
+    safe = half.where(~small, torch.ones_like(half))
+    square = half.square()
+    series = square * (1 / 3 - square * (7 / 90 - square * 62 / 2835))
+    # tanh is 1 from about 9 on in float32: the logarithm of it is then exactly 0, as it should be.
+    return math.log(2) + torch.where(small, series, safe.log() - safe.tanh().log())
+
+
+class ContinuousBernoulli(dist.ContinuousBernoulli):
+    """Continuous Bernoulli whose density keeps all digits near a mean of one half."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return value * self.logits - softplus(self.logits) + log_normalizer(self.logits)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> ContinuousBernoulli:
+        return ContinuousBernoulli(logits=self.logits.expand(batch_shape), validate_args=False)
+
+
+class Likelihood(nn.Module):
+    """p(x | z) from what a network puts out; features independent.
+
+    Args:
+        kind: one of :data:`LIKELIHOODS`. num_features: D. num_values: V, of the categorical.
+
+    Shapes:
+        outputs: (..., D), categorical (..., D V) with a feature's V logits side by side.
+        forward(outputs): a distribution of batch shape (...) and event shape (D,).
+        log_prob(outputs, x): (...), nats, x (N, D) and outputs (..., N, D): the same number without the distribution.
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, kind: str, num_features: int, num_values: int = 2) -> None:
+        super().__init__()
+        if kind not in LIKELIHOODS:
+            raise unknown_name("likelihood", kind, LIKELIHOODS)
+        self.kind, self.num_features, self.num_values = kind, num_features, num_values
+        if kind == "gaussian":
+            self.register_buffer("loc", torch.zeros(num_features))
+            self.register_buffer("scale", torch.ones(num_features))
+            self.raw_noise = nn.Parameter(torch.zeros(num_features))
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers that the network puts out a datum."""
+        return self.num_features * (self.num_values if self.kind == "categorical" else 1)
+
+    def reset_parameters(self) -> None:
+        """Noise of about 0.7 of the data's standard deviation."""
+        if self.kind == "gaussian":
+            nn.init.zeros_(self.raw_noise)
+
+    def set_from(self, x: Tensor) -> None:
+        """Measure a Gaussian in units of the data (N, D): its mean and standard deviation, feature by feature."""
+        if self.kind == "gaussian":
+            loc, scale = x.mean(0), x.std(0, correction=0)
+            constant = scale <= 4 * torch.finfo(x.dtype).eps * loc.abs()
+            self.loc.copy_(loc)
+            self.scale.copy_(scale.masked_fill(constant, 1.0))
+
+    def start(self, x: Tensor) -> Tensor:
+        """The outputs of a network without inputs that suit the data (N, D) best: a start for its last bias."""
+        if self.kind == "gaussian":
+            return torch.zeros_like(x[0])
+        if self.kind == "categorical":
+            counts = torch.nn.functional.one_hot(x.long(), self.num_values).sum(0) + 1.0
+            return (counts / counts.sum(-1, keepdim=True)).log().flatten().to(x)
+        return x.mean(0).clamp(0.01, 0.99).logit()
+
+    def noise(self) -> Tensor:
+        """Standard deviation of a Gaussian's features, (D,)."""
+        return self.scale * (NOISE_FLOOR + softplus(self.raw_noise))
+
+    def forward(self, outputs: Tensor) -> dist.TorchDistribution:
+        if self.kind == "bernoulli":
+            return dist.Bernoulli(logits=outputs).to_event(1)
+        if self.kind == "continuous_bernoulli":
+            return ContinuousBernoulli(logits=outputs).to_event(1)
+        if self.kind == "gaussian":
+            return dist.Normal(self.loc + self.scale * outputs, self.noise()).to_event(1)
+        return dist.Categorical(logits=outputs.unflatten(-1, (self.num_features, self.num_values))).to_event(1)
+
+    def log_prob(self, outputs: Tensor, x: Tensor) -> Tensor:
+        if self.kind == "gaussian":
+            noise = self.noise()
+            scaled = (x - self.loc - self.scale * outputs) / noise
+            constant = noise.log().sum() + 0.5 * self.num_features * math.log(2 * math.pi)
+            return -0.5 * scaled.square().sum(-1) - constant
+        if self.kind == "categorical":
+            table = outputs.unflatten(-1, (self.num_features, self.num_values)).log_softmax(-1)
+            shape = torch.broadcast_shapes(table.shape[:-1], x.shape)
+            index = x.long().expand(shape).unsqueeze(-1)
+            return table.expand(*shape, self.num_values).gather(-1, index).squeeze(-1).sum(-1)
+        value = torch.linalg.vecdot(outputs, x) - softplus(outputs).sum(-1)
+        return value + log_normalizer(outputs).sum(-1) if self.kind == "continuous_bernoulli" else value
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        """E[x | z], (..., D); the most probable value for a categorical."""
+        if self.kind == "gaussian":
+            return self.loc + self.scale * outputs
+        if self.kind == "categorical":
+            return outputs.unflatten(-1, (self.num_features, self.num_values)).argmax(-1).to(outputs)
+        if self.kind == "bernoulli":
+            return outputs.sigmoid()
+        return ContinuousBernoulli(logits=outputs).mean
+
+
+def network(
+    latent_dim: int,
+    hidden_dims: Sequence[int],
+    likelihood: Likelihood,
+    activation: str = "relu",
+    architecture: str = "mlp",
+) -> nn.Module:
+    """A decoder from (..., latent_dim) to the likelihood's outputs, ``hidden_dims`` in the order they are met."""
+    if architecture == "conv":
+        outputs = likelihood.num_outputs // likelihood.num_features
+        return ConvDecoder(latent_dim, likelihood.num_features, hidden_dims[0], outputs=outputs, activation=activation)
+    return MLP((latent_dim, *hidden_dims, likelihood.num_outputs), activation)
+
+
+class NeuralModel(LatentVariableModel):
+    """Base class of models made of networks; float32, as they are trained by noisy gradients.
+
+    The estimators' learning rate is in units of a step: one unit is ``step`` = 0.05 for a network's weight, so the
+    default rate of 0.02 is Adam's usual 1e-3. For a published rate r pass ``learning_rate=20 * r``.
+
+    Args of every subclass:
+        likelihood: a name in :data:`LIKELIHOODS`.
+        binarization: what becomes of grey pixels under a Bernoulli: "dynamic" draws 0 or 1 anew for every batch, a
+            pixel's grey its probability (elsewhere, as in ``evaluate``, one fixed draw is used); "static" draws once;
+            "threshold" cuts at one half. None refuses grey pixels.
+        white: what a white pixel reads in the data: 1, 16 (``digits``), 255. Pixels are divided by it.
+    """
+
+    dtype = torch.float32
+    inits = ("random", "current")
+    default_data = "digits"
+    #: What one unit of a learning rate is, for a network's weight.
+    step: float = 0.05
+
+    num_features: int
+    likelihood: Likelihood
+    binarization: str | None
+    white: float
+
+    def _set_up(
+        self,
+        num_features: int,
+        likelihood: str,
+        num_values: int,
+        binarization: str | None,
+        white: float,
+    ) -> None:
+        """What every constructor begins with."""
+        who = type(self).__name__
+        self.num_features = positive(num_features, "num_features", who)
+        if binarization is not None and binarization not in BINARIZATIONS:
+            raise unknown_name(f"{who}: binarization", binarization, BINARIZATIONS)
+        if binarization is not None and likelihood != "bernoulli":
+            raise ZooError(f"{who}: binarization expected likelihood='bernoulli', got {likelihood!r}. Leave it out.")
+        if not white > 0:
+            raise ZooError(f"{who}: white expected a positive number, got {white}. It is 1, 16 or 255 as a rule.")
+        self.binarization, self.white = binarization, float(white)
+        self.likelihood = Likelihood(likelihood, num_features, positive(num_values, "num_values", who))
+
+    def _choice(self, name: str, value: Any, choices: Sequence[Any]) -> Any:
+        if value not in choices:
+            raise unknown_name(f"{type(self).__name__}: {name}", str(value), [str(c) for c in choices])
+        return value
+
+    def _widths(self, hidden_dims: Sequence[int], activation: str) -> tuple[int, ...]:
+        self._choice("activation", activation, list(ACTIVATIONS))
+        return self._sizes("hidden_dims", hidden_dims)
+
+    def _sizes(self, name: str, values: Sequence[int]) -> tuple[int, ...]:
+        if isinstance(values, (str, int)):
+            raise ZooError(f"{type(self).__name__}: {name} expected a list such as [200, 100], got {values!r}.")
+        return tuple(positive(value, name, type(self).__name__) for value in values)
+
+    @classmethod
+    def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
+        """Sizes read off the data; also what white is, and that grey pixels under a Bernoulli are drawn anew."""
+        target = tensors(x)[-1:]
+        if target and arguments.get("likelihood", "bernoulli") in ("bernoulli", "continuous_bernoulli"):
+            top = float(target[0].max())
+            arguments.setdefault("white", next((w for w in (1.0, 16.0, 255.0) if top <= w), 1.0))
+            grey = (target[0] > 0) & (target[0] < arguments["white"])
+            if arguments.get("likelihood", "bernoulli") == "bernoulli" and bool(grey.any()):
+                arguments.setdefault("binarization", "dynamic")
+        return super().from_data(x, **arguments)
+
+    # --- data -----------------------------------------------------------------------------------------------------
+
+    def validate(self, x: Data) -> Any:
+        return self.checked(x)
+
+    def checked(self, x: Data) -> Tensor:
+        """x as a finite (N, D) tensor of values the likelihood takes; binarised where that is done once and for all.
+
+        Raises:
+            ZooError: another size, or values outside the likelihood's support.
+        """
+        who, kind = type(self).__name__, self.likelihood.kind
+        x = matrix(x, self.num_features, who)
+        if kind == "categorical":
+            bad = (x < 0) | (x >= self.likelihood.num_values) | (x != x.round())
+            if bad.any():
+                raise ZooError(
+                    f"{who}: x expected whole numbers from 0 to {self.likelihood.num_values - 1}, got "
+                    f"{float(x[bad][0]):g} in {rows(bad)}. Pass num_values to match."
+                )
+        elif kind != "gaussian":
+            bad = (x < 0) | (x > self.white)
+            if bad.any():
+                raise ZooError(
+                    f"{who}: pixels expected from 0 to white = {self.white:g}, got {float(x[bad][0]):g} in "
+                    f"{rows(bad)}. Pass white={float(x.max()):g}, or likelihood='gaussian'."
+                )
+            grey = (x > 0) & (x < self.white)
+            if kind == "bernoulli" and self.binarization is None and grey.any():
+                raise ZooError(
+                    f"{who}: a Bernoulli decoder expected pixels 0 or {self.white:g}, got {float(x[grey][0]):g} in "
+                    f"{rows(grey)}. Pass binarization='dynamic', or likelihood='continuous_bernoulli'."
+                )
+            if self.binarization in ("static", "threshold"):
+                return self.binary(x) * self.white
+        return x
+
+    def binary(self, x: Tensor) -> Tensor:
+        """Pixels as 0 or 1, (N, D): by one fixed draw, or at the threshold. What is binary already stays as it is."""
+        level = x / self.white
+        if self.binarization == "threshold":
+            return (level > 0.5).to(x.dtype)
+        generator = torch.Generator().manual_seed(0)
+        return (torch.rand(x.shape, generator=generator).to(x.device) < level).to(x.dtype)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """The data as the programs score them: in units of white, and binary if the model is one of binary pixels.
+
+        A grey x here is one that no estimator has drawn from; the same fixed draw then serves model and guide.
+        """
+        if self.likelihood.kind in ("gaussian", "categorical"):
+            return x
+        if self.binarization == "dynamic" and not bool(((x == 0) | (x == self.white)).all()):
+            return self.binary(x)
+        return x if self.white == 1.0 else x / self.white
+
+    def resample(self, x: Tensor) -> Data:
+        """A new draw of binary pixels from grey ones, by torch's generator; estimators ask for one every batch."""
+        if self.binarization != "dynamic":
+            return x
+        return torch.bernoulli(x if self.white == 1.0 else x / self.white) * self.white
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    def parameter_scales(self, x: Data) -> dict[str, Tensor]:
+        return {name: torch.tensor(self.step, dtype=p.dtype) for name, p in self.named_parameters()}
+
+    def start_bias(self, decoder: nn.Module, x: Tensor) -> None:
+        """Set the last bias of a decoder to what suits the data without any z; a convolution's is one for all."""
+        last = [m for m in decoder.modules() if isinstance(m, (nn.Linear, nn.ConvTranspose2d))][-1]
+        if isinstance(last, nn.Linear) and last.bias is not None:
+            with torch.no_grad():
+                last.bias.copy_(self.likelihood.start(x))
