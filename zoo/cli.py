@@ -341,7 +341,7 @@ def _prepare(
                 raise unknown_name(f"option of {first}", rest, known[first])
             own.setdefault(first, {})[rest] = value
         elif key in takes:
-            arguments[key] = value
+            arguments[key] = _listed(build, key, value)
         elif key in FIT_OPTIONS:
             if many and key == "restarts":
                 raise ZooError("--set restarts: expected in `zoo fit`, got it in compare. Use --seeds there.")
@@ -363,6 +363,7 @@ def _prepare(
             arguments[key] = DEFAULTS[key]
             notes.append(f"{key}={DEFAULTS[key]}; another with --set {key}=...")
     built = _build(build, x, arguments)
+    notes += [f"{key}={_word(v)}, by the data; another with --set {key}=..." for key, v in _read_off(built, arguments)]
     x = _one_column(built, program_guide, x)
     if not estimators:
         estimators = _fitting_estimators(built, program_guide, x, many, {*own})
@@ -544,6 +545,27 @@ def _takes(build: Any) -> dict[str, bool]:
     }
 
 
+def _is_number(build: Any, name: str) -> bool:
+    import inspect
+
+    default = inspect.signature(build).parameters[name].default
+    return isinstance(default, (int, float)) and not isinstance(default, bool)
+
+
+def _listed(build: Any, key: str, value: Any) -> Any:
+    """What was given for an argument that takes several numbers: 200,100 (or [200,100], or one) as a list."""
+    import inspect
+
+    if not isinstance(inspect.signature(build).parameters[key].default, tuple) or isinstance(value, list):
+        return value
+    parts = [part.strip() for part in str(value).split(",") if part.strip()]
+    if isinstance(value, (bool, float)) or not all(part.lstrip("-").isdecimal() for part in parts):
+        raise ZooError(
+            f"--set {key} expected whole numbers with commas, got {value}. For instance --set {key}=200,100."
+        )
+    return [int(part) for part in parts]
+
+
 def _build(build: Any, x: Any, arguments: dict[str, Any]) -> Any:
     import inspect
 
@@ -559,10 +581,30 @@ def _build(build: Any, x: Any, arguments: dict[str, Any]) -> Any:
     except ZooError:
         raise
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        words = [name for name, value in arguments.items() if isinstance(value, str) and _is_number(build, name)]
+        if words:
+            raise ZooError(
+                f"--set {words[0]} expected a number, got {arguments[words[0]]!r}. See `zoo models`."
+            ) from None
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items()) or "no arguments"
         raise ZooError(
             f"{build.__name__} cannot be built with {given}: {error}. Check them with `zoo models`."
         ) from error
+
+
+def _read_off(built: Any, given: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Arguments with a default for which the data suggested another value."""
+    import inspect
+
+    config = getattr(built, "config", None)
+    if not isinstance(config, dict):
+        return []
+    parameters = inspect.signature(type(built)).parameters
+    return [
+        (key, value)
+        for key, value in config.items()
+        if key in parameters and key not in given and parameters[key].default not in (parameters[key].empty, value)
+    ]
 
 
 def _read(name: str, source: dict[str, Any]) -> tuple[Any, Any]:
@@ -669,7 +711,7 @@ def fit(
     _check_out(out, resume)
     _check_seed(seed)
     source = {"columns": columns, "labels": labels, "split": split, "standardize": standardize}
-    failure = None
+    failure, drawn = None, list[str]()
     with _stdout_for_result(as_json):
         task = _prepare(model, data, None if estimator is None else [estimator], settings, guide, source, False)
         import zoo
@@ -687,6 +729,10 @@ def fit(
         rows = [_row(this, task)]
         if out is not None:
             _write_record(out, task, {"command": "fit", "seed": seed})
+            if this.status not in ("interrupted", "diverged"):
+                from zoo.latent_plots import plot_latents
+
+                drawn = [path.name for path in plot_latents(this, task.x, out)]
     _tell(task.notes)
     if as_json:
         from zoo.results import model_name
@@ -698,7 +744,7 @@ def fit(
         print(this)
         _print_agreement(rows)
         if out is not None:
-            print(f"saved in {out}")
+            print(f"saved in {out}{': ' if drawn else ''}{', '.join(drawn)}")
     if failure is not None:
         raise typer.Exit(_complain(f"{failure}", 1))
     _stop_if_interrupted([this], out)
@@ -815,14 +861,9 @@ def evaluate(
         this, record = _load(folder, model, guide)
         source = {"columns": columns, "labels": None, "split": split, "standardize": standardize}
         if data is None:
-            name = record.get("data") or getattr(type(this.model), "default_data", None)
-            if name is None:
-                raise ZooError(f"{folder}: --data expected, as the folder does not say what was fitted.")
-            source = {key: value if value else record.get(key) for key, value in source.items()}
-            source["standardize"] = bool(source["standardize"])
+            name, x = _fitted_data(folder, this, record, source)
         else:
-            name = data
-        x, _ = _read(name, source)
+            name, (x, _) = data, _read(data, source)
         import zoo
         from zoo.results import model_name
 
@@ -842,8 +883,11 @@ def sample(
     seed: Annotated[int, typer.Option(help="Where the draws come from.")] = 0,
     model: Annotated[str | None, typer.Option(help="file.py:function, for a fit of your own program.")] = None,
     guide: Guide = None,
+    mean: Annotated[
+        bool, typer.Option("--mean", help="Draw z, and write the mean of x given z: no noise of single pixels.")
+    ] = False,
 ) -> None:
-    """Draw new data from a saved fit.
+    """Draw new data from a saved fit; from one of y given x, at rows of the data it was fitted to.
 
     Example: zoo sample runs/a -n 64 --out samples.png
     """
@@ -856,10 +900,16 @@ def sample(
         raise ZooError(f"--out expected a new file, but {str(out)!r} exists. Choose another name.")
     if not out.absolute().parent.is_dir():
         raise ZooError(f"--out expected a folder that exists, got {str(out.parent)!r}. Make it first.")
-    this, _ = _load(folder, model, guide)
-    drawn = this.sample(n, seed)
+    this, record = _load(folder, model, guide)
     from zoo.batch import tensors
+    from zoo.latent_plots import draw
 
+    given = hasattr(this.model, "num_inputs")  # p(y | x)
+    if given or mean:
+        x = _fitted_data(folder, this, record)[1] if given else None
+        drawn: Any = draw(this, n, seed, x=x, means=mean)
+    else:
+        drawn = this.sample(n, seed)
     if len(tensors(drawn)) != 1:
         raise ZooError(f"sample: expected one observed variable, got {len(tensors(drawn))}. Use fit.sample in Python.")
     staging = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
@@ -1003,6 +1053,19 @@ def _load(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, dict
                 built = _build_as(build, config)
         built = build if built is None else built
     return zoo.load(folder, built, _load_object(guide, "guide") if guide is not None else None), record
+
+
+def _fitted_data(
+    folder: Path, this: Fit, record: dict[str, Any], source: dict[str, Any] | None = None
+) -> tuple[str, Any]:
+    """Name and values of the data a saved fit was made of, other columns or another part where these are asked for."""
+    name = record.get("data") or getattr(type(this.model), "default_data", None)
+    if name is None:
+        raise ZooError(f"{folder}: --data expected, as the folder does not say what was fitted.")
+    keys = ("columns", "labels", "split", "standardize")
+    source = {key: (source or {}).get(key) or record.get(key) for key in keys}
+    source["standardize"] = bool(source["standardize"])
+    return name, _read(name, source)[0]
 
 
 def _build_as(build: Any, config: dict[str, Any]) -> Any:

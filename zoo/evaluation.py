@@ -17,6 +17,7 @@ from zoo.batch import Data, call, num_data, split
 from zoo.errors import ZooError
 from zoo.estimators.eg import total_log_likelihood
 from zoo.estimators.svi import elbo_module
+from zoo.evaluation_neural import MAX_ELEMENTS, active_units, widest
 from zoo.isolation import isolated
 from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
 
@@ -36,6 +37,10 @@ class Evaluation:
         khat: (N,) Pareto k̂ of each datum's importance weights (Vehtari et al. 2024): below 0.7 the guide
             covers that posterior well enough to correct it by importance weights.
         num_samples: S.
+        data_se: standard error of the mean of the importance-weighted estimates over the data, nats per datum: what
+            another data set of this size would change.
+        active_units: of a code with posterior means, how many units vary over the data (Burda et al. 2016). num_units:
+            of how many.
     """
 
     num_data: int
@@ -46,6 +51,19 @@ class Evaluation:
     elbo_se: float | None
     khat: Tensor | None
     num_samples: int
+    data_se: float | None = None
+    active_units: int | None = None
+    num_units: int | None = None
+
+    @property
+    def nll(self) -> float | None:
+        """-ln p(x) in nats per datum, as papers on deep models report it: by the importance-weighted bound."""
+        return None if self.importance_bound is None else -self.importance_bound / self.num_data
+
+    @property
+    def nll_se(self) -> float | None:
+        """Monte-Carlo standard error of :attr:`nll`."""
+        return None if self.importance_bound_se is None else self.importance_bound_se / self.num_data
 
     @property
     def evidence_gap(self) -> float | None:
@@ -56,7 +74,11 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, with the k̂ summarised."""
-        values = {k: v for k, v in self.__dict__.items() if k != "khat"} | {"evidence_gap": self.evidence_gap}
+        values = {k: v for k, v in self.__dict__.items() if k != "khat"} | {
+            "evidence_gap": self.evidence_gap,
+            "nll": self.nll,
+            "nll_se": self.nll_se,
+        }
         if self.khat is not None:
             finite = self.khat[self.khat.isfinite()]
             values["khat_max"] = float(finite.max()) if len(finite) else None
@@ -73,6 +95,13 @@ class Evaluation:
                 f"({self.num_samples} samples)"
             )
             lines.append(f"elbo              {self.elbo:.4f} ± {self.elbo_se:.4f}")
+            if self.log_likelihood is None and self.data_se is not None:
+                lines.append(
+                    f"-ln p(x), a datum {self.nll:.4f} ± {self.nll_se:.4f} by the draws, "
+                    f"± {self.data_se:.4f} by the data"
+                )
+        if self.active_units is not None:
+            lines.append(f"active units      {self.active_units} of {self.num_units}")
         if self.khat is not None:
             lines.append(f"PSIS k̂            {int((self.khat > 0.7).sum())} of {len(self.khat)} data above 0.7")
         return "\n".join(lines)
@@ -104,12 +133,13 @@ def evaluate(model: Any, x: Any, *, guide: Any = None, num_samples: int = 1000, 
             if exact is None:
                 raise ZooError("evaluate: expected an exact log_marginal or a guide, got neither. Pass guide=...")
             return Evaluation(num_data(x), exact, None, None, None, None, None, 0)
-        evidence, variance, khats = 0.0, 0.0, []
+        evidence, variance, khats, estimates = 0.0, 0.0, [], []
         elbo, elbo_variance = 0.0, 0.0
         for piece in pieces(model, x, num_samples):
             log_weight = program.log_weights(model, piece, num_samples)
             each = log_weight.logsumexp(0) - math.log(num_samples)
             evidence += float(each.sum())
+            estimates.append(each)
             relative = (log_weight - each).exp()
             variance += float(relative.var(0).sum()) / num_samples if num_samples > 1 else math.inf
             elbo += float(log_weight.mean(0).sum())
@@ -121,12 +151,23 @@ def evaluate(model: Any, x: Any, *, guide: Any = None, num_samples: int = 1000, 
             elbo_se = math.sqrt(elbo_variance)
     known = [k for k in khats if k is not None]
     khat = torch.cat(known) if known else None
-    return Evaluation(num_data(x), exact, evidence, math.sqrt(variance), elbo, elbo_se, khat, num_samples)
+    rows = num_data(x)
+    data_se = float(torch.cat(estimates).std()) / math.sqrt(rows) if rows > 1 else None
+    units = active_units(model, x) if can(model, "posterior_means") and rows > 1 else None
+    return Evaluation(
+        rows, exact, evidence, math.sqrt(variance), elbo, elbo_se, khat, num_samples, data_se,
+        None if units is None else units.num_active, None if units is None else len(units.active),
+    )  # fmt: skip
 
 
 def pieces(model: LatentVariableModel, x: Data, num_samples: int) -> Iterator[Data]:
     """The data in pieces whose log-weights fit in memory; a program of a user's own gets all its data at once."""
-    return iter([x]) if isinstance(model, FunctionModel) else split(x, max(1, 4_000_000 // num_samples))
+    if isinstance(model, FunctionModel):
+        return iter([x])
+    rows = 4_000_000 // num_samples
+    if can(model, "log_weights"):  # networks: their layers are wider than the data's weights
+        rows = min(rows, MAX_ELEMENTS // (num_samples * widest(model, x)))
+    return split(x, max(1, rows))
 
 
 def _is_fit(model: Any) -> bool:

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "component_kind",
+    "image_shape",
     "plot_comparison",
     "plot_components",
     "plot_gradients",
     "plot_responsibilities",
     "plot_samples",
+    "plot_sheet",
     "responsibilities",
 ]
 
@@ -38,6 +40,8 @@ __all__ = [
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#7570B3", "#999933", "#44AA99")
 MARKERS = "osD^vPX*<>"
 MAX_POINTS = 5000
+#: Images that a picture of draws shows at most.
+MAX_IMAGES = 400
 #: Features from which square vectors are shown as images.
 IMAGE_FEATURES = 64
 
@@ -446,8 +450,8 @@ def _histogram(
 def _parameters(values: Array, weights: Array, name: str, path: str | Path, dark: bool) -> Path:
     """Component parameters (K, D): as images where D is a square number of pixels, else a heat map."""
     k, d = values.shape
-    side = _side(d)
-    if side is not None:
+    shape = image_shape(d)
+    if shape is not None:
         lines = math.ceil(k / 8)
         columns = math.ceil(k / lines)
         page = _Page(max(4.6, 1.7 * columns + 0.4), 1.85 * lines + 0.6, dark)
@@ -456,7 +460,7 @@ def _parameters(values: Array, weights: Array, name: str, path: str | Path, dark
         for i, ax in enumerate(axes):
             ax.set_axis_off()
             if i < k:
-                ax.imshow(values[i].reshape(side, side), cmap="gray_r", vmin=0, vmax=top)
+                ax.imshow(values[i].reshape(shape), cmap="gray_r", vmin=0, vmax=top)
                 ax.set_title(f"{weights[i]:.0%}", fontsize=9, color=page.theme.quiet, pad=3)
         page.figure.suptitle(
             f"{name} of the {k} components, as images, with weights", fontsize=11, color=page.theme.ink
@@ -475,11 +479,11 @@ def _parameters(values: Array, weights: Array, name: str, path: str | Path, dark
 def _loadings(fit: Fit, part: Data, path: str | Path, dark: bool) -> Path:
     loadings = _array(getattr(fit.model, "loadings"))  # noqa: B009 (offered, not declared)
     d, q = loadings.shape
-    side = _side(d)
+    shape = image_shape(d)
     scores = _posterior_means(fit, part)
-    page = _Page(10.0, 5.0 if side is not None else min(10.0, max(4.2, 1.5 + 0.24 * d)), dark)
-    shown = min(q, 9) if side is not None else 1
-    if side is None:
+    page = _Page(10.0, 5.0 if shape is not None else min(10.0, max(4.2, 1.5 + 0.24 * d)), dark)
+    shown = min(q, 9) if shape is not None else 1
+    if shape is None:
         left, right = page.axes(1, 2, width_ratios=(1.0, 1.5))
         reach = float(np.abs(loadings).max()) or 1.0
         _heat(page, left, loadings, "RdBu_r", (-reach, reach), "loading", vertical=True)
@@ -496,7 +500,7 @@ def _loadings(fit: Fit, part: Data, path: str | Path, dark: bool) -> Path:
             ax.set_axis_off()
             if i < shown:
                 reach = float(np.abs(loadings[:, i]).max()) or 1.0
-                ax.imshow(loadings[:, i].reshape(side, side), cmap="RdBu_r", vmin=-reach, vmax=reach)
+                ax.imshow(loadings[:, i].reshape(shape), cmap="RdBu_r", vmin=-reach, vmax=reach)
                 ax.set_title(f"factor {i}", fontsize=9, color=page.theme.quiet, pad=3)
         halves[0].suptitle(f"Loadings as images ({shown} of {q})", fontsize=11, color=page.theme.ink)
         right = halves[1].subplots()
@@ -550,22 +554,14 @@ def plot_samples(x: Data, path: str | Path, *, dark: bool = False) -> Path:
     """Draws from a model: images where a datum is a square of pixels, else a histogram, or two features as points."""
     _, rows = _visible(x)
     n, d = rows.shape
-    side = _side(d)
-    if side is not None:
-        columns = math.ceil(math.sqrt(min(n, 400)))
-        lines = math.ceil(min(n, 400) / columns)
-        gap = 2
-        sheet = np.full((lines * (side + gap) + gap, columns * (side + gap) + gap), np.nan)
-        for i in range(min(n, 400)):
-            top, left = (gap + (side + gap) * j for j in divmod(i, columns))
-            sheet[top : top + side, left : left + side] = rows[i].reshape(side, side)
-        low, high = np.nanmin(sheet), np.nanmax(sheet)
-        page = _Page(6.4, 6.4 * sheet.shape[0] / sheet.shape[1], dark)
-        (ax,) = page.axes()
-        ax.set_axis_off()
-        inside = low >= 0 and high <= 1
-        ax.imshow(sheet, cmap="gray_r", vmin=0 if inside else low, vmax=1 if inside else high, interpolation="nearest")
-        return page.save(path)
+    shape = image_shape(d)
+    if shape is not None:
+        rows = rows[:MAX_IMAGES]
+        low, high = rows.min(), rows.max()
+        low, high = (0.0, 1.0) if low >= 0 and high <= 1 else (low, max(high, low + 1e-12))
+        images = ((rows - low) / (high - low)).reshape(-1, *shape)
+        across = math.ceil(math.sqrt(len(images)))
+        return plot_sheet([images[i : i + across] for i in range(0, len(images), across)], path, dark=dark)
     page = _Page(6.4, 4.8, dark)
     (ax,) = page.axes()
     if d == 1:
@@ -582,6 +578,65 @@ def plot_samples(x: Data, path: str | Path, *, dark: bool = False) -> Path:
         ax.set_axisbelow(True)
         where = "" if d == 2 else f": the 2 of {d} features that vary most"
         page.label(ax, f"{n} draws{where}", f"feature {first}", f"feature {second}")
+    return page.save(path)
+
+
+def plot_sheet(
+    rows: Sequence[Array],
+    path: str | Path,
+    *,
+    labels: Sequence[str] = (),
+    tops: Sequence[str] = (),
+    title: str = "",
+    bands: int = 0,
+    gap: int | None = None,
+    dark: bool = False,
+) -> Path:
+    """Images in rows, white on black.
+
+    Args:
+        rows: of images, each (M, height, width), from 0 (black) to 1 (white); NaN is what is not known.
+        labels: one a row, on its left. tops: over the first columns.
+        bands: rows that belong together are so many, and stand apart from others; 0 for none.
+        gap: pixels between images; None takes what suits their size.
+    """
+    from matplotlib.transforms import blended_transform_factory
+
+    height, width = rows[0].shape[1:]
+    gap = max(1, round(height / 14)) if gap is None else gap
+    across, extra = max(len(row) for row in rows), (gap + height // 5) if bands else 0
+    apart = [i // bands * extra if bands else 0 for i in range(len(rows))]
+    size = (len(rows) * (height + gap) - gap + apart[-1], across * (width + gap) - gap)
+    sheet = np.full(size, -1.0)
+    tall, wide = height + gap, width + gap
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            top, left = i * tall + apart[i], j * wide
+            sheet[top : top + height, left : left + width] = image
+    theme = _DARK if dark else _LIGHT
+    grey = np.nan_to_num(sheet, nan=0.0).clip(0, 1)
+    colours = np.repeat(grey[..., None], 3, -1)
+    colours[np.isnan(sheet)] = _colours_of(theme.grid)
+    colours[sheet == -1.0] = _colours_of(theme.paper)
+    edge, inches = 0.06, min(9.0, max(3.6, 0.62 * across))
+    room, head = (0.12 + 0.078 * max(map(len, labels)) if labels else 0.0), 0.26 * (bool(tops) or bool(title))
+    whole, tall_inches = inches + room + 2 * edge, inches * size[0] / size[1]
+    high = tall_inches + head + 2 * edge
+    page = _Page(whole, high, dark)
+    page.figure.set_layout_engine("none")  # what is written beside an axis that is off would find no room
+    ax = page.figure.add_axes(((room + edge) / whole, edge / high, inches / whole, tall_inches / high))
+    ax.set_axis_off()
+    # Pixels as they are: with fewer dots than pixels a picture of many images would lose some of them.
+    ax.imshow(colours, interpolation="nearest" if size[0] < 600 else "antialiased")
+    left = blended_transform_factory(ax.transAxes, ax.transData)
+    for i, text in enumerate(labels):
+        middle = i * tall + apart[i] + height / 2 - 0.5
+        ax.text(-0.012, middle, text, transform=left, ha="right", va="center", fontsize=9, color=theme.ink)
+    above = blended_transform_factory(ax.transData, ax.transAxes)
+    for j, text in enumerate(tops):
+        ax.text(j * wide - 0.5, 1.01, text, transform=above, ha="left", va="bottom", fontsize=9, color=theme.ink)
+    if title:
+        ax.set_title(title, loc="left", fontsize=9, color=theme.quiet, pad=5, parse_math=False)
     return page.save(path)
 
 
@@ -655,12 +710,19 @@ def _colour(index: int) -> str:
 
 
 def _rgb(count: int) -> Array:
-    return np.array([[int(_colour(k)[i : i + 2], 16) / 255 for i in (1, 3, 5)] for k in range(count)])
+    return np.array([_colours_of(_colour(k)) for k in range(count)])
 
 
-def _side(num_features: int) -> int | None:
+def image_shape(num_features: int) -> tuple[int, int] | None:
+    """(height, width) of the image that a datum of so many numbers is taken for; None where it is taken for none."""
     side = math.isqrt(num_features)
-    return side if side * side == num_features and num_features >= IMAGE_FEATURES else None
+    if side * side == num_features and num_features >= IMAGE_FEATURES:
+        return side, side
+    return (28, 20) if num_features == 560 else None  # Frey's faces
+
+
+def _colours_of(name: str) -> Array:
+    return np.array([int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)])
 
 
 def _limits(ax: Any, points: Array) -> None:

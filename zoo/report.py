@@ -24,6 +24,8 @@ __all__ = ["shortfalls", "text_table", "versions", "write_report"]
 WIDTH = 118
 #: Nats below the best from which a row is explained.
 SHORTFALL = 1.0
+#: Draws a datum of the bound that fits are compared by where the evidence is not known.
+DRAWS = 100
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ def _summary(comparison: Comparison) -> _Table:
     columns += [("status", False), ("log-likelihood", True)]
     if several:
         columns += [("median", True)]
-    columns += [("bound", True), ("gap", True), ("iterations", True), ("seconds", True), ("peak MB", True)]
+    weighted = weighted_bounds(comparison)
+    columns += [("bound", True), (f"{DRAWS} draws", True)] if weighted else [("bound", True)]
+    columns += [("gap", True), ("iterations", True), ("seconds", True), ("peak MB", True)]
     rows = []
     for name in comparison.estimators:
         fits = [fit for fit in comparison.fits if fit.estimator == name]
@@ -90,8 +94,8 @@ def _summary(comparison: Comparison) -> _Table:
         row += [_status(fits), _nats(best.log_likelihood)]
         if several:
             row += [_nats(statistics.median(known) if known else None)]
+        row += [_nats(best.elbo), _nats(weighted.get(id(best)))] if weighted else [_nats(best.elbo)]
         row += [
-            _nats(best.elbo),
             _nats(best.evidence_gap),
             f"{statistics.median(fit.iterations for fit in fits):.0f}",
             _seconds(statistics.median(fit.seconds for fit in fits)),
@@ -99,6 +103,8 @@ def _summary(comparison: Comparison) -> _Table:
         ]
         rows.append(row)
     title = f"{comparison.model} on {comparison.data}: {comparison.num_data} data, totals in nats"
+    if weighted:
+        title += f"; {DRAWS} draws: the bound they give, importance-weighted"
     if several:
         title += " (bound and gap of the best seed; iterations and seconds: medians)"
     return _Table(title, columns, rows)
@@ -136,21 +142,46 @@ def _notes(comparison: Comparison) -> list[str]:
     return [" ".join(line.split()) for line in [*lines, *shortfalls(comparison)]]
 
 
+def weighted_bounds(comparison: Comparison) -> dict[int, float]:
+    """By ``id`` of a fit, its importance-weighted bound, total, nats: what estimators that climb different bounds are
+    compared by. Empty where the evidence is known, or the model does not offer ``log_weights``. Worked out once."""
+    found: dict[int, float] | None = comparison.__dict__.get("_weighted")
+    if found is None:
+        from zoo.evaluation_neural import importance_nll
+        from zoo.model import can
+
+        wanted = comparison.x is not None and all(
+            fit.log_likelihood is None and can(fit.model, "log_weights") for fit in comparison.fits
+        )
+        found = {
+            id(fit): -importance_nll(fit.model, comparison.x, DRAWS).nll * comparison.num_data
+            for fit in (comparison.fits if wanted else ())
+        }
+        comparison.__dict__["_weighted"] = found
+    return found
+
+
 def shortfalls(comparison: Comparison) -> list[str]:
     """For every estimator with fits that end more than a nat below the best: by how much, and why they may."""
-    best = comparison.best
-    top = _score(best)
+    best, weighted = comparison.best, weighted_bounds(comparison)
+    if weighted:
+        best = max(comparison.fits, key=lambda fit: (fit.status != "diverged", weighted[id(fit)]))
+
+    def score_of(fit: Fit) -> float | None:
+        return weighted[id(fit)] if weighted else _score(fit)
+
+    top = score_of(best)
     if top is None:
         return []
-    kind = "log-likelihood" if best.log_likelihood is not None else "bound"
+    kind = "log-likelihood" if best.log_likelihood is not None else f"bound of {DRAWS} draws" if weighted else "bound"
     groups: dict[tuple[str, str], list[Fit]] = {}
     for fit in comparison.fits:
-        score = _score(fit)
+        score = score_of(fit)
         if score is None or not top - score <= SHORTFALL:  # a NaN is no score either
             groups.setdefault((fit.estimator, _reason(fit, best)), []).append(fit)
     lines = []
     for (name, reason), fits in groups.items():
-        below = sorted(top - score for score in map(_score, fits) if score is not None and score == score)
+        below = sorted(top - score for score in map(score_of, fits) if score is not None and score == score)
         if not below:
             size = f"has no {kind}"
         elif below[-1] - below[0] < 0.05:

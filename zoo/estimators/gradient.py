@@ -22,6 +22,8 @@ __all__ = ["GradientEstimator", "GuidedEstimator", "needs_guide"]
 
 #: A network's weights work on every row; so many of them are worth one number of the data (see ``elements``).
 WEIGHTS_AN_ELEMENT = 20
+#: Guide-only steps before a climb, where neither the option nor the model says.
+WARMUP = 500
 #: Rows of held-out data that are scored at a time.
 SCORED_ROWS = 1024
 
@@ -32,7 +34,7 @@ class GradientEstimator(Estimator):
 
     Attributes:
         max_epochs: passes over the data; None takes enough for 3000 steps.
-        batch_size: rows a step; None takes all rows up to 2048, else 256.
+        batch_size: rows a step; None takes what the model names (networks 128), else all rows up to 2048, else 256.
         learning_rate: Adam's, at the start, in units of each parameter's scale; it falls to a hundredth along a cosine.
         tol: status "converged" if the bound per datum moved less than this over the schedule's last part, nats.
         decay: how the rate falls: "cosine", "constant", or "stages" (see :class:`~zoo.training.Schedule`).
@@ -75,11 +77,13 @@ class GradientEstimator(Estimator):
         size = self.batch_size
         if size is None and isinstance(model, FunctionModel):
             size = num_data(x)  # a program of the user's own may not know that it sees a part of the data
+        elif size is None and hasattr(model, "batch_size"):
+            size = min(int(model.batch_size), num_data(x))
         return Schedule(self.max_epochs, size, self.learning_rate, self.decay)
 
     def elements(self, x: Data, model: LatentVariableModel | None = None) -> int:
         rows = max(1, num_data(x))
-        _, batch = Schedule(self.max_epochs, self.batch_size).resolve(rows)
+        _, batch = Schedule(self.max_epochs, self.batch_size or getattr(model, "batch_size", None)).resolve(rows)
         batch = min(batch, rows)
         weights = 0 if model is None else sum(p.numel() for p in model.parameters() if p.dtype == torch.float32)
         return max(super().elements(x) * batch // rows, batch * weights // WEIGHTS_AN_ELEMENT)
@@ -118,7 +122,8 @@ class GradientEstimator(Estimator):
         if not isinstance(model, FunctionModel):
             with torch.random.fork_rng(devices=[]):
                 surrogate, _ = self.objective(model, x)(program.probe(model, x))
-                torch.autograd.grad(surrogate, list(model.parameters()), allow_unused=True)
+                moving = [p for p in model.parameters() if p.requires_grad]
+                torch.autograd.grad(surrogate, moving, allow_unused=True)
 
     def moving(self, model: LatentVariableModel, x: Data) -> Any:
         """Which parameters move, as :func:`zoo.training.train` takes them."""
@@ -130,14 +135,21 @@ class GuidedEstimator(GradientEstimator):
     """A gradient estimator whose q is the model's guide.
 
     Attributes:
-        warmup: guide-only steps at the starting θ: an untrained guide destroys a good start. 0 turns it off.
+        warmup: guide-only steps at the starting θ: an untrained guide destroys a good start. 0 turns it off; None takes
+            500, or none for a model that starts from networks as drawn.
         num_particles: draws from the guide a datum and step.
     """
 
     uses_guide: ClassVar[bool] = True
 
-    warmup: int = 500
+    warmup: int | None = None
     num_particles: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        steps = self.warmup
+        if steps is not None and (not isinstance(steps, (int, float)) or steps != int(steps) or steps < 0):
+            raise ZooError(f"{self.name}: warmup expected a whole number of at least 0, got {steps!r}.")
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         return needs_guide(model)
@@ -148,7 +160,8 @@ class GuidedEstimator(GradientEstimator):
 
     def warm_up(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         """Train the guide alone, at the model's present parameters."""
-        if not self.warmup or run.stage == "climb":
+        steps = getattr(model, "warmup", WARMUP) if self.warmup is None else int(self.warmup)
+        if not steps or run.stage == "climb":
             return Outcome("converged", 0.0)
         theta, psi = program.parameter_roles(model, x)
         only_guide = [name for name in psi if name not in theta]
@@ -156,7 +169,7 @@ class GuidedEstimator(GradientEstimator):
             return Outcome("converged", 0.0)
         schedule = self.plan(model, x)
         _, batch = schedule.resolve(num_data(x))
-        epochs = max(1, round(int(self.warmup) * batch / num_data(x)))
+        epochs = max(1, round(steps * batch / num_data(x)))
         objective = self.objective(model, x)
         decay = "cosine" if schedule.decay == "stages" else schedule.decay
         return train(

@@ -166,7 +166,8 @@ class ConditionalVAE(NeuralModel):
     # --- data -----------------------------------------------------------------------------------------------------
 
     def _inputs(self, x: Tensor) -> Tensor:
-        return self.pixels(x) if self.likelihood.kind == "bernoulli" else x / self.white
+        # Another draw than y's: grey pixels of equal shape would otherwise flip together.
+        return self.pixels(x, seed=1) if self.likelihood.kind == "bernoulli" else x / self.white
 
     def _pair(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """x and y as the programs take them."""

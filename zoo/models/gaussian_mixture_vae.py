@@ -134,6 +134,15 @@ class GaussianMixtureVAE(NeuralModel):
         kl = torch.linalg.vecdot(share, inner.mT) + label
         return reconstruction - kl, {"reconstruction": reconstruction, "kl": kl}
 
+    def bound_given(self, x: Tensor, c: Tensor) -> Tensor:
+        """The bound on ln p(x | c) at known labels (N,), with one draw of z a datum, (N,) nats; differentiable."""
+        x, corner = self.pixels(x), self._corner(c)
+        loc, scale = self._q(x, corner)
+        centre, width = self._component(corner)
+        ratio = (scale / width).square()
+        kl = 0.5 * (ratio + ((loc - centre) / width).square() - 1 - ratio.log()).sum(-1)
+        return self.likelihood.log_prob(self.decoder(loc + scale * torch.randn_like(loc)), x) - kl
+
     def log_weights(self, x: Tensor, num_particles: int) -> Tensor:
         """ln p(x, c_k, z_k) - ln q(c_k, z_k | x) of K draws a datum, (K, N) nats; the labels carry no gradient."""
         x = self.pixels(x)

@@ -193,6 +193,10 @@ class NeuralModel(LatentVariableModel):
     default_data = "digits"
     #: What one unit of a learning rate is, for a network's weight.
     step: float = 0.05
+    #: Rows a step, and guide-only steps before, where the estimator's options do not say: many noisy steps serve
+    #: networks better than few exact ones, and a decoder as drawn is no start that a guide could destroy.
+    batch_size: int = 128
+    warmup: int = 0
 
     num_features: int
     likelihood: Likelihood
@@ -238,8 +242,8 @@ class NeuralModel(LatentVariableModel):
         """Sizes read off the data; also what white is, and that grey pixels under a Bernoulli are drawn anew."""
         target = tensors(x)[-1:]
         if target and arguments.get("likelihood", "bernoulli") in ("bernoulli", "continuous_bernoulli"):
-            top = float(target[0].max())
-            arguments.setdefault("white", next((w for w in (1.0, 16.0, 255.0) if top <= w), 1.0))
+            top, whole = float(target[0].max()), bool((target[0] == target[0].round()).all())
+            arguments.setdefault("white", next((w for w in (1.0, 16.0, 255.0) if top <= w and (whole or w == 1)), 1.0))
             grey = (target[0] > 0) & (target[0] < arguments["white"])
             if arguments.get("likelihood", "bernoulli") == "bernoulli" and bool(grey.any()):
                 arguments.setdefault("binarization", "dynamic")
@@ -282,15 +286,15 @@ class NeuralModel(LatentVariableModel):
                 return self.binary(x) * self.white
         return x
 
-    def binary(self, x: Tensor) -> Tensor:
+    def binary(self, x: Tensor, seed: int = 0) -> Tensor:
         """Pixels as 0 or 1, (N, D): by one fixed draw, or at the threshold. What is binary already stays as it is."""
         level = x / self.white
         if self.binarization == "threshold":
             return (level > 0.5).to(x.dtype)
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(seed)
         return (torch.rand(x.shape, generator=generator).to(x.device) < level).to(x.dtype)
 
-    def pixels(self, x: Tensor) -> Tensor:
+    def pixels(self, x: Tensor, seed: int = 0) -> Tensor:
         """The data as the programs score them: in units of white, and binary if the model is one of binary pixels.
 
         A grey x here is one that no estimator has drawn from; the same fixed draw then serves model and guide.
@@ -298,7 +302,7 @@ class NeuralModel(LatentVariableModel):
         if self.likelihood.kind in ("gaussian", "categorical"):
             return x
         if self.binarization == "dynamic" and not bool(((x == 0) | (x == self.white)).all()):
-            return self.binary(x)
+            return self.binary(x, seed)
         return x if self.white == 1.0 else x / self.white
 
     def resample(self, x: Tensor) -> Data:

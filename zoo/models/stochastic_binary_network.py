@@ -111,7 +111,7 @@ class StochasticBinaryNetwork(NeuralModel):
         return h if self.binary_code else h.flatten(-2)
 
     def model(self, x: Tensor, y: Tensor) -> None:
-        x, y = self.pixels(x), self.pixels(y)
+        x, y = self.pixels(x, seed=1), self.pixels(y)
         with pyro.plate("data", x.shape[0]):
             below = x
             for i, layer in enumerate(self.layers, 1):
@@ -119,7 +119,7 @@ class StochasticBinaryNetwork(NeuralModel):
             pyro.sample("y", self.likelihood(self.decoder(below)), obs=y)
 
     def guide(self, x: Tensor, y: Tensor) -> None:
-        x, y = self.pixels(x), self.pixels(y)
+        x, y = self.pixels(x, seed=1), self.pixels(y)
         with pyro.plate("data", x.shape[0]):
             below = x
             for i in range(1, self.num_layers + 1):
@@ -138,7 +138,7 @@ class StochasticBinaryNetwork(NeuralModel):
 
         Without recognition ln p(y | h_k): their logarithmic mean over k is the K-sample bound on ln p(y | x).
         """
-        x, y = self.pixels(x), self.pixels(y)
+        x, y = self.pixels(x, seed=1), self.pixels(y)
         below, weight = x.expand(num_particles, *x.shape), x.new_zeros(num_particles, x.shape[0])
         for i, layer in enumerate(self.layers, 1):
             q = self._q(i, below, y)

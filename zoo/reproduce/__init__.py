@@ -6,7 +6,8 @@ One table a file, found by being in this folder. A table's module has
     PUBLISHED  the published rows: name, value, and where it was read
     run(budget, seed, say) -> {"rows": [...], "curve": [...]}
 
-where ``say`` prints a line of progress. A row of ours bears the published row's name, its value, and what it took.
+where ``say`` prints a line of progress. A row of ours bears the published row's name, its value, and what it took. What
+``run`` returns may also hold a "figure", a function that draws one to a path: ``save`` puts it beside the record.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ class Reproduction:
     Attributes:
         table, budget, seed: what was asked for.
         record: what is written: command, machine, seconds, published and own rows, curve.
+        figure: draws the table's picture to a path, if it has one.
     """
 
     table: str
     budget: str
     seed: int
     record: dict[str, Any]
+    figure: Callable[[Path], Any] | None = None
 
     def __str__(self) -> str:
         published = {row["name"]: row for row in self.record["published"]}
@@ -61,10 +64,12 @@ class Reproduction:
         return "\n".join(lines)
 
     def save(self, path: str | Path) -> Path:
-        """Write the record as JSON."""
+        """Write the record as JSON, and the figure beside it, its suffix .png."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.record, indent=1) + "\n")
+        if self.figure is not None:
+            self.figure(path.with_suffix(".png"))
         return path
 
 
@@ -105,6 +110,7 @@ def reproduce(table: str, budget: str = "quick", seed: int = 0, say: Callable[[s
         raise ZooError(f"reproduce: seed expected a whole number of at least 0, got {seed}.")
     began, cpu = time.perf_counter(), time.process_time()
     found = module.run(budget, seed, say)
+    figure = found.pop("figure", None)
     record = {
         "command": f"zoo reproduce {table} --budget {budget}" + (f" --seed {seed}" if seed else ""),
         "about": module.ABOUT,
@@ -120,4 +126,4 @@ def reproduce(table: str, budget: str = "quick", seed: int = 0, say: Callable[[s
         "published": module.PUBLISHED,
         **found,
     }
-    return Reproduction(table, budget, seed, record)
+    return Reproduction(table, budget, seed, record, figure)

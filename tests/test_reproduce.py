@@ -1,0 +1,283 @@
+"""Published tables: the framework that runs and records them, and the two of Burda et al. and of Jang et al."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import zoo
+from zoo.cli import main
+from zoo.evaluation_neural import importance_nll
+from zoo.reproduce import BUDGETS, Reproduction, find_table, gumbel, iwae, reproduce, tables
+from zoo.reproduce._neural import likelihood, teller
+
+RESULTS = Path(__file__).parents[1] / "results"
+OURS = {"iwae": iwae, "gumbel": gumbel}
+
+
+# --- the framework ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A table of one row, in the place of the real ones."""
+    module = ModuleType("toy")
+    module.ABOUT = "A toy"
+    module.PUBLISHED = [{"name": "a", "value": 1.5, "source": "there"}, {"name": "b", "value": 2.0, "source": "there"}]
+    module.run = lambda budget, seed, say: (
+        say(f"{budget} {seed}") or {"rows": [{"name": "a", "value": 1.25, "note": "ours"}], "curve": []}
+    )
+    monkeypatch.setattr("zoo.reproduce.tables", lambda: {"toy": module})
+    return module
+
+
+def test_every_file_of_the_folder_is_a_table() -> None:
+    known = tables()
+    assert {"iwae", "gumbel"} <= set(known)
+    assert not [name for name in known if name.startswith("_")]
+    for name, module in known.items():
+        assert "\n" not in module.ABOUT, name
+        assert callable(module.run), name
+        for row in module.PUBLISHED:
+            assert isinstance(row["name"], str), name
+            assert math.isfinite(row["value"]), name
+            assert row["source"], name
+
+
+def test_a_record_says_how_it_came_about_and_reads_back(toy: ModuleType, tmp_path: Path) -> None:
+    said: list[str] = []
+    found = reproduce("toy", "full", 3, said.append)
+    assert said == ["full 3"]
+    assert found.record["command"] == "zoo reproduce toy --budget full --seed 3"
+    assert found.record["rows"] == [{"name": "a", "value": 1.25, "note": "ours"}]
+    assert found.record["published"] == toy.PUBLISHED
+    assert found.record["seconds"] >= 0
+    assert found.record["machine"]["cores"] >= 1
+    assert json.loads(found.save(tmp_path / "deep" / "record.json").read_text()) == found.record
+
+
+def test_ours_and_the_published_are_printed_side_by_side() -> None:
+    record = {
+        "about": "A toy",
+        "seconds": 3.0,
+        "rows": [{"name": "a", "value": 1.25, "note": "ours"}, {"name": "c", "value": 9.0}],
+        "published": [{"name": "a", "value": 1.5}, {"name": "b", "value": 2.0, "source": "there"}],
+    }
+    lines = [line.split() for line in str(Reproduction("toy", "quick", 0, record)).splitlines()]
+    assert lines[0] == ["A", "toy", "(quick", "budget,", "3", "s)"]
+    assert ["a", "1.250", "1.50", "ours"] in lines
+    assert ["c", "9.000"] in lines
+    assert ["b", "2.00", "there"] in lines
+
+
+def test_mistakes_are_one_line(toy: ModuleType) -> None:
+    with pytest.raises(zoo.ZooError, match=r"^table 'tony' is not known\. Did you mean 'toy'\?$"):
+        find_table("tony")
+    with pytest.raises(zoo.ZooError, match=r"^budget 'quik' is not known\. Did you mean 'quick'\?$"):
+        reproduce("toy", "quik")
+    with pytest.raises(zoo.ZooError, match="seed expected a whole number of at least 0, got -1"):
+        reproduce("toy", seed=-1)
+
+
+def test_command_lists_prints_and_records(
+    toy: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["reproduce"]) == 0
+    assert capfd.readouterr().out.split() == ["toy", "A", "toy"]
+    path = tmp_path / "record.json"
+    assert main(["reproduce", "toy", "--seed", "1", "--out", str(path)]) == 0
+    out, err = capfd.readouterr()
+    assert "1.250" in out
+    assert err == "quick 1\n"
+    assert json.loads(path.read_text())["command"] == "zoo reproduce toy --budget quick --seed 1"
+    assert main(["reproduce", "toy", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["rows"][0]["value"] == 1.25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tony"], "table 'tony' is not known"),
+        (["toy", "--budget", "tiny"], "budget 'tiny' is not known"),
+        (["toy", "--out", "record.txt"], "--out expected a .json file"),
+    ],
+)
+def test_command_says_mistakes_in_one_line(
+    toy: ModuleType, arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", *arguments]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert said in err
+    assert err.count("\n") == 1
+
+
+# --- what the tables share --------------------------------------------------------------------------------------------
+
+
+def test_the_control_variate_gives_what_all_draws_of_all_images_would() -> None:
+    """Against the plain estimate; the images picked differ from the rest by far more than that."""
+    model = zoo.VAE(num_features=12, latent_dim=3, hidden_dims=(8,))
+    with torch.no_grad():
+        model.decoder[-1].bias.fill_(2.0)  # a dark pixel is then much less probable than a bright one
+    x = torch.bernoulli(torch.linspace(0, 1, 400).unsqueeze(1).expand(400, 12))
+    plain = importance_nll(model, x, 2000)
+    found = likelihood(model, x, num_samples=2000, num_scored=40, few=20, seed=1)
+    assert found["num_scored"] == 40
+    assert abs(found["nll"] - plain.nll) < 5 * math.hypot(found["se"], plain.se)
+    assert found["se"] < found["scored_data_se"] / 5
+    assert abs(found["bound"] - plain.elbo) < 0.2
+    assert found["data_se"] == pytest.approx(plain.data_se, rel=0.05)
+
+
+def test_images_that_all_have_their_draws_need_no_control_variate() -> None:
+    model, x = zoo.VAE(num_features=6, latent_dim=2, hidden_dims=(5,)), torch.bernoulli(torch.full((10, 6), 0.5))
+    found = likelihood(model, x, num_samples=50, num_scored=10, seed=3)
+    assert found["nll"] == found["scored_nll"]
+    assert "few_samples" not in found
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(3))
+    assert found["nll"] == pytest.approx(importance_nll(model, x[order], 50, seed=3).nll)
+
+
+def test_progress_is_said_a_few_times() -> None:
+    said: list[str] = []
+    tell = teller("row", 10, 5, said.append, times=2)
+    for epoch in range(10):
+        tell({"objective": -5.0 * epoch}, None)
+    assert said == ["row: epoch 5 of 10, training bound -4.00", "row: epoch 10 of 10, training bound -9.00"]
+
+
+# --- the tables themselves, at toy size -------------------------------------------------------------------------------
+
+
+def _shrunk(monkeypatch: pytest.MonkeyPatch, module: Any, images: tuple[Tensor, ...], **sizes: Any) -> None:
+    """Each budget with its own schedule, but few epochs, few images, few draws."""
+    monkeypatch.setattr(module, "images", lambda: images)
+    for budget in BUDGETS:
+        small = dataclasses.replace(module.SETTINGS[budget], **sizes)
+        monkeypatch.setitem(module.SETTINGS, budget, small)
+
+
+def _bits(rows: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    shade = torch.rand(rows, 1, generator=generator).expand(rows, 16)
+    return torch.bernoulli(shade, generator=generator)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_iwae_runs_at_toy_size(budget: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    grey = torch.rand(60, 16, generator=torch.Generator().manual_seed(0))
+    _shrunk(monkeypatch, iwae, (grey, _bits(20, 1)), epochs=8, scored=10, samples=30, few=5)
+    said: list[str] = []
+    record = reproduce("iwae", budget, 2, said.append).record
+    names = [row["name"] for row in record["rows"]]
+    assert names == list(iwae.SETTINGS[budget].rows)
+    assert set(names) <= {row["name"] for row in iwae.PUBLISHED}
+    for row in record["rows"]:
+        assert 0 < row["value"] < 20
+        assert row["se"] > 0
+        assert row["epochs"] == 8
+        assert 0 <= row["active_units"] <= 50
+        assert [p["epoch"] for p in record["curve"] if p["name"] == row["name"]] == list(range(1, 9))
+    assert record["setting"]["decay"] == {"quick": "cosine", "full": "stages"}[budget]
+    assert len(said) == 9 * len(names)
+    json.dumps(record)
+
+
+def test_the_full_budget_is_the_papers_schedule() -> None:
+    """Burda et al. (2016), section 5: 3280 epochs in eight stages, batches of 20, 5000 samples of every test image."""
+    full = iwae.SETTINGS["full"]
+    assert (full.epochs, full.batch_size, full.rate, full.decay) == (3280, 20, 1e-3, "stages")
+    assert (full.samples, full.scored) == (5000, 10_000)
+    assert list(full.rows) == [row["name"] for row in iwae.PUBLISHED]
+
+
+def test_at_one_draw_the_two_objectives_learn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So table 1 has one row for both at k = 1."""
+    grey = torch.rand(60, 16, generator=torch.Generator().manual_seed(0))
+    _shrunk(monkeypatch, iwae, (grey, _bits(20, 1)), epochs=20, scored=20, samples=50, rows=("a", "b"))
+    monkeypatch.setattr(iwae, "ROWS", (("a", "svi", 1), ("b", "iwae", 1)))
+    one, other = reproduce("iwae", say=lambda line: None).record["rows"]
+    assert one["value"] == pytest.approx(other["value"], abs=0.3)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_gumbel_runs_at_toy_size(budget: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = _bits(60, 0), _bits(20, 1), _bits(20, 2)
+    monkeypatch.setattr(gumbel, "ROWS", gumbel.ROWS if budget == "quick" else gumbel.ROWS[2:3])
+    _shrunk(monkeypatch, gumbel, parts, epochs=4, search_epochs=2, rates=(1e-3, 1e-2), scored=10, samples=30, few=5)
+    record = reproduce("gumbel", budget, 2, lambda line: None).record
+    assert [row["name"] for row in record["rows"]] == [row[0] for row in gumbel.ROWS]
+    for row in record["rows"]:
+        assert row["rate"] == min(row["search"], key=lambda tried: tried["bound"])["rate"]
+        assert [tried["rate"] for tried in row["search"]] == [1e-3, 1e-2]
+        assert row["scored_nll"] > 0
+        assert row["nll"] < row["value"] < 20
+        assert row["epochs"] == 4
+    json.dumps(record)
+
+
+def test_images_are_those_of_the_papers(zoo_data: Any) -> None:
+    zoo_data("mnist")
+    train, test = iwae.images()
+    assert train.shape == (60_000, 784)
+    assert bool(((train > 0) & (train < 1)).any())
+    assert bool(((test == 0) | (test == 1)).all())
+    torch.testing.assert_close(test, iwae.images()[1])
+
+
+def test_binary_images_are_those_of_the_paper(zoo_data: Any) -> None:
+    zoo_data("binarized_mnist")
+    assert [tuple(part.shape) for part in gumbel.images()] == [(50_000, 784), (10_000, 784), (10_000, 784)]
+
+
+# --- what was recorded ------------------------------------------------------------------------------------------------
+
+
+def _recorded(table: str) -> dict[str, Any]:
+    record = json.loads((RESULTS / f"reproduce_{table}_quick.json").read_text())
+    module: Any = OURS[table]
+    assert record["command"] == f"zoo reproduce {table} --budget quick"
+    assert record["published"] == module.PUBLISHED
+    assert record["setting"] == json.loads(json.dumps(vars(module.SETTINGS["quick"])))
+    assert all(row["status"] != "diverged" for row in record["rows"])
+    for row in record["rows"]:
+        points = [p["training_bound"] for p in record["curve"] if p["name"] == row["name"]]
+        assert len(points) <= 25
+        assert points[-1] > points[0]
+    return record
+
+
+def test_recorded_vae_and_iwae_are_where_they_should_be() -> None:
+    record = _recorded("iwae")
+    rows = {row["name"]: row for row in record["rows"]}
+    assert set(rows) == set(iwae.SETTINGS["quick"].rows)
+    vae, weighted = rows["VAE k=1"], rows["IWAE k=5"]
+    assert vae["value"] <= 91.5
+    assert weighted["value"] < vae["value"] - 3 * math.hypot(vae["se"], weighted["se"])
+    assert weighted["active_units"] >= vae["active_units"]
+    assert record["cpu_seconds"] < 30 * 60
+    published = {row["name"]: row["value"] for row in record["published"]}
+    assert all(rows[name]["value"] > published[name] for name in rows)
+
+
+def test_recorded_gradients_come_in_the_papers_order_by_their_likelihood() -> None:
+    """By the bound they do not, after so few epochs: the relaxed draws' guide fits discrete ones less well."""
+    record = _recorded("gumbel")
+    rows = {row["name"]: row for row in record["rows"]}
+    assert set(rows) == {row[0] for row in gumbel.ROWS}
+    order = [rows[name] for name in ("score function", "ST Gumbel", "Gumbel-softmax")]
+    for worse, better in pairwise(order):
+        assert better["nll"] < worse["nll"] - 3 * math.hypot(better["se"], worse["se"])
+    assert min(rows.values(), key=lambda row: row["nll"])["name"] == "Gumbel-softmax"
+    assert rows["ST Gumbel"]["value"] < rows["score function"]["value"] < rows["Gumbel-softmax"]["value"]
+    assert all(row["nll"] < row["value"] for row in rows.values())
