@@ -475,3 +475,22 @@ def test_impossible_data_have_no_posterior():
 
     with pytest.raises(zoo.ZooError, match="positive probability"):
         zoo.discrete_posterior(model, torch.tensor(5.0))
+
+
+def test_a_site_under_a_guide_is_refused():
+    def guide(x):
+        logits = pyro.param("logits", torch.zeros(len(x), 2))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Categorical(logits=logits))
+
+    def program(x):
+        rate = pyro.param("rate", torch.tensor([1.0, 15.0]), constraint=constraints.positive)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Categorical(torch.ones(2) / 2))
+            pyro.sample("x", dist.Poisson(rate[z]), obs=x)
+
+    with pytest.raises(zoo.ZooError, match=r"site 'z' is under a guide.*Leave out the guide"):
+        zoo.fit(program, COUNTS, estimator="auto_em", guide=guide)
+    # Beside an estimator that needs the guide it is no mistake.
+    made = zoo.compare(program, COUNTS, estimators=["auto_em", "svi"], guide=guide, max_epochs=20, gradients=False)
+    assert [fit.estimator for fit in made.fits] == ["auto_em", "svi"]

@@ -165,6 +165,32 @@ def test_own_class_is_the_one_model_of_its_file(run: Callable[..., Ran]) -> None
     assert strict(ran.out)["rows"][0]["log_likelihood"] == pytest.approx(-360.369, abs=1e-3)
 
 
+def test_one_column_is_a_vector_to_a_program_and_em_is_explained(run: Callable[..., Ran]) -> None:
+    """The program of the README, on counts of one column: explained, and compared with a guide made for it."""
+    Path("mine.py").write_text(
+        "import pyro, torch\nimport pyro.distributions as dist\nfrom torch.distributions import constraints\n"
+        "def model(x):\n"
+        "    rate = pyro.param('rate', torch.tensor([1.0, 20.0]), constraint=constraints.positive)\n"
+        "    with pyro.plate('data', len(x)):\n"
+        "        z = pyro.sample('z', dist.Categorical(torch.ones(2) / 2))\n"
+        "        pyro.sample('x', dist.Poisson(rate[z]), obs=x)\n"
+    )
+    Path("counts.csv").write_text("n\n1\n2\n0\n18\n22\n3\n")
+    shown = run("explain", "mine.py:model", "--data", "counts.csv")
+    assert (shown.code, "closed form: expected events over exposure" in shown.out) == (0, True)
+    found = strict(run("explain", "mine.py:model", "--data", "counts.csv", "--json").out)
+    assert [u["parameter"] for u in found["updates"]] == ["rate"]
+    names = "auto_em,eg,svi"
+    ran = run(
+        "compare", "mine.py:model", "--data", "counts.csv", "--estimators", names, "--set", "max_epochs=300", "--json"
+    )
+    rows = strict(ran.out)["rows"]
+    assert [row["estimator"] for row in rows] == names.split(",")
+    values = [row["log_likelihood"] for row in rows]
+    assert values[1] == pytest.approx(values[0], abs=1e-3)
+    assert values[0] - 1 < values[2] <= values[0] + 1e-6
+
+
 def test_samples_as_table_array_and_picture(run: Callable[..., Ran]) -> None:
     run("fit", "poisson_mixture", "--out", "f")
     for name in ("s.csv", "s.npy", "s.png"):

@@ -99,6 +99,13 @@ def fit(
         if isinstance(base, FunctionModel):
             with torch.random.fork_rng(devices=[]):
                 first_run(base, data, chosen.uses_guide)
+        if guide is not None and chosen.takes_no_guide:
+            with torch.random.fork_rng(devices=[]):
+                under = program.latent_sites(base, data)
+            what = f"site {under[0].name!r}" if under else "the program"
+            raise ZooError(
+                f"{chosen.name}: {what} is under a guide, but its exact posterior is taken. Leave out the guide."
+            )
         check_serves(chosen, base, data)
         settings = {**describe(asked), "init": init, "restarts": restarts}
         folder = None

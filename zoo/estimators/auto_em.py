@@ -31,6 +31,7 @@ class AutoEM(EM):
     name: ClassVar[str] = "auto_em"
     e_step: ClassVar[str] = "exact posterior, by enumeration of the program"
     m_step: ClassVar[str] = "closed form, site by site"
+    takes_no_guide: ClassVar[bool] = True
 
     #: The plans of the runs under way, by the identity of their model.
     _plans: ClassVar[dict[int, Plan]] = {}

@@ -155,6 +155,8 @@ class Estimator:
     m_step: ClassVar[str]
     #: Whether a row of its history holds the exact log-likelihood anyway.
     sees_evidence: ClassVar[bool] = False
+    #: Whether a guide given for this fit alone is a mistake.
+    takes_no_guide: ClassVar[bool] = False
     #: Whether q is the model's guide.
     uses_guide: ClassVar[bool] = False
 
