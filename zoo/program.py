@@ -22,7 +22,7 @@ from zoo.model import FunctionModel, LatentVariableModel, can
 #: A node of a Pyro trace.
 SiteMessage: TypeAlias = Any
 
-__all__ = ["Site", "draw", "has_guide", "latent_sites", "log_weights", "parameter_roles", "per_datum"]
+__all__ = ["Site", "draw", "family_of", "has_guide", "latent_sites", "log_weights", "parameter_roles", "per_datum"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def sites(model: LatentVariableModel, x: Data) -> list[Site]:
     return [
         Site(
             name,
-            _family(site["fn"]),
+            family_of(site["fn"]),
             site["is_observed"],
             bool(getattr(site["fn"], "has_enumerate_support", False)),
             data_dim(site, num_data(x)) is not None,
@@ -79,7 +79,8 @@ def latent_sites(model: LatentVariableModel, x: Data) -> list[Site]:
     return [site for site in sites(model, x) if not site.observed]
 
 
-def _family(fn: Any) -> str:
+def family_of(fn: Any) -> str:
+    """A distribution's class name, without wrappers."""
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     return type(fn).__name__

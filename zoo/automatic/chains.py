@@ -154,7 +154,6 @@ def _recognise(run: Enumerated, leaves: dict[str, list[Leaf] | None]) -> Chain:
     k = sizes.pop()
     start: Leaf | None = None
     transition: Leaf | None = None
-    kinds: list[list[Leaf]] = []
     emitted: list[list[tuple[Leaf, Tensor, SiteMessage]]] = [[] for _ in latents]
     for name, site in sites.items():
         mine = leaves[name]
@@ -207,7 +206,6 @@ def _recognise(run: Enumerated, leaves: dict[str, list[Leaf] | None]) -> Chain:
         if (seen & ~inside).any():
             raise _Other("it observes steps that are masked out")
         name = f"{EMISSION} {j}"
-        kinds.append([first])
         result[name] = [replace(first, site=name, value=values)]
         shown[name] = None if bool((seen == inside).all()) else seen
     series = None

@@ -189,7 +189,7 @@ def check_enumerable(model: LatentVariableModel, x: Data) -> str | None:
             continue
         if site["is_observed"]:
             continue
-        family = program._family(site["fn"])
+        family = program.family_of(site["fn"])
         if site["infer"].get("enumerate") == "sequential":
             return f"site {name!r} asks for sequential enumeration; take that setting away"
         if not getattr(site["fn"], "has_enumerate_support", False):

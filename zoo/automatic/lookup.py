@@ -22,7 +22,6 @@ from pyro.distributions.distribution import DistributionMeta
 from torch import Tensor
 from torch.distributions import constraints, transform_to
 
-from zoo.errors import ZooError
 from zoo.model import LatentVariableModel
 
 __all__ = ["ARGUMENTS", "Lookup", "ParameterSpace", "View", "recorded"]
@@ -295,10 +294,3 @@ class Finder:
         view = self.names[int(used[0])] if len(used) else None
         ids = torch.where(found >= 0, found % self.size, found).reshape(first.shape)
         return Lookup(ids, torch.where(same, a, torch.zeros_like(a)).reshape(first.shape), view)
-
-
-def refuse_unused(name: str, model: str) -> ZooError:
-    """The error for a parameter that no site depends on."""
-    return ZooError(
-        f"{model}: parameter {name!r} expected to enter some site, got used by none. Take it out, or use it."
-    )

@@ -212,7 +212,7 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True) -> P
             else "observed"
             if s["is_observed"]
             else "latent",
-            program._family(s["fn"]),
+            program.family_of(s["fn"]),
             s["unscaled_log_prob"].numel(),
         )
         for name, s in run.sites.items()

@@ -17,7 +17,7 @@ from zoo import program
 from zoo.automatic.enumeration import Enumerated, first_enumeration, program_name
 from zoo.batch import Data, call
 from zoo.errors import ZooError
-from zoo.isolation import forked_rng, isolated
+from zoo.isolation import isolated
 from zoo.model import FunctionModel, LatentVariableModel, as_model, prepared
 
 __all__ = ["DiscretePosterior", "discrete_posterior"]
@@ -77,7 +77,7 @@ class DiscretePosterior:
         run = config_enumerate(program.repeated(self._model.model, number, self._nesting), default="parallel")
         dim = -1 - self._nesting - (number > 1)
         decoded = infer_discrete(run, first_available_dim=dim, temperature=temperature)
-        with isolated(seed), forked_rng(seed), torch.no_grad():
+        with isolated(seed), torch.no_grad():
             trace: Any = poutine.trace(lambda: call(decoded, self._data)).get_trace()
         found = {}
         for name in self.marginals:

@@ -9,7 +9,6 @@ Meng & Rubin 1993).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -119,9 +118,9 @@ class Rule:
         """Write the updated entries into ``vector``."""
         raise NotImplementedError
 
-    def _of(self, weighted: dict[int, Weighted], argument: Iterable[str] = ()) -> list[tuple[Use, Weighted]]:
-        wanted = set(argument)
-        return [(u, weighted[id(u.leaf)]) for u in self.uses if not wanted or u.argument in wanted]
+    def _weighted(self, weighted: dict[int, Weighted]) -> list[tuple[Use, Weighted]]:
+        """Each use with its leaf's weight."""
+        return [(use, weighted[id(use.leaf)]) for use in self.uses]
 
     def _write(self, vector: Tensor, target: Tensor, touched: Tensor) -> None:
         """Set the touched entries so that their view is the target; an entry without data keeps its value."""
@@ -132,12 +131,7 @@ class Rule:
                 if use.lookup.view == view and use.argument != "value":
                     mine[use.lookup.ids[use.lookup.ids >= 0]] = True
             mine &= touched
-            inverse = VIEWS[view].inverse if view in VIEWS else _plain
-            vector[mine] = inverse(target[mine])
-
-
-def _plain(v: Tensor) -> Tensor:
-    return v
+            vector[mine] = VIEWS[view].inverse(target[mine])
 
 
 def _natural(constraint: object) -> bool:
@@ -190,7 +184,7 @@ class Counts(Rule):
 
     def update(self, weighted: dict[int, Weighted], vector: Tensor) -> None:
         sums = Sums(self.space, vector)
-        for use, given in self._of(weighted):
+        for use, given in self._weighted(weighted):
             leaf, ids, weight = use.leaf, use.lookup.ids, given.weight
             if use.argument == "value":  # a Dirichlet prior
                 sums.add_weighted(ids, weight.unsqueeze(-1), given.args["concentration"] - 1)
@@ -233,7 +227,7 @@ class Trials(Rule):
     def update(self, weighted: dict[int, Weighted], vector: Tensor) -> None:
         successes, trials = Sums(self.space, vector), Sums(self.space, vector)
         logits = torch.zeros(self.space.size, dtype=torch.bool)
-        for use, given in self._of(weighted):
+        for use, given in self._weighted(weighted):
             leaf, ids, weight, args = use.leaf, use.lookup.ids, given.weight, given.args
             if use.argument == "value":  # a Beta prior
                 a, b = args["concentration1"], args["concentration0"]
@@ -272,7 +266,7 @@ class Events(Rule):
 
     def update(self, weighted: dict[int, Weighted], vector: Tensor) -> None:
         events, exposure = Sums(self.space, vector), Sums(self.space, vector)
-        for use, given in self._of(weighted):
+        for use, given in self._weighted(weighted):
             leaf, ids, weight, args = use.leaf, use.lookup.ids, given.weight, given.args
             if use.argument == "value":  # a Gamma prior
                 events.add_weighted(ids, weight, args["concentration"] - 1)

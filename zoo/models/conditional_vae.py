@@ -21,10 +21,10 @@ from torch import Tensor
 from guides import AmortizedNormal
 from guides.normal import standard_normal
 from zoo.batch import Data
-from zoo.checks import matrix, positive
+from zoo.checks import positive
 from zoo.errors import ZooError
 from zoo.model import LatentVariableModel
-from zoo.models.neural import NeuralModel, network
+from zoo.models.neural import PairedModel, network
 
 __all__ = ["ConditionalVAE", "quadrants"]
 
@@ -58,7 +58,7 @@ def quadrants(images: Tensor, given: int = 1) -> tuple[Tensor, Tensor]:
     return images[:, mask], images[:, ~mask]
 
 
-class ConditionalVAE(NeuralModel):
+class ConditionalVAE(PairedModel):
     """Variational autoencoder of y given x.
 
     Args:
@@ -184,18 +184,7 @@ class ConditionalVAE(NeuralModel):
                 f"{who}: data expected a tuple (x, y), got {type(x).__name__} without the y to be predicted. "
                 "For images take quadrants(images) of zoo.models.conditional_vae."
             )
-        given = matrix(x[0], self.num_inputs, f"{who} (x)")
-        target = self.checked(x[1])
-        if len(given) != len(target):
-            raise ZooError(f"{who}: x and y expected as many rows, got {len(given)} and {len(target)}. Match them.")
-        if self.binarization in ("static", "threshold"):
-            given = self.binary(given) * self.white
-        return given, target
-
-    def resample(self, x: Tensor, y: Tensor) -> Data:  # type: ignore[override]
-        if self.binarization != "dynamic":
-            return x, y
-        return super().resample(x), super().resample(y)
+        return self.checked_pair(*x)
 
     @classmethod
     def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
@@ -203,19 +192,7 @@ class ConditionalVAE(NeuralModel):
         pair = quadrants(x) if isinstance(x, Tensor) and "num_inputs" not in arguments else x
         if isinstance(pair, dict):
             pair = tuple(pair.values())
-        if isinstance(pair, tuple) and len(pair) == 2:
-            sizes = {"num_inputs": pair[0].shape[-1], "num_features": pair[1].shape[-1]}
-            arguments = {**sizes, **arguments}
-        return super().from_data(x, **arguments)
-
-    def initialize(self, x: Data, init: str, restart: int = 0) -> None:
-        """Networks as drawn; the decoder's last bias is what suits y without x and z."""
-        if init == "current":
-            return
-        target = x[1]
-        self.likelihood.set_from(target)
-        level = target if self.likelihood.kind in ("gaussian", "categorical") else target / self.white
-        self.start_bias(self.decoder, level)
+        return super().from_data(x, **cls.with_sizes(pair, arguments))
 
 
 def tiny() -> tuple[ConditionalVAE, tuple[Tensor, Tensor]]:

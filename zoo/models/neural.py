@@ -31,6 +31,7 @@ __all__ = [
     "ContinuousBernoulli",
     "Likelihood",
     "NeuralModel",
+    "PairedModel",
     "log_normalizer",
     "network",
 ]
@@ -200,6 +201,7 @@ class NeuralModel(LatentVariableModel):
 
     num_features: int
     likelihood: Likelihood
+    decoder: nn.Module
     binarization: str | None
     white: float
 
@@ -316,9 +318,51 @@ class NeuralModel(LatentVariableModel):
     def parameter_scales(self, x: Data) -> dict[str, Tensor]:
         return {name: torch.tensor(self.step, dtype=p.dtype) for name, p in self.named_parameters()}
 
+    def start_from(self, x: Tensor, reader: Any = None) -> None:
+        """Measure likelihood and, of Gaussians, ``reader`` (a network of x) by the data (N, D); start the decoder."""
+        if reader is not None and self.likelihood.kind == "gaussian":
+            reader.set_from(x)
+        self.likelihood.set_from(x)
+        self.start_bias(self.decoder, x if self.likelihood.kind in ("gaussian", "categorical") else x / self.white)
+
     def start_bias(self, decoder: nn.Module, x: Tensor) -> None:
         """Set the last bias of a decoder to what suits the data without any z; a convolution's is one for all."""
         last = [m for m in decoder.modules() if isinstance(m, (nn.Linear, nn.ConvTranspose2d))][-1]
         if isinstance(last, nn.Linear) and last.bias is not None:
             with torch.no_grad():
                 last.bias.copy_(self.likelihood.start(x))
+
+
+class PairedModel(NeuralModel):
+    """Base class of models of y given x: data are a tuple (x, y), x (N, D_x) and y (N, D)."""
+
+    num_inputs: int
+
+    def checked_pair(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x and y as finite (N, D_x) and (N, D) tensors, binarised where that is done once and for all.
+
+        Raises:
+            ZooError: other sizes, y outside the likelihood's support, or different numbers of rows.
+        """
+        who = type(self).__name__
+        given, target = matrix(x, self.num_inputs, f"{who} (x)"), self.checked(y)
+        if len(given) != len(target):
+            raise ZooError(f"{who}: x and y expected as many rows, got {len(given)} and {len(target)}. Match them.")
+        if self.binarization in ("static", "threshold"):
+            given = self.binary(given) * self.white
+        return given, target
+
+    @staticmethod
+    def with_sizes(pair: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Constructor arguments with the sizes of a pair, where they are not given."""
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            return arguments
+        return {"num_inputs": pair[0].shape[-1], "num_features": pair[1].shape[-1], **arguments}
+
+    def resample(self, x: Tensor, y: Tensor) -> Data:  # type: ignore[override]
+        return super().resample(x), super().resample(y)
+
+    def initialize(self, x: Data, init: str, restart: int = 0) -> None:
+        """Networks as drawn; the decoder's last bias is what suits y without anything else."""
+        if init != "current":
+            self.start_from(x[1])

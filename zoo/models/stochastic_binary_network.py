@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from guides import AmortizedBits, AmortizedCode
 from zoo.batch import Data
-from zoo.checks import matrix, positive
+from zoo.checks import positive
 from zoo.errors import ZooError
 from zoo.model import LatentVariableModel
-from zoo.models.neural import NeuralModel, network
+from zoo.models.neural import PairedModel, network
 
 __all__ = ["StochasticBinaryNetwork", "halves"]
 
@@ -41,7 +41,7 @@ def halves(images: Tensor) -> tuple[Tensor, Tensor]:
     return images[:, :middle].contiguous(), images[:, middle:].contiguous()
 
 
-class StochasticBinaryNetwork(NeuralModel):
+class StochasticBinaryNetwork(PairedModel):
     """Discrete layers between x (given) and y (predicted).
 
     Args:
@@ -156,38 +156,13 @@ class StochasticBinaryNetwork(NeuralModel):
                 f"{type(self).__name__}: data expected a tuple (x, y), got {type(x).__name__}. "
                 "For images take halves(images) of zoo.models.stochastic_binary_network."
             )
-        given = matrix(x[0], self.num_inputs, f"{type(self).__name__} (x)")
-        target = self.checked(x[1])
-        if len(given) != len(target):
-            raise ZooError(
-                f"{type(self).__name__}: x and y expected as many rows, got {len(given)} and {len(target)}. Match them."
-            )
-        if self.binarization in ("static", "threshold"):
-            given = self.binary(given) * self.white
-        return given, target
-
-    def resample(self, x: Tensor, y: Tensor) -> Data:  # type: ignore[override]
-        if self.binarization != "dynamic":
-            return x, y
-        return super().resample(x), super().resample(y)
+        return self.checked_pair(*x)
 
     @classmethod
     def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
         """Sizes of x and y read off the data."""
         pair = halves(x) if isinstance(x, Tensor) else x
-        if isinstance(pair, tuple) and len(pair) == 2:
-            sizes = {"num_inputs": pair[0].shape[-1], "num_features": pair[1].shape[-1]}
-            arguments = {**sizes, **arguments}
-        return super().from_data(x, **arguments)
-
-    def initialize(self, x: Data, init: str, restart: int = 0) -> None:
-        """Networks as drawn; the decoder's last bias is what suits the data without h."""
-        if init == "current":
-            return
-        target = x[1]
-        self.likelihood.set_from(target)
-        level = target if self.likelihood.kind in ("gaussian", "categorical") else target / self.white
-        self.start_bias(self.decoder, level)
+        return super().from_data(x, **cls.with_sizes(pair, arguments))
 
 
 def tiny() -> tuple[StochasticBinaryNetwork, tuple[Tensor, Tensor]]:

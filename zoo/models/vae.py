@@ -203,13 +203,8 @@ class VAE(NeuralModel):
 
     def initialize(self, x: Tensor, init: str, restart: int = 0) -> None:
         """Networks as drawn; the decoder's last bias is what suits the data without z."""
-        if init == "current":
-            return
-        if self.likelihood.kind == "gaussian":
-            self.encoder.set_from(x)
-        self.likelihood.set_from(x)
-        level = x if self.likelihood.kind in ("gaussian", "categorical") else x / self.white
-        self.start_bias(self.decoder, level)
+        if init != "current":
+            self.start_from(x, self.encoder)
 
 
 def tiny() -> tuple[VAE, Tensor]:
