@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyro
 import pytest
 import torch
+from command_line import Ran
 
 from zoo.data import list_data, load_data
 
@@ -43,3 +45,20 @@ def zoo_data() -> Callable[..., Any]:
         return load_data(name, **options)
 
     return get
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run a command in an empty folder."""
+    from zoo.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ZOO_DEBUG", raising=False)
+
+    def call(*arguments: str) -> Ran:
+        capfd.readouterr()
+        code = main(arguments)
+        out, err = capfd.readouterr()
+        return Ran(code, out, err)
+
+    return call

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import Ran
 
 import zoo
-from zoo.cli import main
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--set", "max_epochs=5", "--set", "warmup=2"]
@@ -46,28 +46,6 @@ from zoo.models.poisson_mixture import PoissonMixture
 class Counts(PoissonMixture):
     '''A model of one's own.'''
 """
-
-
-class Ran:
-    """What a command left: exit code, stdout, stderr."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Run a command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("ZOO_DEBUG", raising=False)
-
-    def call(*arguments: str) -> Ran:
-        capfd.readouterr()
-        code = main(arguments)
-        out, err = capfd.readouterr()
-        return Ran(code, out, err)
-
-    return call
 
 
 @pytest.fixture
@@ -236,9 +214,9 @@ def test_help_needs_no_torch() -> None:
 
 
 def test_nothing_is_printed_as_nan() -> None:
-    from zoo.cli import _dumps
+    from zoo.cli.output import dumps
 
-    assert strict(_dumps({"a": [float("nan"), float("inf"), 1.5], "b": None})) == {"a": [None, None, 1.5], "b": None}
+    assert strict(dumps({"a": [float("nan"), float("inf"), 1.5], "b": None})) == {"a": [None, None, 1.5], "b": None}
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import Ran
 
 import zoo
-from zoo.cli import main
 from zoo.estimators.base import Run, snapshot
 from zoo.estimators.svi import SVI
 from zoo.model import prepared
@@ -19,18 +19,9 @@ from zoo.model import prepared
 SMALL = ("--set", "max_epochs=1", "--set", "hidden_dims=6")
 
 
-class Ran:
-    """What a command left: exit code, stdout, stderr."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Run a command in a folder with some files of images."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("ZOO_DEBUG", raising=False)
+@pytest.fixture(autouse=True)
+def images(run: Callable[..., Ran]) -> None:
+    """Some files of images, in the empty folder that commands run in."""
     grey = zoo.load_data("digits").numpy()[:40]
     bits = (grey > 8).astype(float)
     np.save("bits.npy", bits)
@@ -42,14 +33,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     np.savez("whole.npz", x=bits)
     content = Path("whole.npz").read_bytes()
     Path("cut.npz").write_bytes(content[: len(content) // 2])
-
-    def call(*arguments: str) -> Ran:
-        capfd.readouterr()
-        code = main(arguments)
-        out, err = capfd.readouterr()
-        return Ran(code, out, err)
-
-    return call
 
 
 # --- what works -------------------------------------------------------------------------------------------------------

@@ -349,7 +349,7 @@ class PairedModel(NeuralModel):
         if len(given) != len(target):
             raise ZooError(f"{who}: x and y expected as many rows, got {len(given)} and {len(target)}. Match them.")
         if self.binarization in ("static", "threshold"):
-            given = self.binary(given) * self.white
+            given = self.binary(given, seed=1) * self.white  # draws of its own: not those of y
         return given, target
 
     @staticmethod

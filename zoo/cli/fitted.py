@@ -1,0 +1,175 @@
+"""``zoo evaluate`` and ``zoo sample``: commands that take the folder of a fit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo.cli.options import Columns, DataName, Guide, Json, Split, Standardize, check_seed
+from zoo.cli.output import RECORD, dumps, stdout_for_result
+from zoo.cli.programs import find, load_object, rebuilt
+from zoo.cli.task import read_data
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo.results import Fit
+
+__all__ = ["evaluate", "sample"]
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `zoo fit --out` wrote.")],
+    data: DataName = None,
+    model: Annotated[str | None, typer.Option(help="file.py:function, for a fit of your own program.")] = None,
+    guide: Guide = None,
+    samples: Annotated[int, typer.Option(help="Draws from the guide a datum.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Where the draws come from.")] = 0,
+    columns: Columns = None,
+    split: Split = None,
+    standardize: Standardize = False,
+    as_json: Json = False,
+) -> None:
+    """Score a saved fit on data: exact log-likelihood, importance-weighted bound, ELBO and the k̂ of the guide.
+
+    Without --data: on the data it was fitted to. --standardize scales by the data given, not by those fitted to.
+
+    Example: zoo evaluate runs/a --data iris
+    """
+    check_seed(seed)
+    if samples < 2:
+        raise ZooError(f"--samples expected a number of at least 2, got {samples}. Take 1000.")
+    with stdout_for_result(as_json):
+        this, record = _load(folder, model, guide)
+        source = {"columns": columns, "labels": None, "split": split, "standardize": standardize}
+        if data is None:
+            name, x = _fitted_data(folder, this, record, source)
+        else:
+            name, (x, _) = data, read_data(data, source)
+        import zoo
+        from zoo.results import model_name
+
+        found = zoo.evaluate(this, x, num_samples=samples, seed=seed)
+    shown = Path(name).name if Path(name).suffix else name
+    if as_json:
+        print(dumps({"model": model_name(this.model), "data": shown, **found.to_dict()}))
+    else:
+        print(f"{model_name(this.model)} ({this.estimator}) on {shown}: {found}")
+
+
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `zoo fit --out` wrote.")],
+    n: Annotated[int, typer.Option("-n", "--num", help="How many.")] = 64,
+    out: Annotated[Path, typer.Option(help="A new file: .png (a picture), .csv or .npy.")] = Path("samples.png"),
+    seed: Annotated[int, typer.Option(help="Where the draws come from.")] = 0,
+    model: Annotated[str | None, typer.Option(help="file.py:function, for a fit of your own program.")] = None,
+    guide: Guide = None,
+    mean: Annotated[
+        bool, typer.Option("--mean", help="Draw z, and write the mean of x given z: no noise of single pixels.")
+    ] = False,
+) -> None:
+    """Draw new data from a saved fit; from one of y given x, at rows of the data it was fitted to.
+
+    Example: zoo sample runs/a -n 64 --out samples.png
+    """
+    check_seed(seed)
+    if n < 1:
+        raise ZooError(f"-n expected a number of at least 1, got {n}. Take -n 64.")
+    if out.suffix.lower() not in (".png", ".csv", ".npy"):
+        raise ZooError(f"--out expected a name ending in .png, .csv or .npy, got {out.name!r}. Rename it.")
+    if out.exists():
+        raise ZooError(f"--out expected a new file, but {str(out)!r} exists. Choose another name.")
+    if not out.absolute().parent.is_dir():
+        raise ZooError(f"--out expected a folder that exists, got {str(out.parent)!r}. Make it first.")
+    this, record = _load(folder, model, guide)
+    from zoo.batch import tensors
+    from zoo.latent_plots import draw
+
+    given = hasattr(this.model, "num_inputs")  # p(y | x)
+    if given or mean:
+        x = _fitted_data(folder, this, record)[1] if given else None
+        drawn: Any = draw(this, n, seed, x=x, means=mean)
+    else:
+        drawn = this.sample(n, seed)
+    if len(tensors(drawn)) != 1:
+        raise ZooError(f"sample: expected one observed variable, got {len(tensors(drawn))}. Use fit.sample in Python.")
+    staging = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
+    try:
+        _write_draws(drawn, staging)
+        staging.replace(out)
+    finally:
+        staging.unlink(missing_ok=True)
+    print(f"{n} draws in {out}")
+
+
+def _write_draws(drawn: Any, path: Path) -> None:
+    if path.suffix.lower() == ".png":
+        from zoo.plots import plot_samples
+
+        plot_samples(drawn, path)
+        return
+    import numpy as np
+
+    values = drawn.detach().cpu().numpy()
+    if path.suffix.lower() == ".npy":
+        np.save(path, values, allow_pickle=False)
+        return
+    import csv
+
+    whole = bool((values == np.round(values)).all())
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        sequences = values.ndim == 3
+        flat = values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values.reshape(-1, 1)
+        writer.writerow((["sequence"] if sequences else []) + [f"x{i}" for i in range(flat.shape[1])])
+        for i, row in enumerate(flat):
+            cells = [int(v) if whole else float(v) for v in row]
+            writer.writerow(([i // values.shape[1]] if sequences else []) + cells)
+
+
+def _load(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, dict[str, Any]]:
+    """A saved fit, and the record of how it was made where there is one."""
+    import zoo
+
+    if (folder / "comparison.json").is_file():
+        inside = sorted(p.parent.name for p in folder.glob("fits/*/fit.json"))
+        raise ZooError(
+            f"{folder} holds a comparison, expected one fit. Take one of its own, {folder / 'fits' / inside[0]}."
+            if inside
+            else f"{folder} holds a comparison without fits, expected one fit."
+        )
+    record: dict[str, Any] = {}
+    for place in (folder, folder.parent.parent):  # a fit of a comparison lies two levels below its record
+        if (place / RECORD).is_file():
+            with contextlib.suppress(ValueError):
+                record = json.loads((place / RECORD).read_text(encoding="utf-8"))
+            break
+    built = None
+    if model is not None:
+        build = find(model)
+        import inspect
+
+        # A class is built from its recorded arguments; a function is the program itself.
+        if inspect.isclass(build):
+            with contextlib.suppress(OSError, ValueError):
+                config = json.loads((folder / "fit.json").read_text(encoding="utf-8")).get("config", {})
+                built = rebuilt(build, config)
+        built = build if built is None else built
+    return zoo.load(folder, built, load_object(guide, "guide") if guide is not None else None), record
+
+
+def _fitted_data(
+    folder: Path, this: Fit, record: dict[str, Any], source: dict[str, Any] | None = None
+) -> tuple[str, Any]:
+    """Name and values of the data a saved fit was made of, other columns or another part where these are asked for."""
+    name = record.get("data") or getattr(type(this.model), "default_data", None)
+    if name is None:
+        raise ZooError(f"{folder}: --data expected, as the folder does not say what was fitted.")
+    keys = ("columns", "labels", "split", "standardize")
+    source = {key: (source or {}).get(key) or record.get(key) for key in keys}
+    source["standardize"] = bool(source["standardize"])
+    return name, read_data(name, source)[0]

@@ -1,0 +1,235 @@
+"""``zoo fit``, ``zoo compare`` and ``zoo explain``: commands that take a model and data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo.cli.options import (
+    Columns,
+    DataName,
+    Guide,
+    Json,
+    Labels,
+    ModelName,
+    Out,
+    Settings,
+    Split,
+    Standardize,
+    check_out,
+    check_seed,
+)
+from zoo.cli.output import RECORD, complain, dumps, stdout_for_result, tell
+from zoo.cli.task import Task, prepare
+from zoo.errors import LikelihoodDecreased, ZooError
+
+if TYPE_CHECKING:
+    from zoo.results import Fit
+
+__all__ = ["compare", "explain", "fit"]
+
+
+def fit(
+    model: ModelName,
+    data: DataName = None,
+    estimator: Annotated[str | None, typer.Option(help="How to fit; by default em where it can serve.")] = None,
+    seed: Annotated[int, typer.Option(help="Where every random number comes from.")] = 0,
+    settings: Settings = None,
+    guide: Guide = None,
+    columns: Columns = None,
+    labels: Labels = None,
+    split: Split = None,
+    standardize: Standardize = False,
+    out: Out = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out; give the other options as they were.")
+    ] = False,
+    checkpoint_every: Annotated[
+        str | None, typer.Option(help="With --out: 90s or 500 (steps) between checkpoints; by default 60s.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit one model to data by one estimator.
+
+    With --out a long run writes checkpoints there; after a crash the same command with --resume goes on.
+
+    Example: zoo fit gaussian_mixture --data iris --estimator em --set num_components=3 --set tol=1e-8 --out runs/a
+    """
+    if out is None and (resume or checkpoint_every is not None):
+        raise ZooError(f"--{'resume' if resume else 'checkpoint-every'} expected --out with it. Pass the run's folder.")
+    check_out(out, resume)
+    check_seed(seed)
+    source = {"columns": columns, "labels": labels, "split": split, "standardize": standardize}
+    failure, drawn = None, list[str]()
+    with stdout_for_result(as_json):
+        task = prepare(model, data, None if estimator is None else [estimator], settings, guide, source, False)
+        import zoo
+
+        name = task.estimators[0]
+        try:
+            this = zoo.fit(
+                task.model, task.x, estimator=name, guide=task.guide, seed=seed, progress=None, out=out,
+                checkpoint_every=checkpoint_every, resume=resume, **task.fit_options, **task.options[name],
+            )  # fmt: skip
+        except LikelihoodDecreased as error:
+            if error.fit is None:
+                raise
+            failure, this = error, error.fit
+        rows = [_row(this, task)]
+        if out is not None:
+            _write_record(out, task, {"command": "fit", "seed": seed})
+            if this.status not in ("interrupted", "diverged"):
+                from zoo.latent_plots import plot_latents
+
+                drawn = [path.name for path in plot_latents(this, task.x, out)]
+    tell(task.notes)
+    if as_json:
+        from zoo.results import model_name
+
+        print(dumps({"model": model_name(this.model), "data": task.data_name, "num_data": this.num_data, "rows": rows}))
+    else:
+        print(this)
+        _print_agreement(rows)
+        if out is not None:
+            print(f"saved in {out}{': ' if drawn else ''}{', '.join(drawn)}")
+    if failure is not None:
+        raise typer.Exit(complain(f"{failure}", 1))
+    _stop_if_interrupted([this], out)
+
+
+def compare(
+    model: ModelName,
+    data: DataName = None,
+    estimators: Annotated[str | None, typer.Option(help="Names with commas; by default em,eg,svi,gumbel.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many starts; each estimator gets the same ones.")] = 1,
+    settings: Settings = None,
+    guide: Guide = None,
+    columns: Columns = None,
+    labels: Labels = None,
+    split: Split = None,
+    standardize: Standardize = False,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Fit one model by several estimators from the same starts, and set the results side by side.
+
+    Options of one estimator alone: --set svi.learning_rate=0.01. With --out: all fits, pictures and report.html.
+
+    Example: zoo compare gaussian_mixture --data iris --estimators em,eg,svi,gumbel --seeds 5 --out runs/iris
+    """
+    check_out(out)
+    if seeds < 1:
+        raise ZooError(f"--seeds expected a number of at least 1, got {seeds}. Take --seeds 5.")
+    names = None
+    if estimators is not None:
+        names = list(dict.fromkeys(part.strip() for part in estimators.split(",") if part.strip()))
+        if not names:
+            raise ZooError(f"--estimators expected names with commas, got {estimators!r}. Take em,svi.")
+    source = {"columns": columns, "labels": labels, "split": split, "standardize": standardize}
+    with stdout_for_result(as_json):
+        task = prepare(model, data, names, settings, guide, source, True)
+        import zoo
+
+        template = task.model
+        device = task.fit_options.pop("device", None)
+        if device is not None:
+            template = _on_device(template, task.guide, device)
+            task.guide = None
+        # The options are sorted out already; what is common has been handed to each estimator.
+        made = zoo.compare(
+            template, task.x, estimators=task.estimators, seeds=seeds, guide=task.guide, options=task.options,
+            progress=None, data_name=task.data_name, **task.fit_options,
+        )  # fmt: skip
+        rows = [_row(this, task) for this in made.fits]
+        if out is not None:
+            made.save(out)
+            _write_record(out, task, {"command": "compare", "seeds": seeds})
+    tell(task.notes)
+    if as_json:
+        print(dumps({**made.to_dict(), "rows": rows}))
+    else:
+        print(made)
+        _print_agreement(rows)
+        if out is not None:
+            print(f"saved in {out}; open {out / 'report.html'}")
+    _stop_if_interrupted(made.fits, out)
+
+
+def explain(
+    model: ModelName,
+    data: DataName = None,
+    settings: Settings = None,
+    guide: Guide = None,
+    columns: Columns = None,
+    labels: Labels = None,
+    split: Split = None,
+    standardize: Standardize = False,
+    as_json: Json = False,
+) -> None:
+    """Show what auto_em would do with a program: its sites, the update of each parameter and why, the cost.
+
+    Example: zoo explain my_model.py:model --data counts.csv
+    """
+    source = {"columns": columns, "labels": labels, "split": split, "standardize": standardize}
+    with stdout_for_result(as_json):
+        task = prepare(model, data, ["auto_em"], settings, guide, source, False)
+        import zoo
+
+        found = zoo.explain(task.model, task.x, guide=task.guide)
+    tell(task.notes)
+    print(dumps(found.to_dict()) if as_json else found)
+
+
+def _on_device(model: Any, guide: Any, device: str) -> Any:
+    import copy
+
+    from zoo.fitting import as_device
+    from zoo.model import as_model
+
+    return copy.deepcopy(as_model(model, guide)).to(as_device(device))
+
+
+def _row(this: Fit, task: Task) -> dict[str, Any]:
+    row = this.summary()
+    if task.labels is not None:
+        row["adjusted_rand_index"] = _agreement(this, task)
+    return row
+
+
+def _agreement(this: Fit, task: Task) -> float | None:
+    """Adjusted Rand index of predicted components against the known classes, where a component is predicted."""
+    from sklearn.metrics import adjusted_rand_score
+
+    try:
+        predicted = this.predict(task.x)
+    except (ZooError, NotImplementedError):
+        return None
+    if predicted.is_floating_point() or predicted.shape != task.labels.shape:
+        return None
+    seen = task.labels.flatten() >= 0
+    return float(adjusted_rand_score(task.labels.flatten()[seen].numpy(), predicted.cpu().flatten()[seen].numpy()))
+
+
+def _print_agreement(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if row.get("adjusted_rand_index") is not None:
+            print(
+                f"{row['estimator']}, seed {row['seed']}: adjusted Rand index {row['adjusted_rand_index']:.4f} "
+                "against the labels"
+            )
+
+
+def _write_record(folder: Path, task: Task, more: dict[str, Any]) -> None:
+    from zoo.report import versions
+
+    record = {**more, **task.record, "estimators": task.estimators, "versions": versions()}
+    (folder / RECORD).write_text(dumps(record, indent=1), encoding="utf-8")
+
+
+def _stop_if_interrupted(fits: Sequence[Fit], out: Path | None) -> None:
+    if any(this.status == "interrupted" for this in fits):
+        where = f"what was reached is in {out}" if out is not None else "nothing was saved, for want of --out"
+        raise typer.Exit(complain(f"interrupted; {where}.", 130))

@@ -1,0 +1,143 @@
+"""``zoo models`` and ``zoo data``: what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from zoo.cli.options import DEFAULTS, Json
+from zoo.cli.output import dumps, word
+
+__all__ = ["data", "models"]
+
+
+def models(
+    model: Annotated[str | None, typer.Argument(help="Show this one in full, with all options.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the models, with their arguments, the estimators that can serve them, and where they come from.
+
+    Example: zoo models gaussian_mixture
+    """
+    from zoo.models import find_model, model_classes
+
+    if model is not None:
+        found = _describe_model(model, find_model(model))
+        print(dumps(found) if as_json else _model_page(found))
+        return
+    rows = [_describe_model(name, cls) for name, cls in model_classes().items()]
+    if as_json:
+        print(dumps({"models": rows}))
+        return
+    print(
+        _grid(
+            ("model", "arguments", "estimators", "default data", "reference"),
+            [
+                (
+                    row["model"],
+                    ", ".join(_argument(a) for a in row["arguments"]),
+                    ", ".join(row["estimators"]),
+                    row["default_data"] or "-",
+                    row["reference"],
+                )
+                for row in rows
+            ],
+        )
+    )
+
+
+def data(as_json: Json = False) -> None:
+    """List the data sets by name; a path to a file of your own goes wherever a name does.
+
+    Example: zoo data
+    """
+    from zoo.data import list_data
+
+    rows = list_data()
+    if as_json:
+        print(dumps({"data": [dataclasses.asdict(row) for row in rows]}))
+        return
+    print(
+        _grid(
+            ("data", "shape", "labels", "what", "where"),
+            [(r.name, r.shape, "yes" if r.labelled else "-", r.about, r.location) for r in rows],
+        )
+    )
+
+
+def _describe_model(name: str, cls: Any) -> dict[str, Any]:
+    import inspect
+
+    from zoo.batch import map_tensors
+    from zoo.estimators import estimator_classes
+    from zoo.fitting import serving
+    from zoo.model import prepared
+
+    arguments = [
+        {"name": p.name, "default": None if p.default is p.empty else p.default, "required": p.default is p.empty}
+        for p in inspect.signature(cls).parameters.values()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    module: Any = sys.modules[cls.__module__]
+    instance, x = module.tiny()
+    able: list[str] = []
+    if type(instance) is cls:
+        able = serving(instance, prepared(instance, map_tensors(lambda t: t, x)))
+    options = {each: {f.name: f.default for f in dataclasses.fields(estimator_classes()[each])} for each in able}
+    about = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]
+    return {
+        "model": name,
+        "about": " ".join(about.split()),
+        "arguments": arguments,
+        "inits": list(getattr(cls, "inits", ())),
+        "estimators": able,
+        "estimator_options": options,
+        "default_data": getattr(cls, "default_data", None),
+        "reference": getattr(cls, "reference", ""),
+    }
+
+
+def _argument(argument: dict[str, Any]) -> str:
+    return argument["name"] if argument["required"] else f"{argument['name']}={word(argument['default'])}"
+
+
+def _model_page(row: dict[str, Any]) -> str:
+    lines = [row["model"], f"  {row['about']}", f"  {row['reference']}", "", "arguments (--set NAME=VALUE):"]
+    for argument in row["arguments"]:
+        given = argument["name"] in DEFAULTS
+        if not argument["required"]:
+            default = f"default {word(argument['default'])}"
+        elif given:
+            default = f"{DEFAULTS[argument['name']]} unless set"
+        else:
+            default = "read off the data"
+        lines.append(f"  {argument['name']:<20} {default}")
+    lines += ["", f"starts: init={', '.join(row['inits'])}", f"data without --data: {row['default_data'] or '-'}", ""]
+    lines.append("estimators and their options (--set NAME=VALUE, or --set ESTIMATOR.NAME=VALUE in compare):")
+    for name, options in row["estimator_options"].items():
+        lines.append(f"  {name:<20} {', '.join(f'{k}={word(v)}' for k, v in options.items())}")
+    return "\n".join(lines)
+
+
+def _grid(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    import io
+    import shutil
+
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for i, heading in enumerate(headings):
+        table.add_column(heading, no_wrap=i == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    width = max(100, shutil.get_terminal_size((140, 24)).columns)
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None, force_terminal=False).print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())

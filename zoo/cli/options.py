@@ -1,0 +1,56 @@
+"""Options that several commands have, and checks that need nothing but their values."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zoo.errors import ZooError
+
+#: What a model that asks for a size gets when nobody names one.
+DEFAULTS: dict[str, Any] = {"num_components": 3, "num_factors": 2, "num_states": 3, "latent_dim": 2}
+#: Options of ``fit`` itself with a value of their kind; ``--set`` takes them too.
+FIT_OPTIONS: dict[str, Any] = {"init": "kmeans++", "restarts": 1, "max_seconds": 1.0, "device": "cpu"}
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name from `zoo models`, or file.py:ClassOrFunction.")
+]
+DataName = Annotated[
+    str | None, typer.Option("--data", help="A name from `zoo data`, or a .csv, .npy, .npz or .parquet file.")
+]
+Columns = Annotated[str | None, typer.Option(help="Columns to use, by name or number: 0,2 or length,width.")]
+Labels = Annotated[
+    str | None, typer.Option(help="Column of known classes, left out of the fit; `true` for those of a named set.")
+]
+Split = Annotated[str | None, typer.Option(help="Part of a named data set: train, valid, test.")]
+Standardize = Annotated[bool, typer.Option("--standardize", help="Scale each column to mean 0 and sd 1.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="NAME=VALUE, an option of model or estimator; again for more. See `zoo models MODEL`."),
+]
+Guide = Annotated[str | None, typer.Option(help="file.py:function, the guide of a program of your own.")]
+Out = Annotated[Path | None, typer.Option(help="A new folder for the result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
+
+
+def check_out(out: Path | None, resume: bool = False) -> None:
+    """Refuse a folder that cannot take the result, before any work."""
+    if out is None:
+        return
+    from zoo.results import check_free
+
+    if not resume:
+        check_free(out)
+    parent = out.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ZooError(f"--out expected a place to write to, got {str(parent)!r}, which is not. Choose another.")
+
+
+def check_seed(seed: int) -> int:
+    if not 0 <= seed < 2**63:
+        raise ZooError(f"--seed expected a whole number of at least 0, got {seed}. Take 0, 1, 2, ...")
+    return seed

@@ -1,0 +1,89 @@
+"""``zoo reproduce`` and ``zoo bench``: published tables, and speed beside other packages."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zoo.cli.options import Json, check_seed
+from zoo.cli.output import dumps, stdout_for_result
+from zoo.errors import ZooError, unknown_name
+
+__all__ = ["bench", "reproduce"]
+
+
+def reproduce(
+    table: Annotated[str | None, typer.Argument(help="Which table; without it, a list.")] = None,
+    budget: Annotated[str, typer.Option(help="quick (minutes on two cores) or full (the paper's schedule).")] = "quick",
+    seed: Annotated[int, typer.Option(help="Where every random number comes from.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="A JSON file for the record.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a published table, and print ours beside theirs.
+
+    Example: zoo reproduce iwae --budget quick
+    """
+    from zoo.reproduce import reproduce as run
+    from zoo.reproduce import tables
+
+    if table is None:
+        known = tables()
+        if as_json:
+            print(dumps({"tables": [{"table": name, "about": module.ABOUT} for name, module in known.items()]}))
+        else:
+            print("\n".join(f"{name:<12}{module.ABOUT}" for name, module in known.items()))
+        return
+    check_seed(seed)
+    if out is not None and out.suffix != ".json":
+        raise ZooError(f"--out expected a .json file, got {str(out)!r}. Name one.")
+    with stdout_for_result(as_json):
+        found = run(table, budget, seed, say=lambda line: print(line, file=sys.stderr, flush=True))
+        if out is not None:
+            found.save(out)
+    print(dumps(found.record) if as_json else found)
+
+
+def bench(
+    name: Annotated[str | None, typer.Argument(help="Which one; all of them without.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it runs.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A .json file that records the run (replaced if there).")] = None,
+) -> None:
+    """Measure speed beside other packages; needs a checkout of the project.
+
+    Example: zoo bench gaussian_mixture --quick
+    """
+    import importlib
+    import platform
+
+    import zoo
+    from zoo.results import to_json
+
+    root = Path(zoo.__file__).resolve().parent.parent
+    files = sorted(p.stem for p in (root / "benchmarks").glob("*.py") if not p.stem.startswith("_"))
+    if not (root / "benchmarks" / "__init__.py").is_file() or not files:
+        raise ZooError(
+            "bench expected a checkout, but benchmarks/ is not installed. Clone it, `pip install -e .[bench]`."
+        )
+    if name is not None and name not in files:
+        raise unknown_name("benchmark", name, files)
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    record: dict[str, Any] = {
+        "command": f"zoo bench{f' {name}' if name else ''}{' --quick' if quick else ''}",
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "results": {},
+    }
+    for each in files if name is None else [name]:
+        try:
+            record["results"][each] = importlib.import_module(f"benchmarks.{each}").run(quick=quick)
+        except ModuleNotFoundError as error:
+            raise ZooError(
+                f"benchmark {each} expected the package {error.name!r}. Run `pip install latent-zoo[bench]`."
+            ) from error
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(to_json(record))

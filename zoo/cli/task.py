@@ -1,0 +1,199 @@
+"""From the words of a command to a model, its data and its options, all checked before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.cli.options import DEFAULTS, FIT_OPTIONS
+from zoo.cli.output import word
+from zoo.cli.programs import arguments_of, build_model, find, listed, load_object, read_off
+from zoo.errors import ZooError, unknown_name
+
+__all__ = ["Task", "prepare", "read_data"]
+
+
+@dataclass
+class Task:
+    """A model, its data and the options, all checked; nothing has been fitted yet."""
+
+    model: Any
+    guide: Any
+    x: Any
+    data_name: str
+    labels: Any
+    estimators: list[str]
+    options: dict[str, dict[str, Any]]
+    fit_options: dict[str, Any]
+    record: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare(
+    model: str,
+    data: str | None,
+    estimators: list[str] | None,
+    settings: list[str] | None,
+    guide: str | None,
+    source: dict[str, Any],
+    many: bool,
+) -> Task:
+    from zoo.estimators import estimator_classes, find_estimator
+    from zoo.estimators.base import check_option
+
+    given = _parse(settings)
+    for name in estimators or ():
+        find_estimator(name)
+    build = find(model)
+    program_guide = load_object(guide, "guide") if guide is not None else None
+    takes = arguments_of(build)
+    names = estimators or list(estimator_classes())
+    known = {name: {f.name for f in dataclasses.fields(find_estimator(name))} for name in names}
+    arguments: dict[str, Any] = {}
+    fit_options: dict[str, Any] = {}
+    common: dict[str, Any] = {}
+    own: dict[str, dict[str, Any]] = {}
+    for key, value in given.items():
+        first, _, rest = key.partition(".")
+        if rest:
+            if first not in known:
+                find_estimator(first)
+                raise ZooError(f"--set {key}: expected one of the estimators {', '.join(names)}, got {first!r}.")
+            if rest not in known[first]:
+                raise unknown_name(f"option of {first}", rest, known[first])
+            own.setdefault(first, {})[rest] = value
+        elif key in takes:
+            arguments[key] = listed(build, key, value)
+        elif key in FIT_OPTIONS:
+            if many and key == "restarts":
+                raise ZooError("--set restarts: expected in `zoo fit`, got it in compare. Use --seeds there.")
+            check_option("--set", key, FIT_OPTIONS[key], value)
+            fit_options[key] = value
+        elif any(key in fields for fields in known.values()):
+            common[key] = value
+        else:
+            raise unknown_name("--set option", key, {*takes, *FIT_OPTIONS, *set().union(*known.values())})
+    notes: list[str] = []
+    source_name: str | None = data or getattr(build, "default_data", None)
+    if source_name is None:
+        raise ZooError(f"{model}: --data expected, as this model has no data of its own. See `zoo data`.")
+    if data is None:
+        notes.append(f"data {source_name}; another with --data")
+    x, labels = read_data(source_name, source)
+    for key in takes:
+        if takes[key] and key not in arguments and key in DEFAULTS:
+            arguments[key] = DEFAULTS[key]
+            notes.append(f"{key}={DEFAULTS[key]}; another with --set {key}=...")
+    built = build_model(build, x, arguments)
+    notes += [f"{key}={word(v)}, by the data; another with --set {key}=..." for key, v in read_off(built, arguments)]
+    x = _one_column(built, program_guide, x)
+    if not estimators:
+        estimators = _fitting_estimators(built, program_guide, x, many, {*own})
+        notes.append(f"estimator{'s' if many else ''} {','.join(estimators)}; others with --estimator{'s' * many}")
+    unused = [key for key in common if not any(key in known[each] for each in estimators)]
+    if unused:
+        raise unknown_name(
+            f"option of {', '.join(estimators)}", unused[0], set().union(*(known[e] for e in estimators))
+        )
+    options = {
+        each: {**{k: v for k, v in common.items() if k in known[each]}, **own.get(each, {})} for each in estimators
+    }
+    title = Path(source_name).name if Path(source_name).suffix else source_name
+    record = {"model": model, "guide": guide, "data": source_name, **source, "settings": given}
+    return Task(built, program_guide, x, title, labels, estimators, options, fit_options, record, notes)
+
+
+def _one_column(model: Any, guide: Any, x: Any) -> Any:
+    """A table of one column as a vector, for a program that takes one: it is tried, and otherwise left a column."""
+    import copy
+
+    from pyro import poutine
+
+    from zoo.batch import call
+    from zoo.isolation import isolated
+    from zoo.model import FunctionModel, as_model
+
+    base = copy.deepcopy(as_model(model, guide))
+    if not isinstance(base, FunctionModel) or getattr(x, "ndim", 0) != 2 or x.shape[1] != 1:
+        return x
+    vector = x.reshape(-1)
+    with isolated(0):
+        try:
+            base.initialize(vector, "current")
+            poutine.trace(lambda: call(base.model, vector)).get_trace().compute_log_prob()
+        except Exception:  # the program is the user's: whatever it says, it does not take a vector
+            return x
+    return vector
+
+
+def _parse(settings: list[str] | None) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs; a value is JSON, or else a word."""
+
+    def refuse(value: str) -> Any:
+        raise ValueError(value)  # NaN and Infinity are no JSON
+
+    found: dict[str, Any] = {}
+    for text in settings or ():
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise ZooError(f"--set expected NAME=VALUE, got {text!r}. For instance --set num_components=3.")
+        try:
+            found[name] = json.loads(value, parse_constant=refuse)
+        except ValueError:
+            found[name] = value
+        if isinstance(found[name], float) and not math.isfinite(found[name]):
+            raise ZooError(f"--set {name} expected a finite number, got {value}. Choose a smaller one.")
+    return found
+
+
+def _fitting_estimators(model: Any, guide: Any, x: Any, many: bool, wanted: set[str]) -> list[str]:
+    """The usual estimators that can serve the model; without --estimators nobody asked for one that cannot."""
+    import copy
+
+    from zoo.comparison import DEFAULT_ESTIMATORS
+    from zoo.fitting import first_run, serving
+    from zoo.isolation import isolated
+    from zoo.model import FunctionModel, as_model, prepared
+
+    with isolated(0):
+        base = copy.deepcopy(as_model(model, guide))
+        ready = prepared(base, x)
+        if isinstance(base, FunctionModel):
+            first_run(base, ready)
+        able = serving(base, ready)
+    if not able:
+        raise ZooError("no estimator can serve this model: it has neither an exact sum nor a guide. Pass --guide.")
+    usual = [name for name in DEFAULT_ESTIMATORS if name in able] or able
+    return list(dict.fromkeys([*usual, *sorted(wanted)])) if many else usual[:1]
+
+
+def read_data(name: str, source: dict[str, Any]) -> tuple[Any, Any]:
+    """(x, labels or None) of a named data set or a file."""
+    from zoo.data import load_data
+
+    columns = _columns(source["columns"])
+    labels = source["labels"]
+    wanted: Any = None if labels is None else True if labels.lower() == "true" else _column(labels)
+    common: dict[str, Any] = {"columns": columns, "split": source["split"], "standardize": source["standardize"]}
+    if wanted is None:
+        return load_data(name, **common), None
+    x, known = load_data(name, labels=wanted, **common)
+    return x, known
+
+
+def _columns(text: str | None) -> list[str | int] | None:
+    if text is None:
+        return None
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise ZooError(f"--columns expected names or numbers, got {text!r}. For instance --columns 0,2.")
+    return [_column(name) for name in names]
+
+
+def _column(name: str) -> str | int:
+    return int(name) if name.isdecimal() else name
