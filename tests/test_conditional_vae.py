@@ -127,7 +127,10 @@ def test_what_x_leaves_open_z_decides() -> None:
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: zoo.fit(tiny()[0], torch.zeros(3, 9), estimator="svi"), "got Tensor without the y to be predicted"),
+        (
+            lambda: zoo.fit(tiny()[0], torch.zeros(3, 9), estimator="svi"),
+            r"expected a tuple \(x, y\), or whole images to cut, got one array",
+        ),
         (lambda: zoo.fit(tiny()[0], (torch.zeros(3, 3), torch.zeros(3, 9)), estimator="svi"), r"expected shape \(N, 4"),
         (lambda: zoo.fit(tiny()[0], (torch.zeros(3, 3), torch.zeros(2, 4)), estimator="svi"), "as many rows"),
         (lambda: zoo.fit(tiny()[0], (torch.zeros(3, 3), torch.full((3, 4), 0.5)), estimator="svi"), "binarization="),

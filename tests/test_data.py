@@ -340,6 +340,57 @@ def test_npz_vectors_and_labels(tmp_path: Path) -> None:
     assert_rows(load_data(tmp_path / "d.npz", columns=1), [[2], [4]])
 
 
+def test_targets_are_set_apart(write: Callable[..., Path], tmp_path: Path) -> None:
+    """y by name or number in a table, by array in .npz; x is the rest, or what columns= says; x alone is scaled."""
+    table = write("a,b,c,kind\n1,2,3,u\n4,5,7,v\n")
+    (x, y), labels = load_data(table, targets=["c", 0], labels="kind")
+    assert x.tolist() == [[2.0], [5.0]]
+    assert y.tolist() == [[3.0, 1.0], [7.0, 4.0]]
+    assert labels.tolist() == [0, 1]
+    x, y = load_data(table, targets="c", columns="a", standardize=True)
+    assert x.tolist() == [[-1.0], [1.0]]
+    assert y.tolist() == [[3.0], [7.0]]
+    np.save(tmp_path / "m.npy", np.arange(6.0).reshape(2, 3))
+    x, y = load_data(tmp_path / "m.npy", targets=1)
+    assert x.tolist() == [[0.0, 2.0], [3.0, 5.0]]
+    assert y.tolist() == [[1.0], [4.0]]
+    np.savez(tmp_path / "p.npz", x=np.eye(2), y=np.array([5, 6]), more=np.zeros(3))
+    x, y = load_data(tmp_path / "p.npz", targets="y")
+    assert x.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert y.tolist() == [[5.0], [6.0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "says"),
+    [
+        ("t.csv", "z", "has no column 'z'"),
+        ("t.csv", [], "targets= should name at least one column"),
+        ("t.csv", "kind", "expected a number in column 'kind'"),
+        ("s.csv", "b", "got sequences"),
+        ("p.npz", "z", "has no array 'z' for targets. Its arrays are: 'x', 'y', 'deep', 'words', 'inf'"),
+        ("p.npz", "y", r"expected targets of shape \(2, D_y\)"),
+        ("p.npz", "deep", r"got shape \(2, 1, 1\)"),
+        ("p.npz", "words", "expected real numbers in the targets, got text"),
+        ("p.npz", "inf", "expected finite numbers, got infinite ones in row 2"),
+        ("s.npz", "y", "got sequences"),
+        ("iris", "species", "targets= is for files"),
+    ],
+)
+def test_bad_targets(write: Callable[..., Path], name: str, targets: str | list[str], says: str) -> None:
+    write("a,b,kind\n1,2,u\n4,5,v\n")
+    folder = write("sequence,a,b\n1,2,3\n1,4,5\n2,6,7\n", "s.csv").parent
+    x = np.eye(2)
+    np.savez(
+        folder / "p.npz", x=x, y=np.zeros(3), deep=np.zeros((2, 1, 1)), words=np.array(["a", "b"]),
+        inf=np.array([0.0, np.inf]),
+    )  # fmt: skip
+    np.savez(folder / "s.npz", x=x, lengths=np.array([1, 2]), y=np.zeros(2))
+    with pytest.raises(ZooError, match=says):
+        load_data(name if name == "iris" else folder / name, targets=targets)
+    with pytest.raises(ZooError, match="column 'a' in both"):
+        load_data(folder / "t.csv", columns="a", targets="a")
+
+
 def test_npz_one_array_needs_no_name(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", [[1.0, 2.0]])
     assert_rows(load_data(tmp_path / "d.npz"), [[1, 2]])

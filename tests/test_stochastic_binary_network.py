@@ -154,7 +154,7 @@ def test_halves_and_single_arrays() -> None:
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: zoo.fit(tiny()[0], torch.zeros(3, 5), estimator="iwae"), r"expected a tuple \(x, y\), got Tensor"),
+        (lambda: zoo.fit(tiny()[0], torch.zeros(3, 5), estimator="iwae"), r"whole images to cut, got one array"),
         (lambda: zoo.fit(tiny()[0], (torch.zeros(3, 3),) * 2, estimator="iwae"), r"expected shape \(N, 4\)"),
         (lambda: zoo.fit(tiny()[0], (torch.zeros(3, 3), torch.zeros(2, 4)), estimator="iwae"), "as many rows, got 3"),
         (lambda: zoo.fit(*tiny(), estimator="svi"), "site 'h1' has neither differentiable draws"),

@@ -206,11 +206,14 @@ def _pixels_of_pair(model: LatentVariableModel, parts: Sequence[Tensor]) -> tupl
     Where it does not cut images, x is something else, and y is the whole image.
     """
     given, target = (part.shape[1] for part in parts)
+    apart = torch.zeros(0, dtype=torch.long), torch.arange(target)
+    if image_shape(given + target) is None:
+        return apart
     white = float(getattr(model, "white", 1.0))
     try:
         cut = model.validate(white * torch.eye(given + target, dtype=parts[0].dtype))
     except ZooError:
-        return torch.zeros(0, dtype=torch.long), torch.arange(target)
+        return apart
     first, second = (part.argmax(0) for part in cut)
     return first, second
 

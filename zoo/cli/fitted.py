@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli.options import Columns, DataName, Guide, Json, Split, Standardize, check_seed
+from zoo.cli.options import Columns, DataName, Guide, Json, Split, Standardize, Targets, check_seed
 from zoo.cli.output import RECORD, dumps, stdout_for_result
 from zoo.cli.programs import find, load_object, rebuilt
-from zoo.cli.task import read_data
+from zoo.cli.task import Source
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def evaluate(
     samples: Annotated[int, typer.Option(help="Draws from the guide a datum.")] = 1000,
     seed: Annotated[int, typer.Option(help="Where the draws come from.")] = 0,
     columns: Columns = None,
+    targets: Targets = None,
     split: Split = None,
     standardize: Standardize = False,
     as_json: Json = False,
@@ -45,11 +46,12 @@ def evaluate(
         raise ZooError(f"--samples expected a number of at least 2, got {samples}. Take 1000.")
     with stdout_for_result(as_json):
         this, record = _load(folder, model, guide)
-        source = {"columns": columns, "labels": None, "split": split, "standardize": standardize}
+        source = Source(columns, None, targets, split, standardize)
         if data is None:
             name, x = _fitted_data(folder, this, record, source)
         else:
-            name, (x, _) = data, read_data(data, source)
+            kept = {"targets": record.get("targets")} if Path(data).suffix else {}
+            name, (x, _) = data, source.or_else(kept).read(data)
         import zoo
         from zoo.results import model_name
 
@@ -162,14 +164,9 @@ def _load(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, dict
     return zoo.load(folder, built, load_object(guide, "guide") if guide is not None else None), record
 
 
-def _fitted_data(
-    folder: Path, this: Fit, record: dict[str, Any], source: dict[str, Any] | None = None
-) -> tuple[str, Any]:
+def _fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source | None = None) -> tuple[str, Any]:
     """Name and values of the data a saved fit was made of, other columns or another part where these are asked for."""
     name = record.get("data") or getattr(type(this.model), "default_data", None)
     if name is None:
         raise ZooError(f"{folder}: --data expected, as the folder does not say what was fitted.")
-    keys = ("columns", "labels", "split", "standardize")
-    source = {key: (source or {}).get(key) or record.get(key) for key in keys}
-    source["standardize"] = bool(source["standardize"])
-    return name, read_data(name, source)[0]
+    return name, (source or Source()).or_else(record).read(name)[0]

@@ -19,11 +19,12 @@ from zoo.cli.options import (
     Settings,
     Split,
     Standardize,
+    Targets,
     check_out,
     check_seed,
 )
 from zoo.cli.output import RECORD, complain, dumps, stdout_for_result, tell
-from zoo.cli.task import Task, prepare
+from zoo.cli.task import Source, Task, prepare
 from zoo.errors import LikelihoodDecreased, ZooError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def fit(
     guide: Guide = None,
     columns: Columns = None,
     labels: Labels = None,
+    targets: Targets = None,
     split: Split = None,
     standardize: Standardize = False,
     out: Out = None,
@@ -62,7 +64,7 @@ def fit(
         raise ZooError(f"--{'resume' if resume else 'checkpoint-every'} expected --out with it. Pass the run's folder.")
     check_out(out, resume)
     check_seed(seed)
-    source = {"columns": columns, "labels": labels, "split": split, "standardize": standardize}
+    source = Source(columns, labels, targets, split, standardize)
     failure, drawn = None, list[str]()
     with stdout_for_result(as_json):
         task = prepare(model, data, None if estimator is None else [estimator], settings, guide, source, False)
@@ -109,6 +111,7 @@ def compare(
     guide: Guide = None,
     columns: Columns = None,
     labels: Labels = None,
+    targets: Targets = None,
     split: Split = None,
     standardize: Standardize = False,
     out: Out = None,
@@ -128,7 +131,7 @@ def compare(
         names = list(dict.fromkeys(part.strip() for part in estimators.split(",") if part.strip()))
         if not names:
             raise ZooError(f"--estimators expected names with commas, got {estimators!r}. Take em,svi.")
-    source = {"columns": columns, "labels": labels, "split": split, "standardize": standardize}
+    source = Source(columns, labels, targets, split, standardize)
     with stdout_for_result(as_json):
         task = prepare(model, data, names, settings, guide, source, True)
         import zoo
@@ -165,6 +168,7 @@ def explain(
     guide: Guide = None,
     columns: Columns = None,
     labels: Labels = None,
+    targets: Targets = None,
     split: Split = None,
     standardize: Standardize = False,
     as_json: Json = False,
@@ -173,7 +177,7 @@ def explain(
 
     Example: zoo explain my_model.py:model --data counts.csv
     """
-    source = {"columns": columns, "labels": labels, "split": split, "standardize": standardize}
+    source = Source(columns, labels, targets, split, standardize)
     with stdout_for_result(as_json):
         task = prepare(model, data, ["auto_em"], settings, guide, source, False)
         import zoo

@@ -24,6 +24,9 @@ Columns = Annotated[str | None, typer.Option(help="Columns to use, by name or nu
 Labels = Annotated[
     str | None, typer.Option(help="Column of known classes, left out of the fit; `true` for those of a named set.")
 ]
+Targets = Annotated[
+    str | None, typer.Option(help="Columns of y for a model of y given x; of an .npz file, the array's name.")
+]
 Split = Annotated[str | None, typer.Option(help="Part of a named data set: train, valid, test.")]
 Standardize = Annotated[bool, typer.Option("--standardize", help="Scale each column to mean 0 and sd 1.")]
 Settings = Annotated[

@@ -14,7 +14,52 @@ from zoo.cli.output import word
 from zoo.cli.programs import arguments_of, build_model, find, listed, load_object, read_off
 from zoo.errors import ZooError, unknown_name
 
-__all__ = ["Task", "prepare", "read_data"]
+__all__ = ["Source", "Task", "prepare"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which part of the data is asked for, and how; the words of the options of those names."""
+
+    columns: str | None = None
+    labels: str | None = None
+    targets: str | None = None
+    split: str | None = None
+    standardize: bool = False
+
+    def read(self, name: str) -> tuple[Any, Any]:
+        """(x, labels or None) of a named data set or a file; x is a pair (x, y) where there are targets."""
+        from zoo.data import load_data
+
+        targets = _columns(self.targets, "targets")
+        common: dict[str, Any] = {
+            "columns": _columns(self.columns, "columns"),
+            "targets": targets[0] if targets and len(targets) == 1 else targets,
+            "split": self.split,
+            "standardize": self.standardize,
+        }
+        if self.labels is None:
+            return load_data(name, **common), None
+        labels: Any = True if self.labels.lower() == "true" else _column(self.labels)
+        x, known = load_data(name, labels=labels, **common)
+        return x, known
+
+    def or_else(self, record: dict[str, Any]) -> Source:
+        """What was recorded where nothing is asked for."""
+        return Source(**{name: value or record.get(name) or value for name, value in dataclasses.asdict(self).items()})
+
+
+def _columns(text: str | None, option: str) -> list[str | int] | None:
+    if text is None:
+        return None
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise ZooError(f"--{option} expected names or numbers, got {text!r}. For instance --{option} 0,2.")
+    return [_column(name) for name in names]
+
+
+def _column(name: str) -> str | int:
+    return int(name) if name.isdecimal() else name
 
 
 @dataclass
@@ -39,7 +84,7 @@ def prepare(
     estimators: list[str] | None,
     settings: list[str] | None,
     guide: str | None,
-    source: dict[str, Any],
+    source: Source,
     many: bool,
 ) -> Task:
     from zoo.estimators import estimator_classes, find_estimator
@@ -83,7 +128,7 @@ def prepare(
         raise ZooError(f"{model}: --data expected, as this model has no data of its own. See `zoo data`.")
     if data is None:
         notes.append(f"data {source_name}; another with --data")
-    x, labels = read_data(source_name, source)
+    x, labels = source.read(source_name)
     for key in takes:
         if takes[key] and key not in arguments and key in DEFAULTS:
             arguments[key] = DEFAULTS[key]
@@ -103,7 +148,7 @@ def prepare(
         each: {**{k: v for k, v in common.items() if k in known[each]}, **own.get(each, {})} for each in estimators
     }
     title = Path(source_name).name if Path(source_name).suffix else source_name
-    record = {"model": model, "guide": guide, "data": source_name, **source, "settings": given}
+    record = {"model": model, "guide": guide, "data": source_name, **dataclasses.asdict(source), "settings": given}
     return Task(built, program_guide, x, title, labels, estimators, options, fit_options, record, notes)
 
 
@@ -170,30 +215,3 @@ def _fitting_estimators(model: Any, guide: Any, x: Any, many: bool, wanted: set[
         raise ZooError("no estimator can serve this model: it has neither an exact sum nor a guide. Pass --guide.")
     usual = [name for name in DEFAULT_ESTIMATORS if name in able] or able
     return list(dict.fromkeys([*usual, *sorted(wanted)])) if many else usual[:1]
-
-
-def read_data(name: str, source: dict[str, Any]) -> tuple[Any, Any]:
-    """(x, labels or None) of a named data set or a file."""
-    from zoo.data import load_data
-
-    columns = _columns(source["columns"])
-    labels = source["labels"]
-    wanted: Any = None if labels is None else True if labels.lower() == "true" else _column(labels)
-    common: dict[str, Any] = {"columns": columns, "split": source["split"], "standardize": source["standardize"]}
-    if wanted is None:
-        return load_data(name, **common), None
-    x, known = load_data(name, labels=wanted, **common)
-    return x, known
-
-
-def _columns(text: str | None) -> list[str | int] | None:
-    if text is None:
-        return None
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    if not names:
-        raise ZooError(f"--columns expected names or numbers, got {text!r}. For instance --columns 0,2.")
-    return [_column(name) for name in names]
-
-
-def _column(name: str) -> str | int:
-    return int(name) if name.isdecimal() else name

@@ -20,7 +20,7 @@ from zoo.errors import ZooError, unknown_name
 
 __all__ = ["Data", "DataInfo", "list_data", "load_data"]
 
-Data = Tensor | dict[str, Tensor]
+Data = Tensor | dict[str, Tensor] | tuple[Tensor, Tensor]
 """Vectors (N, D), or sequences ``{"x": (N, T, D), "lengths": (N,)}``."""
 
 
@@ -82,6 +82,7 @@ def load_data(
     *,
     columns: Column | Sequence[Column] | None = None,
     labels: None = None,
+    targets: Column | Sequence[Column] | None = None,
     split: str | None = None,
     standardize: bool = False,
 ) -> Data: ...
@@ -93,6 +94,7 @@ def load_data(
     *,
     columns: Column | Sequence[Column] | None = None,
     labels: Column,
+    targets: Column | Sequence[Column] | None = None,
     split: str | None = None,
     standardize: bool = False,
 ) -> tuple[Data, Tensor]: ...
@@ -103,6 +105,7 @@ def load_data(
     *,
     columns: Column | Sequence[Column] | None = None,
     labels: Column | bool | None = None,
+    targets: Column | Sequence[Column] | None = None,
     split: str | None = None,
     standardize: bool = False,
 ) -> Data | tuple[Data, Tensor]:
@@ -124,33 +127,38 @@ def load_data(
         name_or_path: a name from ``list_data``, or a path.
         columns: the columns to read, by name or by number from 0 (row names not counted), in this order.
         labels: ``True`` for the labels of a named set; for a file the column (in ``.npz`` the array) of labels.
+        targets: for a model of y given x: the columns of a file (in ``.npz`` the array) that are y.
         split: the part of a named set that comes in parts; by default the training part.
         standardize: subtract each column's mean and divide by its standard deviation (with N, not N - 1). A constant
-            column becomes 0. Missing values and padding take no part.
+            column becomes 0. Missing values, padding and targets take no part.
 
     Returns:
-        x (N, D) in float64, images in float32. Sequences: ``{"x": (N, T, D), "lengths": (N,)}``, padded with zeros.
-        With ``labels``: ``(x, labels)``, labels (N,) int64, for sequences in a table (N, T) padded with -1; strings
-        are coded in sorted order.
+        x (N, D) in float64, images in float32; with ``targets`` a pair (x, y), y (N, D_y).
+        Sequences: ``{"x": (N, T, D), "lengths": (N,)}``, padded with zeros. With ``labels``: ``(x, labels)``, labels
+        (N,) int64, for sequences in a table (N, T) padded with -1; strings are coded in sorted order.
 
     Raises:
         ZooError: an unknown name, a file that is missing or not what it should be, a failed download. The text says
             what was expected, what came, and one way out.
     """
     if isinstance(name_or_path, str) and name_or_path in DATA_SETS:
+        if targets is not None:
+            raise ZooError(f"targets= is for files, got {targets!r} with the data set {name_or_path!r}. Leave it out.")
         loaded = _read_named(name_or_path, columns, labels, split)
         source = f"Data set {name_or_path!r}"
     else:
         path = _as_path(name_or_path)
         if split is not None:
             raise ZooError(f"split= is for named data sets in parts, got {split!r} with {path.name}. Leave it out.")
-        loaded = read_file(path, columns, labels)
+        loaded = read_file(path, columns, labels, targets)
         source = path.name
     _refuse_infinite(source, loaded)
     if standardize:
         _standardize(loaded)
     x = torch.from_numpy(np.ascontiguousarray(loaded.x))
     data: Data = x if loaded.lengths is None else {"x": x, "lengths": torch.from_numpy(loaded.lengths)}
+    if loaded.targets is not None:
+        data = (x, torch.from_numpy(np.ascontiguousarray(loaded.targets)))
     if labels is None or labels is False:
         return data
     assert loaded.labels is not None  # every reader gives them when asked, or raises
@@ -196,9 +204,12 @@ def _read_named(
 
 
 def _refuse_infinite(source: str, loaded: Loaded) -> None:
-    if not np.isinf(loaded.x).any():
+    bad = np.isinf(loaded.x).reshape(len(loaded.x), -1).any(axis=1)
+    if loaded.targets is not None:
+        bad |= np.isinf(loaded.targets).any(axis=1)
+    if not bad.any():
         return
-    rows = np.flatnonzero(np.isinf(loaded.x).reshape(len(loaded.x), -1).any(axis=1))
+    rows = np.flatnonzero(bad)
     kind = "sequence " if loaded.lengths is not None else ""
     raise ZooError(
         f"{source}: expected finite numbers, got infinite ones in {kind}{rows_text(rows)} (counted from 1). "

@@ -27,16 +27,22 @@ _MISSING = {"", "na", "n/a", "nan", "null"}
 _DELIMITERS = ("\t", ";", ",")  # in this order where several fit: a decimal comma makes ',' fit a ';' file as well
 
 
-def read_file(path: Path, columns: Column | Sequence[Column] | None, labels: Column | bool | None) -> Loaded:
+def read_file(
+    path: Path,
+    columns: Column | Sequence[Column] | None,
+    labels: Column | bool | None,
+    targets: Column | Sequence[Column] | None = None,
+) -> Loaded:
     """Reads a user's file.
 
     Args:
         path: the file; its suffix says its kind.
         columns: columns by name or number, or None for all.
         labels: the column of labels (in ``.npz``: the name of the array), or None.
+        targets: the columns of y (in ``.npz``: the name of the array), or None.
 
     Returns:
-        x (N, D), or sequences with their lengths.
+        x (N, D), with targets (N, D_y) where these are asked for, or sequences with their lengths.
 
     Raises:
         ZooError: the file is missing, of an unknown kind, or does not hold what its kind should.
@@ -53,13 +59,13 @@ def read_file(path: Path, columns: Column | Sequence[Column] | None, labels: Col
     column = None if labels is False else labels
     try:
         if suffix in (".npy", ".npz"):
-            return _read_arrays(path, columns, column)
+            return _read_arrays(path, columns, column, targets)
         table = read_csv_table(path, simple=column is None) if suffix == ".csv" else _read_parquet(path)
     except OSError as error:
         raise ZooError(
             f"{path} could not be read: {error.strerror or error}. Check the file and its permissions."
         ) from None
-    return arrange(table, columns, column)
+    return arrange(table, columns, column, targets)
 
 
 def _check_exists(path: Path) -> None:
@@ -234,7 +240,12 @@ def _read_parquet(path: Path) -> Table:
 # --- arrays -----------------------------------------------------------------------------------------------------------
 
 
-def _read_arrays(path: Path, columns: Column | Sequence[Column] | None, labels: Column | None) -> Loaded:
+def _read_arrays(
+    path: Path,
+    columns: Column | Sequence[Column] | None,
+    labels: Column | None,
+    targets: Column | Sequence[Column] | None,
+) -> Loaded:
     try:
         with path.open("rb") as stream:  # our own, as numpy leaves its own open when the content is broken
             content = np.load(stream, allow_pickle=False)
@@ -262,17 +273,34 @@ def _read_arrays(path: Path, columns: Column | Sequence[Column] | None, labels: 
             )
         array_label = arrays.pop(labels)
         labels = None
+    aim = None
+    if targets is not None and path.suffix.lower() == ".npz":
+        if not isinstance(targets, str) or targets not in arrays:
+            raise ZooError(
+                f"{path.name} has no array {targets!r} for targets. Its arrays are: {', '.join(map(repr, arrays))}."
+            )
+        aim, targets = arrays.pop(targets), None
     x = _main_array(path, arrays)
     _check_numeric(path, "x", x)
     lengths = arrays.get("lengths")
+    if aim is not None and lengths is not None:
+        raise ZooError(f"{path.name}: targets= expected one row a datum, got sequences. Leave one of them out.")
     if lengths is None:
-        loaded = _vectors(path, x, columns, labels)
+        loaded = _vectors(path, x, columns, labels, targets)
     else:
         if labels is not None:
             raise ZooError(f"{path.name} holds sequences, whose labels are an array, got {labels!r}. Save it as .npz.")
         loaded = _sequences(path, x, lengths, columns)
     if array_label is not None:
         loaded.labels = _array_codes(path, array_label, loaded)
+    if aim is not None:
+        _check_numeric(path, "the targets", aim)
+        if aim.ndim not in (1, 2) or len(aim) != len(loaded.x) or aim.size == 0:
+            raise ZooError(
+                f"{path.name}: expected targets of shape ({len(loaded.x)}, D_y), one row for each of x, got shape "
+                f"{aim.shape}. Save them so."
+            )
+        loaded.targets = aim.reshape(len(aim), -1).astype(np.float64)
     return loaded
 
 
@@ -306,17 +334,23 @@ def _check_numeric(path: Path, name: str, array: NDArray) -> None:
     raise ZooError(f"{path.name}: expected real numbers in {name}, got {got} (dtype {array.dtype}). Convert it first.")
 
 
-def _vectors(path: Path, x: NDArray, columns: Column | Sequence[Column] | None, labels: Column | None) -> Loaded:
+def _vectors(
+    path: Path,
+    x: NDArray,
+    columns: Column | Sequence[Column] | None,
+    labels: Column | None,
+    targets: Column | Sequence[Column] | None,
+) -> Loaded:
     if x.ndim not in (1, 2):
         fix = "Save sequences as .npz with arrays x and lengths" if x.ndim == 3 else "Reshape it"
         raise ZooError(f"{path.name}: expected x of shape (N, D), got {x.ndim} dimensions, shape {x.shape}. {fix}.")
     x = x[:, None] if x.ndim == 1 else x
     if x.size == 0:
         raise ZooError(f"{path.name}: expected a row and a column at least, got shape {x.shape}. Check what wrote it.")
-    if columns is None and labels is None:
+    if columns is None and labels is None and targets is None:
         return Loaded(x.astype(np.float64))
     table = Table(path.name, None, list(x.astype(np.float64).T))
-    return arrange(table, columns, labels)
+    return arrange(table, columns, labels, targets)
 
 
 def _sequences(path: Path, x: NDArray, lengths: NDArray, columns: Column | Sequence[Column] | None) -> Loaded:

@@ -28,12 +28,14 @@ class Loaded:
         names: D column names, or None.
         lengths: (N,) int64, or None for plain vectors.
         labels: (N,), or (N, T) for sequences with -1 as padding, int64; or None.
+        targets: (N, D_y), what x is to predict; or None.
     """
 
     x: NDArray[np.floating]
     names: tuple[str, ...] | None = None
     lengths: NDArray[np.int64] | None = None
     labels: NDArray[np.int64] | None = None
+    targets: NDArray[np.floating] | None = None
 
 
 @dataclass
@@ -181,43 +183,62 @@ def _codes(table: Table, index: int) -> NDArray[np.int64]:
     return column.astype(np.int64)
 
 
-def arrange(table: Table, columns: Column | Sequence[Column] | None, labels: Column | None) -> Loaded:
+def arrange(
+    table: Table,
+    columns: Column | Sequence[Column] | None,
+    labels: Column | None,
+    targets: Column | Sequence[Column] | None = None,
+) -> Loaded:
     """Turns a table into data: the chosen columns side by side, the labels, and sequences where there is one.
 
     Args:
         table: N rows.
-        columns: the columns of x, in this order; None for all that are neither label nor sequence number.
+        columns: the columns of x, in this order; None for all that are neither label, target nor sequence number.
         labels: the column of labels, or None.
+        targets: the columns of y, in this order, or None.
 
     Returns:
         x (N, D); or, with a column called ``sequence``, x (S, T, D) padded with zeros and lengths (S,).
 
     Raises:
-        ZooError: an unknown column, text where numbers are wanted, or nothing left to read.
+        ZooError: an unknown column, text where numbers are wanted, nothing left to read, or targets of sequences.
     """
     number = len(table.columns)
     label = None if labels is None else pick(table.source, table.names, number, labels)
+    aims = [] if targets is None else _picked(table, targets, "targets")
     sequence = next((i for i, name in enumerate(table.names or ()) if name == "sequence"), None)
     if columns is None:
-        chosen = [i for i in range(number) if i not in (label, sequence)]
+        chosen = [i for i in range(number) if i not in (label, sequence, *aims)]
         if not any(_holds_numbers(table.columns[i]) for i in chosen):
             raise ZooError(
                 f"{table.source} has no numeric columns: expected one at least, got only text or labels in {number}. "
                 "Pass a file with numbers."
             )
     else:
-        wanted = [columns] if isinstance(columns, (int, str)) else list(columns)
-        if not wanted:
-            raise ZooError("columns= should name at least one column, got an empty list. Leave it out to read all.")
-        chosen = [pick(table.source, table.names, number, column) for column in wanted]
+        chosen = _picked(table, columns, "columns")
         if sequence in chosen:
             sequence = None  # asked for as data
+    both = sorted({*chosen} & {*aims})
+    if both:
+        raise ZooError(
+            f"{table.source}: expected other targets than columns, got {table.title(both[0])} in both. Choose one."
+        )
+    if aims and sequence is not None:
+        raise ZooError(f"{table.source}: targets= expected one row a datum, got sequences. Leave one of them out.")
     x = np.column_stack([_numeric(table, i) for i in chosen])
     codes = None if label is None else _codes(table, label)
     names = tuple(table.names[i] for i in chosen) if table.names else None
     if sequence is None:
-        return Loaded(x, names, labels=codes)
+        y = np.column_stack([_numeric(table, i) for i in aims]) if aims else None
+        return Loaded(x, names, labels=codes, targets=y)
     return _group(table, sequence, x, names, codes)
+
+
+def _picked(table: Table, columns: Column | Sequence[Column], option: str) -> list[int]:
+    wanted = [columns] if isinstance(columns, (int, str)) else list(columns)
+    if not wanted:
+        raise ZooError(f"{option}= should name at least one column, got an empty list. Leave it out.")
+    return [pick(table.source, table.names, len(table.columns), column) for column in wanted]
 
 
 def _group(

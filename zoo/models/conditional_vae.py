@@ -12,7 +12,6 @@ latent, and the model is their deterministic baseline, trained and scored by the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyro
 import torch
@@ -20,10 +19,8 @@ from torch import Tensor
 
 from guides import AmortizedNormal
 from guides.normal import standard_normal
-from zoo.batch import Data
 from zoo.checks import positive
 from zoo.errors import ZooError
-from zoo.model import LatentVariableModel
 from zoo.models.neural import PairedModel, network
 
 __all__ = ["ConditionalVAE", "quadrants"]
@@ -173,26 +170,10 @@ class ConditionalVAE(PairedModel):
         """x and y as the programs take them."""
         return self._inputs(x), self.pixels(y)
 
-    def validate(self, x: Data) -> tuple[Tensor, Tensor]:
-        who, total = type(self).__name__, self.num_inputs + self.num_features
-        if isinstance(x, Tensor) and x.dim() == 2 and x.shape[1] == total and 4 * self.num_inputs % total == 0:
-            x = quadrants(x, 4 * self.num_inputs // total)
-        if isinstance(x, dict) and set(x) == {"x", "y"}:
-            x = (x["x"], x["y"])
-        if not isinstance(x, tuple) or len(x) != 2:
-            raise ZooError(
-                f"{who}: data expected a tuple (x, y), got {type(x).__name__} without the y to be predicted. "
-                "For images take quadrants(images) of zoo.models.conditional_vae."
-            )
-        return self.checked_pair(*x)
-
     @classmethod
-    def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
-        """Sizes of x and y read off the data; of a single array of images one quadrant is given."""
-        pair = quadrants(x) if isinstance(x, Tensor) and "num_inputs" not in arguments else x
-        if isinstance(pair, dict):
-            pair = tuple(pair.values())
-        return super().from_data(x, **cls.with_sizes(pair, arguments))
+    def cut(cls, images: Tensor, num_inputs: int | None) -> tuple[Tensor, Tensor]:
+        given = 4 * (num_inputs or 0) / images.shape[-1]
+        return quadrants(images, 1 if num_inputs is None else int(given) if given == int(given) else 0)
 
 
 def tiny() -> tuple[ConditionalVAE, tuple[Tensor, Tensor]]:

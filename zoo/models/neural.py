@@ -352,12 +352,45 @@ class PairedModel(NeuralModel):
             given = self.binary(given, seed=1) * self.white  # draws of its own: not those of y
         return given, target
 
-    @staticmethod
-    def with_sizes(pair: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Constructor arguments with the sizes of a pair, where they are not given."""
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            return arguments
-        return {"num_inputs": pair[0].shape[-1], "num_features": pair[1].shape[-1], **arguments}
+    @classmethod
+    def cut(cls, images: Tensor, num_inputs: int | None) -> tuple[Tensor, Tensor]:
+        """The x and y that images are cut into where they come whole, x of ``num_inputs`` pixels or the usual number.
+
+        Raises:
+            ZooError: images that cannot be cut so.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def paired(cls, x: Data, num_inputs: int | None = None) -> tuple[Tensor, Tensor]:
+        """(x, y) of a tuple, of a dict with these keys, or of images to be cut.
+
+        Raises:
+            ZooError: none of these.
+        """
+        if isinstance(x, dict) and set(x) == {"x", "y"}:
+            x = (x["x"], x["y"])
+        got = f"{len(x)} of them" if isinstance(x, (tuple, dict)) else type(x).__name__
+        if isinstance(x, Tensor):
+            try:
+                x = cls.cut(x, num_inputs)
+            except ZooError:
+                got = f"one array {tuple(x.shape)}"
+        if not isinstance(x, tuple) or len(x) != 2:
+            raise ZooError(
+                f"{cls.__name__}: data expected a tuple (x, y), or whole images to cut, got {got}. "
+                "Say which columns are y: --targets, or load_data(targets=...)."
+            )
+        return x
+
+    @classmethod
+    def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
+        """Sizes of x and y read off the data; of an array of images one part is given, and the rest is y."""
+        given, target = cls.paired(x, arguments.get("num_inputs"))
+        return super().from_data(x, **{"num_inputs": given.shape[-1], "num_features": target.shape[-1], **arguments})
+
+    def validate(self, x: Data) -> tuple[Tensor, Tensor]:
+        return self.checked_pair(*self.paired(x, self.num_inputs))
 
     def resample(self, x: Tensor, y: Tensor) -> Data:  # type: ignore[override]
         return super().resample(x), super().resample(y)

@@ -12,7 +12,6 @@ for learning binary stochastic feedforward neural networks", and in Jang et al. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -20,10 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from guides import AmortizedBits, AmortizedCode
-from zoo.batch import Data
 from zoo.checks import positive
 from zoo.errors import ZooError
-from zoo.model import LatentVariableModel
 from zoo.models.neural import PairedModel, network
 
 __all__ = ["StochasticBinaryNetwork", "halves"]
@@ -148,21 +145,11 @@ class StochasticBinaryNetwork(PairedModel):
             below = self._flat(h)
         return weight + self.likelihood.log_prob(self.decoder(below), y)
 
-    def validate(self, x: Data) -> tuple[Tensor, Tensor]:
-        if isinstance(x, Tensor) and x.dim() == 2 and x.shape[1] == 2 * self.num_inputs == 2 * self.num_features:
-            x = halves(x)
-        if not isinstance(x, tuple) or len(x) != 2:
-            raise ZooError(
-                f"{type(self).__name__}: data expected a tuple (x, y), got {type(x).__name__}. "
-                "For images take halves(images) of zoo.models.stochastic_binary_network."
-            )
-        return self.checked_pair(*x)
-
     @classmethod
-    def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
-        """Sizes of x and y read off the data."""
-        pair = halves(x) if isinstance(x, Tensor) else x
-        return super().from_data(x, **cls.with_sizes(pair, arguments))
+    def cut(cls, images: Tensor, num_inputs: int | None) -> tuple[Tensor, Tensor]:
+        if num_inputs not in (None, images.shape[-1] / 2):
+            raise ZooError(f"halves: images expected {2 * int(num_inputs or 0)} pixels, got {images.shape[-1]}.")
+        return halves(images)
 
 
 def tiny() -> tuple[StochasticBinaryNetwork, tuple[Tensor, Tensor]]:
