@@ -356,6 +356,35 @@ def test_an_untrained_guide_does_not_move_the_model_while_it_warms_up() -> None:
     assert float((exact_bound(model, x, 1) - bound).detach()) > 0.05
 
 
+@pytest.mark.parametrize(
+    ("estimator", "options", "beta", "column"),
+    [
+        ("svi", {}, 1.0, "elbo"),
+        ("svi", {"anneal_epochs": 1}, 1.0, "bound"),
+        ("svi", {}, 4.0, "bound"),
+        ("reinforce", {}, 1.0, "elbo"),
+        ("reinforce", {}, 4.0, "bound"),
+        ("iwae", {"num_particles": 1}, 4.0, "elbo"),
+        ("iwae", {"num_particles": 5}, 1.0, "bound"),
+        ("rws", {}, 1.0, "bound"),
+    ],
+)
+def test_only_an_elbo_is_called_one(estimator: str, options: dict[str, Any], beta: float, column: str) -> None:
+    model = zoo.VAE(6, 2, (5,), beta=beta)
+    x = torch.bernoulli(torch.full((8, 6), 0.4))
+    fit = zoo.fit(model, x, estimator=estimator, max_epochs=2, **options)
+    assert fit.history[column] == fit.history["objective"]
+    assert {"elbo", "bound"} & {name for name, values in fit.history.items() if values[0] is not None} == {column}
+
+
+@pytest.mark.parametrize(("estimator", "column"), [("gumbel", "bound"), ("st_gumbel", "elbo")])
+def test_a_relaxed_bound_is_no_elbo(estimator: str, column: str) -> None:
+    model, x = tiny()
+    fit = zoo.fit(model, x, estimator=estimator, max_epochs=2, warmup=0)
+    assert fit.history[column] == fit.history["objective"]
+    assert (fit.history["elbo"][0] is None) == (column == "bound")
+
+
 def test_alternating_phases() -> None:
     model, x = untrained()
     moves = SVI(schedule="alternating", phase_steps=3).moving(model, x)

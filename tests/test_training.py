@@ -25,13 +25,15 @@ from torch import Tensor, nn
 import zoo
 from zoo.cli import main
 from zoo.errors import ZooError
-from zoo.estimators import estimator_classes
+from zoo.estimators import estimator_classes, gradient
 from zoo.estimators.base import Run, options_from
 from zoo.estimators.eg import EG
 from zoo.estimators.gradient import fixed_score
 from zoo.estimators.svi import SVI
+from zoo.isolation import forked_rng
 from zoo.models.gaussian_mixture import tiny as gaussian_mixture
 from zoo.models.poisson_mixture import tiny as poisson_mixture
+from zoo.models.vae import tiny as vae
 from zoo.progress import Bar, values
 from zoo.training import ScaledAdam, Schedule, train
 
@@ -382,6 +384,30 @@ def test_scores_have_no_noise_and_touch_no_generator() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_a_score_counts_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held-out data in three pieces of unequal size: the total is that of all rows together."""
+    monkeypatch.setattr(gradient, "SCORED_ROWS", 30)
+    model, x = poisson_mixture()
+    x = x.repeat(6, 1)[:70]
+    assert len(x) > 2 * gradient.SCORED_ROWS
+    with torch.no_grad():
+        q = model.encoder(x)
+        direct = (q.probs * (model.log_joint(x) - q.logits)).sum()
+    assert fixed_score(model, SVI().objective(model, x))(x) == pytest.approx(float(direct), rel=1e-12)
+
+
+def test_a_score_is_that_of_the_end_of_the_annealing() -> None:
+    model, x = vae()
+    objective = SVI(anneal_epochs=5, max_epochs=10).objective(model, x)
+    score = fixed_score(model, objective)
+    objective.at(0.1)  # type: ignore[attr-defined]
+    assert model.kl_weight < 0.5
+    with torch.no_grad(), forked_rng(0):
+        parts = model.elbo_parts(x)[1]
+    assert score(x) == pytest.approx(float((parts["reconstruction"] - parts["kl"]).sum()), rel=1e-6)
+    assert float(parts["kl"].sum()) > 1e-3
+
+
 @pytest.mark.parametrize("estimator", ["em", "eg", "svi"])
 def test_an_exact_likelihood_is_what_held_out_data_are_scored_by(estimator: str) -> None:
     model, x = poisson_mixture()
@@ -529,6 +555,46 @@ def test_diverged_runs_keep_what_served_the_held_out_data() -> None:
     assert 0.1 < float(fit.model.a.detach()) < 0.35
 
 
+# --- priors -----------------------------------------------------------------------------------------------------------
+
+
+class WithPrior(zoo.LatentVariableModel):
+    """z ~ N(0, 1), x | z ~ N(m + z, 1) and a prior N(0, 0.1) on m: ln p(x) is exact, and its highest point known."""
+
+    variance = 0.1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.m = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def log_prior(self) -> Tensor:
+        return -0.5 * self.m.square() / self.variance
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0))
+            pyro.sample("x", dist.Normal(self.m + z, 1.0), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((x - self.m) / 2, math.sqrt(0.5)))
+
+    def log_marginal(self, x: Tensor) -> Tensor:
+        return dist.Normal(self.m, math.sqrt(2.0)).log_prob(x)
+
+
+@pytest.mark.parametrize("estimator", ["eg", "svi", "iwae"])
+def test_minibatches_and_a_prior_end_at_the_mode(estimator: str) -> None:
+    """ln p(x | m) + ln p(m) is highest at sum(x) / (N + 2 / variance): here half of the mean of the data."""
+    x = torch.linspace(1.5, 2.5, 20, dtype=torch.float64)
+    mode = float(x.sum()) / (len(x) + 2 / WithPrior.variance)
+    fit = zoo.fit(WithPrior(), x, estimator=estimator, batch_size=5, max_epochs=250, learning_rate=0.1)
+    assert float(fit.model.m.detach()) == pytest.approx(mode, abs=0.02)
+    assert mode == pytest.approx(float(x.mean()) / 2, abs=1e-9)
+    at_mode = float(fit.model.log_marginal(x).sum().detach() + fit.model.log_prior().detach())
+    assert sum(fit.history["objective"][-100:]) / 100 == pytest.approx(at_mode, abs=0.5)  # draws of z: noise
+
+
 # --- parts, rates, batches, speed -------------------------------------------------------------------------------------
 
 
@@ -628,6 +694,27 @@ def test_clipping_bounds_the_gradient() -> None:
         adam.step(clip_norm=1.0, careful=True)
 
 
+def test_clipping_means_the_same_in_either_precision() -> None:
+    """The norm over all parameters of gradient times unit, here sqrt(0.6^2 + 8^2 + 5^2), is cut to 1."""
+    units = [0.2, 4.0, None]
+    grads = [torch.tensor([0.0, 3.0]), torch.tensor([2.0]), torch.tensor([3.0, 4.0])]
+    length = math.sqrt(0.6**2 + 8**2 + 5**2)
+    ended = []
+    for dtype in (torch.float32, torch.float64):
+        parameters = [nn.Parameter(torch.zeros(len(g), dtype=dtype)) for g in grads]
+        scales = {id(p): torch.tensor(u) for p, u in zip(parameters, units, strict=True) if u is not None}
+        adam = ScaledAdam(parameters, scales, 0.01)
+        assert len(adam.scaled) == (0 if dtype == torch.float32 else 2)
+        for factor in (1.0, 0.01, 5.0):  # the second is short enough to pass as it is
+            for p, g in zip(parameters, grads, strict=True):
+                p.grad = factor * g.to(dtype)
+            adam.step(clip_norm=1.0)
+            cut = min(1.0, 1 / (factor * length))
+            torch.testing.assert_close(parameters[2].grad, cut * factor * grads[2].to(dtype), rtol=1e-5, atol=0)
+        ended.append(torch.cat([p.detach().double() for p in parameters]))
+    torch.testing.assert_close(*ended, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("unit", [None, 0.05])
 def test_single_precision_takes_torchs_fused_adam(unit: float | None) -> None:
     """One number as a unit is the rate times that number; both are plain Adam's path."""
@@ -725,6 +812,39 @@ def test_a_folder_of_other_things_is_no_run(tmp_path: Path) -> None:
         zoo.fit(model, x, estimator="eg", out=tmp_path, resume=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
     shutil.rmtree(tmp_path)
+
+
+NUMBERS: list[tuple[str, str, list[Any], str]] = [
+    ("svi", "num_particles", [0, -1, 1.5, math.nan, True, None], "a whole number of at least 1"),
+    ("iwae", "num_particles", [0, 2.5], "a whole number of at least 1"),
+    ("gumbel", "num_particles", [0, math.inf], "a whole number of at least 1"),
+    ("rws", "num_particles", [0, -3], "a whole number of at least 1"),
+    ("svi", "warmup", [-1, 0.5, math.inf], "a whole number of at least 0"),
+    ("svi", "phase_steps", [0, -2, 1.5], "a whole number of at least 1"),
+    ("svi", "anneal_epochs", [-1, 0.5], "a whole number of at least 0"),
+    ("gumbel", "temperature", [0, -1.0, math.nan, -math.inf, math.inf], "a finite number above 0"),
+    ("st_gumbel", "final_temperature", [0.0, -0.1, math.nan, -math.inf], "a finite number above 0"),
+    ("eg", "learning_rate", [0, -0.1, math.nan, math.inf, None], "a finite number above 0"),
+    ("eg", "tol", [-1e-9, math.nan, None], "a finite number of at least 0"),
+    ("eg", "max_epochs", [0, math.nan, math.inf], "a whole number of at least 1"),
+    ("eg", "batch_size", [0, -5, 0.5], "a whole number of at least 1"),
+    ("em", "max_iter", [-1, 0.5], "a whole number of at least 0"),
+    ("em", "tol", [-1.0, math.nan], "a finite number of at least 0"),
+    ("em", "patience", [0], "a whole number of at least 1"),
+    ("online_em", "max_epochs", [0, 1.5], "a whole number of at least 1"),
+    ("online_em", "batch_size", [0], "a whole number of at least 1"),
+    ("online_em", "burn_in", [-1], "a whole number of at least 0"),
+]
+
+
+@pytest.mark.parametrize(("estimator", "option", "values", "expected"), NUMBERS)
+def test_numbers_are_checked_when_an_estimator_is_made(
+    estimator: str, option: str, values: list[Any], expected: str
+) -> None:
+    for value in values:
+        with pytest.raises(ZooError) as caught:
+            estimator_classes()[estimator](**{option: value})
+        assert str(caught.value) == f"{estimator}: {option} expected {expected}, got {value!r}."
 
 
 def test_options_are_checked_as_ever() -> None:

@@ -45,6 +45,9 @@ class LatentVariableModel(PyroModule):
     What the base class does for its subclasses: a constructor leaves the caller's random numbers alone
     and records its arguments (for ``save``); ``model`` and ``guide`` keep their parameters to themselves
     instead of in Pyro's global store; an assignment to a parameter is checked for shape and support.
+
+    A subclass that overrides ``model`` or ``guide`` leaves behind what it inherits in their place (an exact sum, a fast
+    bound): see :func:`can`. It may define these anew.
     """
 
     #: Starting points that ``initialize`` knows, the default one first.
@@ -182,9 +185,38 @@ def parameter(value: Tensor, constraint: Any = constraints.real) -> Any:
     return PyroParam(value, constraint)
 
 
+#: Optional methods that stand in for the programs, and which programs they would have to change with.
+STANDS_FOR: dict[str, tuple[str, ...]] = {
+    "log_marginal": ("model",),
+    "posterior": ("model",),
+    "e_step": ("model",),
+    "elbo": ("model", "guide"),
+    "elbo_parts": ("model", "guide"),
+    "log_weights": ("model", "guide"),
+}
+
+
 def can(model: LatentVariableModel, *methods: str) -> bool:
-    """Whether the model offers all of these optional methods."""
-    return all(callable(getattr(type(model), name, None)) for name in methods)
+    """Whether the model offers all of these optional methods.
+
+    One that stands in for a program does not count where a subclass has overridden that program and not the method:
+    what it computes is then not what the program says.
+    """
+    return all(callable(getattr(type(model), name, None)) and not _left_behind(type(model), name) for name in methods)
+
+
+def _left_behind(cls: type, method: str) -> bool:
+    """Whether a class below the one that defines a method has replaced a program the method was written for."""
+
+    def definers(name: str) -> list[int]:
+        return [i for i, c in enumerate(cls.__mro__) if name in c.__dict__ and c is not LatentVariableModel]
+
+    for name in STANDS_FOR.get(method, ()):
+        own, programs = definers(method), definers(name)
+        # A base class that leaves the program itself to its subclasses (no definer above it) is written for theirs.
+        if own and programs and programs[0] < own[0] <= programs[-1]:
+            return True
+    return False
 
 
 def _brief(value: Tensor) -> str:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -21,6 +22,8 @@ from zoo.model import FunctionModel, LatentVariableModel, can
 
 #: A node of a Pyro trace.
 SiteMessage: TypeAlias = Any
+#: Which of its log-probabilities a site counts with.
+SiteValue: TypeAlias = Callable[[SiteMessage], Tensor]
 
 __all__ = ["Site", "draw", "family_of", "has_guide", "latent_sites", "log_weights", "parameter_roles", "per_datum"]
 
@@ -93,11 +96,11 @@ def _is_sample(site: SiteMessage) -> bool:
 def data_dim(site: SiteMessage, rows: int) -> int | None:
     """The (negative) batch dimension of a site that runs over the data, None for a global site.
 
-    The plate named "data"; without one, the outermost plate with as many rows as the data.
+    The plate named "data"; without one, the outermost plate with as many rows as the data, subsampled or not.
     """
     frames = [f for f in site["cond_indep_stack"] if f.vectorized and f.name != _PARTICLES]
     named = [f for f in frames if f.name == "data"]
-    sized = sorted((f for f in frames if f.size == rows), key=lambda f: f.dim)
+    sized = sorted((f for f in frames if rows in (f.size, f.full_size)), key=lambda f: f.dim)
     chosen = (named or sized)[:1]
     return chosen[0].dim if chosen else None
 
@@ -165,9 +168,26 @@ def draw(
     return guide_trace, model_trace
 
 
-def per_datum(site: SiteMessage, rows: int, num_particles: int, nesting: int) -> Tensor:
-    """A site's log-probability as (num_particles, rows), or (num_particles, 1) for a global site."""
+def scaled_log_prob(site: SiteMessage) -> Tensor:
+    """A site's log-probability as a bound counts it: times its scale (``poutine.scale``, a subsampled plate)."""
     log_prob: Tensor = site["log_prob"]
+    return log_prob
+
+
+def own_log_prob(site: SiteMessage) -> Tensor:
+    """A site's log-probability itself, masked but without its scale: what its draws follow."""
+    log_prob: Tensor = scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
+    return log_prob
+
+
+def per_datum(
+    site: SiteMessage, rows: int, num_particles: int, nesting: int, value: SiteValue = scaled_log_prob
+) -> Tensor:
+    """A site's log-probability as (num_particles, rows), or (num_particles, 1) for a global site.
+
+    A program that subsamples its data has the rows it took.
+    """
+    log_prob = value(site)
     dim = data_dim(site, rows)
     width = nesting + 1
     shape = (1,) * (width - log_prob.dim()) + tuple(log_prob.shape)
@@ -176,7 +196,7 @@ def per_datum(site: SiteMessage, rows: int, num_particles: int, nesting: int) ->
         log_prob = log_prob.expand(num_particles, *log_prob.shape[1:])
     if dim is None:
         return log_prob.reshape(num_particles, -1).sum(-1, keepdim=True)
-    return log_prob.movedim(dim, 1).reshape(num_particles, rows, -1).sum(-1)
+    return log_prob.movedim(dim, 1).reshape(num_particles, log_prob.shape[dim], -1).sum(-1)
 
 
 def sample_sites(trace: Trace) -> dict[str, SiteMessage]:
@@ -184,14 +204,27 @@ def sample_sites(trace: Trace) -> dict[str, SiteMessage]:
     return {name: site for name, site in trace.nodes.items() if _is_sample(site)}
 
 
-def totals(trace: Trace, rows: int, num_particles: int, nesting: int, *, only: Any = None) -> Tensor:
+def with_density(trace: Trace) -> dict[str, SiteMessage]:
+    """The sample sites that have a density: a ``pyro.deterministic``, wherever it stands, belongs to no datum."""
+    return {n: s for n, s in sample_sites(trace).items() if not (s["infer"] or {}).get("_deterministic")}
+
+
+def totals(
+    trace: Trace,
+    rows: int,
+    num_particles: int,
+    nesting: int,
+    *,
+    only: Any = None,
+    value: SiteValue = scaled_log_prob,
+) -> Tensor:
     """Sum of the sites' log-probabilities, (num_particles, rows).
 
     With a global latent no datum stands alone: then the sum over all, (num_particles, 1).
     """
     parts = [
-        per_datum(site, rows, num_particles, nesting)
-        for name, site in sample_sites(trace).items()
+        per_datum(site, rows, num_particles, nesting, value)
+        for name, site in with_density(trace).items()
         if only is None or only(name, site)
     ]
     if not parts:
@@ -202,14 +235,62 @@ def totals(trace: Trace, rows: int, num_particles: int, nesting: int, *, only: A
 
 
 def joint_and_guide(
-    guide_trace: Trace, model_trace: Trace, rows: int, num_particles: int, nesting: int
+    guide_trace: Trace,
+    model_trace: Trace,
+    rows: int,
+    num_particles: int,
+    nesting: int,
+    value: SiteValue = scaled_log_prob,
 ) -> tuple[Tensor, Tensor]:
     """ln p(x, z) and ln q(z | x), each (num_particles, rows), or (num_particles, 1) with a global latent."""
-    log_joint = totals(model_trace, rows, num_particles, nesting)
-    log_guide = totals(guide_trace, rows, num_particles, nesting)
+    log_joint = totals(model_trace, rows, num_particles, nesting, value=value)
+    log_guide = totals(guide_trace, rows, num_particles, nesting, value=value)
     if log_joint.shape[1] != log_guide.shape[1]:
         log_joint, log_guide = log_joint.sum(-1, keepdim=True), log_guide.sum(-1, keepdim=True)
     return log_joint, log_guide
+
+
+def densities(
+    guide_trace: Trace, model_trace: Trace, rows: int, num_particles: int, nesting: int
+) -> tuple[Tensor, Tensor, float]:
+    """(ln p(x, z), ln q(z | x), c) for importance weights: the densities themselves, and how often a datum counts.
+
+    A scale that a datum's latents have and its observed sites do not (the β of a β-VAE) belongs to no density and is
+    left out. One that all of them share (a subsampled plate, repeated data) is c, to multiply what the weights of a
+    datum give; with a global latent it stays inside, and c is 1. One of observed sites alone tempers p, and stays.
+    """
+    observed = [s for s in with_density(model_trace).values() if s["is_observed"] and s["mask"] is not False]
+    latents = [s for t in (guide_trace, model_trace) for s in with_density(t).values() if not s["is_observed"]]
+    scales = {_number(s["scale"]) for s in observed}
+    shared = next(iter(scales)) if len(scales) == 1 else 1.0
+    if shared is None or any(_number(s["scale"]) is None for s in latents):  # a scale for each datum
+        return *joint_and_guide(guide_trace, model_trace, rows, num_particles, nesting), 1.0
+    standing_alone = all(data_dim(s, rows) is not None for s in (*latents, *observed))
+    if len(scales) < 2 and standing_alone and not any(_number(s["scale"]) == 1 for s in latents):
+        return *joint_and_guide(guide_trace, model_trace, rows, num_particles, nesting, own_log_prob), shared
+
+    def value(site: SiteMessage) -> Tensor:
+        if site["is_observed"] or _number(site["scale"]) in (1.0, shared):
+            return scaled_log_prob(site)
+        return shared * own_log_prob(site)
+
+    return *joint_and_guide(guide_trace, model_trace, rows, num_particles, nesting, value), 1.0
+
+
+def kl_is_whole(model: LatentVariableModel, x: Data) -> bool:
+    """Whether latents count as often as the data, so that the scaled sum of all sites is the ELBO (β is 1)."""
+    x = probe(model, x)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        traces = draw(model, x, 1, 0)
+    rows = num_data(x)
+    local = [s for t in traces for s in sample_sites(t).values() if s["mask"] is not False and data_dim(s, rows)]
+    scales = [s["scale"] for s in local]
+    return all(torch.equal(torch.as_tensor(s), torch.as_tensor(scales[0])) for s in scales)
+
+
+def _number(scale: Any) -> float | None:
+    """A scale as one number; None where it is several."""
+    return float(scale) if not isinstance(scale, Tensor) or scale.numel() == 1 else None
 
 
 def log_weights(model: LatentVariableModel, x: Data, num_samples: int, *, max_elements: int = 2_000_000) -> Tensor:
@@ -230,8 +311,8 @@ def log_weights(model: LatentVariableModel, x: Data, num_samples: int, *, max_el
             if own:
                 pieces.append(call(lambda *a, k=size, **named: hook(*a, num_particles=k, **named), x))
                 continue
-            log_joint, log_guide = joint_and_guide(*draw(model, x, size, nesting), rows, size, nesting)
-            pieces.append(log_joint - log_guide)
+            log_joint, log_guide, count = densities(*draw(model, x, size, nesting), rows, size, nesting)
+            pieces.append(count * (log_joint - log_guide))
     return torch.cat(pieces)
 
 

@@ -74,6 +74,6 @@ class Bar:
 
 def values(row: dict[str, Any]) -> str:
     """What a line shows of a row: the objective, and the columns that not every run has."""
-    usual = ("objective", "log_likelihood", "elbo", "seconds")
+    usual = ("objective", "log_likelihood", "elbo", "bound", "seconds")
     more = [f"{name} {value:.2f}" for name, value in row.items() if name not in usual and value is not None]
     return "  ".join([f"objective {row['objective']:.4f}", *more])

@@ -115,17 +115,30 @@ class ScaledAdam:
     def step(self, clip_norm: float | None = None, careful: bool = False) -> None:
         """One step along the gradients, shortened first where they are longer than ``clip_norm``.
 
+        Their length is the norm over all parameters of gradient times unit: of the gradient that Adam on u sees.
+
         Raises:
             RuntimeError: ``careful`` and the length to clip is not finite.
         """
         for p, _, scale, shadow in self.scaled:
             shadow.grad = None if p.grad is None else p.grad * scale
         if clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.moved, clip_norm, error_if_nonfinite=careful)
+            length = self._length()
+            if careful and not bool(length.isfinite()):
+                raise RuntimeError(f"the norm of all gradients is non-finite ({float(length)}) and cannot be clipped")
+            nn.utils.clip_grads_with_norm_(self.moved, clip_norm, length)
         self.adam.step()
         with torch.no_grad():
             for p, start, scale, shadow in self.scaled:
                 torch.addcmul(start, scale, shadow.detach(), out=p.data)
+
+    def _length(self) -> Tensor:
+        """The norm of all gradients in their parameters' units, ()."""
+        parts = []
+        for group, factor in zip(self.adam.param_groups, self.factors, strict=True):
+            grads = [p.grad for p in group["params"] if p.grad is not None]
+            parts += [nn.utils.get_total_norm(grads) * factor] if grads else []
+        return torch.linalg.vector_norm(torch.stack(parts)) if parts else torch.zeros(())
 
     def unsound(self) -> Tensor:
         """Whether a parameter is NaN or a gradient's square overflowed, ()."""
@@ -257,7 +270,7 @@ def train(
         deterministic: whether the objective is exact on the full batch; then the best parameters are kept.
         column: which column of the history the bound also is.
         record: whether to write history (a warm-up does not).
-        clip_norm: the longest gradient to follow, over all parameters, in their units.
+        clip_norm: the longest gradient to follow: the norm over all parameters of gradient times unit.
         held_out: data to choose the best parameters by, and to stop early; looked at once an epoch.
 
     Returns:

@@ -20,9 +20,8 @@ from zoo import bayes
 from zoo.batch import Data, call, num_data
 from zoo.bayes import Draws
 from zoo.errors import unknown_name
-from zoo.estimators.base import Estimator, Outcome, Run
+from zoo.estimators.base import Estimator, Outcome, Run, above_zero, at_least, from_zero, given
 from zoo.estimators.gradient import mean_bound
-from zoo.estimators.nuts import at_least
 from zoo.evaluation import pareto_k
 from zoo.model import FunctionModel, Half, LatentVariableModel, as_model, can
 from zoo.training import Schedule, train
@@ -68,7 +67,10 @@ class ADVI(Estimator):
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         if self.family not in FAMILIES:
             raise unknown_name("advi: family", self.family, FAMILIES)
-        at_least("advi", num_samples=(self.num_samples, 2), num_particles=(self.num_particles, 1))
+        at_least("advi", 2, num_samples=self.num_samples)
+        at_least("advi", 1, num_particles=self.num_particles, **given(self, "max_epochs"))
+        above_zero("advi", learning_rate=self.learning_rate)
+        from_zero("advi", tol=self.tol)
         missing = [name for name in ("prior", "log_marginal") if not can(model, name)]
         return f"it has no {missing[0]}(x)" if missing else None
 

@@ -19,7 +19,7 @@ from zoo.model import LatentVariableModel, can
 
 __all__ = ["Estimator", "Objective", "Outcome", "Run", "options_from"]
 
-#: The columns of a history.
+#: The columns of every history. Where what is climbed is another bound than the ELBO there is a column "bound" too.
 COLUMNS: tuple[str, ...] = ("objective", "log_likelihood", "elbo", "seconds")
 
 #: Called after every iteration or epoch with its row of the history and the fraction done (None if unknown).
@@ -70,7 +70,7 @@ class Run:
     @property
     def reserved(self) -> tuple[str, ...]:
         """Names of columns that mean the same in every run."""
-        return (*COLUMNS, "validation")
+        return (*COLUMNS, "bound", "validation")
 
     @property
     def iterations(self) -> int:
@@ -89,7 +89,8 @@ class Run:
         fraction: float | None = None,
         **columns: float | None,
     ) -> None:
-        """Add a row to the history (totals over the data, nats); ``columns`` are further ones, nats per datum."""
+        """Add a row to the history (totals over the data, nats); ``columns`` are further ones: ``bound``, a total
+        like the ELBO, where another bound is climbed; all others nats per datum."""
         seconds, now = self.seconds, time.perf_counter()
         if log_likelihood is None and self.track is not None and self.iterations % self.track_every == 0:
             log_likelihood = self.track()
@@ -205,10 +206,42 @@ def check_option(who: str, name: str, default: Any, value: Any) -> None:
         raise ZooError(f"{who}: {name} expected a whole number, got {value}.")
 
 
+def at_least(who: str, least: int, **options: Any) -> None:
+    """Raise ZooError for an option that is not a whole number of at least ``least``."""
+    for name, value in options.items():
+        if not (_finite(value) and value == int(value) and value >= least):
+            raise ZooError(f"{who}: {name} expected a whole number of at least {least}, got {value!r}.")
+
+
+def above_zero(who: str, **options: Any) -> None:
+    """Raise ZooError for an option that is not a finite number above 0."""
+    for name, value in options.items():
+        if not (_finite(value) and value > 0):
+            raise ZooError(f"{who}: {name} expected a finite number above 0, got {value!r}.")
+
+
+def from_zero(who: str, **options: Any) -> None:
+    """Raise ZooError for an option that is not a finite number of at least 0."""
+    for name, value in options.items():
+        if not (_finite(value) and value >= 0):
+            raise ZooError(f"{who}: {name} expected a finite number of at least 0, got {value!r}.")
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def given(estimator: Estimator, *names: str) -> dict[str, Any]:
+    """Those of an estimator's options that are not None, which stands for "decide for me"."""
+    return {name: value for name in names if (value := getattr(estimator, name)) is not None}
+
+
 def needs_statistics(model: LatentVariableModel) -> str | None:
     """The reason, if any, why closed-form EM cannot serve the model."""
     if can(model, "e_step", "m_step"):
         return None
+    if hasattr(model, "e_step") and hasattr(model, "m_step"):
+        return f"{type(model).__name__} has no e_step and m_step for the model(x) it overrides"
     return f"{type(model).__name__} has no e_step and m_step"
 
 

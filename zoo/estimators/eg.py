@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zoo import program
 from zoo.batch import Data, call, split
 from zoo.estimators.base import Objective, Outcome, Run
-from zoo.estimators.gradient import GradientEstimator, mean_bound
+from zoo.estimators.gradient import GradientEstimator, mean_bound, pyro_objective
 from zoo.model import Half, LatentVariableModel, can
 
 __all__ = ["EG"]
@@ -40,8 +40,7 @@ class EG(GradientEstimator):
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
         if can(model, "log_marginal"):
             return lambda batch: mean_bound(-call(model.log_marginal, batch).sum(), batch)
-        loss = enumerated_evidence(model, x)
-        return lambda batch: mean_bound(call(loss, batch), batch)
+        return pyro_objective(enumerated_evidence(model, x))
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         outcome = super().run(model, x, run)

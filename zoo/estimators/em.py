@@ -14,7 +14,17 @@ from torch import Tensor
 
 from zoo.batch import Data, call, num_data
 from zoo.errors import LikelihoodDecreased, unknown_name
-from zoo.estimators.base import Estimator, Outcome, Run, needs_statistics, restore, rounding, snapshot
+from zoo.estimators.base import (
+    Estimator,
+    Outcome,
+    Run,
+    at_least,
+    from_zero,
+    needs_statistics,
+    restore,
+    rounding,
+    snapshot,
+)
 from zoo.estimators.eg import total_log_likelihood
 from zoo.model import LatentVariableModel
 from zoo.statistics import Statistics
@@ -50,6 +60,11 @@ class EM(Estimator):
     accelerate: str | None = None
     validation: Any = None
     patience: int = 5
+
+    def __post_init__(self) -> None:
+        at_least(self.name, 0, max_iter=self.max_iter)
+        at_least(self.name, 1, patience=self.patience)
+        from_zero(self.name, tol=self.tol)
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         if self.accelerate not in (None, "squarem"):

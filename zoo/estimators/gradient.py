@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from zoo import program
-from zoo.batch import Data, num_data, split
+from zoo.batch import Data, call, num_data, split
 from zoo.errors import ZooError, unknown_name
-from zoo.estimators.base import Estimator, Objective, Outcome, Run
+from zoo.estimators.base import Estimator, Objective, Outcome, Run, above_zero, at_least, from_zero, given
 from zoo.isolation import forked_rng
 from zoo.model import FunctionModel, LatentVariableModel, can
 from zoo.training import DECAYS, HeldOut, Schedule, train
@@ -38,7 +39,8 @@ class GradientEstimator(Estimator):
         learning_rate: Adam's, at the start, in units of each parameter's scale; it falls to a hundredth along a cosine.
         tol: status "converged" if the bound per datum moved less than this over the schedule's last part, nats.
         decay: how the rate falls: "cosine", "constant", or "stages" (see :class:`~zoo.training.Schedule`).
-        clip_norm: the longest gradient to follow; None follows any.
+        clip_norm: the longest gradient to follow, a norm over all parameters, each in units of its scale; None follows
+            any.
         validation: a fraction of the data to hold out, or held-out data as the model takes them; the exact
             log-likelihood of these, or else the estimator's own bound at fixed random numbers, is followed once an
             epoch, and the parameters where it was highest are kept.
@@ -56,16 +58,15 @@ class GradientEstimator(Estimator):
 
     #: Whether the full-batch objective has no sampling noise.
     deterministic: ClassVar[bool] = False
-    #: The history's column that the objective also is.
+    #: The history's column that the objective also is: "bound" for a bound that is not the ELBO.
     column: ClassVar[str] = "elbo"
 
     def __post_init__(self) -> None:
         if self.decay not in DECAYS:
             raise unknown_name(f"{self.name}: decay", str(self.decay), DECAYS)
-        for option in ("max_epochs", "batch_size", "patience"):
-            value = getattr(self, option)
-            if value is not None and (not isinstance(value, (int, float)) or value != int(value) or value < 1):
-                raise ZooError(f"{self.name}: {option} expected a whole number of at least 1, got {value!r}.")
+        at_least(self.name, 1, **given(self, "max_epochs", "batch_size"), patience=self.patience)
+        above_zero(self.name, learning_rate=self.learning_rate)
+        from_zero(self.name, tol=self.tol)
         if self.clip_norm is not None and not (isinstance(self.clip_norm, (int, float)) and self.clip_norm > 0):
             raise ZooError(f"{self.name}: clip_norm expected a number above 0, got {self.clip_norm!r}. Take 1.0.")
 
@@ -100,10 +101,14 @@ class GradientEstimator(Estimator):
             names=self.moving(model, x),
             tol=self.tol,
             deterministic=self.deterministic,
-            column=self.column,
+            column=self.column_for(model, x),
             clip_norm=self.clip_norm,
             held_out=self.held_out(model, objective),
         )
+
+    def column_for(self, model: LatentVariableModel, x: Data) -> str:
+        """The history's column that the objective also is, for this model and these options."""
+        return self.column
 
     def held_out(self, model: LatentVariableModel, objective: Objective) -> HeldOut | None:
         """What follows the held-out data, if there are any."""
@@ -141,22 +146,34 @@ class GuidedEstimator(GradientEstimator):
     """
 
     uses_guide: ClassVar[bool] = True
+    #: Whether the objective follows a weight of the KL (the β of a β-VAE).
+    weighs_kl: ClassVar[bool] = True
 
     warmup: int | None = None
     num_particles: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        steps = self.warmup
-        if steps is not None and (not isinstance(steps, (int, float)) or steps != int(steps) or steps < 0):
-            raise ZooError(f"{self.name}: warmup expected a whole number of at least 0, got {steps!r}.")
+        at_least(self.name, 0, **given(self, "warmup"))
+        at_least(self.name, 1, num_particles=self.num_particles)
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         return needs_guide(model)
 
+    def column_for(self, model: LatentVariableModel, x: Data) -> str:
+        return self.column if program.kl_is_whole(model, x) else "bound"
+
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         warmed = self.warm_up(model, x, run)
-        return warmed if warmed.status in ("interrupted", "diverged") else super().run(model, x, run)
+        if warmed.status in ("interrupted", "diverged"):
+            return warmed
+        outcome = super().run(model, x, run)
+        if not self.weighs_kl and not program.kl_is_whole(model, x):
+            note = (
+                f"{self.name} climbs a bound on the evidence, which knows no weight of the KL: beta had no part in it"
+            )
+            outcome.notes = [*outcome.notes, note]
+        return outcome
 
     def warm_up(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         """Train the guide alone, at the model's present parameters."""
@@ -203,6 +220,16 @@ def fixed_score(model: LatentVariableModel, objective: Objective) -> Callable[[D
                 module.training = mode
 
     return score
+
+
+def pyro_objective(loss: nn.Module) -> Objective:
+    """The objective of a Pyro loss: minus the bound, summed over a batch, as a module of data."""
+
+    def objective(batch: Data) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():  # Pyro's enumeration refuses a bound that cannot be differentiated
+            return mean_bound(call(loss, batch), batch)
+
+    return objective
 
 
 def mean_bound(total: torch.Tensor, batch: Data) -> tuple[torch.Tensor, torch.Tensor]:

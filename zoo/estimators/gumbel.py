@@ -19,7 +19,7 @@ from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
 from zoo import program
 from zoo.batch import Data, call, num_data
 from zoo.errors import ZooError
-from zoo.estimators.base import Objective
+from zoo.estimators.base import Objective, above_zero
 from zoo.estimators.gradient import GuidedEstimator
 from zoo.estimators.hooks import fresh
 from zoo.model import LatentVariableModel
@@ -40,17 +40,22 @@ class Gumbel(GuidedEstimator):
     """Relaxed categorical guide, annealed.
 
     Attributes:
-        temperature: at the start.
-        final_temperature: at the end; geometric in between.
+        temperature: at the start, above 0.
+        final_temperature: at the end, above 0; geometric in between.
     """
 
     name: ClassVar[str] = "gumbel"
     e_step: ClassVar[str] = "relaxed categorical guide"
     m_step: ClassVar[str] = "gradient"
     straight_through: ClassVar[bool] = False
+    column: ClassVar[str] = "bound"  # a relaxed draw is no draw of the model's
 
     temperature: float = 1.0
     final_temperature: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        above_zero(self.name, temperature=self.temperature, final_temperature=self.final_temperature)
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         reason = super().refuses(model, x)
@@ -81,6 +86,7 @@ class StraightThroughGumbel(Gumbel):
     name: ClassVar[str] = "st_gumbel"
     e_step: ClassVar[str] = "straight-through categorical guide"
     straight_through: ClassVar[bool] = True
+    column: ClassVar[str] = "elbo"
 
 
 class GumbelObjective:

@@ -8,6 +8,7 @@
 ===============================  ==========================================================================
 
 A hook gives the same numbers as the traced programs under the same random numbers; the models' tests hold them to it.
+A subclass that overrides a program leaves the inherited hooks behind (:func:`zoo.model.can`).
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ class IWAE(GuidedEstimator):
     name: ClassVar[str] = "iwae"
     e_step: ClassVar[str] = "K weighted draws from the guide"
     m_step: ClassVar[str] = "gradient"
+    weighs_kl: ClassVar[bool] = False
 
     num_particles: int = 8
 
@@ -40,6 +41,9 @@ class IWAE(GuidedEstimator):
         if reason is None and self.num_particles < 2 and scored_sites(model, x):
             raise ZooError(f"iwae: num_particles expected at least 2 with discrete sites, got {self.num_particles}.")
         return reason
+
+    def column_for(self, model: LatentVariableModel, x: Data) -> str:
+        return "elbo" if self.num_particles == 1 else "bound"  # its weights know no β
 
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
         k = int(self.num_particles)
@@ -59,16 +63,27 @@ def iwae_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int
     """(surrogate, bound) per datum: the bound itself, plus VIMCO's score terms for discrete sites."""
     rows = num_data(batch)
     guide_trace, model_trace = program.draw(model, batch, k, nesting)
-    log_joint, log_guide = program.joint_and_guide(guide_trace, model_trace, rows, k, nesting)
+    log_joint, log_guide, count = program.densities(guide_trace, model_trace, rows, k, nesting)
     log_weight = log_joint - log_guide  # (K, N)
     bound = log_weight.logsumexp(0) - math.log(k)
     surrogate = bound.sum()
     if any(not site["fn"].has_rsample for site in program.sample_sites(guide_trace).values()):
         score = score_terms(guide_trace, log_guide, rows, k, nesting)
-        w = log_weight.detach()
-        # Each draw's own weight is replaced by the geometric mean of the others (eq. 10 of the paper).
-        others = (w.sum(0) - w) / (k - 1)
-        replaced = torch.diag_embed((others - w).T).permute(2, 1, 0) + w.unsqueeze(0)  # (left-out, K, N)
-        signal = bound.detach() - (replaced.logsumexp(1) - math.log(k))
+        signal = bound.detach() - without_each(log_weight.detach())
         surrogate = surrogate + (signal * score).sum()
-    return -surrogate / rows, bound.detach().sum() / rows
+    return -count * surrogate / rows, count * bound.detach().sum() / rows
+
+
+def without_each(log_weight: Tensor) -> Tensor:
+    """VIMCO's baselines, (K, N): the bound with each draw's weight replaced by the geometric mean of the others (eq. 10
+    of the paper). Where all the others are impossible (-inf) it would be -inf, and 0 serves: also a function of the
+    others alone.
+    """
+    k = len(log_weight)
+    dead = log_weight == -torch.inf
+    alive = log_weight.masked_fill(dead, 0.0)
+    others = (alive.sum(0) - alive) / (k - 1)
+    others = others.masked_fill(dead.sum(0) - dead.long() > 0, -torch.inf)
+    own = torch.eye(k, dtype=torch.bool, device=log_weight.device).unsqueeze(-1)  # (left-out, K, 1)
+    replaced = torch.where(own, others.unsqueeze(1), log_weight.unsqueeze(0)).logsumexp(1)
+    return torch.where(replaced == -torch.inf, 0.0, replaced - math.log(k))

@@ -17,7 +17,7 @@ from zoo.alignment import match
 from zoo.batch import Data, call, map_tensors
 from zoo.bayes import Draws
 from zoo.errors import ZooError
-from zoo.estimators.base import Estimator, Outcome, Run, restore, snapshot
+from zoo.estimators.base import Estimator, Outcome, Run, at_least, restore, snapshot
 from zoo.model import LatentVariableModel, can
 
 __all__ = ["NUTS", "relabelled"]
@@ -54,8 +54,8 @@ class NUTS(Estimator):
     target_accept: float = 0.8
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
-        at_least("nuts", num_warmup=(self.num_warmup, 1), num_samples=(self.num_samples, 4))
-        at_least("nuts", num_chains=(self.num_chains, 1))
+        at_least("nuts", 1, num_warmup=self.num_warmup, num_chains=self.num_chains)
+        at_least("nuts", 4, num_samples=self.num_samples)
         if not 0 < self.target_accept < 1:
             raise ZooError(f"nuts: target_accept expected a number between 0 and 1, got {self.target_accept}. Try 0.9.")
         if can(model, "numpyro_model"):
@@ -97,13 +97,6 @@ class NUTS(Estimator):
         if status == "converged" and len(notes) > 1:
             status = "max_iter"
         return Outcome(status, run.history["objective"][-1], notes, exact_q=True, draws=draws)
-
-
-def at_least(who: str, **options: tuple[Any, int]) -> None:
-    """Raise ZooError for an option below its least value."""
-    for name, (value, least) in options.items():
-        if value is None or value < least:
-            raise ZooError(f"{who}: {name} expected a whole number of at least {least}, got {value}. Raise it.")
 
 
 class _Sampler:

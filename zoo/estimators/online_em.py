@@ -10,7 +10,7 @@ import torch
 
 from zoo.batch import Data, call, num_data, take
 from zoo.errors import ZooError
-from zoo.estimators.base import Estimator, Outcome, Run, needs_statistics, restore, snapshot
+from zoo.estimators.base import Estimator, Outcome, Run, at_least, given, needs_statistics, restore, snapshot
 from zoo.model import LatentVariableModel
 from zoo.statistics import Statistics
 
@@ -36,6 +36,10 @@ class OnlineEM(Estimator):
     batch_size: int | None = None
     step_power: float = 0.6
     burn_in: int = 1
+
+    def __post_init__(self) -> None:
+        at_least(self.name, 1, max_epochs=self.max_epochs, **given(self, "batch_size"))
+        at_least(self.name, 0, burn_in=self.burn_in)
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         if not 0.5 < self.step_power <= 1:

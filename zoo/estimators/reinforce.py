@@ -51,16 +51,27 @@ def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting
     guide_trace, model_trace = program.draw(model, batch, k, nesting)
     log_joint, log_guide = program.joint_and_guide(guide_trace, model_trace, rows, k, nesting)
     score = score_terms(guide_trace, log_guide, rows, k, nesting)
+    counted = score_terms(guide_trace, log_guide, rows, k, nesting, program.scaled_log_prob)
     value = (log_joint - log_guide).detach()
     baseline = (value.sum(0) - value) / (k - 1)
     # E[grad ln q] = 0, so the scored part of -ln q carries no gradient of its own.
-    surrogate = log_joint - (log_guide - score) + (value - baseline) * score
+    surrogate = log_joint - (log_guide - counted) + (value - baseline) * score
     return -surrogate.mean(0).sum() / rows, value.mean(0).sum() / rows
 
 
-def score_terms(guide_trace: program.Trace, log_guide: Tensor, rows: int, k: int, nesting: int) -> Tensor:
-    """ln q of the sites whose draws carry no gradient, in the shape of ``log_guide``."""
-    scored = program.totals(guide_trace, rows, k, nesting, only=lambda _, site: not site["fn"].has_rsample)
+def score_terms(
+    guide_trace: program.Trace,
+    log_guide: Tensor,
+    rows: int,
+    k: int,
+    nesting: int,
+    value: program.SiteValue = program.own_log_prob,
+) -> Tensor:
+    """ln q of the sites whose draws carry no gradient, in the shape of ``log_guide``.
+
+    The score of a draw knows no scale: a site that counts four times in the bound is still drawn once.
+    """
+    scored = program.totals(guide_trace, rows, k, nesting, only=lambda _, site: not site["fn"].has_rsample, value=value)
     if scored.shape[1] != log_guide.shape[1]:
         scored = scored.sum(-1, keepdim=True)
     return torch.broadcast_to(scored.to(log_guide), log_guide.shape)

@@ -24,6 +24,8 @@ __all__ = ["RWS"]
 class RWS(GuidedEstimator):
     """Self-normalised importance weights stand for the posterior in both steps; needs no differentiable draws.
 
+    A weight of the KL (the β of a β-VAE) plays no part: the weights are p(x, z) / q(z | x), as those of ``iwae``.
+
     Attributes:
         num_particles: K, at least 2.
     """
@@ -31,6 +33,9 @@ class RWS(GuidedEstimator):
     name: ClassVar[str] = "rws"
     e_step: ClassVar[str] = "K self-normalised weighted draws"
     m_step: ClassVar[str] = "gradient (wake-θ), guide by wake-φ"
+
+    column: ClassVar[str] = "bound"
+    weighs_kl: ClassVar[bool] = False
 
     num_particles: int = 8
 
@@ -55,8 +60,10 @@ def rws_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int)
     """(surrogate, K-sample bound) per datum: θ and ψ both climb sum_k w_k (ln p + ln q) with weights held fixed."""
     rows = num_data(batch)
     traces = program.draw(model, batch, k, nesting, detach=True)
-    log_joint, log_guide = program.joint_and_guide(*traces, rows, k, nesting)
+    log_joint, log_guide, count = program.densities(*traces, rows, k, nesting)
     log_weight = (log_joint - log_guide).detach()
     weight = log_weight.softmax(0)
     bound = log_weight.logsumexp(0) - math.log(k)
-    return -(weight * (log_joint + log_guide)).sum() / rows, bound.sum() / rows
+    both = log_joint + log_guide
+    climbed = weight * torch.where(weight > 0, both, torch.zeros_like(both))  # an impossible draw: 0, not 0 * -inf
+    return -count * climbed.sum() / rows, count * bound.sum() / rows

@@ -13,8 +13,8 @@ from torch.distributions.kl import kl_divergence
 from zoo import program
 from zoo.batch import Data, call, num_data
 from zoo.errors import ZooError, unknown_name
-from zoo.estimators.base import Objective, Outcome, Run
-from zoo.estimators.gradient import GuidedEstimator, mean_bound
+from zoo.estimators.base import Objective, Outcome, Run, at_least
+from zoo.estimators.gradient import GuidedEstimator, mean_bound, pyro_objective
 from zoo.estimators.hooks import FreshBatches, HookedBound, scored_sites
 from zoo.model import Half, LatentVariableModel, can
 
@@ -41,6 +41,11 @@ class SVI(GuidedEstimator):
     phase_steps: int = 100
     anneal_epochs: int = 0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self.name, 1, phase_steps=self.phase_steps)
+        at_least(self.name, 0, anneal_epochs=self.anneal_epochs)
+
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         if self.schedule not in ("joint", "alternating"):
             raise unknown_name("svi: schedule", self.schedule, ("joint", "alternating"))
@@ -53,13 +58,15 @@ class SVI(GuidedEstimator):
                 return f"site {stuck[0]!r} has neither differentiable draws nor few enough values to sum over"
         return reason
 
+    def column_for(self, model: LatentVariableModel, x: Data) -> str:
+        return "bound" if self.anneal_epochs else super().column_for(model, x)
+
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
         if can(model, "elbo"):
             return lambda batch: mean_bound(-call(model.elbo, batch).sum(), batch)
         if can(model, "elbo_parts"):
             return HookedBound(model, int(self.num_particles), self._share(model, x))
-        loss = elbo_module(model, x, int(self.num_particles))
-        return FreshBatches(model, lambda batch: mean_bound(call(loss, batch), batch))
+        return FreshBatches(model, pyro_objective(elbo_module(model, x, int(self.num_particles))))
 
     def _share(self, model: LatentVariableModel, x: Data) -> Callable[[float], float] | None:
         if not self.anneal_epochs:
