@@ -25,5 +25,5 @@ class AmortizedCategorical(MLP):
     def __init__(self, num_features: int, num_categories: int, hidden_dims: Sequence[int] = (32,)) -> None:
         super().__init__((num_features, *hidden_dims, num_categories))
 
-    def forward(self, x: Tensor) -> dist.Categorical:
-        return dist.Categorical(logits=super().forward(x))
+    def forward(self, *inputs: Tensor) -> dist.Categorical:
+        return dist.Categorical(logits=super().forward(*inputs))

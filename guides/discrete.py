@@ -30,8 +30,8 @@ class AmortizedCode(MLP):
         super().__init__((num_features, *hidden_dims, num_variables * num_categories), activation)
         self.code = (num_variables, num_categories)
 
-    def forward(self, x: Tensor) -> dist.Independent:
-        logits = super().forward(x)
+    def forward(self, *inputs: Tensor) -> dist.Independent:
+        logits = super().forward(*inputs)
         return dist.OneHotCategorical(logits=logits.unflatten(-1, self.code)).to_event(1)
 
 
@@ -47,5 +47,5 @@ class AmortizedBits(MLP):
     ) -> None:
         super().__init__((num_features, *hidden_dims, num_variables), activation)
 
-    def forward(self, x: Tensor) -> dist.Independent:
-        return dist.Bernoulli(logits=super().forward(x)).to_event(1)
+    def forward(self, *inputs: Tensor) -> dist.Independent:
+        return dist.Bernoulli(logits=super().forward(*inputs)).to_event(1)

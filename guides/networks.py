@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 __all__ = ["ACTIVATIONS", "MLP", "ConvDecoder", "ConvEncoder", "Standardize"]
 
@@ -30,12 +31,13 @@ class Standardize(nn.Module):
         self.register_buffer("loc", torch.zeros(num_features))
         self.register_buffer("scale", torch.ones(num_features))
 
-    def set_from(self, x: Tensor) -> None:
-        """Take mean and standard deviation of ``x`` (N, num_features); constant columns keep scale 1."""
+    def set_from(self, x: Tensor, start: int = 0) -> None:
+        """Take mean and deviation of ``x`` (N, D) for columns from ``start`` on; constant ones get scale 1."""
         loc, scale = x.mean(0), x.std(0, correction=0)
         rounding = 4 * torch.finfo(x.dtype).eps * loc.abs()  # all that is left of a constant column
-        self.loc.copy_(loc)
-        self.scale.copy_(scale.where(scale > rounding, torch.ones_like(scale)))
+        columns = slice(start, start + x.shape[-1])
+        self.loc[columns] = loc
+        self.scale[columns] = scale.where(scale > rounding, torch.ones_like(scale))
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.loc) / self.scale
@@ -49,7 +51,8 @@ class MLP(nn.Sequential):
         activation: "tanh" or "relu".
 
     Shapes:
-        x: (..., sizes[0]) to (..., sizes[-1]).
+        x: (..., sizes[0]) to (..., sizes[-1]). Several inputs whose widths add up to sizes[0] are taken side by side
+        and broadcast against each other: each passes its columns of the first layer by itself, before it is repeated.
     """
 
     def __init__(self, sizes: Sequence[int], activation: str = "tanh") -> None:
@@ -58,11 +61,28 @@ class MLP(nn.Sequential):
             layers += [nn.Linear(wide, narrow), *([ACTIVATIONS[activation]()] if i < len(sizes) - 2 else [])]
         super().__init__(*layers)
 
-    def set_from(self, x: Tensor) -> None:
-        """Standardise by the mean and scale of ``x`` (N, sizes[0])."""
+    def forward(self, *inputs: Tensor) -> Tensor:
+        if len(inputs) == 1:
+            out: Tensor = super().forward(inputs[0])
+            return out
+        standardize, first, *rest = self
+        assert isinstance(standardize, Standardize)
+        assert isinstance(first, nn.Linear)
+        widths = [x.shape[-1] for x in inputs]
+        weights, locs, scales = (t.split(widths, -1) for t in (first.weight, standardize.loc, standardize.scale))
+        parts = [linear((x - m) / s, w) for x, w, m, s in zip(inputs, weights, locs, scales, strict=True)]
+        out = parts[0] + first.bias
+        for part in parts[1:]:
+            out = out + part
+        for layer in rest:
+            out = layer(out)
+        return out
+
+    def set_from(self, x: Tensor, start: int = 0) -> None:
+        """Standardise by the mean and scale of ``x`` (N, D), D <= sizes[0]: the columns from ``start`` on."""
         first = self[0]
         assert isinstance(first, Standardize)
-        first.set_from(x)
+        first.set_from(x, start)
 
 
 def _side(num_pixels: int) -> int:

@@ -26,7 +26,8 @@ class AmortizedNormal(nn.Module):
         architecture: "mlp", or "conv" for square images of one channel (hidden_dims[-1] is then the dense layer).
 
     Shapes:
-        x: (..., D) to a Normal of batch shape (...) and event shape (L,).
+        x: (..., D) to a Normal of batch shape (...) and event shape (L,). Several inputs whose widths add up to D are
+        taken side by side, broadcast against each other.
     """
 
     def __init__(
@@ -50,26 +51,34 @@ class AmortizedNormal(nn.Module):
         self.raw_scale = nn.Linear(width, latent_dim)
 
     def set_from(self, x: Tensor) -> None:
-        """Standardise inputs by the mean and scale of ``x`` (N, D), where there is a layer for it."""
+        """Standardise inputs, or the first of them, by the mean and scale of ``x`` (N, D), where a layer is there."""
         for module in self.body.modules():
             if isinstance(module, MLP):
                 module.set_from(x)
 
-    def hidden(self, x: Tensor) -> Tensor:
+    def hidden(self, *inputs: Tensor) -> Tensor:
         """The last hidden layer, (..., hidden_dims[-1]): what a flow is conditioned on."""
-        out: Tensor = self.body(x)
+        out: Tensor
+        if len(inputs) > 1 and isinstance(self.body, nn.Sequential):
+            first, last = self.body
+            out = last(first(*inputs))
+            return out
+        shape = torch.broadcast_shapes(*(x.shape[:-1] for x in inputs))
+        out = self.body(
+            torch.cat([x.expand(*shape, x.shape[-1]) for x in inputs], -1) if len(inputs) > 1 else inputs[0]
+        )
         return out
 
     def heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), each (..., L), from the last hidden layer."""
         return self.loc(hidden), softplus(self.raw_scale(hidden)) + _SMALLEST
 
-    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), each (..., L)."""
-        return self.heads(self.hidden(x))
+        return self.heads(self.hidden(*inputs))
 
-    def forward(self, x: Tensor) -> dist.Independent:
-        loc, scale = self.moments(x)
+    def forward(self, *inputs: Tensor) -> dist.Independent:
+        loc, scale = self.moments(*inputs)
         return dist.Normal(loc, scale).to_event(1)
 
 

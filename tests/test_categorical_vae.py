@@ -23,8 +23,9 @@ from zoo.models.categorical_vae import CategoricalVAE, tiny
 
 
 def make(categories: int = 3, rows: int = 3) -> tuple[CategoricalVAE, Tensor, list[dict[str, Tensor]]]:
-    """A model in float64, data, and all of its codes."""
-    model = CategoricalVAE(5, 2, categories, (4,) if categories == 3 else ()).double()
+    """A model in float64, with hidden layers and a prior to learn where there are three categories; data; all codes."""
+    three = categories == 3
+    model = CategoricalVAE(5, 2, categories, (4,) if three else (), learned_prior=three).double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in model.parameters():

@@ -188,6 +188,9 @@ def test_lists(run: Callable[..., Ran]) -> None:
     assert {"em", "eg", "svi", "gumbel"} <= set(gaussian["estimators"])
     assert "earthquakes" in run("data").out
     page = run("models", "gaussian_mixture").out
+    assert '"full", "tied", "diag" or "spherical"' in page, "what an argument may be stands on the page"
+    assert "stop when an iteration gains less than this" in page
+    assert "max_seconds" in page
     assert "covariance_type" in page
     assert "learning_rate" in page
     assert run("--version").out == f"zoo {zoo.__version__}\n"

@@ -58,7 +58,7 @@ def test_a_fit_its_pictures_draws_and_scores(run: Callable[..., Ran]) -> None:
     assert run("sample", "a", "-n", "6", "--out", "s.npy", "--mean").code == 0
     means = np.load("s.npy")
     assert means.shape == (6, 64)
-    assert ((means > 0) & (means < 1)).all()
+    assert ((means > 0) & (means < 16)).all(), "in the units of the data"
     scored = run("evaluate", "a", "--samples", "30")
     assert "active units" in scored.out
     assert "by the draws" in scored.out
@@ -89,6 +89,12 @@ def test_a_conditional_model_of_a_table_of_ones_own(run: Callable[..., Ran]) -> 
     assert json.loads(run("evaluate", "t", "--data", "other.csv", "--samples", "5", "--json").out)["num_data"] == 9
     assert run("sample", "t", "-n", "3", "--out", "s.csv").code == 0
     assert np.loadtxt("s.csv", delimiter=",", skiprows=1).shape == (3, 2)
+    np.savez("own.npz", x=rows[:, :2], y=rows[:, 2:])
+    own = run("fit", "conditional_vae", "--data", "own.npz", "--set", "likelihood=gaussian", *SMALL, "--out", "n")
+    assert "targets y" in own.err
+    assert json.loads(Path("n/fit.json").read_text())["config"]["num_features"] == 2
+    other = run("fit", "vae", "--data", "own.npz", "--set", "likelihood=gaussian", *SMALL)
+    assert "left out of the file: y" in other.err
     lost = run(*fit, "--columns", "0,1,2")
     assert (lost.code, lost.err.count("\n")) == (2, 1)
     assert "--targets" in lost.err

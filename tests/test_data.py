@@ -439,7 +439,7 @@ def test_npz_bad_lengths(tmp_path: Path) -> None:
 def test_arrays_of_the_wrong_shape_or_kind(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     for array, words in [
-        (np.ones((2, 3, 4)), "Save sequences as .npz with arrays x and lengths"),
+        (np.ones((2, 3, 4)), "Save images as x.reshape(len(x), -1), sequences as .npz with arrays x and lengths"),
         (np.array(1.0), "got 0 dimensions"),
         (np.ones((0, 3)), "expected a row and a column at least, got shape (0, 3)"),
         (np.ones((2, 2)) * 1j, "got complex numbers (dtype complex128)"),

@@ -92,6 +92,28 @@ def test_noise_takes_information_as_it_should() -> None:
     assert float(found.information[0, 1]) == pytest.approx(0.0, abs=0.02)
 
 
+def test_a_rare_value_counts_as_often_as_it_is() -> None:
+    """Nine of one value for one of another, told apart without fail, and by codes of different widths: I = H(v)."""
+    factors = torch.tensor([0] * 9 + [1])
+    told, untold = 1e3 * factors.double(), torch.zeros(10).double()
+    wide = torch.where(factors == 0, 1.0, 20.0).double()
+    loc, scale = torch.stack([told, untold], -1), torch.stack([wide, torch.ones(10).double()], -1)
+    found = mutual_information_gap(loc, scale, factors, num_samples=50_000)
+    # An entropy is the mean of 50 000 log-densities of variance 1/2: within 0.0032, two of them over H(v) = 0.325.
+    expected = torch.tensor([[1.0], [0.0]]).double()
+    torch.testing.assert_close(found.information, expected, rtol=0, atol=4 * 0.0032 * math.sqrt(2) / 0.325)
+    # Told by the width alone, I is less than H(v): the entropies by integrals.
+    found = mutual_information_gap(torch.zeros(10, 2).double(), scale, factors, num_samples=50_000)
+    line = torch.linspace(-200, 200, 400_001).double()
+    parts = torch.stack([torch.distributions.Normal(0.0, s).log_prob(line) for s in (1.0, 20.0)])
+    mixture = (parts + torch.tensor([0.9, 0.1]).log().unsqueeze(-1)).logsumexp(0)
+    entropies = [-float(torch.trapezoid(p.exp() * p, line)) for p in (mixture, *parts)]
+    entropy = -0.9 * math.log(0.9) - 0.1 * math.log(0.1)
+    information = (entropies[0] - 0.9 * entropies[1] - 0.1 * entropies[2]) / entropy
+    assert float(found.information[0, 0]) == pytest.approx(information, abs=0.06)
+    assert 0.3 < information < 0.9
+
+
 def test_the_callers_random_numbers_are_left_alone() -> None:
     before = torch.get_rng_state()
     code = grid().double()

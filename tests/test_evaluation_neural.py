@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from neural_oracles import grid_evidence
 from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+from torch.utils._python_dispatch import TorchDispatchMode
+from weight_oracles import weights_on_a_line
 
 import zoo
 from zoo.errors import ZooError
@@ -57,11 +61,28 @@ def test_fast_and_traced_weights_agree_and_pieces_do_not_matter() -> None:
     assert importance_nll(model, x[:1], 50).data_se != importance_nll(model, x[:1], 50).data_se  # NaN: one datum
 
 
+@pytest.mark.parametrize("max_elements", [20_000_000, 5 * 5 * 100])
+def test_all_groups_of_draws_and_pieces_of_data_count(max_elements: int) -> None:
+    """Likelihood, its error and the bound against integrals; the small allowance makes pieces of 5, groups of 100."""
+    model, x = nonlinear()
+    exact = weights_on_a_line(model, x)
+    score = importance_nll(model, x, 20_000, max_elements=max_elements)
+    se = math.sqrt(float(exact.relative_variance.sum()) / 20_000) / 12
+    assert score.se == pytest.approx(se, rel=0.05)
+    assert score.nll == pytest.approx(-float(exact.evidence.mean()), abs=4 * se)
+    se = math.sqrt(float(exact.log_variance.sum()) / 20_000) / 12
+    assert -score.elbo == pytest.approx(float(exact.elbo.mean()), abs=4 * se)
+
+
+def test_error_is_the_spread_over_seeds() -> None:
+    """150 seeds know a spread to 6%."""
+    model, x = nonlinear()
+    found = [importance_nll(model, x, 100, seed=seed) for seed in range(150)]
+    spread = float(torch.tensor([score.nll for score in found]).std())
+    assert math.sqrt(sum(score.se**2 for score in found) / 150) == pytest.approx(spread, rel=0.25)
+
+
 def test_no_tensor_outgrows_the_allowance() -> None:
-    from typing import Any
-
-    from torch.utils._python_dispatch import TorchDispatchMode
-
     largest = 0
 
     class Watch(TorchDispatchMode):
@@ -88,6 +109,35 @@ def test_parts_add_up_to_the_bound() -> None:
         torch.distributions.Normal(loc, scale), torch.distributions.Normal(torch.zeros(1), torch.ones(1))
     )
     assert parts["kl"] == pytest.approx(float(kl.sum(-1).mean().detach()), rel=1e-6)
+
+
+def test_parts_are_means_over_all_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 12 data in pieces of 5, 5 and 2: each counts by its rows."""
+    model, x = nonlinear()
+    x = torch.cat([x[:10], torch.ones(2, 5).double()])
+    exact = weights_on_a_line(model, x)
+    monkeypatch.setattr("zoo.evaluation_neural.MAX_ELEMENTS", 5 * 5 * 2000)
+    parts = bound_parts(model, x, 2000)
+    with torch.no_grad():
+        kl = kl_divergence(Normal(*model.encoder.moments(x)), Normal(0.0, 1.0)).sum(-1)
+    assert parts["kl"] == pytest.approx(float(kl.mean()), rel=1e-9)
+    assert parts["bound"] == pytest.approx(parts["reconstruction"] - parts["kl"], rel=1e-9)
+    se = math.sqrt(float(exact.log_variance.sum()) / 2000) / 12
+    assert parts["bound"] == pytest.approx(float(exact.elbo.mean()), abs=4 * se)
+
+
+def test_scores_are_of_the_data_as_they_are() -> None:
+    """Noise drawn anew for every batch is for training."""
+
+    class Restless(zoo.VAE):
+        def resample(self, x: Tensor) -> Tensor:
+            return torch.zeros_like(x)
+
+    model, x = nonlinear()
+    restless = Restless(5, 1, (4,)).double()
+    restless.load_state_dict(model.state_dict())
+    assert bound_parts(restless, x, 3) == bound_parts(model, x, 3)
+    assert importance_nll(restless, x, 30).nll == importance_nll(model, x, 30).nll
 
 
 def test_a_dimension_without_news_is_not_active() -> None:

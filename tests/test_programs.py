@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import pyro
@@ -14,6 +15,7 @@ from torch import nn
 from torch.distributions import constraints
 
 import zoo
+from zoo.errors import ZooError
 
 X = torch.poisson(
     torch.cat([torch.full((30,), 3.0), torch.full((20,), 20.0)]).double(), generator=torch.Generator().manual_seed(0)
@@ -272,3 +274,56 @@ def test_mean_field_over_a_chain_is_the_product_of_its_marginals():
         gaps.append(fit.log_likelihood - fit.elbo)
     assert gaps[0] > 0.05
     assert abs(gaps[1]) < 1e-3
+
+
+@pytest.mark.parametrize("estimator", ["svi", "eg", "iwae", "reinforce"])
+def test_a_program_of_functions_is_followed_on_held_out_data(estimator):
+    """Scores of held-out data take no gradient, which Pyro's enumeration has to be told."""
+
+    def amortized(x):
+        slope = pyro.param("slope", torch.tensor([0.1, -0.1]))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Categorical(logits=x[:, None] * slope))
+
+    fit = zoo.fit(model, X, estimator=estimator, guide=amortized, validation=0.2, max_epochs=5)
+    assert fit.status != "diverged"
+    assert len(fit.history["validation"]) == 5
+    assert all(math.isfinite(value) for value in fit.history["validation"])
+
+
+# --- a guide that does not fit its program ----------------------------------------------------------------------------
+
+
+def _own_model(x):
+    with pyro.plate("data", x.shape[0]):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+
+
+def _guide_of(name, event_dims=1):
+    def guide(x):
+        loc = pyro.param("loc", torch.zeros(2))
+        with pyro.plate("data", x.shape[0]) if event_dims == 1 else contextlib.nullcontext():
+            shape = (2,) if event_dims == 1 else (x.shape[0], 2)
+            if name is not None:
+                pyro.sample(name, dist.Normal(loc, 1.0).expand(shape).to_event(event_dims))
+
+    return guide
+
+
+@pytest.mark.parametrize(
+    ("guide", "says"),
+    [
+        (_guide_of("w"), r"expected to draw the latents of the program '_own_model', 'z', got 'w'\. Give it the name"),
+        (_guide_of(None), r"got none for 'z'\. Sample 'z' in it\."),
+        (
+            _guide_of("z", 2),
+            r"site 'z' expected as many event dimensions in the guide as in the program, got 2 and 1\.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("estimator", ["svi", "iwae"])
+def test_a_guide_draws_the_programs_latents(guide, says, estimator):
+    with pytest.raises(ZooError, match=says):
+        zoo.fit(_own_model, torch.randn(8), guide=guide, estimator=estimator, max_epochs=2)
+    assert zoo.fit(_own_model, torch.randn(8), guide=_guide_of("z"), estimator=estimator, max_epochs=2).iterations == 2

@@ -10,6 +10,7 @@ import pyro
 import pytest
 import torch
 from neural_oracles import finite_differences, grid_evidence, pyro_bound, traced_weights
+from scipy import stats
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Normal
 
@@ -18,7 +19,7 @@ from zoo.errors import ZooError
 from zoo.estimators.base import Run
 from zoo.estimators.iwae import IWAE
 from zoo.estimators.svi import SVI
-from zoo.models.neural import NOISE_FLOOR, ContinuousBernoulli, Likelihood, log_normalizer
+from zoo.models.neural import NOISE_FLOOR, ContinuousBernoulli, Likelihood, log_normalizer, noise_of
 from zoo.models.vae import VAE, tiny
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -295,6 +296,7 @@ def test_convolutions_take_the_shapes_of_the_fully_connected_networks() -> None:
 def test_dynamic_pixels_are_drawn_anew_for_training_and_once_for_scores() -> None:
     model = VAE(4, 1, (3,), binarization="dynamic", white=16.0)
     x = torch.tensor([[0.0, 4.0, 12.0, 16.0]]).repeat(20_000, 1)
+    x[:, 1:3] += 0.02 * torch.rand(20_000, 2) - 0.01  # no row is another's
     assert model.validate(x) is x
     torch.manual_seed(0)
     draws = model.resample(x)
@@ -320,6 +322,7 @@ def test_dynamic_pixels_are_drawn_anew_for_training_and_once_for_scores() -> Non
 def test_pixels_made_binary_once(how: str, expected: Any) -> None:
     model = VAE(4, 1, (3,), binarization=how, white=16.0)
     x = torch.tensor([[0.0, 8.0, 12.0, 16.0]]).repeat(500, 1)
+    x[:, 1] -= 0.02 * torch.rand(500)
     once = model.validate(x)
     assert torch.equal(model.validate(once), once)
     assert set(once.unique().tolist()) == {0.0, 16.0}
@@ -329,6 +332,59 @@ def test_pixels_made_binary_once(how: str, expected: Any) -> None:
     else:
         assert abs(float(once[:, 1].mean()) / 16 - 0.5) < 0.1
         assert once[:, 0].sum() == 0
+
+
+@pytest.mark.parametrize("how", ["dynamic", "static"])
+def test_an_image_has_its_own_fixed_draw(how: str) -> None:
+    """Alone, in a batch, in another order: scores and labels may not depend on how the data are cut into pieces."""
+    x = zoo.load_data("digits")[:300].float()
+    model = VAE(64, 2, (5,), binarization=how, white=16.0)
+
+    def drawn(rows: Tensor) -> Tensor:
+        return model.pixels(model.validate(rows))
+
+    whole, order = drawn(x), torch.randperm(300)
+    assert torch.equal(drawn(x[order]), whole[order])
+    assert torch.equal(torch.cat([drawn(row) for row in x.split(1)]), whole)
+    grey = (x > 0) & (x < 16)
+    assert float((whole[grey] - x[grey] / 16).mean()) == pytest.approx(0.0, abs=4 * 0.5 / math.sqrt(int(grey.sum())))
+
+
+def test_fixed_noise_is_uniform_and_independent() -> None:
+    """Between neighbours in a row, between rows that differ in one bit, between seeds."""
+    x = torch.zeros(2000, 100)
+    x[torch.arange(2000), torch.arange(2000) % 100] = 1.0 + torch.arange(2000) // 100
+    noise = noise_of(x)
+    assert 0 <= float(noise.min()) < 1e-4
+    assert 1 - 1e-4 < float(noise.max()) < 1
+    assert stats.kstest(noise.flatten().numpy(), "uniform").pvalue > 1e-3
+    for pairs in (noise, noise.T):
+        links = torch.corrcoef(pairs)
+        off = links[~torch.eye(len(links), dtype=torch.bool)]
+        assert float(off.std()) == pytest.approx(1 / math.sqrt(pairs.shape[1] - 1), rel=0.05)
+    assert abs(float(torch.corrcoef(torch.stack([noise.flatten(), noise_of(x, 1).flatten()]))[0, 1])) < 0.01
+
+
+@pytest.mark.parametrize("logit", [-1000.0, -30.0, -0.5, 1e-4, 0.0, 3.0, 1000.0])
+def test_continuous_bernoulli_draws_what_it_scores(logit: float) -> None:
+    """Mean and draws against quadrature of the density, from almost black to almost white."""
+    family = ContinuousBernoulli(torch.tensor(logit, dtype=torch.float64))
+    grid = torch.cat([torch.linspace(0, 1, 400_001), torch.logspace(-7, 0, 40_001)]).double()
+    grid = torch.cat([grid, 1 - grid]).sort().values
+    density = family.log_prob(grid).exp()
+    assert float(torch.trapezoid(density, grid)) == pytest.approx(1, abs=1e-5)
+    mean = float(torch.trapezoid(density * grid, grid))
+    assert float(family.mean) == pytest.approx(mean, rel=1e-4)
+    torch.manual_seed(0)
+    draws = family.rsample((20_000,))
+    assert float(draws.mean()) == pytest.approx(mean, abs=4.5 * float(draws.std()) / math.sqrt(20_000))
+    inside = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    cumulative = [float(torch.trapezoid(density[grid <= v], grid[grid <= v])) for v in family.icdf(inside)]
+    assert cumulative == pytest.approx(inside.tolist(), abs=2e-3)
+    assert torch.autograd.gradcheck(
+        lambda logits: ContinuousBernoulli(logits).icdf(inside),
+        torch.tensor(logit, dtype=torch.float64, requires_grad=True),
+    )
 
 
 def test_sizes_and_pixels_are_read_off_the_data() -> None:

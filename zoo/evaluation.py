@@ -17,7 +17,7 @@ from zoo.batch import Data, call, num_data, split
 from zoo.errors import ZooError
 from zoo.estimators.eg import total_log_likelihood
 from zoo.estimators.svi import elbo_module
-from zoo.evaluation_neural import MAX_ELEMENTS, active_units, widest
+from zoo.evaluation_neural import MAX_ELEMENTS, active_units, settled, widest
 from zoo.isolation import isolated
 from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
 
@@ -114,6 +114,7 @@ def evaluate(model: Any, x: Any, *, guide: Any = None, num_samples: int = 1000, 
         model: a zoo model, a fit, or a program with ``guide``.
         x: data as the model takes them. The guide of a fit that did not train it (``em``, ``eg``) is left out.
         num_samples: S, draws from the guide a datum.
+        seed: where these come from, and the 0s and 1s of grey pixels.
 
     Returns:
         An :class:`Evaluation`: the exact log-likelihood where tractable, and, with a guide, the importance-weighted
@@ -124,7 +125,7 @@ def evaluate(model: Any, x: Any, *, guide: Any = None, num_samples: int = 1000, 
     """
     untrained = _is_fit(model) and not model.guide_trained
     model = as_model(model.model if _is_fit(model) else model, guide)
-    x = prepared(model, x)
+    x = settled(model, prepared(model, x), seed)
     with isolated(seed):
         if isinstance(model, FunctionModel):
             model.initialize(x, "current")
@@ -154,6 +155,8 @@ def evaluate(model: Any, x: Any, *, guide: Any = None, num_samples: int = 1000, 
     rows = num_data(x)
     data_se = float(torch.cat(estimates).std()) / math.sqrt(rows) if rows > 1 else None
     units = active_units(model, x) if can(model, "posterior_means") and rows > 1 else None
+    if units is not None and not len(units.active):
+        units = None
     return Evaluation(
         rows, exact, evidence, math.sqrt(variance), elbo, elbo_se, khat, num_samples, data_se,
         None if units is None else units.num_active, None if units is None else len(units.active),
@@ -187,9 +190,9 @@ def bound(model: LatentVariableModel, x: Data) -> tuple[float, float]:
     if summed_exactly(model, x):
         loss = elbo_module(model, x)
         return -sum(float(call(loss, piece).detach()) for piece in pieces(model, x, 256)), 0.0
-    # As many draws as a few seconds allow: a network of a thousand weights counts as one number.
+    # As many draws as a second allows: a network of a thousand weights counts as one number.
     weights = sum(p.numel() for p in model.parameters())
-    samples = min(1000, max(10, 20_000_000 // (num_data(x) * max(1, weights // 1000))))
+    samples = min(1000, max(10, 5_000_000 // (num_data(x) * max(1, weights // 1000))))
     total, variance = 0.0, 0.0
     for piece in pieces(model, x, samples):
         log_weight = program.log_weights(model, piece, samples)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from zoo import program
-from zoo.batch import Data, num_data, split, tensors
+from zoo.batch import Data, call, num_data, split, tensors
 from zoo.errors import ZooError
 from zoo.estimators.hooks import HookedBound, weigh
 from zoo.isolation import isolated
 from zoo.model import LatentVariableModel, can, prepared
 
-__all__ = ["ActiveUnits", "ImportanceNLL", "active_units", "bound_parts", "importance_nll", "widest"]
+__all__ = ["ActiveUnits", "ImportanceNLL", "active_units", "bound_parts", "importance_nll", "settled", "widest"]
 
 #: Numbers of the widest layer that may be in memory at a time.
 MAX_ELEMENTS = 20_000_000
@@ -59,7 +59,7 @@ def importance_nll(
 
     Args:
         model: one with a guide; a fit's ``.model``. ``log_weights`` is used where it is offered.
-        x: data as the model takes them. Grey pixels of a model that draws them anew are drawn once.
+        x: data as the model takes them. Grey pixels of a model that draws them anew are drawn once, by ``seed``.
         num_samples: S, at least 1.
         max_elements: of a layer as wide as the model's widest, at a time.
 
@@ -68,7 +68,7 @@ def importance_nll(
     """
     if not program.has_guide(model):
         raise ZooError(f"importance_nll: expected a model with a guide, got {type(model).__name__}. Use zoo.evaluate.")
-    x = prepared(model, x)
+    x = settled(model, prepared(model, x), seed)
     width = widest(model, x)
     evidence, relative, bounds = [], [], []
     with isolated(seed), torch.no_grad():
@@ -92,6 +92,14 @@ def importance_nll(
         num_samples,
         per_datum,
     )
+
+
+def settled(model: LatentVariableModel, x: Data, seed: int) -> Data:
+    """Data whose own noise (grey pixels to be drawn as 0 or 1) is drawn once, where the model has such."""
+    if not can(model, "settle"):
+        return x
+    hook: Any = model.settle
+    return call(lambda *a, **k: hook(*a, **k, seed=seed), x)
 
 
 def _accumulate(model: LatentVariableModel, piece: Data, num_samples: int, group: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,7 +136,7 @@ def bound_parts(model: LatentVariableModel, x: Any, num_particles: int = 1, *, s
     """
     if not can(model, "elbo_parts"):
         raise ZooError(f"bound_parts: {type(model).__name__} offers no parts of its bound. Use zoo.evaluate.")
-    x = prepared(model, x)
+    x = settled(model, prepared(model, x), seed)
     found: dict[str, float] = {}
     with isolated(seed), torch.no_grad():
         objective = HookedBound(model, num_particles, draw_anew=False)
@@ -165,20 +173,23 @@ def active_units(
 
     Args:
         model: one that offers ``posterior_means(x, num_samples)``.
-        num_samples: draws for means that have no formula.
+        num_samples: draws for means that have no formula. Half of them make one mean and half another, and the
+            variance is these two's covariance over the data: that of the mean of S draws has their noise on top, which
+            makes a unit that is the prior look active.
 
     Raises:
         ZooError: the model offers no posterior means; fewer than two data.
     """
     if not can(model, "posterior_means"):
         raise ZooError(f"active_units: {type(model).__name__} has no continuous code to measure. Take a VAE.")
-    x = prepared(model, x)
+    x = settled(model, prepared(model, x), seed)
     if num_data(x) < 2:
         raise ZooError("active_units: expected at least two data to see a variance over, got 1.")
     hook: Any = model.posterior_means
     with isolated(seed), torch.no_grad():
-        means = torch.cat([_means(hook, piece, num_samples) for piece in split(x, 2048)])
-    variance = means.double().var(0)
+        half = max(1, num_samples // 2)
+        first, second = (torch.cat([_means(hook, piece, half) for piece in split(x, 2048)]).double() for _ in range(2))
+    variance = ((first - first.mean(0)) * (second - second.mean(0))).sum(0) / (len(first) - 1)
     return ActiveUnits(variance, variance > threshold)
 
 

@@ -57,9 +57,10 @@ def plot_latents(fit: Fit, x: Any, folder: str | Path) -> list[Path]:
     x = as_data(x)
     if not (hasattr(model, "likelihood") or can(model, "posterior_means")) or not program.has_guide(model):
         return []
+    whole = isinstance(x, Tensor)
     chosen = torch.randperm(num_data(x), generator=torch.Generator().manual_seed(0))[:CODED]
     x = prepared(model, take(x, chosen.to(tensors(x)[0].device)))
-    view = _view(model, x)
+    view = _view(model, x, whole)
     if view is None:
         return []
     folder = Path(folder)
@@ -99,15 +100,15 @@ def draw(fit: Fit, n: int, seed: int, *, x: Any = None, means: bool = False) -> 
         observed = [s for s in program.sample_sites(trace).values() if s["infer"].get("was_observed")]
         if len(observed) != 1:
             raise ZooError(f"sample: expected one observed variable, got {len(observed)}. Use fit.sample in Python.")
-        drawn: Tensor = _expected(observed[0]["fn"]) if means else observed[0]["value"]
+        drawn: Tensor = _unit(model) * (_expected(observed[0]["fn"]) if means else observed[0]["value"])
         if x is None or len(tensors(rows)) != 2:
             return drawn
         given = tensors(rows)[0]
-        first, second = _pixels_of_pair(model, tensors(rows))
+        first, second = _pixels_of_pair(model, tensors(rows), isinstance(x, Tensor))
         if not len(first):
             return drawn
         whole = drawn.new_empty(n, len(first) + len(second))
-        whole[:, first.to(drawn.device)] = given.to(drawn.dtype) / _unit(model)
+        whole[:, first.to(drawn.device)] = given.to(drawn.dtype)
         whole[:, second.to(drawn.device)] = drawn
         return whole
 
@@ -172,7 +173,7 @@ class _Means(Messenger):
             msg["value"], msg["done"] = msg["fn"].mean, True
 
 
-def _view(model: LatentVariableModel, x: Data) -> _View | None:
+def _view(model: LatentVariableModel, x: Data, whole: bool) -> _View | None:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         found = program.sites(model, x)
         nodes = _nodes(model.model, take(x, slice(0, 2)))
@@ -184,7 +185,7 @@ def _view(model: LatentVariableModel, x: Data) -> _View | None:
     unit = _unit(model)
     target = parts[-1] / unit
     limits = (0.0, 1.0) if "bernoulli" in _kind(model) else (float(target.min()), float(target.max()))
-    pair = _pixels_of_pair(model, parts) if len(parts) == 2 else None
+    pair = _pixels_of_pair(model, parts, whole) if len(parts) == 2 else None
     size = target.shape[1] if pair is None else sum(len(part) for part in pair)
     shape = image_shape(size)
     if shape is None:
@@ -200,21 +201,21 @@ def _unit(model: LatentVariableModel) -> float:
     return float(getattr(model, "white", 1.0)) if "bernoulli" in _kind(model) else 1.0
 
 
-def _pixels_of_pair(model: LatentVariableModel, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _pixels_of_pair(model: LatentVariableModel, parts: Sequence[Tensor], cut: bool) -> tuple[Tensor, Tensor]:
     """Which pixels of an image x and y are: the model cuts images with one white pixel each, and shows where it went.
 
-    Where it does not cut images, x is something else, and y is the whole image.
+    Where it did not cut the data, x is something else, and y is the whole image.
     """
     given, target = (part.shape[1] for part in parts)
     apart = torch.zeros(0, dtype=torch.long), torch.arange(target)
-    if image_shape(given + target) is None:
+    if not cut:
         return apart
     white = float(getattr(model, "white", 1.0))
     try:
-        cut = model.validate(white * torch.eye(given + target, dtype=parts[0].dtype))
+        halves = model.validate(white * torch.eye(given + target, dtype=parts[0].dtype))
     except ZooError:
         return apart
-    first, second = (part.argmax(0) for part in cut)
+    first, second = (part.argmax(0) for part in halves)
     return first, second
 
 
@@ -345,8 +346,12 @@ def _completions(view: _View, path: Path) -> Path:
             values[:, second.to(values.device)] = part
         return _images(view, values)
 
-    columns = [whole(None), whole(target / view.unit)]
+    columns, tops = [whole(target / view.unit)], ["data", "completed, as means"]
+    if len(first):
+        columns, tops = [whole(None), *columns], ["given", *tops]
+    elif image_shape(given.shape[1]) == view.shape:  # x is an image of its own
+        columns, tops = [_images(view, given / view.unit), *columns], ["given", *tops]
     for _ in range(draws):
         columns.append(whole(view.decode(view.prior(count, x), x)))
     rows = [np.stack([column[i] for column in columns]) for i in range(count)]
-    return plot_sheet(rows, path, tops=["given", "data", "completed, as means"])
+    return plot_sheet(rows, path, tops=tops)

@@ -45,7 +45,8 @@ class Fit:
         elbo: the bound at the estimator's q (equal to ``log_likelihood`` where the E step is exact); None without q.
         elbo_se: its Monte-Carlo standard error, 0 where summed exactly.
         history: columns ``objective``, ``log_likelihood``, ``elbo``, ``seconds``; one row an iteration or epoch,
-            None where a run does not see the value.
+            None where a run does not see the value. ``bound`` where a bound is climbed that is not the ELBO (``iwae``
+            with K above 1, ``rws``, ``gumbel``, a weighted KL).
         iterations: rows of the history. seconds: of work, evaluation left out.
         num_data: N. num_parameters: degrees of freedom of θ.
         notes: what a user should know, a line each (a covariance floor that acts, a divergence).
@@ -166,6 +167,8 @@ class Fit:
             for site in program.sample_sites(trace).values()
             if site["infer"].get("was_observed") and isinstance(site["value"], Tensor)
         ]
+        if can(self.model, "from_pixels"):
+            observed = [self.model.from_pixels(value) for value in observed]
         return observed[0] if len(observed) == 1 else tuple(observed)
 
     def to_inference_data(self, x: Any = None, num_draws: int = 100) -> Any:
@@ -368,6 +371,8 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
     """
     path = Path(folder)
     if not (path / "fit.json").is_file():
+        if (path / "checkpoints").is_dir():
+            raise ZooError(f"load: expected a finished fit, got {str(path)!r} with checkpoints alone. Resume that run.")
         near = [p.parent.name for p in path.parent.glob("*/fit.json")] if path.parent.is_dir() else []
         hint = f"There are: {', '.join(sorted(near)[:5])}." if near else "Save one with fit.save(folder)."
         raise ZooError(f"load: expected a folder with fit.json, got {str(path)!r}. {hint}")
@@ -376,10 +381,9 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
         state = load_file(str(path / "model.safetensors"))
         description = record["template"]
         saved = {name: record[name] for name in _SAVED}
-    except Exception as error:
-        raise ZooError(
-            f"load: {str(path)!r} is damaged ({type(error).__name__}: {str(error)[:80]}). Fit and save again."
-        ) from None
+    except Exception as error:  # what safetensors and json make of broken files differs from version to version
+        broken = "fit.json" if isinstance(error, (ValueError, KeyError, TypeError)) else "model.safetensors"
+        raise ZooError(f"load: {broken} in {str(path)!r} is damaged or cut short. Fit and save again.") from None
     template = _template_from(description)
     if record["own_program"] or model is not None:
         if model is None:

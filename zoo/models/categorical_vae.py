@@ -1,6 +1,6 @@
 """Categorical variational autoencoder: the code is V categorical variables of K values, or V bits.
 
-    z_v ~ Categorical(uniform over K),  v = 1..V
+    z_v ~ Categorical(uniform over K, or learned),  v = 1..V
     x | z ~ likelihood(decoder(z)),  z as V one-hot rows
     q(z_v | x) = Categorical(softmax(encoder(x)_v))
 
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import pyro
 import pyro.distributions as dist
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from guides import AmortizedBits, AmortizedCode
 from zoo.checks import positive
@@ -35,6 +35,7 @@ class CategoricalVAE(NeuralModel):
             paper's: one matrix each way.
         likelihood, binarization, white, num_values: see :class:`~zoo.models.neural.NeuralModel`.
         activation: "relu" or "tanh".
+        learned_prior: whether p(z) is learned, as in the paper's comparison, or uniform.
 
     Shapes:
         x: (N, D), in the likelihood's support. z: (N, V, K), one-hot rows, or (N, V) bits.
@@ -49,6 +50,7 @@ class CategoricalVAE(NeuralModel):
         torch.Size([5, 8])
     """
 
+    prior_logits: Tensor
     reference = "Jang, Gu & Poole (2017), Categorical reparameterization with Gumbel-softmax"
 
     def __init__(
@@ -62,6 +64,7 @@ class CategoricalVAE(NeuralModel):
         binarization: str | None = None,
         white: float = 1.0,
         num_values: int = 2,
+        learned_prior: bool = False,
     ) -> None:
         super().__init__()
         who = type(self).__name__
@@ -79,13 +82,16 @@ class CategoricalVAE(NeuralModel):
             else AmortizedCode(num_features, num_variables, num_categories, widths, activation)
         )
         self.decoder = network(self.code_size, widths[::-1], self.likelihood, activation)
+        shape = (num_variables,) if self.binary_code else (num_variables, num_categories)
+        if learned_prior:
+            self.prior_logits = nn.Parameter(torch.zeros(shape))
+        else:
+            self.register_buffer("prior_logits", torch.zeros(shape), persistent=False)
 
-    def prior(self, like: Tensor) -> dist.TorchDistribution:
-        """The uniform distribution of one code, event shape (V, K) or (V,)."""
-        if self.binary_code:
-            return dist.Bernoulli(logits=like.new_zeros(self.num_variables)).to_event(1)
-        logits = like.new_zeros(self.num_variables, self.num_categories)
-        return dist.OneHotCategorical(logits=logits).to_event(1)
+    def prior(self) -> dist.TorchDistribution:
+        """The distribution of one code, event shape (V, K) or (V,)."""
+        family = dist.Bernoulli if self.binary_code else dist.OneHotCategorical
+        return family(logits=self.prior_logits).to_event(1)
 
     def outputs(self, z: Tensor) -> Tensor:
         """What the decoder makes of a code, a relaxed one too: (..., V, K) or (..., V) to the likelihood's outputs."""
@@ -95,7 +101,7 @@ class CategoricalVAE(NeuralModel):
     def model(self, x: Tensor) -> None:
         x = self.pixels(x)
         with pyro.plate("data", x.shape[0]):
-            z = pyro.sample("z", self.prior(x))
+            z = pyro.sample("z", self.prior())
             pyro.sample("x", self.likelihood(self.outputs(z)), obs=x)
 
     def guide(self, x: Tensor) -> None:
@@ -118,7 +124,7 @@ class CategoricalVAE(NeuralModel):
         x = self.pixels(x)
         q = self.encoder(x)
         z = q.sample((num_particles,))
-        return self.likelihood.log_prob(self.outputs(z), x) + self.prior(x).log_prob(z) - q.log_prob(z)
+        return self.likelihood.log_prob(self.outputs(z), x) + self.prior().log_prob(z) - q.log_prob(z)
 
     def initialize(self, x: Tensor, init: str, restart: int = 0) -> None:
         """Networks as drawn; the decoder's last bias is what suits the data without z."""

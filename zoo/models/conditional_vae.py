@@ -12,6 +12,7 @@ latent, and the model is their deterministic baseline, trained and scored by the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import torch
@@ -110,27 +111,27 @@ class ConditionalVAE(PairedModel):
         if z is None:
             out: Tensor = self.decoder(x)
             return out
-        out = self.decoder(torch.cat([x.expand(*z.shape[:-1], x.shape[-1]), z], -1))
+        out = self.decoder(x, z)
         return out
 
     def model(self, x: Tensor, y: Tensor) -> None:
-        x, y = self._pair(x, y)
+        x, y = self.pair(x, y)
         with pyro.plate("data", x.shape[0]):
             z = pyro.sample("z", self.prior(x) if self.latent_dim else standard_normal(x, 0))
             pyro.sample("y", self.likelihood(self.outputs(x, z)), obs=y)
 
     def guide(self, x: Tensor, y: Tensor) -> None:
-        x, y = self._pair(x, y)
+        x, y = self.pair(x, y)
         with pyro.plate("data", x.shape[0]):
-            pyro.sample("z", self.encoder(torch.cat([x, y], -1)) if self.latent_dim else standard_normal(x, 0))
+            pyro.sample("z", self.encoder(x, y) if self.latent_dim else standard_normal(x, 0))
 
     def elbo_parts(self, x: Tensor, y: Tensor, num_particles: int = 1) -> tuple[Tensor, dict[str, Tensor]]:
         """The bound on ln p(y | x) and its parts, each (N,) nats; KL(q(z | x, y) || p(z | x)) in closed form."""
-        x, y = self._pair(x, y)
+        x, y = self.pair(x, y)
         if not self.latent_dim:
             exact = self.likelihood.log_prob(self.outputs(x, None), y)
             return exact, {"reconstruction": exact, "kl": torch.zeros_like(exact)}
-        loc, scale = self.encoder.moments(torch.cat([x, y], -1))
+        loc, scale = self.encoder.moments(x, y)
         centre, width = self.prior.moments(x)
         noise = torch.randn(num_particles, *loc.shape, dtype=loc.dtype, device=loc.device)
         reconstruction = self.likelihood.log_prob(self.outputs(x, loc + scale * noise), y).mean(0)
@@ -140,35 +141,36 @@ class ConditionalVAE(PairedModel):
 
     def log_weights(self, x: Tensor, y: Tensor, num_particles: int) -> Tensor:
         """ln p(y, z_k | x) - ln q(z_k | x, y) of K draws a datum, (K, N) nats; differentiable."""
-        x, y = self._pair(x, y)
+        x, y = self.pair(x, y)
         if not self.latent_dim:
             return self.likelihood.log_prob(self.outputs(x, None), y).expand(num_particles, -1)
-        q = self.encoder(torch.cat([x, y], -1))
+        q = self.encoder(x, y)
         z = q.rsample((num_particles,))
         return self.likelihood.log_prob(self.outputs(x, z), y) + self.prior(x).log_prob(z) - q.log_prob(z)
 
     @torch.no_grad()
     def complete(self, x: Tensor, num_samples: int = 1) -> Tensor:
         """E[y | x, z] at draws of z from the prior, (num_samples, N, D): as many completions of each x."""
-        x = self._inputs(x)
+        x = self.inputs(x)
         z = self.prior(x).sample((num_samples,)) if self.latent_dim else None
         mean: Tensor = self.likelihood.mean(self.outputs(x, z))
         return mean if self.latent_dim else mean.expand(num_samples, *mean.shape)
 
     @torch.no_grad()
     def posterior_means(self, x: Tensor, y: Tensor, num_samples: int = 1) -> Tensor:
-        """E_q[z | x, y], (N, L)."""
-        return self.encoder.moments(torch.cat(self._pair(x, y), -1))[0]
+        """E_q[z | x, y], (N, L); without z (N, 0)."""
+        if not self.latent_dim:
+            return x.new_zeros(len(x), 0)
+        return self.encoder.moments(*self.pair(x, y))[0]
 
     # --- data -----------------------------------------------------------------------------------------------------
 
-    def _inputs(self, x: Tensor) -> Tensor:
-        # Another draw than y's: grey pixels of equal shape would otherwise flip together.
-        return self.pixels(x, seed=1) if self.likelihood.kind == "bernoulli" else x / self.white
-
-    def _pair(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """x and y as the programs take them."""
-        return self._inputs(x), self.pixels(y)
+    def measure(self, x: Tensor, y: Tensor) -> None:
+        readers: list[Any] = [self.decoder, *([self.prior] if self.latent_dim else [])]
+        for reader in readers:
+            reader.set_from(x)
+        if self.latent_dim:
+            self.encoder.set_from(torch.cat([x, y], -1))
 
     @classmethod
     def cut(cls, images: Tensor, num_inputs: int | None) -> tuple[Tensor, Tensor]:

@@ -74,7 +74,7 @@ class GaussianMixtureVAE(NeuralModel):
         self.classifier = MLP((num_features, *widths, num_components), activation)
         self.encoder = AmortizedNormal(num_features + num_components, latent_dim, widths, activation)
         self.decoder = network(latent_dim, widths[::-1], self.likelihood, activation)
-        self.means = torch.nn.Parameter(torch.randn(num_components, latent_dim))
+        self.means = torch.nn.Parameter(torch.randn(num_components, latent_dim) / math.sqrt(latent_dim))
         self.raw_scales = torch.nn.Parameter(torch.full((num_components, latent_dim), math.log(math.e - 1)))
 
     @property
@@ -94,10 +94,7 @@ class GaussianMixtureVAE(NeuralModel):
 
     def _q(self, x: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x, c), (..., L)."""
-        shape = torch.broadcast_shapes(x.shape[:-1], corner.shape[:-1])
-        return self.encoder.moments(
-            torch.cat([x.expand(*shape, x.shape[-1]), corner.expand(*shape, corner.shape[-1])], -1)
-        )
+        return self.encoder.moments(x, corner)
 
     def model(self, x: Tensor) -> None:
         x = self.pixels(x)
@@ -172,16 +169,20 @@ class GaussianMixtureVAE(NeuralModel):
         return (self.classifier(x).softmax(-1).mT.unsqueeze(-1) * loc).sum(0)
 
     def reset_guide(self) -> None:
-        """New networks, and new centres, apart by about a standard deviation each way."""
+        """New networks, and new centres, about sqrt(2) apart in any number of dimensions.
+
+        Centres of unit spread in each of many dimensions differ in their distance from the origin, where all codes
+        begin, by many nats: the nearest would take all data before the others have learned anything.
+        """
         super().reset_guide()
         with torch.no_grad():
-            self.means.normal_()
+            self.means.normal_(0.0, 1 / math.sqrt(self.latent_dim))
             self.raw_scales.fill_(math.log(math.e - 1))
 
     def initialize(self, x: Tensor, init: str, restart: int = 0) -> None:
         """Networks as drawn; the decoder's last bias is what suits the data without z."""
         if init != "current":
-            self.start_from(x, self.classifier)
+            self.start_from(x, self.classifier, self.encoder)
 
 
 def tiny() -> tuple[GaussianMixtureVAE, Tensor]:

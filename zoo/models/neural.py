@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
 from torch import Size, Tensor, nn
+from torch.distributions import constraints
 from torch.nn.functional import softplus
 
 from guides.networks import ACTIVATIONS, MLP, ConvDecoder
@@ -43,6 +44,9 @@ BINARIZATIONS: tuple[str, ...] = ("dynamic", "static", "threshold")
 #: A learned standard deviation stays above this share of the data's own: without it the likelihood has no maximum.
 NOISE_FLOOR = 0.01
 
+#: Rows that draw their fixed noise at a time: it takes several whole numbers a pixel.
+NOISED_ROWS = 2048
+
 _ONE = Size()
 
 
@@ -61,14 +65,50 @@ def log_normalizer(logits: Tensor) -> Tensor:
     return math.log(2) + torch.where(small, series, safe.log() - safe.tanh().log())
 
 
-class ContinuousBernoulli(dist.ContinuousBernoulli):
-    """Continuous Bernoulli whose density keeps all digits near a mean of one half."""
+class ContinuousBernoulli(dist.TorchDistribution):
+    """Continuous Bernoulli by its logits, at any size of these; torch's own clamps its probs, and blurs near one half.
+
+    Loaiza-Ganem & Cunningham (2019), section 3: the density (equation 6), its mean (equation 8) and inverse
+    distribution function (appendix), all written in l rather than in sigmoid(l).
+
+    Args:
+        logits: l, any shape.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.real}
+    support = constraints.unit_interval
+    has_rsample = True
+
+    def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
+        self.logits = logits
+        super().__init__(logits.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> ContinuousBernoulli:
+        return ContinuousBernoulli(self.logits.expand(batch_shape), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         return value * self.logits - softplus(self.logits) + log_normalizer(self.logits)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> ContinuousBernoulli:
-        return ContinuousBernoulli(logits=self.logits.expand(batch_shape), validate_args=False)
+    @property
+    def mean(self) -> Tensor:
+        """1 / (1 - exp(-l)) - 1 / l, and near 0 its series 1/2 + l/12 - l^3/720."""
+        logits = self.logits
+        small = logits.abs() < 0.1
+        safe = logits.where(~small, torch.ones_like(logits))
+        return torch.where(small, 0.5 + logits / 12 - logits**3 / 720, -1 / torch.expm1(-safe) - 1 / safe)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """ln(1 + u (exp(l) - 1)) / l, for positive l by 1 minus that of -l and 1 - u: nothing overflows then."""
+        negative = torch.where(self.logits > 0, -self.logits, self.logits)  # abs has no slope at 0
+        small = negative > -1e-3
+        safe = negative.where(~small, -torch.ones_like(negative))
+        u = torch.where(self.logits > 0, 1 - value, value)
+        found = torch.where(small, u + negative * u * (1 - u) / 2, torch.log1p(u * torch.expm1(safe)) / safe)
+        return torch.where(self.logits > 0, 1 - found, found)
+
+    def rsample(self, sample_shape: Any = _ONE) -> Tensor:
+        u = torch.rand(Size(sample_shape) + self.logits.shape, dtype=self.logits.dtype, device=self.logits.device)
+        return self.icdf(u).clamp(0.0, 1.0)
 
 
 class Likelihood(nn.Module):
@@ -89,7 +129,7 @@ class Likelihood(nn.Module):
     def __init__(self, kind: str, num_features: int, num_values: int = 2) -> None:
         super().__init__()
         if kind not in LIKELIHOODS:
-            raise unknown_name("likelihood", kind, LIKELIHOODS)
+            raise unknown_name("likelihood", str(kind), LIKELIHOODS)
         self.kind, self.num_features, self.num_values = kind, num_features, num_values
         if kind == "gaussian":
             self.register_buffer("loc", torch.zeros(num_features))
@@ -175,6 +215,35 @@ def network(
     return MLP((latent_dim, *hidden_dims, likelihood.num_outputs), activation)
 
 
+def noise_of(x: Tensor, seed: int = 0) -> Tensor:
+    """Uniform numbers in [0, 1), of the shape (N, D) of x: each row's a fixed function of that row and the seed alone.
+
+    A counter-based generator: SplitMix64 (Steele, Lea & Flood 2014, figure 14) at the row's hash plus the column. All
+    of it in whole numbers of 64 bits that wrap around, so every device draws the same.
+    """
+    column = _GOLDEN * torch.arange(1, x.shape[-1] + 1, device=x.device)
+    words = x.to(torch.float32).contiguous().view(torch.int32).long()
+    row = _scrambled(words + _scrambled(column)).sum(-1, keepdim=True)
+    start = torch.full_like(row, seed) * _GOLDEN
+    bits = _scrambled(_scrambled(row + start) + column)
+    return (_shifted(bits, 40)).to(torch.float32) / 2**24
+
+
+#: 2^64 over the golden ratio, and the two multipliers of SplitMix64, as signed numbers.
+_GOLDEN, _FIRST, _SECOND = (c - 2**64 for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def _shifted(bits: Tensor, by: int) -> Tensor:
+    """A shift to the right that draws in zeros, whatever the sign."""
+    return (bits >> by) & ((1 << (64 - by)) - 1)
+
+
+def _scrambled(bits: Tensor) -> Tensor:
+    bits = (bits ^ _shifted(bits, 30)) * _FIRST
+    bits = (bits ^ _shifted(bits, 27)) * _SECOND
+    return bits ^ _shifted(bits, 31)
+
+
 class NeuralModel(LatentVariableModel):
     """Base class of models made of networks; float32, as they are trained by noisy gradients.
 
@@ -182,7 +251,7 @@ class NeuralModel(LatentVariableModel):
     default rate of 0.02 is Adam's usual 1e-3. For a published rate r pass ``learning_rate=20 * r``.
 
     Args of every subclass:
-        likelihood: a name in :data:`LIKELIHOODS`.
+        likelihood: "bernoulli", "continuous_bernoulli", "gaussian" or "categorical".
         binarization: what becomes of grey pixels under a Bernoulli: "dynamic" draws 0 or 1 anew for every batch, a
             pixel's grey its probability (elsewhere, as in ``evaluate``, one fixed draw is used); "static" draws once;
             "threshold" cuts at one half. None refuses grey pixels.
@@ -274,9 +343,11 @@ class NeuralModel(LatentVariableModel):
         elif kind != "gaussian":
             bad = (x < 0) | (x > self.white)
             if bad.any():
+                top = float(x.max())
+                fix = "Pass likelihood='gaussian'" if (x < 0).any() else f"Pass white={top:g}, or likelihood='gaussian'"
                 raise ZooError(
                     f"{who}: pixels expected from 0 to white = {self.white:g}, got {float(x[bad][0]):g} in "
-                    f"{rows(bad)}. Pass white={float(x.max()):g}, or likelihood='gaussian'."
+                    f"{rows(bad)}. {fix}."
                 )
             grey = (x > 0) & (x < self.white)
             if kind == "bernoulli" and self.binarization is None and grey.any():
@@ -289,18 +360,21 @@ class NeuralModel(LatentVariableModel):
         return x
 
     def binary(self, x: Tensor, seed: int = 0) -> Tensor:
-        """Pixels as 0 or 1, (N, D): by one fixed draw, or at the threshold. What is binary already stays as it is."""
+        """Pixels as 0 or 1, (N, D): by one fixed draw, or at the threshold. What is binary already stays as it is.
+
+        An image has the same draw wherever and with whatever others it comes, see :func:`noise_of`.
+        """
         level = x / self.white
         if self.binarization == "threshold":
             return (level > 0.5).to(x.dtype)
-        generator = torch.Generator().manual_seed(seed)
-        return (torch.rand(x.shape, generator=generator).to(x.device) < level).to(x.dtype)
+        return torch.cat([(noise_of(piece, seed) < piece).to(x.dtype) for piece in level.split(NOISED_ROWS)])
 
     def pixels(self, x: Tensor, seed: int = 0) -> Tensor:
         """The data as the programs score them: in units of white, and binary if the model is one of binary pixels.
 
         A grey x here is one that no estimator has drawn from; the same fixed draw then serves model and guide.
         """
+        x = x.to(next(self.decoder.parameters()).dtype)
         if self.likelihood.kind in ("gaussian", "categorical"):
             return x
         if self.binarization == "dynamic" and not bool(((x == 0) | (x == self.white)).all()):
@@ -313,15 +387,24 @@ class NeuralModel(LatentVariableModel):
             return x
         return torch.bernoulli(x if self.white == 1.0 else x / self.white) * self.white
 
+    def from_pixels(self, x: Tensor) -> Tensor:
+        """What the programs draw, in the data's units: :meth:`pixels` undone."""
+        return x if self.likelihood.kind in ("gaussian", "categorical") else x * self.white
+
+    def settle(self, x: Tensor, seed: int = 0) -> Data:
+        """Grey pixels as the fixed draw of this seed: what scores of data are taken of."""
+        return self.binary(x, seed) * self.white if self.binarization == "dynamic" else x
+
     # --- training -------------------------------------------------------------------------------------------------
 
     def parameter_scales(self, x: Data) -> dict[str, Tensor]:
         return {name: torch.tensor(self.step, dtype=p.dtype) for name, p in self.named_parameters()}
 
-    def start_from(self, x: Tensor, reader: Any = None) -> None:
-        """Measure likelihood and, of Gaussians, ``reader`` (a network of x) by the data (N, D); start the decoder."""
-        if reader is not None and self.likelihood.kind == "gaussian":
-            reader.set_from(x)
+    def start_from(self, x: Tensor, *readers: Any) -> None:
+        """Measure the likelihood, and of a Gaussian the networks that read x, by the data (N, D); start the decoder."""
+        if self.likelihood.kind == "gaussian":
+            for reader in readers:
+                reader.set_from(x)
         self.likelihood.set_from(x)
         self.start_bias(self.decoder, x if self.likelihood.kind in ("gaussian", "categorical") else x / self.white)
 
@@ -336,6 +419,7 @@ class NeuralModel(LatentVariableModel):
 class PairedModel(NeuralModel):
     """Base class of models of y given x: data are a tuple (x, y), x (N, D_x) and y (N, D)."""
 
+    takes_pairs = True
     num_inputs: int
 
     def checked_pair(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -348,6 +432,13 @@ class PairedModel(NeuralModel):
         given, target = matrix(x, self.num_inputs, f"{who} (x)"), self.checked(y)
         if len(given) != len(target):
             raise ZooError(f"{who}: x and y expected as many rows, got {len(given)} and {len(target)}. Match them.")
+        if self.binarization is not None:
+            bad = (given < 0) | (given > self.white)
+            if bad.any():
+                raise ZooError(
+                    f"{who}: x expected pixels from 0 to white = {self.white:g}, as y has, got "
+                    f"{float(given[bad][0]):g} in {rows(bad)}. Leave binarization out where x is no image."
+                )
         if self.binarization in ("static", "threshold"):
             given = self.binary(given, seed=1) * self.white  # draws of its own: not those of y
         return given, target
@@ -395,7 +486,27 @@ class PairedModel(NeuralModel):
     def resample(self, x: Tensor, y: Tensor) -> Data:  # type: ignore[override]
         return super().resample(x), super().resample(y)
 
+    def settle(self, x: Tensor, y: Tensor, seed: int = 0) -> Data:  # type: ignore[override]
+        # Another draw for x than for y: grey pixels of equal images would otherwise flip together.
+        return super().settle(x, 2 * seed + 1), super().settle(y, 2 * seed)
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """x as the networks take it: under a Bernoulli pixels like y's, with a draw of their own."""
+        return self.pixels(x, seed=1) if self.likelihood.kind == "bernoulli" else x / self.white
+
+    def pair(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x and y as the programs take them."""
+        return self.inputs(x), self.pixels(y)
+
+    def measure(self, x: Tensor, y: Tensor) -> None:
+        """Standardise the networks that read x, or x and y, by these; each as :meth:`pair` gives them."""
+        raise NotImplementedError
+
     def initialize(self, x: Data, init: str, restart: int = 0) -> None:
-        """Networks as drawn; the decoder's last bias is what suits y without anything else."""
-        if init != "current":
-            self.start_from(x[1])
+        """Networks as drawn, inputs that are no pixels standardised; the decoder's last bias is what suits y alone."""
+        if init == "current":
+            return
+        given, target = x
+        self.start_from(target)
+        if self.likelihood.kind == "gaussian" or bool(((given < 0) | (given > self.white)).any()):
+            self.measure(*self.pair(given, target))

@@ -12,6 +12,7 @@ for learning binary stochastic feedforward neural networks", and in Jang et al. 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -90,9 +91,9 @@ class StochasticBinaryNetwork(PairedModel):
             raise ZooError(f"{who}: expected at least one layer of variables with 2 values or more. Pass (200, 200).")
         widths = self._widths(hidden_dims, activation)
         self.num_layers, self.binary_code, self.recognition = len(layers), num_categories == 2, recognition
-        sizes = [count * (1 if self.binary_code else num_categories) for count in layers]
+        sizes = self.code_sizes = [count * (1 if self.binary_code else num_categories) for count in layers]
 
-        def layer(inputs: int, count: int) -> nn.Module:
+        def layer(inputs: int, count: int) -> AmortizedBits | AmortizedCode:
             if self.binary_code:
                 return AmortizedBits(inputs, count, widths, activation)
             return AmortizedCode(inputs, count, num_categories, widths, activation)
@@ -108,7 +109,7 @@ class StochasticBinaryNetwork(PairedModel):
         return h if self.binary_code else h.flatten(-2)
 
     def model(self, x: Tensor, y: Tensor) -> None:
-        x, y = self.pixels(x, seed=1), self.pixels(y)
+        x, y = self.pair(x, y)
         with pyro.plate("data", x.shape[0]):
             below = x
             for i, layer in enumerate(self.layers, 1):
@@ -116,7 +117,7 @@ class StochasticBinaryNetwork(PairedModel):
             pyro.sample("y", self.likelihood(self.decoder(below)), obs=y)
 
     def guide(self, x: Tensor, y: Tensor) -> None:
-        x, y = self.pixels(x, seed=1), self.pixels(y)
+        x, y = self.pair(x, y)
         with pyro.plate("data", x.shape[0]):
             below = x
             for i in range(1, self.num_layers + 1):
@@ -126,8 +127,7 @@ class StochasticBinaryNetwork(PairedModel):
         if not self.recognition:
             q: dist.TorchDistribution = self.layers[layer - 1](below)
             return q
-        both = torch.cat([below, y.expand(*below.shape[:-1], y.shape[-1])], -1)
-        q = self.recognizers[layer - 1](both)
+        q = self.recognizers[layer - 1](below, y)
         return q
 
     def log_weights(self, x: Tensor, y: Tensor, num_particles: int) -> Tensor:
@@ -135,7 +135,7 @@ class StochasticBinaryNetwork(PairedModel):
 
         Without recognition ln p(y | h_k): their logarithmic mean over k is the K-sample bound on ln p(y | x).
         """
-        x, y = self.pixels(x, seed=1), self.pixels(y)
+        x, y = self.pair(x, y)
         below, weight = x.expand(num_particles, *x.shape), x.new_zeros(num_particles, x.shape[0])
         for i, layer in enumerate(self.layers, 1):
             q = self._q(i, below, y)
@@ -144,6 +144,17 @@ class StochasticBinaryNetwork(PairedModel):
                 weight = weight + layer(below).log_prob(h) - q.log_prob(h)
             below = self._flat(h)
         return weight + self.likelihood.log_prob(self.decoder(below), y)
+
+    def measure(self, x: Tensor, y: Tensor) -> None:
+        lowest: Any = self.layers[0]
+        lowest.set_from(x)
+        if not self.recognition:
+            return
+        networks: Any = self.recognizers
+        first, *others = networks
+        first.set_from(torch.cat([x, y], -1))
+        for recognizer, size in zip(others, self.code_sizes, strict=False):
+            recognizer.set_from(y, start=size)
 
     @classmethod
     def cut(cls, images: Tensor, num_inputs: int | None) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,7 @@ class VAE(NeuralModel):
         hidden_dims: widths of the encoder's hidden layers, from x on; the decoder has them in reverse.
         likelihood: "bernoulli", "continuous_bernoulli", "gaussian" (learned variances) or "categorical".
         beta: weight of the KL in the bound that ``svi`` climbs: it scales z in model and guide. The evidence, and with
-            it ``iwae`` and importance-weighted scores, knows no β.
+            it ``iwae``, ``rws`` and importance-weighted scores, knows no β.
         activation: "relu" or "tanh".
         architecture: "mlp", or "conv" for square images of one channel whose side is a multiple of 4.
         num_layers: 1 or 2 stochastic layers; with 2 the lower z1 has 2 L dimensions, and the networks between z1 and z2
