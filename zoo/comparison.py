@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,15 +17,16 @@ from zoo.batch import Data, num_data
 from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Callback, options_from
-from zoo.fitting import as_device, check_serves, exact_log_likelihood_known, first_run, fit, start
+from zoo.fitting import DEFAULT_ESTIMATORS, as_device, check_serves, exact_log_likelihood_known, first_run, fit, start
 from zoo.gradients import GradientQuality, gradient_quality
 from zoo.isolation import isolated
-from zoo.model import FunctionModel, as_model, prepared
+from zoo.model import FunctionModel, as_model, can, prepared
 from zoo.results import Fit, model_name, new_folder, to_json
 
 __all__ = ["Comparison", "compare"]
 
-DEFAULT_ESTIMATORS = ("em", "eg", "svi", "gumbel")
+#: Draws a datum of the bounds that fits without a known evidence are ranked by.
+DRAWS = 100
 
 
 @dataclass
@@ -54,15 +57,40 @@ class Comparison:
         """Names in the order they were given."""
         return list(dict.fromkeys(fit.estimator for fit in self.fits))
 
+    @functools.cached_property
+    def weighted_bounds(self) -> dict[int, float]:
+        """By ``id`` of a fit, its importance-weighted bound by :data:`DRAWS` draws, total, nats.
+
+        What estimators that climb different bounds are compared by. Empty where the evidence is known, or a model does
+        not offer ``log_weights``.
+        """
+        from zoo.evaluation_neural import importance_nll
+
+        if self.x is None or not all(f.log_likelihood is None and can(f.model, "log_weights") for f in self.fits):
+            return {}
+        return {id(f): -importance_nll(f.model, self.x, DRAWS).nll * self.num_data for f in self.fits}
+
+    def score(self, this: Fit) -> float | None:
+        """What a fit is judged by, total, nats: log-likelihood, else the importance-weighted bound, else the ELBO."""
+        return self.weighted_bounds.get(id(this), this.elbo) if this.log_likelihood is None else this.log_likelihood
+
+    @property
+    def score_kind(self) -> str:
+        """What :meth:`score` is here, in words."""
+        if self.weighted_bounds:
+            return f"bound of {DRAWS} draws"
+        return "bound" if all(this.log_likelihood is None for this in self.fits) else "log-likelihood"
+
+    def rank(self, this: Fit) -> tuple[bool, bool, float]:
+        """What orders fits: diverged and degenerate ones last, then by score."""
+        score = self.score(this)
+        low = score is None or math.isnan(score)
+        return this.status != "diverged", not this.degenerate, -math.inf if low else float(score or 0.0)
+
     @property
     def best(self) -> Fit:
-        """The fit of highest log-likelihood (or bound); degenerate and diverged ones last."""
-
-        def rank(this: Fit) -> tuple[bool, bool, float]:
-            score = this.log_likelihood if this.log_likelihood is not None else this.elbo
-            return this.status != "diverged", not this.degenerate, float("-inf") if score is None else score
-
-        return max(self.fits, key=rank)
+        """The fit of highest log-likelihood, or importance-weighted bound; degenerate and diverged ones last."""
+        return max(self.fits, key=self.rank)
 
     def to_dict(self) -> dict[str, Any]:
         """What ``--json`` prints."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import math
 import traceback
@@ -30,6 +31,8 @@ from zoo.results import Fit, load, model_name
 
 __all__ = ["as_device", "check_serves", "first_run", "fit", "serving", "start"]
 
+#: What is taken, in this order, where nobody names an estimator.
+DEFAULT_ESTIMATORS = ("em", "eg", "svi", "gumbel")
 #: Folders whose frames are not the user's.
 _LIBRARIES = (str(Path(__file__).parent), str(Path(pyro.__file__).parent), str(Path(torch.__file__).parent))
 
@@ -38,7 +41,7 @@ def fit(
     model: Any,
     x: Any,
     *,
-    estimator: str = "em",
+    estimator: str | None = None,
     guide: Callable[..., Any] | None = None,
     seed: int = 0,
     init: str | None = None,
@@ -57,7 +60,8 @@ def fit(
     Args:
         model: a zoo model, or a Pyro program ``model(x)``. It is left as it is.
         x: data as the model takes them: array, tensor, or a tuple or dict of these.
-        estimator: a name from ``zoo.estimators``.
+        estimator: a name from ``zoo.estimators``; None takes the first of em, eg, svi, gumbel that can serve the model,
+            or else whichever can.
         guide: the guide of a program that is a plain function.
         seed: every draw comes from it.
         init: a starting point the model knows ("kmeans++", "random"), or "current"; None takes the model's default.
@@ -78,8 +82,10 @@ def fit(
         ZooError: a mistake in the arguments or the data; nothing has been done then.
         LikelihoodDecreased: EM's objective fell; its ``fit`` holds what was reached.
     """
-    asked = chosen = options_from(find_estimator(estimator), options)
     template = as_model(model, guide)
+    if estimator is None:
+        estimator = usual_estimators(template, x)[0]
+    asked = chosen = options_from(find_estimator(estimator), options)
     if not isinstance(restarts, int) or restarts < 1:
         raise ZooError(f"fit: restarts expected a whole number of at least 1, got {restarts!r}.")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
@@ -244,6 +250,8 @@ def first_run(model: FunctionModel, x: Data, wants_guide: bool = False) -> None:
             latents = program.latent_sites(model, x)
             if latents and all(site.discrete for site in latents):
                 model.take_guide(x)
+        if model.has_guide:
+            check_guide(model, x)
     except ZooError:
         raise
     except Exception as error:
@@ -254,6 +262,34 @@ def first_run(model: FunctionModel, x: Data, wants_guide: bool = False) -> None:
             f"the program {model.name!r} failed on its data{place} ({type(error).__name__}: {first}). "
             "Run it by itself first."
         ) from error
+
+
+def check_guide(model: FunctionModel, x: Data) -> None:
+    """Raise ZooError where a user's guide draws what the program does not have, leaves out what it needs, or draws it
+    in another shape. A discrete latent may be left out: it can be summed over."""
+    drawn, run = program.draw(model, x, 1, 0)
+    found, sites = program.sample_sites(drawn), program.sample_sites(run)
+    latents = [name for name, site in sites.items() if not site["is_observed"]]
+    strange = [name for name, site in found.items() if name not in latents and not site["infer"].get("is_auxiliary")]
+    if strange:
+        known = ", ".join(map(repr, latents)) or "none"
+        raise ZooError(
+            f"the guide expected to draw the latents of the program {model.name!r}, {known}, got {strange[0]!r}. "
+            "Give it the name the program has."
+        )
+    for name in latents:
+        if name in found:
+            ours, theirs = (one[name]["fn"].event_dim for one in (found, sites))
+            if ours != theirs:
+                raise ZooError(
+                    f"site {name!r} expected as many event dimensions in the guide as in the program, got {ours} and "
+                    f"{theirs}. Put both in the plate, or end both with .to_event(n)."
+                )
+        elif not getattr(sites[name]["fn"], "has_enumerate_support", False):
+            raise ZooError(
+                f"the guide expected to draw every continuous latent of the program {model.name!r}, got none for "
+                f"{name!r}. Sample {name!r} in it."
+            )
 
 
 def check_serves(estimator: Estimator, model: LatentVariableModel, x: Data) -> None:
@@ -269,6 +305,37 @@ def serving(model: LatentVariableModel, x: Data) -> list[str]:
     """The names of the estimators that can serve a model on such data."""
     with torch.random.fork_rng(devices=[]):
         return [name for name, cls in sorted(estimator_classes().items()) if cls().refuses(model, x) is None]
+
+
+def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None) -> list[str]:
+    """Which estimators to take where nobody says: those of em, eg, svi, gumbel that can serve the model.
+
+    Where only one of them can, iwae and rws come beside it, so that there is something to compare; where none can, all
+    others that can. Never empty.
+
+    Raises:
+        ZooError: no estimator can serve the model.
+    """
+    with isolated(0):
+        base = copy.deepcopy(as_model(model, guide))
+        ready = prepared(base, x)
+        if isinstance(base, FunctionModel):
+            first_run(base, ready)
+        able = serving(base, ready)
+    if not able:
+        raise ZooError("no estimator can serve this model: it has neither an exact sum nor a guide. Pass a guide.")
+    usual = [name for name in DEFAULT_ESTIMATORS if name in able]
+    if len(usual) == 1:
+        usual += [name for name in ("iwae", "rws") if name in able]
+    return usual or able
+
+
+@functools.cache
+def _optimizer_imported() -> None:
+    """Take one step of Adam on nothing: torch imports its compiler at the first, a second that no fit should pay."""
+    nothing = torch.zeros(1, requires_grad=True)
+    nothing.grad = torch.zeros(1)
+    torch.optim.Adam([nothing], fused=True).step()
 
 
 def derived_seed(seed: int, *path: int) -> int:
@@ -296,6 +363,8 @@ def _run_one(
         return math.nan if total is None else total
 
     with shown(progress, estimator.name) as callback, PeakMemory() as memory:
+        if hasattr(estimator, "learning_rate"):
+            _optimizer_imported()
         estimator.rehearse(model, x)
         run = Run(num_data(x), callback, max_seconds, checkpoints=checkpoints, resumed=resumed)
         if track and not estimator.sees_evidence and exact_log_likelihood_known(model, x):

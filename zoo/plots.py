@@ -127,25 +127,25 @@ def plot_comparison(comparison: Comparison, path: str | Path, *, dark: bool = Fa
     ends: list[tuple[str, float, float]] = []
     for fit in comparison.fits:
         seconds = _floats(fit.history["seconds"])
-        for column in ("log_likelihood", "elbo"):
-            values = _floats(fit.history[column])
+        for column in ("log_likelihood", "elbo", "bound"):
+            values = _floats(fit.history.get(column, [None] * len(seconds)))
             seen = np.isfinite(values) & np.isfinite(seconds)
             if seen.any():
                 times, seen_values = np.maximum(seconds[seen], 1e-4), values[seen]
-                if column == "elbo":
+                if column != "log_likelihood":
                     times, seen_values = _averaged(times, seen_values)
                 curves.append((fit.estimator, column, times, seen_values))
-        score = fit.log_likelihood if fit.log_likelihood is not None else fit.elbo
+        score = comparison.score(fit)
         if score is not None and math.isfinite(score):
             ends.append((fit.estimator, max(fit.seconds, 1e-4), score))
     low, high, cut = _frame(comparison, curves, [score for _, _, score in ends])
     best = comparison.best
-    top = best.log_likelihood if best.log_likelihood is not None else best.elbo
+    top = comparison.score(best)
     if top is not None and math.isfinite(top):
         ax.axhline(top, color=page.theme.quiet, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
-        kind = "log-likelihood" if best.log_likelihood is not None else "bound"
+        said = f"best {comparison.score_kind} {top:.2f} ({best.estimator})"
         ax.annotate(
-            f"best {kind} {top:.2f} ({best.estimator})", (0.01, top), xycoords=("axes fraction", "data"),
+            said, (0.01, top), xycoords=("axes fraction", "data"),
             xytext=(0, 4), textcoords="offset points", fontsize=8.5, color=page.theme.quiet, va="bottom",
         )  # fmt: skip
     for name, column, seconds, values in curves:
@@ -185,7 +185,7 @@ def plot_comparison(comparison: Comparison, path: str | Path, *, dark: bool = Fa
     kinds = {column for _, column, _, _ in curves}
     if "log_likelihood" in kinds:
         handles.append(Line2D([], [], color=page.theme.quiet, linewidth=1.4, label="exact log-likelihood"))
-    if "elbo" in kinds:
+    if kinds & {"elbo", "bound"}:
         handles.append(
             Line2D([], [], color=page.theme.quiet, linewidth=1.4, linestyle=(0, (4, 2)), label="bound, averaged")
         )
@@ -225,6 +225,45 @@ def _frame(
     height = max(top - low, 1e-6 * max(1.0, abs(top)))
     low, high = low - 0.06 * height, top + 0.09 * height
     return low, high, any(float(values.min()) < low for *_, values in curves)
+
+
+def plot_history(fit: Fit, path: str | Path, *, dark: bool = False) -> Path:
+    """A learning curve: what was climbed, a datum, against iterations or epochs; held-out data; parts of the bound.
+
+    Raises:
+        ZooError: a run of fewer than two iterations.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    if fit.iterations < 2:
+        raise ZooError(f"plot_history: expected at least two iterations to draw a line, got {fit.iterations}. Run on.")
+    history = {name: _floats(values) for name, values in fit.history.items()}
+    parts = [name for name in ("reconstruction", "kl") if np.isfinite(history.get(name, np.empty(0))).any()]
+    page = _Page(6.4, 3.4 + 1.6 * bool(parts), dark)
+    shape: dict[str, Any] = {"height_ratios": (2, 1)} if parts else {}
+    axes = page.axes(2 if parts else 1, sharex=True, **shape)
+    when = np.arange(1, fit.iterations + 1)
+    curves = [(axes[0], "climbed", history["objective"] / fit.num_data)]
+    curves += [(axes[0], "held out", history["validation"])] if "validation" in history else []
+    curves += [(axes[1], "reconstruction, negative" if n == "reconstruction" else "KL", history[n]) for n in parts]
+    for i, (ax, label, values) in enumerate(curves):
+        shown = -values if label.startswith("recon") else values
+        ax.plot(when, shown, color=_colour(i), linewidth=1.4, label=label)
+    first = curves[0][2][np.isfinite(curves[0][2])]
+    if len(first) > 20:  # the first epochs of a network lie far below all others
+        low, high = float(np.percentile(first, 3)), float(first.max())
+        axes[0].set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.08 * (high - low) + 1e-9)
+    for ax in axes:
+        ax.grid(True, axis="y", color=page.theme.grid, linewidth=0.7)
+        ax.set_axisbelow(True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(ax.lines) > 1:
+            page.legend(ax, ax.lines)
+    unit = "epoch" if hasattr(fit.options, "get") and "max_epochs" in fit.options else "iteration"
+    page.label(axes[0], f"{fit.estimator}, {fit.num_data} data", "" if parts else unit, "nats a datum")
+    if parts:
+        page.label(axes[1], "", unit, "nats a datum")
+    return page.save(path)
 
 
 def plot_gradients(comparison: Comparison, path: str | Path, *, dark: bool = False) -> Path:

@@ -9,7 +9,7 @@ import platform
 import statistics
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,6 @@ __all__ = ["shortfalls", "text_table", "versions", "write_report"]
 WIDTH = 118
 #: Nats below the best from which a row is explained.
 SHORTFALL = 1.0
-#: Draws a datum of the bound that fits are compared by where the evidence is not known.
-DRAWS = 100
 
 
 @dataclass(frozen=True)
@@ -79,13 +77,15 @@ def _summary(comparison: Comparison) -> _Table:
     columns += [("status", False), ("log-likelihood", True)]
     if several:
         columns += [("median", True)]
-    weighted = weighted_bounds(comparison)
+    from zoo.comparison import DRAWS
+
+    weighted = comparison.weighted_bounds
     columns += [("bound", True), (f"{DRAWS} draws", True)] if weighted else [("bound", True)]
     columns += [("gap", True), ("iterations", True), ("seconds", True), ("peak MB", True)]
     rows = []
     for name in comparison.estimators:
         fits = [fit for fit in comparison.fits if fit.estimator == name]
-        best = replace(comparison, fits=fits).best
+        best = max(fits, key=comparison.rank)
         known = [fit.log_likelihood for fit in fits if fit.log_likelihood is not None]
         memory = [fit.peak_memory_mb for fit in fits if fit.peak_memory_mb is not None]
         row = [name]
@@ -142,46 +142,22 @@ def _notes(comparison: Comparison) -> list[str]:
     return [" ".join(line.split()) for line in [*lines, *shortfalls(comparison)]]
 
 
-def weighted_bounds(comparison: Comparison) -> dict[int, float]:
-    """By ``id`` of a fit, its importance-weighted bound, total, nats: what estimators that climb different bounds are
-    compared by. Empty where the evidence is known, or the model does not offer ``log_weights``. Worked out once."""
-    found: dict[int, float] | None = comparison.__dict__.get("_weighted")
-    if found is None:
-        from zoo.evaluation_neural import importance_nll
-        from zoo.model import can
-
-        wanted = comparison.x is not None and all(
-            fit.log_likelihood is None and can(fit.model, "log_weights") for fit in comparison.fits
-        )
-        found = {
-            id(fit): -importance_nll(fit.model, comparison.x, DRAWS).nll * comparison.num_data
-            for fit in (comparison.fits if wanted else ())
-        }
-        comparison.__dict__["_weighted"] = found
-    return found
-
-
 def shortfalls(comparison: Comparison) -> list[str]:
     """For every estimator with fits that end more than a nat below the best: by how much, and why they may."""
-    best, weighted = comparison.best, weighted_bounds(comparison)
-    if weighted:
-        best = max(comparison.fits, key=lambda fit: (fit.status != "diverged", weighted[id(fit)]))
+    best = comparison.best
 
-    def score_of(fit: Fit) -> float | None:
-        return weighted[id(fit)] if weighted else _score(fit)
-
-    top = score_of(best)
+    top = comparison.score(best)
     if top is None:
         return []
-    kind = "log-likelihood" if best.log_likelihood is not None else f"bound of {DRAWS} draws" if weighted else "bound"
+    kind = comparison.score_kind
     groups: dict[tuple[str, str], list[Fit]] = {}
     for fit in comparison.fits:
-        score = score_of(fit)
+        score = comparison.score(fit)
         if score is None or not top - score <= SHORTFALL:  # a NaN is no score either
             groups.setdefault((fit.estimator, _reason(fit, best)), []).append(fit)
     lines = []
     for (name, reason), fits in groups.items():
-        below = sorted(top - score for score in map(score_of, fits) if score is not None and score == score)
+        below = sorted(top - score for score in map(comparison.score, fits) if score is not None and score == score)
         if not below:
             size = f"has no {kind}"
         elif below[-1] - below[0] < 0.05:
@@ -317,8 +293,7 @@ summary { cursor: pointer; font-weight: 600; }
 
 def _page(comparison: Comparison, figures: list[str]) -> str:
     best = comparison.best
-    score = _score(best)
-    kind = "log-likelihood" if best.log_likelihood is not None else "bound"
+    score, kind = comparison.score(best), comparison.score_kind
     lead = f"{comparison.num_data} data, {len(comparison.estimators)} estimators, {_seeds(_all_seeds(comparison))}."
     if score is not None:
         lead += f" Best {kind}: {_nats(score)} nats, by {best.estimator} (seed {best.seed})."
@@ -485,10 +460,6 @@ def _status(fits: Iterable[Fit]) -> str:
     for fit in fits:
         count[fit.status] = count.get(fit.status, 0) + 1
     return next(iter(count)) if len(count) == 1 else ", ".join(f"{n} {status}" for status, n in count.items())
-
-
-def _score(fit: Fit) -> float | None:
-    return fit.log_likelihood if fit.log_likelihood is not None else fit.elbo
 
 
 def _nats(value: float | None) -> str:

@@ -87,6 +87,10 @@ def fit(
                 from zoo.latent_plots import plot_latents
 
                 drawn = [path.name for path in plot_latents(this, task.x, out)]
+            if this.iterations > 1 and this.draws is None:
+                from zoo.plots import plot_history
+
+                drawn.append(plot_history(this, out / "learning_curve.png").name)
     tell(task.notes)
     if as_json:
         from zoo.results import model_name

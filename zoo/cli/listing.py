@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from zoo.cli.options import DEFAULTS, Json
+from zoo.cli.options import DEFAULTS, FIT_OPTIONS, Json
 from zoo.cli.output import dumps, word
 
 __all__ = ["data", "models"]
@@ -77,7 +78,7 @@ def _describe_model(name: str, cls: Any) -> dict[str, Any]:
     from zoo.fitting import serving
     from zoo.model import prepared
 
-    arguments = [
+    arguments: list[dict[str, Any]] = [
         {"name": p.name, "default": None if p.default is p.empty else p.default, "required": p.default is p.empty}
         for p in inspect.signature(cls).parameters.values()
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
@@ -87,7 +88,12 @@ def _describe_model(name: str, cls: Any) -> dict[str, Any]:
     able: list[str] = []
     if type(instance) is cls:
         able = serving(instance, prepared(instance, map_tensors(lambda t: t, x)))
+    meanings = _meanings(cls, [argument["name"] for argument in arguments])
+    for argument in arguments:
+        argument["about"] = meanings.get(argument["name"], "")
     options = {each: {f.name: f.default for f in dataclasses.fields(estimator_classes()[each])} for each in able}
+    known = estimator_classes()
+    option_about = {each: _meanings(known[each], list(options[each])) for each in able}
     about = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]
     return {
         "model": name,
@@ -96,9 +102,32 @@ def _describe_model(name: str, cls: Any) -> dict[str, Any]:
         "inits": list(getattr(cls, "inits", ())),
         "estimators": able,
         "estimator_options": options,
+        "option_about": option_about,
         "default_data": getattr(cls, "default_data", None),
         "reference": getattr(cls, "reference", ""),
     }
+
+
+def _meanings(cls: Any, names: Sequence[str]) -> dict[str, str]:
+    """What the docstrings of a class and of its bases say of its arguments, where a name and a colon begin it."""
+    import inspect
+    import re
+
+    found: dict[str, str] = {}
+    for base in cls.__mro__:
+        block = re.search(
+            r"^(?:Args|Attributes).*?:\n(.*?)(?=^\S|\Z)", inspect.cleandoc(base.__doc__ or ""), re.DOTALL | re.MULTILINE
+        )
+        text = " ".join(block.group(1).split()) if block else ""
+        marks = sorted(
+            (m.start(), m.end(), name) for name in names for m in re.finditer(rf"(?<![\w`=]){name}(?:, \w+)*: ", text)
+        )
+        for _, end, name in marks:
+            stop = min((start for start, _, _ in marks if start >= end), default=len(text))
+            said = re.sub(r":\w+:`~?([^`]*)`", r"\1", text[end:stop]).replace("``", "").strip()
+            if not re.match(r"(of \w+, )?see zoo\.", said):  # a base says it
+                found.setdefault(name, said)
+    return found
 
 
 def _argument(argument: dict[str, Any]) -> str:
@@ -116,11 +145,22 @@ def _model_page(row: dict[str, Any]) -> str:
         else:
             default = "read off the data"
         lines.append(f"  {argument['name']:<20} {default}")
-    lines += ["", f"starts: init={', '.join(row['inits'])}", f"data without --data: {row['default_data'] or '-'}", ""]
-    lines.append("estimators and their options (--set NAME=VALUE, or --set ESTIMATOR.NAME=VALUE in compare):")
-    for name, options in row["estimator_options"].items():
-        lines.append(f"  {name:<20} {', '.join(f'{k}={word(v)}' for k, v in options.items())}")
-    return "\n".join(lines)
+        lines += textwrap.wrap(argument["about"], 96, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    lines += ["", f"of every fit: {', '.join(FIT_OPTIONS)} (--set NAME=VALUE)"]
+    lines += [f"starts: init={', '.join(row['inits'])}", f"data without --data: {row['default_data'] or '-'}", ""]
+    lines += [f"estimators: {', '.join(row['estimators'])}", ""]
+    lines.append("their options (--set NAME=VALUE, or --set ESTIMATOR.NAME=VALUE in compare):")
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for estimator, options in row["estimator_options"].items():
+        for name, default in options.items():
+            alike.setdefault((name, word(default), row["option_about"][estimator].get(name, "")), []).append(estimator)
+    for (name, default, about), estimators in alike.items():
+        lines += textwrap.wrap(
+            f"  {name:<20} default {default:<10} {', '.join(estimators)}", 110, subsequent_indent=" " * 42,
+            drop_whitespace=False,
+        )  # fmt: skip
+        lines += textwrap.wrap(about, 96, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _grid(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,18 @@ class Source:
         return Source(**{name: value or record.get(name) or value for name, value in dataclasses.asdict(self).items()})
 
 
+def _other_arrays(path: str, source: Source) -> list[str]:
+    """Arrays of an .npz file beside x that nothing asks for; none where there is no such file to look into."""
+    if source.targets is not None or not path.endswith(".npz"):
+        return []
+    try:
+        with zipfile.ZipFile(path) as content:
+            names = [Path(name).stem for name in content.namelist()]
+    except (OSError, zipfile.BadZipFile):
+        return []  # the loader says what is wrong with it
+    return [name for name in names if name not in ("x", "lengths", source.labels)] if "x" in names else []
+
+
 def _columns(text: str | None, option: str) -> list[str | int] | None:
     if text is None:
         return None
@@ -89,6 +102,7 @@ def prepare(
 ) -> Task:
     from zoo.estimators import estimator_classes, find_estimator
     from zoo.estimators.base import check_option
+    from zoo.fitting import usual_estimators
 
     given = _parse(settings)
     for name in estimators or ():
@@ -128,6 +142,12 @@ def prepare(
         raise ZooError(f"{model}: --data expected, as this model has no data of its own. See `zoo data`.")
     if data is None:
         notes.append(f"data {source_name}; another with --data")
+    others = _other_arrays(source_name, source)
+    if "y" in others and getattr(build, "takes_pairs", False):
+        source = dataclasses.replace(source, targets="y")
+        notes.append("targets y; another array with --targets")
+    elif others:
+        notes.append(f"left out of the file: {', '.join(others)}; see --targets and --labels")
     x, labels = source.read(source_name)
     for key in takes:
         if takes[key] and key not in arguments and key in DEFAULTS:
@@ -137,7 +157,8 @@ def prepare(
     notes += [f"{key}={word(v)}, by the data; another with --set {key}=..." for key, v in read_off(built, arguments)]
     x = _one_column(built, program_guide, x)
     if not estimators:
-        estimators = _fitting_estimators(built, program_guide, x, many, {*own})
+        usual = usual_estimators(built, x, program_guide)
+        estimators = list(dict.fromkeys([*usual, *sorted(own)])) if many else usual[:1]
         notes.append(f"estimator{'s' if many else ''} {','.join(estimators)}; others with --estimator{'s' * many}")
     unused = [key for key in common if not any(key in known[each] for each in estimators)]
     if unused:
@@ -194,24 +215,3 @@ def _parse(settings: list[str] | None) -> dict[str, Any]:
         if isinstance(found[name], float) and not math.isfinite(found[name]):
             raise ZooError(f"--set {name} expected a finite number, got {value}. Choose a smaller one.")
     return found
-
-
-def _fitting_estimators(model: Any, guide: Any, x: Any, many: bool, wanted: set[str]) -> list[str]:
-    """The usual estimators that can serve the model; without --estimators nobody asked for one that cannot."""
-    import copy
-
-    from zoo.comparison import DEFAULT_ESTIMATORS
-    from zoo.fitting import first_run, serving
-    from zoo.isolation import isolated
-    from zoo.model import FunctionModel, as_model, prepared
-
-    with isolated(0):
-        base = copy.deepcopy(as_model(model, guide))
-        ready = prepared(base, x)
-        if isinstance(base, FunctionModel):
-            first_run(base, ready)
-        able = serving(base, ready)
-    if not able:
-        raise ZooError("no estimator can serve this model: it has neither an exact sum nor a guide. Pass --guide.")
-    usual = [name for name in DEFAULT_ESTIMATORS if name in able] or able
-    return list(dict.fromkeys([*usual, *sorted(wanted)])) if many else usual[:1]

@@ -342,7 +342,11 @@ def _vectors(
     targets: Column | Sequence[Column] | None,
 ) -> Loaded:
     if x.ndim not in (1, 2):
-        fix = "Save sequences as .npz with arrays x and lengths" if x.ndim == 3 else "Reshape it"
+        fix = (
+            "Save images as x.reshape(len(x), -1), sequences as .npz with arrays x and lengths"
+            if x.ndim == 3
+            else "Reshape it"
+        )
         raise ZooError(f"{path.name}: expected x of shape (N, D), got {x.ndim} dimensions, shape {x.shape}. {fix}.")
     x = x[:, None] if x.ndim == 1 else x
     if x.size == 0:

@@ -1,17 +1,18 @@
 """Jang, Gu & Poole (2017), table 1, categorical VAE: which gradient of discrete draws trains best.
 
 "Categorical reparameterization with Gumbel-softmax", https://arxiv.org/abs/1611.01144. One matrix each way,
-784-(20x10)-784, a uniform prior, MNIST binarised once and for all (Larochelle & Murray 2011). The paper's figures for
-this model are negative bounds, with samples made discrete, and those are compared. Every estimator has the same epochs,
-the same draws a datum and step, and the learning rate out of one grid that served the validation images best in shorter
-runs. The paper used stochastic gradient descent with momentum, we use Adam.
+784-(20x10)-784, a learned prior, MNIST binarised once and for all (Larochelle & Murray 2011). The measure is the
+paper's (section 4.2): the bound of 1000 samples a test image, -ln p(x) by importance sampling, samples made discrete.
+Every estimator has the same epochs, the same draws a datum and step, and the learning rate out of one grid that served
+the validation images best in shorter runs. The temperature falls from 1 to 0.5, the paper's lowest, over the run. The
+paper used stochastic gradient descent with momentum, we use Adam.
 
 The score function's baseline is here the mean of the other draws (Kool et al. 2019), newer than the paper. VIMCO, a row
-of ours (Mnih & Rezende 2016), climbs the bound of several draws and is scored by that of one, as the others are.
+of ours (Mnih & Rezende 2016), climbs the bound of several draws.
 
-Beside the bound stands -ln p(x) by importance sampling, of discrete draws too; ``se`` and ``data_se`` of a row are its.
-The two may order the rows differently: a guide trained on relaxed draws can suit discrete ones badly, while the decoder
-it trained is good. The learning curves of the Gumbel rows are of the relaxed bound, which is no bound at all.
+Beside the measure stands the bound of one sample, which may order the rows differently: a guide trained on relaxed
+draws can suit discrete ones badly, while the decoder it trained is good. The learning curves of the Gumbel rows are of
+the relaxed bound, which is no bound at all.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from zoo.reproduce._neural import CACHED, likelihood, teller
 from zoo.results import Fit
 
 ABOUT = (
-    "Jang et al. 2017, table 1, categorical VAE: MNIST, fixed binarisation, negative test bound, discrete draws, nats"
+    "Jang et al. 2017, table 1, categorical VAE: MNIST, fixed binarisation, test -ln p(x), 1000 discrete samples, nats"
 )
 
 _SOURCE = "Jang, Gu & Poole (2017), table 1"
@@ -49,7 +50,7 @@ PUBLISHED: list[dict[str, Any]] = [
     )
 ]
 
-#: Section 4: the temperature starts at 1 and falls no lower than this.
+#: Section 4.2: the temperature starts at 1 and falls no lower than this.
 LOWEST_TEMPERATURE = 0.5
 #: Every row: name, estimator, options.
 ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -66,28 +67,27 @@ class Setting:
 
     Attributes:
         epochs, batch_size: the schedule; Adam's rate falls along a cosine.
-        rates: what it may start at. search_epochs: of the shorter runs, one a rate, whose bound on the validation
-            images by ``search_draws`` draws each chooses.
+        rates: what it may start at. search_epochs: of the shorter runs, one a rate, whose -ln p(x) on
+            ``search_images`` validation images, by ``few`` draws each, chooses.
         draws: a datum and step, of every estimator.
-        scored: how many test images have ``samples`` draws for their -ln p(x); the others have ``few``, as all have
-            for the bound.
+        scored: how many test images have ``samples`` draws for their -ln p(x); the others have ``few``.
     """
 
     epochs: int
     search_epochs: int
     batch_size: int = 100
-    rates: tuple[float, ...] = (3e-3, 1e-2)
+    rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
     draws: int = 2
     scored: int = 500
     samples: int = 1000
     few: int = 100
-    search_draws: int = 10
+    search_images: int = 1000
 
 
-# The paper does not say how long it trained.
+# The paper does not say how long it trained; "full" is four times as long.
 SETTINGS: dict[str, Setting] = {
     "quick": Setting(epochs=10, search_epochs=2),
-    "full": Setting(epochs=500, search_epochs=50, rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2), scored=10_000),
+    "full": Setting(epochs=40, search_epochs=3, scored=10_000),
 }
 
 
@@ -109,20 +109,21 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
         tried: dict[float, float] = {}
         for rate in setting.rates:
             model = _fitted(name, estimator, options, rate, setting.search_epochs, setting, train, seed, say).model
-            tried[rate] = importance_nll(model, valid, setting.search_draws, seed=seed, max_elements=CACHED).elbo
-            say(f"{name}, rate {rate:g}: negative bound on validation images {tried[rate]:.2f}")
+            some = valid[: setting.search_images]
+            tried[rate] = importance_nll(model, some, setting.few, seed=seed, max_elements=CACHED).nll
+            say(f"{name}, rate {rate:g}: -ln p(x) of validation images {tried[rate]:.2f}")
         best = min(tried, key=lambda rate: tried[rate])
         fitted = _fitted(name, estimator, options, best, setting.epochs, setting, train, seed, say)
         found = likelihood(fitted.model, test, setting.samples, setting.scored, setting.few, seed)
-        note = f"-ln p(x) {found['nll']:.2f}, rate {best:g}"
+        note = f"± {found['se']:.2f}, one sample {found['bound']:.2f}, rate {best:g}"
         rows.append(
             {
                 "name": name,
-                "value": found.pop("bound"),
+                "value": found.pop("nll"),
                 **found,
                 "estimator": estimator,
                 "rate": best,
-                "search": [{"rate": rate, "bound": value} for rate, value in tried.items()],
+                "search": [{"rate": rate, "nll": value} for rate, value in tried.items()],
                 "epochs": fitted.iterations,
                 "status": fitted.status,
                 "train_seconds": fitted.seconds,
@@ -148,7 +149,7 @@ def _fitted(
     say: Callable[[str], None],
 ) -> Fit:
     return fit(
-        CategoricalVAE(train.shape[1]),
+        CategoricalVAE(train.shape[1], learned_prior=True),
         train,
         estimator=estimator,
         num_particles=setting.draws,
