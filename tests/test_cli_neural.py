@@ -170,6 +170,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         ("fit", "conditional_vae", "--data", "odd.npy"),
         "whole images to cut, got one array (40, 63)",
     ),
+    "an option of another estimator": (
+        ("fit", "vae", "--data", "bits.npy", "--estimator", "iwae", "--set", "anneal_epochs=2"),
+        "expected an option of iwae, got one of svi. Leave it out.",
+    ),
     "no y": (
         ("fit", "conditional_vae", "--data", "bits.npy", "--set", "num_inputs=10", "--set", "num_features=54"),
         "Say which columns are y: --targets",

@@ -73,6 +73,15 @@ def test_sampled_bound_is_the_integral(elements: int, monkeypatch: pytest.Monkey
     assert total == pytest.approx(float(exact.elbo.sum()), abs=4 * se)
 
 
+def test_progress_is_told_up_to_the_end() -> None:
+    told: list[float] = []
+    model = zoo.VAE(6, 2, (5,))
+    zoo.evaluate(model, torch.rand(40_000, 6).round(), num_samples=500, progress=told.append)
+    assert len(told) > 3
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
 def test_bound_in_closed_form_is_the_evidence_less_the_divergence() -> None:
     """Of a linear VAE, whose posterior is Gaussian; enough data for three pieces."""
     model = zoo.LinearVAE(3, 2)

@@ -119,3 +119,8 @@ def test_centres_are_as_far_apart_in_any_number_of_dimensions() -> None:
         for _ in range(2):
             assert float(model.means.detach().square().sum(-1).mean()) == pytest.approx(1, rel=0.1)
             model.reset_guide()
+
+
+def test_what_cannot_be_explained_says_what_can_fit_it() -> None:
+    with pytest.raises(ZooError, match=r"explain: site 'z' \(Normal\) is a continuous latent, .* Fit it by .*svi"):
+        zoo.explain(VAE(6, 2, (5,)), torch.rand(8, 6).round())

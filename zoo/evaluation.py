@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,15 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def evaluate(model: Any, x: Any, *, guide: Any = None, num_samples: int = 1000, seed: int = 0) -> Evaluation:
+def evaluate(
+    model: Any,
+    x: Any,
+    *,
+    guide: Any = None,
+    num_samples: int = 1000,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> Evaluation:
     """Score a model (or a fit) on data.
 
     Args:
@@ -115,6 +123,7 @@ def evaluate(model: Any, x: Any, *, guide: Any = None, num_samples: int = 1000, 
         x: data as the model takes them. The guide of a fit that did not train it (``em``, ``eg``) is left out.
         num_samples: S, draws from the guide a datum.
         seed: where these come from, and the 0s and 1s of grey pixels.
+        progress: told now and then which fraction of the data is scored.
 
     Returns:
         An :class:`Evaluation`: the exact log-likelihood where tractable, and, with a guide, the importance-weighted
@@ -135,7 +144,7 @@ def evaluate(model: Any, x: Any, *, guide: Any = None, num_samples: int = 1000, 
                 raise ZooError("evaluate: expected an exact log_marginal or a guide, got neither. Pass guide=...")
             return Evaluation(num_data(x), exact, None, None, None, None, None, 0)
         evidence, variance, khats, estimates = 0.0, 0.0, [], []
-        elbo, elbo_variance = 0.0, 0.0
+        elbo, elbo_variance, scored = 0.0, 0.0, 0
         for piece in pieces(model, x, num_samples):
             log_weight = program.log_weights(model, piece, num_samples)
             each = log_weight.logsumexp(0) - math.log(num_samples)
@@ -146,6 +155,9 @@ def evaluate(model: Any, x: Any, *, guide: Any = None, num_samples: int = 1000, 
             elbo += float(log_weight.mean(0).sum())
             elbo_variance += float(log_weight.var(0).sum()) / num_samples if num_samples > 1 else math.inf
             khats.append(pareto_k(log_weight))
+            scored += num_data(piece)
+            if progress is not None:
+                progress(scored / num_data(x))
         if summed_exactly(model, x):
             elbo, elbo_se = bound(model, x)
         else:

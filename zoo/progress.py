@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from zoo.estimators.base import Callback
 
-__all__ = ["shown"]
+__all__ = ["fraction_shown", "shown"]
 
 
 @contextmanager
@@ -39,6 +39,22 @@ def shown(progress: bool | Callback | None, title: str) -> Iterator[Callback | N
         bar = Bar(bars, bars.add_task(title, total=None, rows=0, values="", left=""))
         yield bar
         bars.update(bar.task, total=1.0, completed=1.0, rows=bar.count, left="")
+
+
+@contextmanager
+def fraction_shown(title: str) -> Iterator[Callable[[float], None] | None]:
+    """A bar to be told which fraction is done, if stderr is a terminal, else None."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description:>12}"), BarColumn(bar_width=30), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task(title, total=1.0)
+        yield lambda fraction: bars.update(task, completed=fraction)
 
 
 class Bar:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from zoo.automatic.chains import Chain
-from zoo.automatic.enumeration import program_name, shown
+from zoo.automatic.enumeration import check_enumerable, program_name, shown
 from zoo.automatic.plan import SiteRow, Update, make_plan
+from zoo.errors import ZooError
 from zoo.isolation import isolated
 from zoo.model import FunctionModel, as_model, prepared
 
@@ -95,7 +96,7 @@ def explain(model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed
     Raises:
         ZooError: the program cannot be summed, named by site.
     """
-    from zoo.fitting import first_run, start
+    from zoo.fitting import first_run, serving, start
 
     template = as_model(model, guide)
     with isolated(seed):
@@ -104,6 +105,10 @@ def explain(model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed
             with torch.random.fork_rng(devices=[]):
                 first_run(template, data)
         ready = start(template, data, template.inits[0])
+        reason = check_enumerable(ready, data)
+        if reason is not None:
+            able = ", ".join(serving(ready, data))
+            raise ZooError(f"explain: {reason}. {f'Fit it by {able}' if able else 'Give it a guide'}.")
         plan = make_plan(ready, data)
     if isinstance(plan.chain, Chain):
         states, steps = plan.chain.num_states, plan.chain.inside.shape[1]

@@ -53,9 +53,11 @@ def evaluate(
             kept = {"targets": record.get("targets")} if Path(data).suffix else {}
             name, (x, _) = data, source.or_else(kept).read(data)
         import zoo
+        from zoo.progress import fraction_shown
         from zoo.results import model_name
 
-        found = zoo.evaluate(this, x, num_samples=samples, seed=seed)
+        with fraction_shown("evaluate") as told:
+            found = zoo.evaluate(this, x, num_samples=samples, seed=seed, progress=told)
     shown = Path(name).name if Path(name).suffix else name
     if as_json:
         print(dumps({"model": model_name(this.model), "data": shown, **found.to_dict()}))

@@ -135,6 +135,12 @@ def prepare(
         elif any(key in fields for fields in known.values()):
             common[key] = value
         else:
+            owners = [n for n, c in estimator_classes().items() if key in {f.name for f in dataclasses.fields(c)}]
+            if owners:
+                raise ZooError(
+                    f"--set {key}: expected an option of {', '.join(names)}, got one of {', '.join(sorted(owners))}. "
+                    "Leave it out."
+                )
             raise unknown_name("--set option", key, {*takes, *FIT_OPTIONS, *set().union(*known.values())})
     notes: list[str] = []
     source_name: str | None = data or getattr(build, "default_data", None)

@@ -215,6 +215,10 @@ def network(
     return MLP((latent_dim, *hidden_dims, likelihood.num_outputs), activation)
 
 
+#: 2^64 over the golden ratio, and the two multipliers of SplitMix64, as signed numbers.
+_GOLDEN, _FIRST, _SECOND = (c - 2**64 for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
 def noise_of(x: Tensor, seed: int = 0) -> Tensor:
     """Uniform numbers in [0, 1), of the shape (N, D) of x: each row's a fixed function of that row and the seed alone.
 
@@ -227,10 +231,6 @@ def noise_of(x: Tensor, seed: int = 0) -> Tensor:
     start = torch.full_like(row, seed) * _GOLDEN
     bits = _scrambled(_scrambled(row + start) + column)
     return (_shifted(bits, 40)).to(torch.float32) / 2**24
-
-
-#: 2^64 over the golden ratio, and the two multipliers of SplitMix64, as signed numbers.
-_GOLDEN, _FIRST, _SECOND = (c - 2**64 for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 def _shifted(bits: Tensor, by: int) -> Tensor:
@@ -492,7 +492,9 @@ class PairedModel(NeuralModel):
 
     def inputs(self, x: Tensor) -> Tensor:
         """x as the networks take it: under a Bernoulli pixels like y's, with a draw of their own."""
-        return self.pixels(x, seed=1) if self.likelihood.kind == "bernoulli" else x / self.white
+        if self.likelihood.kind == "bernoulli":
+            return self.pixels(x, seed=1)
+        return x.to(next(self.decoder.parameters()).dtype) / self.white
 
     def pair(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """x and y as the programs take them."""

@@ -3,11 +3,11 @@
 The label c of the mixture VAE is summed over exactly (``svi``); accuracy names clusters by the best one-to-one match
 with the digits (Hungarian method), purity by each cluster's majority. No fit sees a label.
 
-Quick: the 1797 digits of 8 x 8 greys, several seeds. From networks as they are drawn, and binary pixels, accuracies lie
-between .50 and .74, below k-means; from k-means' clusters between .79 and .82. So the networks are started here from
-the Gaussian mixture beside them: its clusters are given as c for some epochs, then c is free. Greys are Gaussian with a
-learned noise for every pixel; noise of 0.1 is added to them first, since a pixel that is nearly always black has no
-density otherwise. The mixture's covariances have the square of that added.
+Quick: the 1797 digits of 8 x 8 greys, several seeds. From networks as they are drawn, and binary pixels, accuracies lay
+between .50 and .74, below k-means; from k-means' clusters between .79 and .82 (all with wider centres than now). So the
+networks are started here from the Gaussian mixture beside them: its clusters are given as c for some epochs, then c is
+free. Greys are Gaussian with a learned noise for every pixel; noise of 0.1 is added to them first, since a pixel that
+is nearly always black has no density otherwise. The mixture's covariances have the square of that added.
 
 How it was chosen: the epochs by the bound, which still rises; among seeds nothing. Bounds of different likelihoods do
 not compare, so likelihood and noise were chosen with a few accuracies in sight (Bernoulli .79 to .82, with four draws a
