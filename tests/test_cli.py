@@ -379,6 +379,7 @@ def test_interrupted_fit_is_saved(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*command, "--set", "max_epochs=10000000", "--out", "f"],
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background shell ignores it
     )  # fmt: skip
     assert process.stdout is not None
     for _ in range(200):  # it is well inside the loop by then
