@@ -84,8 +84,8 @@ class Comparison:
     def rank(self, this: Fit) -> tuple[bool, bool, float]:
         """What orders fits: diverged and degenerate ones last, then by score."""
         score = self.score(this)
-        low = score is None or math.isnan(score)
-        return this.status != "diverged", not this.degenerate, -math.inf if low else float(score or 0.0)
+        known = score if score is not None and not math.isnan(score) else -math.inf
+        return this.status != "diverged", not this.degenerate, known
 
     @property
     def best(self) -> Fit:

@@ -16,8 +16,9 @@ from zoo import program
 from zoo.batch import Data, call, num_data, split
 from zoo.errors import ZooError
 from zoo.estimators.eg import total_log_likelihood
+from zoo.estimators.hooks import settled
 from zoo.estimators.svi import elbo_module
-from zoo.evaluation_neural import MAX_ELEMENTS, active_units, settled, widest
+from zoo.evaluation_neural import MAX_ELEMENTS, active_units, widest
 from zoo.isolation import isolated
 from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
 

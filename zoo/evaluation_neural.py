@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from zoo import program
-from zoo.batch import Data, call, num_data, split, tensors
+from zoo.batch import Data, num_data, split, tensors
 from zoo.errors import ZooError
-from zoo.estimators.hooks import HookedBound, weigh
+from zoo.estimators.hooks import HookedBound, settled, weigh
 from zoo.isolation import isolated
 from zoo.model import LatentVariableModel, can, prepared
 
-__all__ = ["ActiveUnits", "ImportanceNLL", "active_units", "bound_parts", "importance_nll", "settled", "widest"]
+__all__ = ["ActiveUnits", "ImportanceNLL", "active_units", "bound_parts", "importance_nll", "widest"]
 
 #: Numbers of the widest layer that may be in memory at a time.
 MAX_ELEMENTS = 20_000_000
@@ -92,14 +92,6 @@ def importance_nll(
         num_samples,
         per_datum,
     )
-
-
-def settled(model: LatentVariableModel, x: Data, seed: int) -> Data:
-    """Data whose own noise (grey pixels to be drawn as 0 or 1) is drawn once, where the model has such."""
-    if not can(model, "settle"):
-        return x
-    hook: Any = model.settle
-    return call(lambda *a, **k: hook(*a, **k, seed=seed), x)
 
 
 def _accumulate(model: LatentVariableModel, piece: Data, num_samples: int, group: int) -> tuple[Tensor, Tensor, Tensor]:

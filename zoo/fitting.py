@@ -7,7 +7,7 @@ import functools
 import hashlib
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -301,10 +301,11 @@ def check_serves(estimator: Estimator, model: LatentVariableModel, x: Data) -> N
         raise ZooError(f"{estimator.name} cannot fit this model: {reason}. {fix}")
 
 
-def serving(model: LatentVariableModel, x: Data) -> list[str]:
-    """The names of the estimators that can serve a model on such data."""
+def serving(model: LatentVariableModel, x: Data, among: Iterable[str] | None = None) -> list[str]:
+    """The names of the estimators that can serve a model on such data, of all or in the order of those asked for."""
+    classes = estimator_classes()
     with torch.random.fork_rng(devices=[]):
-        return [name for name, cls in sorted(estimator_classes().items()) if cls().refuses(model, x) is None]
+        return [name for name in among or sorted(classes) if classes[name]().refuses(model, x) is None]
 
 
 def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None) -> list[str]:
@@ -321,13 +322,13 @@ def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None
         ready = prepared(base, x)
         if isinstance(base, FunctionModel):
             first_run(base, ready)
-        able = serving(base, ready)
-    if not able:
+        usual = serving(base, ready, DEFAULT_ESTIMATORS)
+        if len(usual) == 1:
+            usual += serving(base, ready, ("iwae", "rws"))
+        usual = usual or serving(base, ready)
+    if not usual:
         raise ZooError("no estimator can serve this model: it has neither an exact sum nor a guide. Pass a guide.")
-    usual = [name for name in DEFAULT_ESTIMATORS if name in able]
-    if len(usual) == 1:
-        usual += [name for name in ("iwae", "rws") if name in able]
-    return usual or able
+    return usual
 
 
 @functools.cache

@@ -57,10 +57,10 @@ def plot_latents(fit: Fit, x: Any, folder: str | Path) -> list[Path]:
     x = as_data(x)
     if not (hasattr(model, "likelihood") or can(model, "posterior_means")) or not program.has_guide(model):
         return []
-    whole = isinstance(x, Tensor)
+    cut = isinstance(x, Tensor)
     chosen = torch.randperm(num_data(x), generator=torch.Generator().manual_seed(0))[:CODED]
     x = prepared(model, take(x, chosen.to(tensors(x)[0].device)))
-    view = _view(model, x, whole)
+    view = _view(model, x, cut)
     if view is None:
         return []
     folder = Path(folder)
@@ -173,7 +173,7 @@ class _Means(Messenger):
             msg["value"], msg["done"] = msg["fn"].mean, True
 
 
-def _view(model: LatentVariableModel, x: Data, whole: bool) -> _View | None:
+def _view(model: LatentVariableModel, x: Data, cut: bool) -> _View | None:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         found = program.sites(model, x)
         nodes = _nodes(model.model, take(x, slice(0, 2)))
@@ -185,7 +185,7 @@ def _view(model: LatentVariableModel, x: Data, whole: bool) -> _View | None:
     unit = _unit(model)
     target = parts[-1] / unit
     limits = (0.0, 1.0) if "bernoulli" in _kind(model) else (float(target.min()), float(target.max()))
-    pair = _pixels_of_pair(model, parts, whole) if len(parts) == 2 else None
+    pair = _pixels_of_pair(model, parts, cut) if len(parts) == 2 else None
     size = target.shape[1] if pair is None else sum(len(part) for part in pair)
     shape = image_shape(size)
     if shape is None:
@@ -198,7 +198,7 @@ def _kind(model: LatentVariableModel) -> str:
 
 
 def _unit(model: LatentVariableModel) -> float:
-    return float(getattr(model, "white", 1.0)) if "bernoulli" in _kind(model) else 1.0
+    return float(model.from_pixels(torch.ones(()))) if can(model, "from_pixels") else 1.0
 
 
 def _pixels_of_pair(model: LatentVariableModel, parts: Sequence[Tensor], cut: bool) -> tuple[Tensor, Tensor]:

@@ -245,10 +245,10 @@ def plot_history(fit: Fit, path: str | Path, *, dark: bool = False) -> Path:
     when = np.arange(1, fit.iterations + 1)
     curves = [(axes[0], "climbed", history["objective"] / fit.num_data)]
     curves += [(axes[0], "held out", history["validation"])] if "validation" in history else []
-    curves += [(axes[1], "reconstruction, negative" if n == "reconstruction" else "KL", history[n]) for n in parts]
+    signs = {"reconstruction": ("reconstruction, negative", -1), "kl": ("KL", 1)}
+    curves += [(axes[1], signs[name][0], signs[name][1] * history[name]) for name in parts]
     for i, (ax, label, values) in enumerate(curves):
-        shown = -values if label.startswith("recon") else values
-        ax.plot(when, shown, color=_colour(i), linewidth=1.4, label=label)
+        ax.plot(when, values, color=_colour(i), linewidth=1.4, label=label)
     first = curves[0][2][np.isfinite(curves[0][2])]
     if len(first) > 20:  # the first epochs of a network lie far below all others
         low, high = float(np.percentile(first, 3)), float(first.max())
@@ -259,7 +259,7 @@ def plot_history(fit: Fit, path: str | Path, *, dark: bool = False) -> Path:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(ax.lines) > 1:
             page.legend(ax, ax.lines)
-    unit = "epoch" if hasattr(fit.options, "get") and "max_epochs" in fit.options else "iteration"
+    unit = "epoch" if "max_epochs" in fit.options else "iteration"
     page.label(axes[0], f"{fit.estimator}, {fit.num_data} data", "" if parts else unit, "nats a datum")
     if parts:
         page.label(axes[1], "", unit, "nats a datum")

@@ -70,6 +70,8 @@ def _print(console: Any, table: _Table) -> None:
 
 
 def _summary(comparison: Comparison) -> _Table:
+    from zoo.comparison import DRAWS
+
     several = len({fit.seed for fit in comparison.fits}) > 1
     columns = [("estimator", False)]
     if several:
@@ -77,8 +79,6 @@ def _summary(comparison: Comparison) -> _Table:
     columns += [("status", False), ("log-likelihood", True)]
     if several:
         columns += [("median", True)]
-    from zoo.comparison import DRAWS
-
     weighted = comparison.weighted_bounds
     columns += [("bound", True), (f"{DRAWS} draws", True)] if weighted else [("bound", True)]
     columns += [("gap", True), ("iterations", True), ("seconds", True), ("peak MB", True)]
@@ -134,6 +134,7 @@ def _gradients(comparison: Comparison) -> _Table | None:
 
 def _notes(comparison: Comparison) -> list[str]:
     """Each fit's notes, one line for all seeds that share it; then why rows end below the best."""
+
     by_note: dict[tuple[str, str], list[int]] = {}
     for fit in comparison.fits:
         for note in dict.fromkeys(fit.notes):

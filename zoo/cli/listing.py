@@ -91,8 +91,8 @@ def _describe_model(name: str, cls: Any) -> dict[str, Any]:
     meanings = _meanings(cls, [argument["name"] for argument in arguments])
     for argument in arguments:
         argument["about"] = meanings.get(argument["name"], "")
-    options = {each: {f.name: f.default for f in dataclasses.fields(estimator_classes()[each])} for each in able}
     known = estimator_classes()
+    options = {each: {f.name: f.default for f in dataclasses.fields(known[each])} for each in able}
     option_about = {each: _meanings(known[each], list(options[each])) for each in able}
     about = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]
     return {

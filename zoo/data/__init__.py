@@ -21,7 +21,7 @@ from zoo.errors import ZooError, unknown_name
 __all__ = ["Data", "DataInfo", "list_data", "load_data"]
 
 Data = Tensor | dict[str, Tensor] | tuple[Tensor, Tensor]
-"""Vectors (N, D), or sequences ``{"x": (N, T, D), "lengths": (N,)}``."""
+"""Vectors (N, D), sequences ``{"x": (N, T, D), "lengths": (N,)}``, or a pair (x, y) of vectors."""
 
 
 @dataclass(frozen=True)

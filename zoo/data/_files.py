@@ -267,19 +267,10 @@ def _read_arrays(
         ) from None
     array_label = None
     if labels is not None and path.suffix.lower() == ".npz":
-        if not isinstance(labels, str) or labels not in arrays:
-            raise ZooError(
-                f"{path.name} has no array {labels!r} for labels. Its arrays are: {', '.join(map(repr, arrays))}."
-            )
-        array_label = arrays.pop(labels)
-        labels = None
+        array_label, labels = _taken(path, arrays, labels, "labels"), None
     aim = None
     if targets is not None and path.suffix.lower() == ".npz":
-        if not isinstance(targets, str) or targets not in arrays:
-            raise ZooError(
-                f"{path.name} has no array {targets!r} for targets. Its arrays are: {', '.join(map(repr, arrays))}."
-            )
-        aim, targets = arrays.pop(targets), None
+        aim, targets = _taken(path, arrays, targets, "targets"), None
     x = _main_array(path, arrays)
     _check_numeric(path, "x", x)
     lengths = arrays.get("lengths")
@@ -302,6 +293,15 @@ def _read_arrays(
             )
         loaded.targets = aim.reshape(len(aim), -1).astype(np.float64)
     return loaded
+
+
+def _taken(path: Path, arrays: dict[str, NDArray], name: Any, purpose: str) -> NDArray:
+    """Take an array out by its name."""
+    if not isinstance(name, str) or name not in arrays:
+        raise ZooError(
+            f"{path.name} has no array {name!r} for {purpose}. Its arrays are: {', '.join(map(repr, arrays))}."
+        )
+    return arrays.pop(name)
 
 
 def _starts_with(path: Path, head: bytes) -> bool:

@@ -161,7 +161,7 @@ class GuidedEstimator(GradientEstimator):
         return needs_guide(model)
 
     def column_for(self, model: LatentVariableModel, x: Data) -> str:
-        return self.column if program.kl_is_whole(model, x) else "bound"
+        return self.column if not self.weighs_kl or program.kl_is_whole(model, x) else "bound"
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         warmed = self.warm_up(model, x, run)

@@ -4,6 +4,8 @@
 ``elbo_parts(x, S)``             (bound, parts), each (N,) nats, at S draws a datum: fast ``svi``
 ``log_weights(x, K)``            ln p(x, z_k) - ln q(z_k | x), (K, N) nats, differentiable: fast ``iwae``
 ``resample(x)``                  the batch with its own noise drawn anew (dynamic binarisation)
+``settle(x, seed)``              the data with that noise drawn once, for a score
+``from_pixels(x)``               what the programs draw, in the units of the data
 ``anneal(share)``                weigh the KL by this share of its full weight: ``anneal_epochs`` of ``svi``
 ===============================  ==========================================================================
 
@@ -25,12 +27,20 @@ from zoo.batch import Data, call, num_data
 from zoo.estimators.base import Objective
 from zoo.model import LatentVariableModel, can
 
-__all__ = ["FreshBatches", "HookedBound", "fresh", "scored_sites", "weigh"]
+__all__ = ["FreshBatches", "HookedBound", "fresh", "scored_sites", "settled", "weigh"]
 
 
 def fresh(model: LatentVariableModel, batch: Data) -> Data:
     """The batch, with its own noise drawn anew where the model asks for that."""
     return call(model.resample, batch) if can(model, "resample") else batch
+
+
+def settled(model: LatentVariableModel, x: Data, seed: int) -> Data:
+    """Data whose own noise (grey pixels to be drawn as 0 or 1) is drawn once, where the model has such."""
+    if not can(model, "settle"):
+        return x
+    hook: Any = model.settle
+    return call(lambda *a, **k: hook(*a, **k, seed=seed), x)
 
 
 class FreshBatches:

@@ -137,6 +137,11 @@ class Likelihood(nn.Module):
             self.raw_noise = nn.Parameter(torch.zeros(num_features))
 
     @property
+    def of_pixels(self) -> bool:
+        """Whether data are pixels, measured in units of white."""
+        return self.kind in ("bernoulli", "continuous_bernoulli")
+
+    @property
     def num_outputs(self) -> int:
         """Numbers that the network puts out a datum."""
         return self.num_features * (self.num_values if self.kind == "categorical" else 1)
@@ -375,9 +380,9 @@ class NeuralModel(LatentVariableModel):
         A grey x here is one that no estimator has drawn from; the same fixed draw then serves model and guide.
         """
         x = x.to(next(self.decoder.parameters()).dtype)
-        if self.likelihood.kind in ("gaussian", "categorical"):
+        if not self.likelihood.of_pixels:
             return x
-        if self.binarization == "dynamic" and not bool(((x == 0) | (x == self.white)).all()):
+        if self._is_grey(x):
             return self.binary(x, seed)
         return x if self.white == 1.0 else x / self.white
 
@@ -389,11 +394,15 @@ class NeuralModel(LatentVariableModel):
 
     def from_pixels(self, x: Tensor) -> Tensor:
         """What the programs draw, in the data's units: :meth:`pixels` undone."""
-        return x if self.likelihood.kind in ("gaussian", "categorical") else x * self.white
+        return x * self.white if self.likelihood.of_pixels else x
+
+    def _is_grey(self, x: Tensor) -> bool:
+        """Whether pixels are still to be drawn."""
+        return self.binarization == "dynamic" and not bool(((x == 0) | (x == self.white)).all())
 
     def settle(self, x: Tensor, seed: int = 0) -> Data:
         """Grey pixels as the fixed draw of this seed: what scores of data are taken of."""
-        return self.binary(x, seed) * self.white if self.binarization == "dynamic" else x
+        return self.binary(x, seed) * self.white if self._is_grey(x) else x
 
     # --- training -------------------------------------------------------------------------------------------------
 
@@ -406,7 +415,7 @@ class NeuralModel(LatentVariableModel):
             for reader in readers:
                 reader.set_from(x)
         self.likelihood.set_from(x)
-        self.start_bias(self.decoder, x if self.likelihood.kind in ("gaussian", "categorical") else x / self.white)
+        self.start_bias(self.decoder, x / self.white if self.likelihood.of_pixels else x)
 
     def start_bias(self, decoder: nn.Module, x: Tensor) -> None:
         """Set the last bias of a decoder to what suits the data without any z; a convolution's is one for all."""
