@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from numbers import Number
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,23 +12,24 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 
-__all__ = ["Data", "as_data", "call", "map_tensors", "num_data", "split", "take", "tensors"]
+__all__ = ["Data", "arguments", "as_data", "call", "map_tensors", "num_data", "split", "take", "tensors"]
 
-Data: TypeAlias = Any  # Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+Data: TypeAlias = Any  # Tensor | tuple[Tensor, ...] | dict[str, Tensor]; beside tensors, arguments that are no data
 
 
 def as_data(x: Any) -> Data:
     """Arrays, nested lists and data frames become tensors; tuples and dicts keep their structure.
+
+    A tuple or dict is the arguments of a program: what in it is no data (a number, a word, None, a function, a
+    namespace, a network) goes to the program as it is.
 
     Raises:
         ZooError: ``x`` holds text or other non-numbers.
     """
     if isinstance(x, Tensor):
         return x.detach()
-    if isinstance(x, dict):
-        return {name: as_data(value) for name, value in x.items()}
-    if isinstance(x, tuple):
-        return tuple(as_data(value) for value in x)
+    if isinstance(x, (dict, tuple)):
+        return _mapped(lambda value: as_data(value) if _is_data(value) else value, x)
     try:
         array = np.asarray(x)
         return torch.as_tensor(array if array.dtype != object else array.astype(float))
@@ -37,26 +39,47 @@ def as_data(x: Any) -> Data:
         ) from None
 
 
-def map_tensors(function: Callable[[Tensor], Tensor], x: Data) -> Data:
+def _is_data(argument: Any) -> bool:
+    """Whether an argument beside others is data: an array or a frame, or numbers in a list."""
+    if isinstance(argument, (str, bytes, Number, np.generic, type, torch.nn.Module)) or argument is None:
+        return False
+    if isinstance(argument, list):
+        return all(isinstance(value, Number) or _is_data(value) for value in argument)
+    return isinstance(argument, (Tensor, dict, tuple)) or hasattr(argument, "__array__")
+
+
+def _mapped(function: Callable[[Any], Any], x: Data) -> Data:
+    """A tuple or dict with a function of its values; the same object where that changes none."""
     if isinstance(x, dict):
-        return {name: map_tensors(function, value) for name, value in x.items()}
-    if isinstance(x, tuple):
-        return tuple(map_tensors(function, value) for value in x)
+        named = {name: function(value) for name, value in x.items()}
+        return x if all(named[name] is x[name] for name in x) else named
+    values = tuple(function(value) for value in x)
+    if all(new is old for new, old in zip(values, x, strict=True)):
+        return x
+    return type(x)(*values) if hasattr(x, "_fields") else values
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], x: Data) -> Data:
+    if isinstance(x, (dict, tuple)):
+        return _mapped(lambda value: map_tensors(function, value), x)
     return function(x) if isinstance(x, Tensor) else x
 
 
+def arguments(x: Data) -> list[Any]:
+    """What tuples and dicts hold, one after the other: data and what is none."""
+    if isinstance(x, (dict, tuple)):
+        return [leaf for value in (x.values() if isinstance(x, dict) else x) for leaf in arguments(value)]
+    return [x]
+
+
 def tensors(x: Data) -> list[Tensor]:
-    if isinstance(x, dict):
-        return [t for value in x.values() for t in tensors(value)]
-    if isinstance(x, tuple):
-        return [t for value in x for t in tensors(value)]
-    return [x] if isinstance(x, Tensor) else []
+    return [value for value in arguments(x) if isinstance(value, Tensor)]
 
 
 def num_data(x: Data) -> int:
-    """Rows of ``x``: the length of its first tensor's first dimension; 0-d data count as one."""
+    """Rows of ``x``: the length of its first tensor's first dimension; 0-d data, or none at all, count as one."""
     first = tensors(x)[:1]
-    return (first[0].shape[0] if first[0].dim() else 1) if first else 0
+    return first[0].shape[0] if first and first[0].dim() else 1
 
 
 def take(x: Data, index: Tensor | slice) -> Data:

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zoo.batch import Data, tensors
+from zoo.batch import Data, arguments, tensors
 from zoo.errors import ZooError
 
 __all__ = ["Checkpoint", "Checkpoints", "RunFolder", "fingerprint", "interval", "random_state", "set_random_state"]
@@ -273,8 +273,11 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def fingerprint(x: Data) -> str:
-    """A short checksum of data: shapes, dtypes and values."""
+    """A short checksum of data: shapes, dtypes and values, and the plain values among a program's arguments."""
     digest = hashlib.sha256()
+    for value in arguments(x):
+        if isinstance(value, (bool, int, float, str)):
+            digest.update(repr(value).encode())
     for value in tensors(x):
         digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
         raw: Any = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()

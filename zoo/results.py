@@ -296,21 +296,20 @@ def _jsonable(value: Any) -> Any:
 
 
 def _describe_template(template: Data) -> Any:
-    """Shape and dtype of one row of each tensor; the data themselves are not saved."""
-
-    def one(t: Tensor) -> dict[str, Any]:
-        return {"shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")}
-
+    """Shape and dtype of one row of each tensor; the data themselves are not saved. Of arguments that are no data,
+    plain values are."""
     if isinstance(template, dict):
-        return {"dict": {name: one(t) for name, t in template.items()}}
+        return {"dict": {name: _describe_template(t) for name, t in template.items()}}
     if isinstance(template, tuple):
-        return {"tuple": [one(t) for t in template]}
-    return one(template) if isinstance(template, Tensor) else None
+        return {"tuple": [_describe_template(t) for t in template]}
+    if isinstance(template, Tensor):
+        return {"shape": list(template.shape), "dtype": str(template.dtype).removeprefix("torch.")}
+    return {"value": template if isinstance(template, (bool, int, float, str)) else None}
 
 
 def _template_from(description: Any) -> Data:
-    if description is None:
-        return None
+    if description is None or "value" in description:
+        return None if description is None else description["value"]
     if "dict" in description:
         return {name: _template_from(d) for name, d in description["dict"].items()}
     if "tuple" in description:
