@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from zoo.data._sets import DATA_SETS, DataSet
 from zoo.data._table import Column, Loaded, pick, rows_text
 from zoo.errors import ZooError, unknown_name
 
-__all__ = ["Data", "DataInfo", "list_data", "load_data"]
+__all__ = ["Data", "DataInfo", "list_data", "load_data", "read"]
 
 Data = Tensor | dict[str, Tensor] | tuple[Tensor, Tensor]
 """Vectors (N, D), sequences ``{"x": (N, T, D), "lengths": (N,)}``, or a pair (x, y) of vectors."""
@@ -83,6 +82,9 @@ def load_data(
     columns: Column | Sequence[Column] | None = None,
     labels: None = None,
     targets: Column | Sequence[Column] | None = None,
+    sequence: Column | None = None,
+    decimal: str = ".",
+    symbols: bool = False,
     split: str | None = None,
     standardize: bool = False,
 ) -> Data: ...
@@ -95,6 +97,9 @@ def load_data(
     columns: Column | Sequence[Column] | None = None,
     labels: Column,
     targets: Column | Sequence[Column] | None = None,
+    sequence: Column | None = None,
+    decimal: str = ".",
+    symbols: bool = False,
     split: str | None = None,
     standardize: bool = False,
 ) -> tuple[Data, Tensor]: ...
@@ -106,6 +111,9 @@ def load_data(
     columns: Column | Sequence[Column] | None = None,
     labels: Column | bool | None = None,
     targets: Column | Sequence[Column] | None = None,
+    sequence: Column | None = None,
+    decimal: str = ".",
+    symbols: bool = False,
     split: str | None = None,
     standardize: bool = False,
 ) -> Data | tuple[Data, Tensor]:
@@ -116,10 +124,13 @@ def load_data(
 
     A file is one of
 
-    - ``.csv``: delimiter comma, semicolon or tab; a header or none; empty cells, ``NA`` and ``NaN`` become NaN. A
-      column of row names (header empty, ``rownames``, ``Unnamed: 0``, or ``index`` over 0, 1, 2 ...) is skipped.
-      With a column ``sequence``, each row is a time step of the sequence it names.
-    - ``.parquet``: the same, typed. Needs pyarrow.
+    - ``.csv``, ``.tsv``, ``.txt``, ``.dat``, ``.data``: delimiter comma, semicolon, ``|``, tab or blanks; a header or
+      none, also R's, which is one name short; lines that begin with ``#`` are passed over; empty cells, ``NA``,
+      ``#N/A``, ``None``, ``null`` and ``NaN`` become NaN, truth values 1 and 0. A column of row names (header empty,
+      ``rownames``, ``Unnamed: 0``, or ``index`` over 0, 1, 2 ...) is skipped, and so is an empty one without a name
+      at the end. With a column ``sequence``, each row is a time step of the sequence it names. Compressed too:
+      ``.csv.gz``, ``.bz2``, ``.xz``, ``.zip``, with zstandard ``.zst``.
+    - ``.parquet``, which needs pyarrow, and the first sheet of ``.xlsx``, which needs openpyxl: the same, typed.
     - ``.npy``: one array (N,) or (N, D).
     - ``.npz``: an array ``x``; with ``lengths`` (N,) beside it, x (N, T) or (N, T, D) holds padded sequences.
 
@@ -128,6 +139,9 @@ def load_data(
         columns: the columns to read, by name or by number from 0 (row names not counted), in this order.
         labels: ``True`` for the labels of a named set; for a file the column (in ``.npz`` the array) of labels.
         targets: for a model of y given x: the columns of a file (in ``.npz`` the array) that are y.
+        sequence: the column of a file whose values tell sequences apart; None for the one called ``sequence``, if any.
+        decimal: what stands before decimals in a file of text, a point or ``","``.
+        symbols: whether x may be text, where a file has no numbers in its columns: symbols for a categorical model.
         split: the part of a named set that comes in parts; by default the training part.
         standardize: subtract each column's mean and divide by its standard deviation (with N, not N - 1). A constant
             column becomes 0. Missing values, padding and targets take no part.
@@ -136,12 +150,38 @@ def load_data(
         x (N, D) in float64, images in float32; with ``targets`` a pair (x, y), y (N, D_y).
         Sequences: ``{"x": (N, T, D), "lengths": (N,)}``, padded with zeros. With ``labels``: ``(x, labels)``, labels
         (N,) int64, for sequences in a table (N, T) padded with -1; strings are coded in sorted order.
+        With ``symbols``, text is an object array of numpy's, None where it is missing.
 
     Raises:
         ZooError: an unknown name, a file that is missing or not what it should be, a failed download. The text says
             what was expected, what came, and one way out.
     """
+    loaded = read(
+        name_or_path, columns=columns, labels=labels, targets=targets, sequence=sequence, decimal=decimal,
+        symbols=symbols, split=split, standardize=standardize,
+    )  # fmt: skip
+    return loaded.data if labels is None or labels is False else (loaded.data, loaded.codes)
+
+
+def read(
+    name_or_path: str | Path,
+    *,
+    columns: Column | Sequence[Column] | None = None,
+    labels: Column | bool | None = None,
+    targets: Column | Sequence[Column] | None = None,
+    sequence: Column | None = None,
+    decimal: str = ".",
+    symbols: bool = False,
+    split: str | None = None,
+    standardize: bool = False,
+) -> Loaded:
+    """What :func:`load_data` loads, with the names of the columns, and those that were left out."""
     if isinstance(name_or_path, str) and name_or_path in DATA_SETS:
+        for option, value in (("sequence", sequence), ("decimal", None if decimal == "." else decimal)):
+            if value is not None:
+                raise ZooError(
+                    f"{option}= is for files, got {value!r} with the data set {name_or_path!r}. Leave it out."
+                )
         if targets is not None:
             raise ZooError(f"targets= is for files, got {targets!r} with the data set {name_or_path!r}. Leave it out.")
         loaded = _read_named(name_or_path, columns, labels, split)
@@ -150,19 +190,12 @@ def load_data(
         path = _as_path(name_or_path)
         if split is not None:
             raise ZooError(f"split= is for named data sets in parts, got {split!r} with {path.name}. Leave it out.")
-        loaded = read_file(path, columns, labels, targets)
+        loaded = read_file(path, columns, labels, targets, sequence, decimal, symbols)
         source = path.name
     _refuse_infinite(source, loaded)
     if standardize:
         _standardize(loaded)
-    x = torch.from_numpy(np.ascontiguousarray(loaded.x))
-    data: Data = x if loaded.lengths is None else {"x": x, "lengths": torch.from_numpy(loaded.lengths)}
-    if loaded.targets is not None:
-        data = (x, torch.from_numpy(np.ascontiguousarray(loaded.targets)))
-    if labels is None or labels is False:
-        return data
-    assert loaded.labels is not None  # every reader gives them when asked, or raises
-    return data, torch.from_numpy(np.ascontiguousarray(loaded.labels))
+    return loaded
 
 
 def _as_path(name_or_path: str | Path) -> Path:
@@ -204,6 +237,8 @@ def _read_named(
 
 
 def _refuse_infinite(source: str, loaded: Loaded) -> None:
+    if loaded.x.dtype == object:
+        return
     bad = np.isinf(loaded.x).reshape(len(loaded.x), -1).any(axis=1)
     if loaded.targets is not None:
         bad |= np.isinf(loaded.targets).any(axis=1)
@@ -220,6 +255,8 @@ def _refuse_infinite(source: str, loaded: Loaded) -> None:
 def _standardize(loaded: Loaded) -> None:
     """Centres and scales columns in place of ``loaded.x``, over all rows, or over the steps within the lengths."""
     x = loaded.x
+    if x.dtype == object:
+        raise ZooError("standardize=True expected numbers, got text. Leave it out.")
     if loaded.lengths is None:
         inside = np.ones(x.shape[:1], dtype=bool)
     else:

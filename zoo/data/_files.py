@@ -1,30 +1,24 @@
-"""Readers of a user's own file: ``.csv``, ``.npy``, ``.npz``, ``.parquet``."""
+"""Readers of a user's own file: tables in text, ``.parquet`` and Excel, arrays in ``.npy`` and ``.npz``."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import math
 import os
-import warnings
-import zipfile
-import zlib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data._table import Column, Loaded, Table, arrange, is_number, pick, rows_text
+from zoo.arrays import NotNumbers, column_array, is_missing, plain
+from zoo.data._table import Column, Loaded, Table, arrange, pick, rows_text
+from zoo.data._text import COMPRESSIONS, TEXT_SUFFIXES, read_text_table
 from zoo.errors import ZooError
 
-__all__ = ["SUFFIXES", "read_csv_table", "read_file"]
+__all__ = ["SUFFIXES", "read_file"]
 
-SUFFIXES = (".csv", ".npy", ".npz", ".parquet")
-_MISSING = {"", "na", "n/a", "nan", "null"}
-_DELIMITERS = ("\t", ";", ",")  # in this order where several fit: a decimal comma makes ',' fit a ';' file as well
+SUFFIXES = (*TEXT_SUFFIXES, ".npy", ".npz", ".parquet", ".xlsx")
 
 
 def read_file(
@@ -32,6 +26,9 @@ def read_file(
     columns: Column | Sequence[Column] | None,
     labels: Column | bool | None,
     targets: Column | Sequence[Column] | None = None,
+    sequence: Column | None = None,
+    decimal: str = ".",
+    symbols: bool = False,
 ) -> Loaded:
     """Reads a user's file.
 
@@ -40,6 +37,9 @@ def read_file(
         columns: columns by name or number, or None for all.
         labels: the column of labels (in ``.npz``: the name of the array), or None.
         targets: the columns of y (in ``.npz``: the name of the array), or None.
+        sequence: the column of a table that tells sequences apart, or None.
+        decimal: what stands before decimals in text.
+        symbols: whether text may be data.
 
     Returns:
         x (N, D), with targets (N, D_y) where these are asked for, or sequences with their lengths.
@@ -49,23 +49,38 @@ def read_file(
     """
     _check_exists(path)
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ZooError(f"Expected a file ending in {', '.join(SUFFIXES)}, got {path.name!r}. Save it as one of these.")
+    packed = suffix in COMPRESSIONS
+    kind = Path(path.stem).suffix.lower() if packed else suffix
+    text = kind in TEXT_SUFFIXES or (packed and not kind)
+    if not text and (packed or (kind not in SUFFIXES and kind not in _EXCEL)):
+        raise ZooError(
+            f"Expected a file ending in {', '.join(SUFFIXES)}, text compressed or not, got {path.name!r}. "
+            "Save it as one of these."
+        )
     if path.stat().st_size == 0:
         raise ZooError(f"{path.name} is empty (0 bytes), expected data. Check what wrote it.")
     if labels is True:
-        how = "the array's name" if suffix == ".npz" else "the column's name or number"
+        how = "the array's name" if kind == ".npz" else "the column's name or number"
         raise ZooError(f"labels=True is for the named data sets, got it with {path.name}. Pass {how}, labels=...")
+    if decimal not in (".", ","):
+        raise ZooError(f"decimal= expected '.' or ',', got {decimal!r}. Leave it out for a point.")
     column = None if labels is False else labels
     try:
-        if suffix in (".npy", ".npz"):
-            return _read_arrays(path, columns, column, targets)
-        table = read_csv_table(path, simple=column is None) if suffix == ".csv" else _read_parquet(path)
+        if kind in (".npy", ".npz"):
+            if sequence is not None:
+                raise ZooError(f"sequence= is for tables, got {path.name}. Save lengths beside x in .npz instead.")
+            return _read_arrays(path, columns, column, targets, symbols)
+        if text:
+            table = read_text_table(path, decimal)
+        else:
+            table = _read_parquet(path) if kind == ".parquet" else _read_excel(path)
     except OSError as error:
         raise ZooError(
             f"{path} could not be read: {error.strerror or error}. Check the file and its permissions."
         ) from None
-    return arrange(table, columns, column, targets)
+    except MemoryError:
+        raise ZooError(f"{path.name} does not fit into memory. Read fewer columns, or a part of it.") from None
+    return arrange(table, columns, column, targets, sequence, symbols)
 
 
 def _check_exists(path: Path) -> None:
@@ -82,159 +97,76 @@ def _check_exists(path: Path) -> None:
     raise ZooError(f"There is no file {path.name!r} in {where}. {hint}")
 
 
-# --- text -------------------------------------------------------------------------------------------------------------
-
-
-def read_csv_table(path: Path, simple: bool = True) -> Table:
-    """Reads a text table: delimiter , ; or tab, header or none, quoted cells, NaN for empty cells and NA.
-
-    Args:
-        path: the file, in UTF-8.
-        simple: whether all columns may well be numbers, so that numpy's fast reader is worth a try.
-
-    Raises:
-        ZooError: nothing but a header, or rows of different lengths.
-    """
-    delimiter = _sniff(path)
-    names, header_lines, width = _header(path, delimiter)
-    # A header cell with a line break makes lines and records differ, which numpy's skiprows does not know.
-    if simple and not any("\n" in name or "\r" in name for name in names or ()):
-        numbers = _fast(path, delimiter, header_lines, width)
-        if numbers is not None:
-            return Table(path.name, names, list(numbers.T))
-    return _careful(path, delimiter, names, width)
-
-
-def _records(path: Path, delimiter: str) -> Any:
-    """The file's records with the line each ends on; blank lines are left out."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True)
-            for record in reader:
-                if record and (len(record) > 1 or record[0].strip()):
-                    yield reader.line_num, record
-    except UnicodeDecodeError as error:
-        raise ZooError(
-            f"{path.name} should be text in UTF-8, got byte 0x{error.object[error.start]:02x}. Save it as UTF-8."
-        ) from None
-    except csv.Error as error:
-        raise ZooError(f"{path.name} is no readable CSV: {error}. Check its quotes.") from None
-
-
-def _sniff(path: Path) -> str:
-    """The delimiter that cuts the first lines into the same number of cells, more than one."""
-    best, best_share = ",", 0.0
-    for delimiter in _DELIMITERS:
-        counts: Counter[int] = Counter()
-        for _, record in _records(path, delimiter):
-            counts[len(record)] += 1
-            if counts.total() == 20:
-                break
-        if not counts:
-            raise ZooError(f"{path.name} has only blank lines, expected rows of numbers. Check what wrote it.")
-        cells, often = counts.most_common(1)[0]
-        share = often / counts.total() if cells > 1 else 0.0
-        if share > best_share:
-            best, best_share = delimiter, share
-    return best
-
-
-def _header(path: Path, delimiter: str) -> tuple[tuple[str, ...] | None, int, int]:
-    """The header or None, how many lines go before the data, and the number of cells in the first record.
-
-    A first line with any number in it is data: taking it for a header would silently lose a row of a file whose
-    rows are numbers and one label.
-    """
-    records = _records(path, delimiter)
-    line, first = next(records)
-    cells = [cell.strip() for cell in first]
-    if any(is_number(cell) and not math.isnan(float(cell)) for cell in cells):
-        return None, 0, len(cells)
-    if all(cell.lower() in _MISSING for cell in cells):
-        return None, 0, len(cells)
-    if next(records, None) is None:
-        raise ZooError(f"{path.name} has a header and no rows, expected at least one. Check what wrote it.")
-    return tuple(cells), line, len(cells)
-
-
-def _fast(path: Path, delimiter: str, skip: int, width: int) -> NDArray[np.float64] | None:
-    """numpy's reader in C, or None if the file needs the careful one (text, empty cells, ragged rows)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            numbers = np.loadtxt(
-                path, delimiter=delimiter, skiprows=skip, comments=None, quotechar='"', ndmin=2, encoding="utf-8-sig"
-            )
-        except (ValueError, UserWarning):
-            return None
-    return numbers if numbers.shape[1] == width else None
-
-
-def _careful(path: Path, delimiter: str, names: tuple[str, ...] | None, width: int) -> Table:
-    records = _records(path, delimiter)
-    if names is not None:
-        next(records)
-    lines: list[int] = []
-    rows: list[list[str]] = []
-    for line, record in records:
-        if len(record) != width:
-            first = "the header" if names is not None else "the first row"
-            raise ZooError(
-                f"{path.name}: expected {width} cells in every row, as in {first}, got {len(record)} in row "
-                f"{len(rows) + 1} (line {line}). Correct that line, or quote cells that hold {delimiter!r}."
-            )
-        lines.append(line)
-        rows.append(record)
-    columns = [_column([row[i] for row in rows]) for i in range(width)]
-    return Table(path.name, names, columns, lines=lines)
-
-
-def _column(cells: list[str]) -> NDArray:
-    """Cells as float64, or as an object array of strings with None where missing if one cell is text."""
-    numbers = np.empty(len(cells))
-    for row, cell in enumerate(cells):
-        try:
-            numbers[row] = float(cell)
-        except ValueError:
-            if cell.strip().lower() not in _MISSING:
-                break
-            numbers[row] = np.nan
-        else:
-            if "_" in cell:
-                break
-    else:
-        return numbers
-    stripped = [cell.strip() for cell in cells]
-    return np.array([None if cell.lower() in _MISSING else cell for cell in stripped], dtype=object)
-
-
-# --- parquet ----------------------------------------------------------------------------------------------------------
+# --- typed tables -----------------------------------------------------------------------------------------------------
 
 
 def _read_parquet(path: Path) -> Table:
     try:
-        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise ZooError(
             f"Reading {path.name} needs pyarrow, which is not installed. Run: pip install 'latent-zoo[parquet]'."
         ) from None
     try:
-        read = pq.read_table(path)
-    except pa.ArrowException as error:
-        reason = str(error).splitlines()[0]
-        raise ZooError(f"{path.name} is no readable parquet file: {reason}. Save it again.") from None
-    if read.num_rows == 0 or read.num_columns == 0:
-        raise ZooError(f"{path.name} has {read.num_rows} rows and {read.num_columns} columns, expected data. Check it.")
+        frame = pq.read_table(path).to_pandas()
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise _unreadable(path, "parquet", error) from None
+    except Exception as error:  # what pyarrow makes of damaged files differs from version to version
+        raise _unreadable(path, "parquet", error) from None
+    return _from_frame(path, frame)
+
+
+#: The package that reads a kind, and its name for pandas.
+_EXCEL = {
+    ".xlsx": ("openpyxl", "openpyxl"),
+    ".xlsm": ("openpyxl", "openpyxl"),
+    ".xls": ("xlrd", "xlrd"),
+    ".xlsb": ("pyxlsb", "pyxlsb"),
+    ".ods": ("odfpy", "odf"),
+}
+
+
+def _read_excel(path: Path) -> Table:
+    """The first sheet; a first row without a number is a header."""
+    import pandas as pd
+
+    package, engine = _EXCEL[path.suffix.lower()]
+    try:
+        frame = pd.read_excel(path, header=None, engine=cast(Any, engine))
+    except ImportError:
+        raise ZooError(
+            f"Reading {path.name} needs {package}, which is not installed. Run: pip install {package}."
+        ) from None
+    except Exception as error:  # every package has its own errors for a damaged file
+        raise _unreadable(path, "Excel", error) from None
+    if len(frame) and all(cell is None or isinstance(cell, str) or cell != cell for cell in frame.iloc[0]):
+        header = ["" if not isinstance(cell, str) else cell.strip() for cell in frame.iloc[0]]
+        if any(header):
+            frame = frame.iloc[1:].set_axis(header, axis=1).infer_objects()
+    return _from_frame(path, frame)
+
+
+def _unreadable(path: Path, kind: str, error: Exception) -> ZooError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return ZooError(f"{path.name} is no readable {kind} file: {reason}. Save it again.")
+
+
+def _from_frame(path: Path, frame: Any) -> Table:
+    if not frame.shape[0] or not frame.shape[1]:
+        raise ZooError(f"{path.name} has {len(frame)} rows and {frame.shape[1]} columns, expected data. Check it.")
     columns: list[NDArray] = []
-    numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
-    for column in read.columns:
-        if any(test(column.type) for test in numeric):
-            columns.append(column.cast(pa.float64()).to_numpy())
-        else:
-            # Dates, lists and the like are text to us, to be left out by columns=.
-            columns.append(np.array([None if cell is None else str(cell) for cell in column.to_pylist()], dtype=object))
-    return Table(path.name, tuple(read.column_names), columns)
+    for i in range(frame.shape[1]):
+        try:
+            columns.append(column_array(frame.iloc[:, i]))
+        except NotNumbers:  # dates, lists and the like are text to us, to be left out by columns=
+            cells = frame.iloc[:, i].astype(object).to_numpy()
+            text = np.empty(len(cells), dtype=object)
+            text[:] = [None if is_missing(cell) else str(cell) for cell in cells]
+            columns.append(text)
+    named = any(isinstance(name, str) and name for name in frame.columns)
+    return Table(path.name, tuple(map(str, frame.columns)) if named else None, columns)
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------
@@ -245,6 +177,7 @@ def _read_arrays(
     columns: Column | Sequence[Column] | None,
     labels: Column | None,
     targets: Column | Sequence[Column] | None,
+    symbols: bool = False,
 ) -> Loaded:
     try:
         with path.open("rb") as stream:  # our own, as numpy leaves its own open when the content is broken
@@ -254,17 +187,18 @@ def _read_arrays(
             else:
                 with content:
                     arrays = {name: content[name] for name in content.files}
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except OSError as error:
+        if error.errno is not None:  # the system's, not numpy's
+            raise
+        raise _damaged(path) from None
+    except Exception as error:  # numpy's header is Python, parsed: a damaged one fails in more ways than can be listed
         # numpy calls whatever it does not know a pickle; only "Object arrays" and the opcode 0x80 show a real one.
         if "Object arrays" in str(error) or _starts_with(path, b"\x80"):
             raise ZooError(
                 f"{path.name} holds pickled objects, which can run code when read; expected plain numbers. "
                 "Save it again as a plain array: np.save(path, x.astype(float))."
             ) from None
-        kind = path.suffix.lower()
-        raise ZooError(
-            f"{path.name} should be a whole {kind} file of numpy's, got one that numpy cannot read. Save it again."
-        ) from None
+        raise _damaged(path) from None
     array_label = None
     if labels is not None and path.suffix.lower() == ".npz":
         array_label, labels = _taken(path, arrays, labels, "labels"), None
@@ -272,7 +206,10 @@ def _read_arrays(
     if targets is not None and path.suffix.lower() == ".npz":
         aim, targets = _taken(path, arrays, targets, "targets"), None
     x = _main_array(path, arrays)
-    _check_numeric(path, "x", x)
+    if symbols and x.dtype.kind in "US":
+        x = plain(x)
+    else:
+        _check_numeric(path, "x", x)
     lengths = arrays.get("lengths")
     if aim is not None and lengths is not None:
         raise ZooError(f"{path.name}: targets= expected one row a datum, got sequences. Leave one of them out.")
@@ -293,6 +230,13 @@ def _read_arrays(
             )
         loaded.targets = aim.reshape(len(aim), -1).astype(np.float64)
     return loaded
+
+
+def _damaged(path: Path) -> ZooError:
+    return ZooError(
+        f"{path.name} should be a whole {path.suffix.lower()} file of numpy's, got one that numpy cannot read. "
+        "Save it again."
+    )
 
 
 def _taken(path: Path, arrays: dict[str, NDArray], name: Any, purpose: str) -> NDArray:
@@ -352,9 +296,13 @@ def _vectors(
     if x.size == 0:
         raise ZooError(f"{path.name}: expected a row and a column at least, got shape {x.shape}. Check what wrote it.")
     if columns is None and labels is None and targets is None:
-        return Loaded(x.astype(np.float64))
-    table = Table(path.name, None, list(x.astype(np.float64).T))
-    return arrange(table, columns, labels, targets)
+        return Loaded(_values(x))
+    table = Table(path.name, None, list(_values(x).T))
+    return arrange(table, columns, labels, targets, symbols=x.dtype == object)
+
+
+def _values(x: NDArray) -> NDArray:
+    return x if x.dtype == object else plain(x).astype(np.float64)
 
 
 def _sequences(path: Path, x: NDArray, lengths: NDArray, columns: Column | Sequence[Column] | None) -> Loaded:
@@ -381,8 +329,10 @@ def _sequences(path: Path, x: NDArray, lengths: NDArray, columns: Column | Seque
             raise ZooError(f"{path.name}: columns= picks features of x (N, T, D), got shape {x.shape}. Leave it out.")
         wanted = [columns] if isinstance(columns, (int, str)) else list(columns)
         x = x[:, :, [pick(path.name, None, x.shape[2], column) for column in wanted]]
-    x = x.astype(np.float64)
-    x[np.arange(steps) >= whole[:, None]] = 0.0  # whatever was in the padding must not reach a sum as 0 * nan
+    x = np.array(_values(x))
+    x[np.arange(steps) >= whole[:, None]] = (
+        None if x.dtype == object else 0.0
+    )  # whatever was in the padding must not reach a sum as 0 * nan
     return Loaded(x, lengths=lengths.astype(np.int64))
 
 
@@ -391,11 +341,11 @@ def _array_codes(path: Path, labels: NDArray, loaded: Loaded) -> NDArray[np.int6
     if labels.shape not in shapes:
         expected = " or ".join(map(str, shapes))
         raise ZooError(f"{path.name}: expected labels of shape {expected}, got {labels.shape}. Save one label a row.")
-    if labels.dtype.kind in "biu":
+    if labels.dtype.kind in "biu" and not (labels.dtype == np.uint64 and labels.max() > np.iinfo(np.int64).max):
         return labels.astype(np.int64)
     if labels.dtype.kind in "US":
         return np.unique(labels, return_inverse=True)[1].astype(np.int64).reshape(labels.shape)
-    if labels.dtype.kind == "f" and bool(np.all(labels == np.round(labels))):
+    if labels.dtype.kind == "f" and bool(np.all((labels == np.round(labels)) & (np.abs(labels) <= 2.0**53))):
         return labels.astype(np.int64)
     raise ZooError(
         f"{path.name}: expected whole numbers or strings as labels, got dtype {labels.dtype} with other values. "

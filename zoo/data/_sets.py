@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data._fetch import File
-from zoo.data._files import read_csv_table
 from zoo.data._sprites import sprites
 from zoo.data._table import Loaded, arrange
+from zoo.data._text import read_text_table
 from zoo.data.speech import features, read_recordings
 
 __all__ = ["DATA_SETS", "DataSet"]
@@ -84,7 +84,7 @@ def _earthquakes(_: Mapping[str, Path]) -> Loaded:
 
 def _csv(*columns: str) -> Callable[[Mapping[str, Path]], Loaded]:
     def read(paths: Mapping[str, Path]) -> Loaded:
-        return arrange(read_csv_table(paths["x"]), columns, None)
+        return arrange(read_text_table(paths["x"]), columns, None)
 
     return read
 

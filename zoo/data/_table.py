@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from zoo.arrays import is_number, numbers_of
 from zoo.errors import ZooError
 
-__all__ = ["Column", "Loaded", "Table", "arrange", "pick", "rows_text"]
+__all__ = ["Column", "Loaded", "Table", "arrange", "check_padding", "pick", "rows_text", "shown"]
 
 Column = int | str
 
@@ -29,13 +34,33 @@ class Loaded:
         lengths: (N,) int64, or None for plain vectors.
         labels: (N,), or (N, T) for sequences with -1 as padding, int64; or None.
         targets: (N, D_y), what x is to predict; or None.
+        dropped: columns that were taken for row names.
     """
 
-    x: NDArray[np.floating]
+    x: NDArray
     names: tuple[str, ...] | None = None
     lengths: NDArray[np.int64] | None = None
     labels: NDArray[np.int64] | None = None
     targets: NDArray[np.floating] | None = None
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def data(self) -> Any:
+        """As tensors: x, ``{"x", "lengths"}``, or a pair with the targets. Text stays as it is."""
+        x = _as_tensor(self.x)
+        if self.targets is not None:
+            return x, _as_tensor(self.targets)
+        return x if self.lengths is None else {"x": x, "lengths": torch.from_numpy(self.lengths)}
+
+    @property
+    def codes(self) -> Tensor:
+        """The labels that were asked for."""
+        assert self.labels is not None  # every reader gives them when asked, or raises
+        return _as_tensor(self.labels)
+
+
+def _as_tensor(array: NDArray) -> Any:
+    return array if array.dtype == object else torch.from_numpy(np.ascontiguousarray(array))
 
 
 @dataclass
@@ -45,17 +70,21 @@ class Table:
     Attributes:
         source: the file's name, for error texts.
         names: the header, or None.
-        columns: one array a column, (N,): float64, or object (strings, None where missing) if any cell is text.
-        lines: the line of the file each row stands on, where it has lines and may be asked for one.
+        columns: one array a column, (N,): numbers, or object (strings, None where missing) if any cell is text.
+        line: the line of the file that a row ends on, where the file has lines.
+        decimal: what stands before decimals in the file.
     """
 
     source: str
     names: tuple[str, ...] | None
     columns: list[NDArray]
-    lines: list[int] = field(default_factory=list)
+    line: Callable[[int], int] | None = None
+    decimal: str = "."
+    dropped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.names and _is_row_names(self.names[0], self.columns[0]) and len(self.columns) > 1:
+            self.dropped = (self.names[0] or "row names",)
             self.names, self.columns = self.names[1:], self.columns[1:]
 
     def title(self, index: int) -> str:
@@ -64,7 +93,7 @@ class Table:
 
     def place(self, row: int) -> str:
         """How error texts call a row, counted from 1, with its line where the file has lines."""
-        return f"row {row + 1}" + (f" (line {self.lines[row]})" if self.lines else "")
+        return f"row {row + 1}" + (f" (line {self.line(row)})" if self.line else "")
 
 
 def _is_row_names(header: str, column: NDArray) -> bool:
@@ -119,22 +148,46 @@ def pick(source: str, names: Sequence[str] | None, number: int, wanted: Column) 
 
 def _numeric(table: Table, index: int) -> NDArray[np.float64]:
     column = table.columns[index]
+    if column.dtype == object:  # numbers stored as text in a typed file, or text
+        column = numbers_of(column)
     if column.dtype != object:
         return column.astype(np.float64, copy=False)
-    row = next((i for i, cell in enumerate(column) if cell is not None and not is_number(cell)), None)
-    if row is None:  # numbers stored as text in a typed file
-        return np.array([np.nan if cell is None else float(cell) for cell in column])
-    value = str(column[row])
-    shown = repr(value if len(value) <= 40 else value[:37] + "...")
-    if _is_decimal_comma(value):
-        fix = "Write decimals with a point"
-    elif table.names and table.names[index]:
-        fix = f"Leave it out with columns=, or read it as labels={table.names[index]!r}"
-    else:
-        fix = f"Leave it out with columns=, or read it as labels={index}"
+    # A word alone in a column of numbers is the mistake to point at, and so is the first one in a column of words.
+    row = next(i for i, cell in enumerate(column) if cell is not None and not _reads_as_number(cell, table.decimal))
+    value = column[row]
     raise ZooError(
-        f"{table.source}: expected a number in {table.title(index)}, {table.place(row)}, got {shown}. {fix}."
+        f"{table.source}: expected a number in {table.title(index)}, {table.place(row)}, got {shown(value)}. "
+        f"{_way_out(table, index, value)}."
     )
+
+
+def _is_text(column: NDArray) -> bool:
+    return column.dtype == object and numbers_of(column).dtype == object
+
+
+def _reads_as_number(cell: str, decimal: str) -> bool:
+    return is_number(cell) if decimal == "." else "." not in cell and is_number(cell.replace(decimal, "."))
+
+
+def _way_out(table: Table, index: int, value: str) -> str:
+    if table.decimal != "." and is_number(value):
+        return f"Write decimals with {table.decimal!r}, or leave decimal= out"
+    if _is_decimal_comma(value):
+        return 'Write decimals with a point, or pass decimal=","'
+    if _GROUPED.fullmatch(value):
+        return "Write numbers without marks between thousands"
+    if value.endswith("%") or value[:1] in "$€£":
+        return "Write numbers without units"
+    name = table.names[index] if table.names and table.names[index] else index
+    return f"Leave it out with columns=, or read it as labels={name!r}"
+
+
+_GROUPED = re.compile(r"[+-]?\d{1,3}([,. '’]\d{3})+([.,]\d*)?")
+
+
+def shown(value: str) -> str:
+    """A cell as error texts quote it."""
+    return repr(value if len(value) <= 40 else value[:37] + "...")
 
 
 def _is_decimal_comma(cell: str) -> bool:
@@ -148,24 +201,13 @@ def _holds_numbers(column: NDArray) -> bool:
     return any(cell is not None and (is_number(cell) or _is_decimal_comma(cell)) for cell in column)
 
 
-def is_number(cell: str) -> bool:
-    """Whether ``cell`` is a number the way files write one (Python alone would also take ``1_000``)."""
-    if "_" in cell:
-        return False
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
 def _codes(table: Table, index: int) -> NDArray[np.int64]:
     """Labels as integers: whole numbers stay what they are, strings are coded in sorted order."""
     column = table.columns[index]
     if column.dtype == object:
         missing = [row for row, cell in enumerate(column) if cell is None]
     else:
-        missing = np.flatnonzero(~np.isfinite(column)).tolist()
+        missing = np.flatnonzero(np.isnan(column)).tolist()
     if missing:
         raise ZooError(
             f"{table.source}: expected a label in every row of {table.title(index)}, got none in {rows_text(missing)}. "
@@ -173,7 +215,9 @@ def _codes(table: Table, index: int) -> NDArray[np.int64]:
         )
     if column.dtype == object:
         return np.unique(column.astype(str), return_inverse=True)[1].astype(np.int64).reshape(-1)
-    fraction = np.flatnonzero(column != np.round(column))
+    # Beyond 2**53 a float64 is whole for want of digits.
+    unsure = (column != np.round(column)) | (np.abs(column) > 2.0**53) if column.dtype.kind == "f" else column != column
+    fraction = np.flatnonzero(unsure)
     if len(fraction):
         row = int(fraction[0])
         raise ZooError(
@@ -188,6 +232,8 @@ def arrange(
     columns: Column | Sequence[Column] | None,
     labels: Column | None,
     targets: Column | Sequence[Column] | None = None,
+    sequence: Column | None = None,
+    symbols: bool = False,
 ) -> Loaded:
     """Turns a table into data: the chosen columns side by side, the labels, and sequences where there is one.
 
@@ -196,9 +242,11 @@ def arrange(
         columns: the columns of x, in this order; None for all that are neither label, target nor sequence number.
         labels: the column of labels, or None.
         targets: the columns of y, in this order, or None.
+        sequence: the column that says which sequence a row belongs to; None for the one called so, if any.
+        symbols: whether text may be read, where all columns of x are text.
 
     Returns:
-        x (N, D); or, with a column called ``sequence``, x (S, T, D) padded with zeros and lengths (S,).
+        x (N, D); or, with a column of sequences, x (S, T, D) padded with zeros (text with None) and lengths (S,).
 
     Raises:
         ZooError: an unknown column, text where numbers are wanted, nothing left to read, or targets of sequences.
@@ -206,32 +254,42 @@ def arrange(
     number = len(table.columns)
     label = None if labels is None else pick(table.source, table.names, number, labels)
     aims = [] if targets is None else _picked(table, targets, "targets")
-    sequence = next((i for i, name in enumerate(table.names or ()) if name == "sequence"), None)
+    steps = None if sequence is None else pick(table.source, table.names, number, sequence)
+    if sequence is None:
+        steps = next((i for i, name in enumerate(table.names or ()) if name == "sequence"), None)
     if columns is None:
-        chosen = [i for i in range(number) if i not in (label, sequence, *aims)]
-        if not any(_holds_numbers(table.columns[i]) for i in chosen):
+        chosen = [i for i in range(number) if i not in (label, steps, *aims)]
+        if not (symbols and chosen) and not any(_holds_numbers(table.columns[i]) for i in chosen):
             raise ZooError(
                 f"{table.source} has no numeric columns: expected one at least, got only text or labels in {number}. "
                 "Pass a file with numbers."
             )
     else:
         chosen = _picked(table, columns, "columns")
-        if sequence in chosen:
-            sequence = None  # asked for as data
+        if steps in chosen and sequence is None:
+            steps = None  # asked for as data
     both = sorted({*chosen} & {*aims})
     if both:
         raise ZooError(
             f"{table.source}: expected other targets than columns, got {table.title(both[0])} in both. Choose one."
         )
-    if aims and sequence is not None:
+    if aims and steps is not None:
         raise ZooError(f"{table.source}: targets= expected one row a datum, got sequences. Leave one of them out.")
-    x = np.column_stack([_numeric(table, i) for i in chosen])
+    if symbols and all(
+        numbers_of(c).dtype == object if c.dtype == object else False for c in map(table.columns.__getitem__, chosen)
+    ):
+        x = np.column_stack([table.columns[i] for i in chosen])
+    else:
+        x = np.column_stack([_numeric(table, i) for i in chosen])
     codes = None if label is None else _codes(table, label)
     names = tuple(table.names[i] for i in chosen) if table.names else None
-    if sequence is None:
+    if steps is None:
         y = np.column_stack([_numeric(table, i) for i in aims]) if aims else None
-        return Loaded(x, names, labels=codes, targets=y)
-    return _group(table, sequence, x, names, codes)
+        loaded = Loaded(x, names, labels=codes, targets=y)
+    else:
+        loaded = _group(table, steps, x, names, codes)
+    loaded.dropped = table.dropped
+    return loaded
 
 
 def _picked(table: Table, columns: Column | Sequence[Column], option: str) -> list[int]:
@@ -244,7 +302,7 @@ def _picked(table: Table, columns: Column | Sequence[Column], option: str) -> li
 def _group(
     table: Table,
     sequence: int,
-    x: NDArray[np.float64],
+    x: NDArray,
     names: tuple[str, ...] | None,
     codes: NDArray[np.int64] | None,
 ) -> Loaded:
@@ -254,11 +312,11 @@ def _group(
         missing = [row for row, cell in enumerate(column) if cell is None]
         column = np.array(["" if cell is None else str(cell) for cell in column])
     else:
-        missing = np.flatnonzero(np.isnan(column)).tolist()
+        missing = np.flatnonzero(np.isnan(column)).tolist() if column.dtype.kind == "f" else []
     if missing:
         raise ZooError(
             f"{table.source}: expected every row to say its sequence, got none in {rows_text(missing)}. "
-            "Fill in column 'sequence'."
+            f"Fill in {table.title(sequence)}."
         )
     _, first, inverse, counts = np.unique(column, return_index=True, return_inverse=True, return_counts=True)
     order = np.argsort(first)  # np.unique sorts by value; put sequences back in order of appearance
@@ -269,10 +327,23 @@ def _group(
     by_sequence = np.argsort(which, kind="stable")
     step = np.empty(len(which), dtype=np.int64)
     step[by_sequence] = np.concatenate([np.arange(length) for length in lengths])
-    padded = np.zeros((len(lengths), int(lengths.max()), x.shape[1]))
+    check_padding(table.source, len(lengths), int(lengths.max()), x.shape[1], x.size)
+    padded = np.zeros((len(lengths), int(lengths.max()), x.shape[1]), dtype=x.dtype)
+    if padded.dtype == object:
+        padded[:] = None
     padded[which, step] = x
     padded_codes = None
     if codes is not None:
         padded_codes = np.full(padded.shape[:2], -1, dtype=np.int64)
         padded_codes[which, step] = codes
     return Loaded(padded, names, lengths, padded_codes)
+
+
+def check_padding(source: str, number: int, steps: int, width: int, entries: int) -> None:
+    """Raise ZooError where sequences would take many times their own memory once padded to one length."""
+    cells = number * steps * width
+    if cells > 1 << 28 and cells > 20 * entries:
+        raise ZooError(
+            f"{source}: expected sequences of like lengths, got {number} of up to {steps} steps, "
+            f"{cells * 8 / 2**30:.0f} GiB once padded. Cut the long ones into pieces."
+        )
