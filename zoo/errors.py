@@ -22,15 +22,24 @@ class LikelihoodDecreased(RuntimeError):
     Attributes:
         iteration: the iteration, counted from 1, whose E step showed the fall.
         decrease: by how many nats (total) the objective fell; positive.
+        rounding: what rounding could have taken from it at most, as measured on these data, nats.
         fit: the best fit so far, status ``"diverged"``.
     """
 
-    def __init__(self, iteration: int, decrease: float, fit: Fit | None = None) -> None:
+    def __init__(
+        self,
+        iteration: int,
+        decrease: float,
+        fit: Fit | None = None,
+        *,
+        rounding: float = 0.0,
+        cause: str = "The model's m_step does not maximise what its e_step measures",
+    ) -> None:
         super().__init__(
-            f"EM's objective fell by {decrease:.3g} nats at iteration {iteration}. The model's m_step does not "
-            "maximise what its e_step measures; the fit up to there is in this exception's `fit`."
+            f"EM's objective fell by {decrease:.3g} nats at iteration {iteration}, where rounding explains no more "
+            f"than {rounding:.1g}. {cause}; the fit up to there is in this exception's `fit`."
         )
-        self.iteration, self.decrease = iteration, decrease
+        self.iteration, self.decrease, self.rounding = iteration, decrease, rounding
         self.fit: Any = fit
 
 

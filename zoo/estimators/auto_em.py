@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,8 +12,8 @@ import torch
 from zoo.automatic.enumeration import check_enumerable
 from zoo.automatic.plan import Plan, make_plan
 from zoo.batch import Data, num_data
-from zoo.estimators.base import Outcome, Run
 from zoo.estimators.em import EM
+from zoo.estimators.steps import Steps
 from zoo.model import FunctionModel, LatentVariableModel
 from zoo.statistics import Statistics
 
@@ -32,9 +33,9 @@ class AutoEM(EM):
     e_step: ClassVar[str] = "exact posterior, by enumeration of the program"
     m_step: ClassVar[str] = "closed form, site by site"
     takes_no_guide: ClassVar[bool] = True
-
-    #: The plans of the runs under way, by the identity of their model.
-    _plans: ClassVar[dict[int, Plan]] = {}
+    cause: ClassVar[str] = (
+        "An update that was derived from the program is wrong, or the program changes from run to run"
+    )
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         reason = super().refuses(model, x)
@@ -48,19 +49,28 @@ class AutoEM(EM):
     def rehearse(self, model: LatentVariableModel, x: Data) -> None:
         """Nothing: the plan belongs to a run."""
 
-    def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
-        self._plans[id(model)] = make_plan(model, x)
-        try:
-            return super().run(model, x, run)
-        finally:
-            del self._plans[id(model)]
+    def steps(self, model: LatentVariableModel, x: Data) -> Steps:
+        return PlanSteps(model, x, make_plan(model, x))
 
-    def _e_step(self, model: LatentVariableModel, x: Data) -> Statistics:
-        evidence, weights = self._plans[id(model)].e_step(x)
+
+@dataclass(frozen=True)
+class PlanSteps:
+    """E and M step read off a program."""
+
+    model: LatentVariableModel
+    x: Data
+    plan: Plan
+
+    def e_step(self) -> Statistics:
+        evidence, weights = self.plan.e_step(self.x)
         value = torch.tensor(evidence, dtype=torch.float64)
-        return Statistics(num_data(x), value, value, weights=weights)
+        return Statistics(num_data(self.x), value, value, weights=weights)
 
-    def _m_step(self, model: LatentVariableModel, x: Data, statistics: Any) -> list[str]:
+    def m_step(self, statistics: Any) -> Sequence[str]:
         if math.isfinite(float(statistics["objective"])):
-            return self._plans[id(model)].m_step(x, statistics["weights"])
-        return []
+            return self.plan.m_step(self.x, statistics["weights"])
+        return ()
+
+    def reordered(self, generator: torch.Generator) -> PlanSteps:
+        """As they are: in a program the order of the data may mean something."""
+        return self

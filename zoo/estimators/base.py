@@ -260,8 +260,3 @@ def restore(model: LatentVariableModel, state: dict[str, Tensor]) -> None:
         own = model.state_dict()
         for name, value in state.items():
             own[name].copy_(value)
-
-
-def rounding(objective: float, rows: int, dtype: torch.dtype) -> float:
-    """What summing N terms may lose of a total, nats: a fall within it is not a fall."""
-    return 4096 * torch.finfo(dtype).eps * max(rows, abs(objective))

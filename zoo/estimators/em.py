@@ -22,12 +22,11 @@ from zoo.estimators.base import (
     from_zero,
     needs_statistics,
     restore,
-    rounding,
     snapshot,
 )
 from zoo.estimators.eg import total_log_likelihood
+from zoo.estimators.steps import ModelSteps, Steps, allowance, measured_rounding, objective_of
 from zoo.model import LatentVariableModel
-from zoo.statistics import Statistics
 from zoo.training import HeldOut
 
 __all__ = ["EM", "HardEM"]
@@ -54,6 +53,8 @@ class EM(Estimator):
     m_step: ClassVar[str] = "closed form"
     sees_evidence: ClassVar[bool] = True
     hard: ClassVar[bool] = False
+    #: What a fall beyond rounding means.
+    cause: ClassVar[str] = "The model's m_step does not maximise what its e_step measures"
 
     max_iter: int = 100_000
     tol: float = 1e-9
@@ -74,76 +75,89 @@ class EM(Estimator):
     def rehearse(self, model: LatentVariableModel, x: Data) -> None:
         small = self.elements(x) < 1_000_000
         with torch.no_grad():
-            self._e_step(model, x if small else model.probe(x))
+            self.steps(model, x if small else model.probe(x)).e_step()
+
+    def steps(self, model: LatentVariableModel, x: Data) -> Steps:
+        """The E and M step that a run repeats."""
+        return ModelSteps(model, x, self.hard)
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         rows, units = num_data(x), num_units(model, x)
-        last, gain, status = -math.inf, math.inf, "max_iter"
+        steps = self.steps(model, x)
+        last, status = -math.inf, "max_iter"
+        rounding = 0.0  # the largest that was measured
         notes: Sequence[str] = ()
         kept_notes: Sequence[str] = ()
-        before = snapshot(model)
+        remarks: list[str] = []
+        best = here = snapshot(model)
         held_out = None
         if self.validation is not None:
             score = functools.partial(total_log_likelihood, model)
             held_out = HeldOut(model, self.validation, score, int(self.patience))
         with torch.no_grad():
             try:
-                for iteration in range(1, int(self.max_iter) + 1):
-                    statistics = self._e_step(model, x)
-                    objective = _objective(model, statistics)
-                    slack = rounding(objective, rows, model.dtype)
+                for iteration in range(1, int(self.max_iter) + 2):
+                    statistics = steps.e_step()
+                    objective = objective_of(steps, statistics)
                     if math.isnan(objective) or objective == math.inf:
-                        restore(model, before)
+                        restore(model, best)
                         return Outcome("diverged", last, [f"the objective became {objective} at iteration {iteration}"])
-                    if objective < last - slack:
-                        restore(model, before)
-                        raise LikelihoodDecreased(iteration, last - objective)
+                    fall, free = last - objective, allowance(objective, rows)
+                    if fall > max(free, rounding):
+                        rounding = measured_rounding(steps, here, fall)
+                        if fall > rounding:
+                            restore(model, best)
+                            raise LikelihoodDecreased(iteration, fall, rounding=rounding, cause=self.cause)
                     if iteration > 1 and objective == last == -math.inf:
                         note = "the data have probability zero at the starting point and stay there"
                         return Outcome("diverged", last, [note], exact_q=not self.hard)
-                    gain, last, kept_notes = objective - last, max(objective, last), notes
-                    before = snapshot(model)
+                    here = snapshot(model)
+                    if fall <= free:
+                        best, kept_notes = here, notes
+                    elif self.tol > 0 and fall >= self.tol * units:
+                        status, within = "stalled", f"which is rounding (up to {rounding:.1g}, measured)"
+                        remarks = [f"iteration {iteration} lost {fall:.1g} nats, {within}, and was taken back"]
+                        break
+                    last = max(objective, last)
+                    if iteration > self.max_iter:  # nothing but the objective of the last M step was wanted
+                        break
                     columns: dict[str, float | None] = {}
                     if held_out is not None:
-                        if held_out.worse(lambda _, now=before: now, last, kept_notes):  # type: ignore[misc]
+                        if held_out.worse(lambda _, now=best: now, last, kept_notes):  # type: ignore[misc]
                             status = "converged"
                         columns = {"validation": held_out.last}
                     run.record(objective, log_likelihood=float(statistics["log_likelihood"]), **columns)
-                    if self.tol > 0 and gain < self.tol * units:
+                    if self.tol > 0 and -fall < self.tol * units:
                         status = "converged"
-                    elif self.tol > 0 and gain < slack / 64:
+                    elif self.tol > 0 and -fall < free / 64:
                         status = "stalled"
                     if status != "max_iter" or run.out_of_time:
                         break
-                    notes = self._m_step(model, x, statistics)
+                    notes = steps.m_step(statistics)
                     if self.accelerate:
-                        notes = self._squarem(model, x, before)
-                else:
-                    kept_notes = notes
-                    last = _objective(model, self._e_step(model, x))
+                        notes = self._squarem(steps, here)
             except KeyboardInterrupt:
-                restore(model, before)
                 status = "interrupted"
+            except torch.linalg.LinAlgError as error:
+                if last == -math.inf:
+                    raise
+                status, why = "diverged", str(error).split(":")[0]
+                remarks = [f"iteration {iteration} found no numbers ({why}), and was taken back"]
+        restore(model, best)
         if held_out is not None and held_out.state is not None and status in ("converged", "stalled", "max_iter"):
             restore(model, held_out.state)
             last, kept_notes = held_out.objective, [*held_out.notes, held_out.note]
             return Outcome(status, last, list(kept_notes), bool(held_out.notes), None, exact_q=not self.hard)
         elbo = last - float(model.log_prior()) if self.hard else None
-        return Outcome(status, last, list(kept_notes), bool(kept_notes), elbo, exact_q=not self.hard)
+        return Outcome(status, last, [*kept_notes, *remarks], bool(kept_notes), elbo, exact_q=not self.hard)
 
     def _lacks(self, model: LatentVariableModel) -> str | None:
         """What the model would have to offer, in a phrase; None where it does."""
         return needs_statistics(model)
 
-    def _e_step(self, model: LatentVariableModel, x: Data) -> Statistics:
-        return call(model.e_step, x)
-
-    def _m_step(self, model: LatentVariableModel, x: Data, statistics: Statistics) -> Sequence[str]:
-        """Set the parameters from the statistics; notes on constraints that acted."""
-        return model.m_step(statistics) or ()
-
-    def _squarem(self, model: LatentVariableModel, x: Data, start: dict[str, Tensor]) -> Sequence[str]:
+    def _squarem(self, steps: Steps, start: dict[str, Tensor]) -> Sequence[str]:
         """From one EM step past ``start``: take a second, extrapolate, and keep whichever is higher."""
+        model = steps.model
         names = [name for name, value in start.items() if value.is_floating_point()]
 
         def flat() -> Tensor:
@@ -152,7 +166,7 @@ class EM(Estimator):
 
         theta0 = torch.cat([start[name].flatten() for name in names])
         theta1 = flat()
-        notes2 = self._m_step(model, x, self._e_step(model, x))
+        notes2 = steps.m_step(steps.e_step())
         theta2, plain = flat(), snapshot(model)
         r, v = theta1 - theta0, theta2 - 2 * theta1 + theta0
         moved = torch.isfinite(r) & torch.isfinite(v)
@@ -163,17 +177,17 @@ class EM(Estimator):
         if alpha > -1:
             return notes2
         jump = (theta0 - 2 * alpha * r + alpha**2 * v).where(moved, theta2)
-        base = _objective(model, self._e_step(model, x))
+        base = objective_of(steps, steps.e_step())
         state, offset = model.state_dict(), 0
         for name in names:
             size = state[name].numel()
             state[name].copy_(jump[offset : offset + size].reshape(state[name].shape))
             offset += size
         try:
-            statistics = self._e_step(model, x)
-            reached = _objective(model, statistics)
+            statistics = steps.e_step()
+            reached = objective_of(steps, statistics)
             if reached >= base:
-                return self._m_step(model, x, statistics)
+                return steps.m_step(statistics)
         except (RuntimeError, ValueError):
             pass  # the jump left the parameters' domain
         restore(model, plain)
@@ -193,13 +207,6 @@ class HardEM(EM):
         if reason is None and "hard" not in inspect.signature(model.e_step).parameters:
             return "its e_step has no hard=True: the latent has no most probable value to count"
         return reason
-
-    def _e_step(self, model: LatentVariableModel, x: Data) -> Statistics:
-        return call(functools.partial(model.e_step, hard=True), x)
-
-
-def _objective(model: LatentVariableModel, statistics: Statistics) -> float:
-    return float(statistics["objective"] + model.log_prior())
 
 
 def num_units(model: LatentVariableModel, x: Data) -> int:

@@ -1,0 +1,130 @@
+"""The two steps of EM on one data set, and how far rounding moves what they climb."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from zoo.batch import Data, call, num_data, take
+from zoo.estimators.base import restore, snapshot
+from zoo.model import LatentVariableModel
+from zoo.statistics import Statistics
+
+__all__ = ["ModelSteps", "Steps", "allowance", "measured_rounding"]
+
+#: Iterations repeated from moved numbers, and what their spread is multiplied with. A fall of pure rounding is within
+#: a few spreads; a wrong M step's is orders of magnitude away from them.
+REPEATS, SAFETY = 8, 8.0
+
+
+class Steps(Protocol):
+    """E and M step of one model on one data set; the M step sets the model's parameters."""
+
+    @property
+    def model(self) -> LatentVariableModel: ...
+
+    def e_step(self) -> Statistics: ...
+
+    def m_step(self, statistics: Any) -> Sequence[str]:
+        """Returns notes on constraints that acted."""
+        ...
+
+    def reordered(self, generator: torch.Generator) -> Steps:
+        """The same steps on the same data in a random order, where their order means nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelSteps:
+    """Steps by the model's own ``e_step`` and ``m_step``; ``hard``: at the most probable z."""
+
+    model: LatentVariableModel
+    x: Data
+    hard: bool = False
+
+    def e_step(self) -> Statistics:
+        step = self.model.e_step
+        return call(functools.partial(step, hard=True) if self.hard else step, self.x)
+
+    def m_step(self, statistics: Any) -> Sequence[str]:
+        return self.model.m_step(statistics) or ()
+
+    def reordered(self, generator: torch.Generator) -> ModelSteps:
+        return replace(self, x=take(self.x, torch.randperm(num_data(self.x), generator=generator)))
+
+
+def objective_of(steps: Steps, statistics: Statistics) -> float:
+    """What EM climbs: the E step's objective and the parameters' log-prior, total, nats."""
+    return float(statistics["objective"] + steps.model.log_prior())
+
+
+def allowance(objective: float, rows: int) -> float:
+    """A fall that needs no second look, nats: 4096 roundings in float64 of the total, or of one nat a datum."""
+    return 4096 * torch.finfo(torch.float64).eps * max(rows, abs(objective))
+
+
+@torch.no_grad()
+def measured_rounding(steps: Steps, start: dict[str, Tensor], fall: float = math.inf) -> float:
+    """What rounding may take from the objective in an iteration that begins at ``start``, nats; measured.
+
+    The iteration (E, M, E) is repeated with every stored number moved by at most one rounding, before it and between
+    the M step and the last E step, and with the data in another order. Numbers a rounding apart are the same numbers to
+    this arithmetic, whatever its dtype, the conditioning of the problem and the number of terms: how far the objectives
+    lie apart is what it cannot tell (Parker 1997, "Monte Carlo arithmetic"; Higham 2002, Accuracy and Stability of
+    Numerical Algorithms, section 1.5 on backward error). Steps that draw random numbers see the same in every repeat.
+
+    Args:
+        start: the parameters before the iteration; the present ones are left as they are.
+        fall: stop repeating once the answer is at least this.
+
+    Returns:
+        ``SAFETY`` times the larger spread of the two objectives; infinite where not two repeats ran through.
+    """
+    end = snapshot(steps.model)
+    before: list[float] = []
+    after: list[float] = []
+    rounding = 0.0
+    try:
+        for repeat in range(REPEATS):
+            generator = torch.Generator().manual_seed(repeat)
+            restore(steps.model, _moved(start, generator))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                try:
+                    first, second = steps.reordered(generator), steps.reordered(generator)
+                    statistics = first.e_step()
+                    reached = objective_of(first, statistics)
+                    first.m_step(statistics)
+                    restore(steps.model, _moved(snapshot(steps.model), generator))
+                    again = objective_of(second, second.e_step())
+                except (RuntimeError, ValueError):
+                    continue  # no numbers for this arithmetic
+            if math.isfinite(reached) and math.isfinite(again):
+                before.append(reached)
+                after.append(again)
+                rounding = SAFETY * max(max(before) - min(before), max(after) - min(after))
+                if rounding >= fall:
+                    break
+    finally:
+        restore(steps.model, end)
+    return rounding if len(before) > 1 else math.inf
+
+
+def _moved(state: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """Every number up or down by one rounding, or let be."""
+    return {
+        name: value * (1 + torch.finfo(value.dtype).eps * _signs(value, generator))
+        if value.is_floating_point()
+        else value
+        for name, value in state.items()
+    }
+
+
+def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randint(-1, 2, like.shape, generator=generator).to(like.device, like.dtype)
