@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo import program
+from zoo.automatic.enumeration import why_not_exact
 from zoo.batch import Data, call, num_data, split
 from zoo.errors import ZooError
 from zoo.estimators.eg import total_log_likelihood
@@ -139,10 +140,11 @@ def evaluate(
     with isolated(seed):
         if isinstance(model, FunctionModel):
             model.initialize(x, "current")
-        exact = total_log_likelihood(model, x)
+        reason = None if can(model, "log_marginal") or can(model, "e_step") else why_not_exact(model, x)
+        exact = total_log_likelihood(model, x, checked=True) if reason is None else None
         if not program.has_guide(model) or (untrained and exact is not None):
             if exact is None:
-                raise ZooError("evaluate: expected an exact log_marginal or a guide, got neither. Pass guide=...")
+                raise ZooError(f"evaluate: {reason}. Mend that, or pass guide=... for a bound.")
             return Evaluation(num_data(x), exact, None, None, None, None, None, 0)
         evidence, variance, khats, estimates = 0.0, 0.0, [], []
         elbo, elbo_variance, scored = 0.0, 0.0, 0

@@ -6,7 +6,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import pyro
@@ -22,6 +22,7 @@ from zoo.batch import Data, as_data, call, map_tensors, take, tensors
 from zoo.checks import rows
 from zoo.errors import ZooError
 from zoo.isolation import forked_rng
+from zoo.unchanged import Unchanged
 
 __all__ = ["FunctionModel", "Half", "LatentVariableModel", "as_model", "can", "parameter", "prepared"]
 
@@ -91,6 +92,10 @@ class LatentVariableModel(PyroModule):
                     "Drop or fill those rows first."
                 )
         return x
+
+    def in_its_dtype(self, x: Data) -> AbstractContextManager[None]:
+        """Inside, log-probabilities of the programs may be taken: what Pyro makes anew has the right dtype."""
+        return nullcontext()
 
     def probe(self, x: Data) -> Data:
         """A little of the data, enough to see how the programs are made: the first rows."""
@@ -327,6 +332,15 @@ class FunctionModel(LatentVariableModel):
         self._parameters.clear()
         self.initialize(x, "current")
 
+    @contextmanager
+    def in_its_dtype(self, x: Data) -> Iterator[None]:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(_floating_dtype(x))
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
     def validate(self, x: Data) -> Data:
         return x  # a program of the user's own gets its data as they are
 
@@ -342,7 +356,7 @@ class FunctionModel(LatentVariableModel):
         if self._constraints:
             return
         nets: dict[str, _Keep] = {}
-        original, dtype = pyro.module, _floating_dtype(x)
+        original, dtype, unchanged = pyro.module, _floating_dtype(x), Unchanged(x)
         with ExitStack() as stack:
 
             def recording(name: str, nn_module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -359,9 +373,11 @@ class FunctionModel(LatentVariableModel):
             args, kwargs = _arguments(x)
             with self._own_parameters(args, kwargs) as state, torch.no_grad():
                 trace = pyro.poutine.trace(self._program(1)).get_trace(*args, **kwargs)
-                first = pyro.poutine.trace(pyro.poutine.replay(self._program(0), trace=trace)).get_trace(
-                    *args, **kwargs
-                )
+                with unchanged:
+                    first = pyro.poutine.trace(pyro.poutine.replay(self._program(0), trace=trace)).get_trace(
+                        *args, **kwargs
+                    )
+                unchanged.check(self.name)
                 if not self.has_guide:
                     self.points = _sampled_parameters(first)
                     if self.points:
@@ -393,15 +409,13 @@ class FunctionModel(LatentVariableModel):
     def _own_parameters(self, args: Any, kwargs: Any) -> Iterator[dict[str, Any]]:
         params = {name: self._parameters[_key(name)] for name in self._constraints}
         state = {"params": params, "constraints": dict(self._constraints)}
-        dtype = torch.get_default_dtype()
         with ExitStack() as stack:
             stack.enter_context(pyro.settings.context(module_local_params=self._local))
             stack.enter_context(pyro.get_param_store().scope(state))  # type: ignore[arg-type]
             for name, net in self._nets.items():
                 stack.enter_context(_weights_replaced(net.value, name, params))
             # Constants a program makes (torch.ones(3)) then have the dtype of its data.
-            torch.set_default_dtype(_floating_dtype((*args, *kwargs.values())))
-            stack.callback(torch.set_default_dtype, dtype)
+            stack.enter_context(self.in_its_dtype((*args, *kwargs.values())))
             yield state
 
     def constraint_of(self, name: str) -> Any:

@@ -163,8 +163,9 @@ def draw(
             f"the program expected to broadcast over {num_particles} particles on its left, got: "
             f"{str(error).splitlines()[0]}. Index from the right (x[..., d]) in model and guide."
         ) from error
-    guide_trace.compute_log_prob()
-    model_trace.compute_log_prob()
+    with model.in_its_dtype(x):
+        guide_trace.compute_log_prob()
+        model_trace.compute_log_prob()
     return guide_trace, model_trace
 
 

@@ -144,9 +144,15 @@ def _recognise(run: Enumerated, leaves: dict[str, list[Leaf] | None]) -> Chain:
     if not latents:
         raise _Other("it has no latent")
     symbol = {sites[n]["infer"]["_enumerate_symbol"]: i for i, n in enumerate(latents)}
-    plates = {(f.name, f.dim, f.size) for s in sites.values() for f in s["cond_indep_stack"] if f.vectorized}
+    stacks = {
+        name: [(f.name, f.dim, f.size) for f in s["cond_indep_stack"] if f.vectorized] for name, s in sites.items()
+    }
+    plates = {plate for stack in stacks.values() for plate in stack}
     if len(plates) > 1 or any(dim != -1 for _, dim, _ in plates):
         raise _Other("it has more than one plate")
+    outside = [name for name, stack in stacks.items() if len(stack) != len(plates)]
+    if outside:
+        raise _Other(f"site {outside[0]!r} stands outside of the plate")
     n = next(iter(plates))[2] if plates else 1
     sizes = {sites[z]["fn"].enumerate_support(expand=False).shape[0] for z in latents}
     if len(sizes) > 1:

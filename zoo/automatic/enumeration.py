@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-import warnings
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,6 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import config_enumerate
-from pyro.infer.traceenum_elbo import _compute_dice_elbo
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
@@ -28,12 +27,30 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from zoo import program
+from zoo.automatic.checks import (
+    NOTHING_OBSERVED,
+    check_enumerable,
+    check_plates,
+    is_observed,
+    plain_trace,
+    program_name,
+)
+from zoo.automatic.evidence import log_evidence
 from zoo.batch import Data, call
 from zoo.errors import ZooError
+from zoo.isolation import forked_rng
 from zoo.model import LatentVariableModel
 from zoo.program import SiteMessage, sample_sites
 
-__all__ = ["MAX_ELEMENTS", "Enumerated", "check_enumerable", "enumerated", "predicted_elements"]
+__all__ = [
+    "MAX_ELEMENTS",
+    "Enumerated",
+    "enumerated",
+    "evidence",
+    "first_enumeration",
+    "predicted_elements",
+    "why_not_exact",
+]
 
 #: The largest table of log-probabilities that enumeration may make for one site: 2 GiB in float64.
 MAX_ELEMENTS = 2**28
@@ -54,26 +71,7 @@ class Enumerated:
     @functools.cached_property
     def log_evidence(self) -> Tensor:
         """ln p(x), summed over the data, nats; contracted when first asked for."""
-        guide = Trace()
-        guide.pack_tensors()
-        self.trace.pack_tensors(guide.plate_to_symbol)
-        latents = [s for s in self.sites.values() if s["infer"].get("_enumerate_dim") is not None]
-        symbols = {s["infer"]["_enumerate_symbol"] for s in latents}
-        scales = {
-            n: float(s["scale"])
-            for n, s in self.sites.items()
-            if not isinstance(s["scale"], Tensor) and symbols & set(s["packed"]["unscaled_log_prob"]._pyro_dims)
-        }
-        common = next(iter(scales.values()), 1.0)
-        odd = [n for n in scales if scales[n] != common]
-        if odd:
-            raise ZooError(
-                f"site {odd[0]!r} expected the poutine.scale of the sites it shares latents with, {common:g}, got "
-                f"{scales[odd[0]]:g}: a sum over latents needs one scale. Scale all of them, or none."
-            )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "TraceEnum_ELBO found no sample sites")
-            return torch.as_tensor(_compute_dice_elbo(self.trace, guide))
+        return log_evidence(self.trace)
 
     @property
     def sites(self) -> dict[str, SiteMessage]:
@@ -104,14 +102,19 @@ class _Failed(Exception):
 
 
 class _OneValue(Messenger):
-    """Latents offer one value of their support each: dimensions as in full enumeration, at size one."""
+    """Latents (all but one) offer one value of their support: dimensions as in full enumeration, at size one."""
+
+    def __init__(self, but: str | None = None) -> None:
+        super().__init__()
+        self.but = but
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] and getattr(msg["fn"], "has_enumerate_support", False):
-            thin = copy.copy(msg["fn"])
-            values = msg["fn"].enumerate_support(expand=False)[:1]
-            thin.enumerate_support = lambda expand=False: values
-            msg["fn"] = thin
+        if msg["is_observed"] or msg["name"] == self.but or not getattr(msg["fn"], "has_enumerate_support", False):
+            return
+        thin = copy.copy(msg["fn"])
+        values = msg["fn"].enumerate_support(expand=False)[:1]
+        thin.enumerate_support = lambda expand=False: values
+        msg["fn"] = thin
 
 
 def enumerated_trace(run: Callable[..., Any], x: Data, nesting: int, only: set[str] | None = None) -> Trace:
@@ -127,6 +130,14 @@ def enumerated_trace(run: Callable[..., Any], x: Data, nesting: int, only: set[s
     return trace
 
 
+def evidence(model: LatentVariableModel, x: Data, nesting: int) -> Tensor:
+    """ln p(x), summed over the data, nats, (); differentiable with respect to the parameters."""
+    with _explained(model), model.in_its_dtype(x):
+        trace = enumerated_trace(config_enumerate(model.model, default="parallel"), x, nesting)
+    with _explained(model, trace), model.in_its_dtype(x):
+        return log_evidence(trace)
+
+
 def enumerated(model: LatentVariableModel, x: Data, nesting: int, only: set[str] | None = None) -> Enumerated:
     """Run the program enumerated, with probes; differentiable with respect to probes and parameters.
 
@@ -134,7 +145,7 @@ def enumerated(model: LatentVariableModel, x: Data, nesting: int, only: set[str]
         nesting: batch dimensions that plates take.
         only: sites whose log-probabilities are wanted; the evidence needs them all (None).
     """
-    with _explained(model):
+    with _explained(model), model.in_its_dtype(x):
         trace = enumerated_trace(config_enumerate(model.model, default="parallel"), x, nesting, only)
     probes = {}
     for name, site in sample_sites(trace).items():
@@ -146,23 +157,50 @@ def enumerated(model: LatentVariableModel, x: Data, nesting: int, only: set[str]
 
 
 @contextmanager
-def _explained(model: LatentVariableModel) -> Iterator[None]:
-    """What enumeration breaks in a program, in one line that names the place."""
+def _explained(model: LatentVariableModel, done: Trace | None = None) -> Iterator[None]:
+    """What enumeration breaks in a program, in one line that names the place; ``done`` is what it had done by then."""
     try:
         yield
+    except ZooError:
+        raise
     except _Failed as failed:
-        error, last = failed.__cause__, list(sample_sites(failed.done))
-        place = f"after site {last[-1]!r}" if last else "before its first site"
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if "ambiguous" in first or "converted to Scalar" in first or "scalars can be converted" in first:
-            raise ZooError(
-                f"{program_name(model)}: {place}, the program expected one value of a latent to branch on, got all of "
-                "them at once (control flow that depends on a latent). Write it with torch.where or indexing."
-            ) from error
-        raise ZooError(
-            f"{program_name(model)}: enumeration failed {place} ({type(error).__name__}: {first}). "
-            "Index from the right (x[..., d]), so that latents may carry dimensions on the left."
-        ) from error
+        error = failed.__cause__
+        assert error is not None
+        raise _in_one_line(model, error, failed.done) from error
+    except (AssertionError, ValueError, RuntimeError) as error:
+        if done is None:
+            raise
+        raise _in_one_line(model, error, done) from error
+
+
+def _in_one_line(model: LatentVariableModel, error: BaseException, done: Trace) -> ZooError:
+    last = list(sample_sites(done))
+    place = f"after site {last[-1]!r}" if last else "before its first site"
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    who = program_name(model)
+    if "ambiguous" in first or "converted to Scalar" in first or "scalars can be converted" in first:
+        return ZooError(
+            f"{who}: {place}, the program expected one value of a latent to branch on, got all of "
+            "them at once (control flow that depends on a latent). Write it with torch.where or indexing."
+        )
+    chained = any(site["infer"].get("_markov_scope") is not None for site in sample_sites(done).values())
+    if chained and isinstance(error, (AssertionError, ValueError)) and _in_pyro(error):
+        return ZooError(
+            f"{who}: {place}, a site expected no latent from further back than pyro.markov keeps, got one. "
+            "Say how many steps back they reach: pyro.markov(..., history=2)."
+        )
+    fix = "Index from the right (x[..., d]), so that latents may carry dimensions on the left."
+    if isinstance(error, NotImplementedError):
+        fix = "Take a family that has what is missing."
+    elif not isinstance(error, (RuntimeError, ValueError, IndexError)):
+        fix = "Run the program by itself under pyro.infer.TraceEnum_ELBO first."
+    return ZooError(f"{who}: enumeration failed {place} ({type(error).__name__}: {first}). {fix}")
+
+
+def _in_pyro(error: BaseException) -> bool:
+    """Whether Pyro's own bookkeeping raised it, not the program."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and "pyro" in frames[-1].filename.replace("\\", "/").split("/")
 
 
 def shown(parameter: str) -> str:
@@ -170,67 +208,13 @@ def shown(parameter: str) -> str:
     return parameter.removeprefix("param/").removesuffix("/mode").removesuffix("_unconstrained").replace("/", ".")
 
 
-def program_name(model: LatentVariableModel) -> str:
-    """What to call a model in a message."""
-    return getattr(model, "name", None) or type(model).__name__
-
-
-def check_enumerable(model: LatentVariableModel, x: Data) -> str | None:
-    """Why ln p(x) of this program cannot be had by enumeration: a phrase that names the site; None where it can."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        trace = poutine.trace(lambda: call(model.model, x)).get_trace()
-    sites: dict[str, SiteMessage] = dict(trace.nodes)
-    for name, site in sites.items():
-        if site["type"] != "sample":
-            continue
-        if type(site["fn"]).__name__ == "_Subsample":
-            if len(site["value"]) < site["fn"].size:
-                return f"plate {name!r} takes a random part of the data; give it all of them"
-            continue
-        if site["is_observed"]:
-            continue
-        family = program.family_of(site["fn"])
-        if site["infer"].get("enumerate") == "sequential":
-            return f"site {name!r} asks for sequential enumeration; take that setting away"
-        if not getattr(site["fn"], "has_enumerate_support", False):
-            if site["fn"].support.is_discrete:
-                return f"site {name!r} ({family}) is a latent without finite support, so there is no exact sum over it"
-            return f"site {name!r} ({family}) is a continuous latent, so there is no exact sum over it"
-    return None
-
-
-def check_plates(trace: Trace) -> str | None:
-    """Why the plates would give a wrong sum, in a phrase; None where they are in order.
-
-    A site that depends on a latent of another plate which lies on the same dimension is summed as if the two plates
-    were one; Pyro says nothing.
-    """
-    latents = {
-        site["infer"]["_enumerate_symbol"]: site
-        for site in sample_sites(trace).values()
-        if site["infer"].get("_enumerate_symbol") is not None
-    }
-    for name, site in sample_sites(trace).items():
-        own = {f.dim: f.name for f in site["cond_indep_stack"] if f.vectorized}
-        for symbol in site["packed"]["unscaled_log_prob"]._pyro_dims:
-            latent = latents.get(symbol)
-            for frame in latent["cond_indep_stack"] if latent is not None else ():
-                if frame.vectorized and own.get(frame.dim, frame.name) != frame.name:
-                    assert latent is not None
-                    return (
-                        f"site {name!r} in plate {own[frame.dim]!r} depends on {latent['name']!r} in plate "
-                        f"{frame.name!r}, on the same dimension {frame.dim}; use one plate for both, or two dimensions"
-                    )
-    return None
-
-
 def predicted_elements(model: LatentVariableModel, x: Data, nesting: int) -> tuple[int, str]:
     """Size of the largest table of log-probabilities that enumeration would make, and its site, without making it.
 
-    First a bound: every latent in scope at a site may matter there. Only where that is too large, the latents are
-    enumerated one at a time (the others drawn once) to see on which of them each site depends.
+    First a bound: every latent in scope at a site may matter there. Only where that is too large, one latent at a time
+    has all of its values (the others one) to see on which of them each site depends.
     """
-    with _explained(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with _explained(model), torch.no_grad(), torch.random.fork_rng(devices=[]), model.in_its_dtype(x):
         sizes: dict[str, int] = {}
         plain = poutine.trace(lambda: call(model.model, x)).get_trace()
         for name, site in sample_sites(plain).items():
@@ -247,51 +231,160 @@ def predicted_elements(model: LatentVariableModel, x: Data, nesting: int) -> tup
                 (free if inside is None else chained).add(name)
 
         def largest(depends: dict[str, set[str]]) -> tuple[int, str]:
-            return max((rows[n] * math.prod(sizes[z] for z in depends[n] | ({n} & set(sizes))), n) for n in rows)
+            return max(
+                ((rows[n] * math.prod(sizes[z] for z in depends[n] | ({n} & set(sizes))), n) for n in rows),
+                default=(0, ""),
+            )
 
         worst = largest(scope)
         if worst[0] <= MAX_ELEMENTS:
             return worst
         depends: dict[str, set[str]] = {name: set() for name in rows}
         for latent, size in sizes.items():
-
-            def only(site: SiteMessage, latent: str = latent) -> Any:
-                return {"enumerate": "parallel"} if site["name"] == latent and not site["is_observed"] else {}
-
-            run = poutine.infer_config(poutine.replay(model.model, trace=_without(plain, latent)), only)
-            trace = enumerated_trace(run, x, nesting)
-            for name, site in sample_sites(trace).items():
-                if size > 1 and site["unscaled_log_prob"].numel() > rows[name]:
+            for name, number in _sizes(model, x, nesting, latent).items() if size > 1 else ():
+                if number > rows[name]:
                     depends[name].add(latent)
         return largest(depends)
 
 
-def _without(trace: Trace, name: str) -> Trace:
-    copy = trace.copy()
-    copy.remove_node(name)
-    return copy
-
-
-def first_enumeration(model: LatentVariableModel, x: Data, nesting: int) -> tuple[Enumerated, int, str]:
+def first_enumeration(
+    model: LatentVariableModel, x: Data, nesting: int, checked: bool = False
+) -> tuple[Enumerated, int, str]:
     """Enumerate for the first time: whatever does not suit the program is told in one line, before any work is done.
+
+    Args:
+        checked: whether ``why_not_exact`` has had nothing to say.
 
     Returns:
         The run, the size of its largest table of log-probabilities, and the site that has it.
 
     Raises:
-        ZooError: latents that cannot be enumerated, too large a table, plates that contradict each other.
+        ZooError: latents that cannot be enumerated, too large a table, plates that contradict each other, latents from
+            further back than ``pyro.markov`` keeps, log-probabilities that change from run to run.
     """
-    reason = check_enumerable(model, x)
-    if reason is None:
-        elements, site = predicted_elements(model, x, nesting)
-        if elements > MAX_ELEMENTS:
-            raise ZooError(
-                f"{program_name(model)}: site {site!r} expected at most {MAX_ELEMENTS:,} enumerated log-probabilities, "
-                f"got {elements:,}. Use fewer values or data at a time, or pyro.markov along a sequence."
-            )
-        found = enumerated(model, x, nesting)
-        found.log_evidence.detach()  # packs the dimensions by name
-        reason = check_plates(found.trace)
-        if reason is None:
-            return found, elements, site
-    raise ZooError(f"{program_name(model)}: {reason}.")
+    if checked:
+        run = enumerated(model, x, nesting)
+        run.log_evidence.detach()  # packs the dimensions by name
+        return run, *predicted_elements(model, x, nesting)
+    first = _first_look(model, x, nesting)
+    if isinstance(first, str):
+        raise ZooError(f"{program_name(model)}: {first}.")
+    return first
+
+
+def why_not_exact(model: LatentVariableModel, x: Data, in_parts: bool = False) -> str | None:
+    """Why ln p(x) of a program is not to be had by enumeration, in a phrase; None where it is.
+
+    Args:
+        in_parts: whether a plate may take a part of the data, so that what is had is an estimate.
+    """
+    if not is_observed(model, x):
+        return NOTHING_OBSERVED
+    try:
+        with torch.no_grad():
+            first = _first_look(model, x, None, in_parts)
+    except ZooError as error:
+        return str(error).removesuffix(".")
+    return first if isinstance(first, str) else None
+
+
+def _first_look(
+    model: LatentVariableModel, x: Data, nesting: int | None = None, in_parts: bool = False
+) -> tuple[Enumerated, int, str] | str:
+    plain = plain_trace(model, x)
+    with torch.no_grad(), model.in_its_dtype(x):
+        reason = check_enumerable(plain, in_parts)
+    if reason is not None:
+        return reason
+    nesting = program.plate_nesting(model, x) if nesting is None else nesting
+    reason = _check_history(model, x, nesting, plain) or _check_fixed(model, x, plain)
+    if reason is not None:
+        return reason
+    elements, site = predicted_elements(model, x, nesting)
+    if elements > MAX_ELEMENTS:
+        return (
+            f"site {site!r} expected at most {MAX_ELEMENTS:,} enumerated log-probabilities, got {elements:,}. "
+            "Use fewer values or data at a time, or pyro.markov along a sequence"
+        )
+    first = enumerated(model, x, nesting)
+    with _explained(model, first.trace):
+        first.log_evidence.detach()  # packs the dimensions by name
+    reason = check_plates(first.trace)
+    return (first, elements, site) if reason is None else reason
+
+
+#: Latents of ``pyro.markov`` whose reach is looked at: a chain goes on as it begins.
+_LOOKED_AT = 5
+
+
+def _check_history(model: LatentVariableModel, x: Data, nesting: int, plain: Trace) -> str | None:
+    """Why ``pyro.markov`` forgets a latent too early, in a phrase that names site and latent; None where it does not.
+
+    Pyro gives the dimension of a forgotten latent to a new one. A site that still depends on the old one is then summed
+    as if both were the same, and nothing says so. Here one latent at a time has all of its values, the others one.
+    """
+    sites = sample_sites(plain)
+    chained = [n for n, s in sites.items() if not s["is_observed"] and s["infer"].get("_markov_scope") is not None]
+    if len(chained) < 2:
+        return None
+    rows: dict[str, int] = {}
+    for latent in chained[:_LOOKED_AT]:
+        try:
+            rows = rows or _sizes(model, x, nesting)
+            reached = [name for name, size in _sizes(model, x, nesting, latent).items() if size > rows[name]]
+        except _Failed:
+            return None  # the whole enumeration says what is wrong
+        depth = sites[latent]["infer"]["_markov_depth"]
+        for name in reached:
+            scope = sites[name]["infer"].get("_markov_scope")
+            if name != latent and scope is not None and scope.get(latent) != depth:
+                return (
+                    f"site {name!r} depends on {latent!r}, which lies further back than pyro.markov keeps; "
+                    "say how many steps back latents reach: pyro.markov(..., history=2)"
+                )
+    return None
+
+
+def _sizes(model: LatentVariableModel, x: Data, nesting: int, latent: str | None = None) -> dict[str, int]:
+    """By site, how many log-probabilities it has where one latent alone has more than one value."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), model.in_its_dtype(x):
+        trace = enumerated_trace(_OneValue(latent)(config_enumerate(model.model, default="parallel")), x, nesting)
+    return {name: site["unscaled_log_prob"].numel() for name, site in sample_sites(trace).items()}
+
+
+#: Runs that are compared: one drawn bit outside of the latents shows in one of them, but for a chance of 1 in 16.
+_RUNS = 4
+
+
+def _check_fixed(model: LatentVariableModel, x: Data, plain: Trace) -> str | None:
+    """Why the program is not the same in every run, in a phrase that names the first site that differs; None where it
+    is. The latents are held as in the plain trace."""
+    before = _log_probs(plain)
+    for seed in range(_RUNS):
+        with torch.no_grad(), forked_rng(seed), model.in_its_dtype(x):
+            again = _log_probs(poutine.trace(poutine.replay(lambda: call(model.model, x), trace=plain)).get_trace())
+        for name, a in before.items():
+            if name not in again:
+                return (
+                    f"site {name!r} is not there in every run; control flow may depend on data, not on random numbers"
+                )
+            b = again[name]
+            if a is None or b is None:
+                continue
+            if a.shape != b.shape or not bool(((a == b) | (a.isnan() & b.isnan())).all()):
+                return (
+                    f"site {name!r} has other log-probabilities in every run, at the same latents and parameters: "
+                    "something random that is no latent enters it (torch.rand, dropout, a site under poutine.block)"
+                )
+    return None
+
+
+def _log_probs(trace: Trace) -> dict[str, Tensor | None]:
+    """By site, its log-probability; None where its family has none."""
+    densities: dict[str, Tensor | None] = {}
+    for name, site in sample_sites(trace).items():
+        try:
+            densities[name] = torch.as_tensor(site["fn"].log_prob(site["value"]))
+        except (NotImplementedError, ValueError, RuntimeError):
+            densities[name] = None  # the enumerated run says what is wrong with it
+    return densities

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from zoo.automatic.chains import Chain
-from zoo.automatic.enumeration import check_enumerable, program_name, shown
+from zoo.automatic.checks import program_name
+from zoo.automatic.enumeration import shown, why_not_exact
 from zoo.automatic.plan import SiteRow, Update, make_plan
 from zoo.errors import ZooError
 from zoo.isolation import isolated
@@ -105,11 +106,11 @@ def explain(model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed
             with torch.random.fork_rng(devices=[]):
                 first_run(template, data)
         ready = start(template, data, template.inits[0])
-        reason = check_enumerable(ready, data)
+        reason = why_not_exact(ready, data)
         if reason is not None:
             able = ", ".join(serving(ready, data))
             raise ZooError(f"explain: {reason}. {f'Fit it by {able}' if able else 'Give it a guide'}.")
-        plan = make_plan(ready, data)
+        plan = make_plan(ready, data, checked=True)
     if isinstance(plan.chain, Chain):
         states, steps = plan.chain.num_states, plan.chain.inside.shape[1]
         kind = "mixture" if steps == 1 else f"chain of {steps} steps"

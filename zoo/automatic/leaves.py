@@ -166,10 +166,14 @@ def _unfold(
     family, written = getattr(fn, "_written", (None, {}))
     if family is None:
         raise _Unknown
+    if isinstance(fn, dist.NanMaskedNormal) and value is not None:  # a Normal that leaves out what is missing
+        there = ~value.isnan()
+        mask = there if mask is None else mask & there
+        value = value.nan_to_num()
     args = {key: pick(_tensor(raw, value, fn), events + ARGUMENTS[family][key]) for key, raw in written.items()}
     plain = getattr(dist, family)
     accepts = inspect.signature(type(fn).__init__).parameters
-    cls = type(fn) if all(key in accepts for key in args) else plain
+    cls = type(fn) if all(key in accepts for key in args) and not isinstance(fn, dist.NanMaskedNormal) else plain
     return [Leaf(name, family, cls, args, value, events, mask, inner)]
 
 

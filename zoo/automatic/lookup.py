@@ -181,6 +181,8 @@ class ParameterSpace:
     def views(self) -> dict[str, Tensor]:
         """Every view of every entry, (size,) each; NaN where a view has no value."""
         values = self.values()
+        if not values:
+            return {name: torch.zeros(0) for name in (*VIEWS, "softmax", "log_softmax", "raw", "gram")}
         vector = torch.cat([v.reshape(-1) for v in values.values()])
         small = torch.cat(
             [torch.full((v.numel(),), v.numel() <= self.LARGEST, device=v.device) for v in values.values()]

@@ -12,13 +12,8 @@ from torch import Tensor
 
 from zoo import program
 from zoo.automatic.chains import Chain, recognise
-from zoo.automatic.enumeration import (
-    Enumerated,
-    enumerated,
-    first_enumeration,
-    program_name,
-    shown,
-)
+from zoo.automatic.checks import program_name
+from zoo.automatic.enumeration import Enumerated, enumerated, first_enumeration, shown
 from zoo.automatic.leaves import Leaf, leaves
 from zoo.automatic.lookup import Finder, Lookup, ParameterSpace, recorded
 from zoo.automatic.newton import climb
@@ -160,10 +155,11 @@ class Plan:
         return value
 
 
-def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True) -> Plan:
+def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True, checked: bool = False) -> Plan:
     """Look at a program and find an update for each of its parameters.
 
     Args:
+        checked: whether ``why_not_exact`` has had nothing to say.
         recognised: whether chains and mixtures go to the compiled kernel; False runs the program at every step.
 
     Raises:
@@ -171,7 +167,7 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True) -> P
     """
     nesting = program.plate_nesting(model, x)
     with torch.enable_grad(), recorded():
-        run, elements, largest = first_enumeration(model, x, nesting)
+        run, elements, largest = first_enumeration(model, x, nesting, checked)
     name_of = program_name(model)
     reached = _reached(model, run)
     names = [name for name, sites in reached.items() if sites]
@@ -320,7 +316,8 @@ def _check_densities(found: dict[str, list[Leaf] | None], target: dict[str, list
             own = leaf.log_prob(leaf.args)
             expected = plain(**leaf.args, validate_args=False).log_prob(leaf.plain_value(leaf.args))
             both = own.isfinite() & expected.isfinite()
-            if not torch.allclose(own[both], expected[both], rtol=1e-6, atol=1e-6):
+            alike = torch.allclose(own[both], expected[both], rtol=1e-6, atol=1e-6)
+            if not alike or bool((own.isnan() != expected.isnan()).any()):
                 target[name] = None
 
 

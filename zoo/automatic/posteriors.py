@@ -11,10 +11,12 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.infer import config_enumerate, infer_discrete
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from zoo import program
-from zoo.automatic.enumeration import Enumerated, first_enumeration, program_name
+from zoo.automatic.checks import program_name
+from zoo.automatic.enumeration import Enumerated, first_enumeration
 from zoo.batch import Data, call
 from zoo.errors import ZooError
 from zoo.isolation import isolated
@@ -74,10 +76,11 @@ class DiscretePosterior:
             return {name: torch.cat([d[name] for d in draws]) for name in draws[0]}
 
     def _run(self, temperature: int, number: int, seed: int) -> dict[str, Tensor]:
-        run = config_enumerate(program.repeated(self._model.model, number, self._nesting), default="parallel")
+        once = _Unscaled()(program.repeated(self._model.model, number, self._nesting))
+        run = config_enumerate(once, default="parallel")
         dim = -1 - self._nesting - (number > 1)
         decoded = infer_discrete(run, first_available_dim=dim, temperature=temperature)
-        with isolated(seed), torch.no_grad():
+        with isolated(seed), torch.no_grad(), self._model.in_its_dtype(self._data):
             trace: Any = poutine.trace(lambda: call(decoded, self._data)).get_trace()
         found = {}
         for name in self.marginals:
@@ -85,6 +88,13 @@ class DiscretePosterior:
             event = trace.nodes[name]["fn"].event_shape
             found[name] = value.reshape(-1, *_aligned(value, plates, event)).expand(number, *plates, *event)
         return found
+
+
+class _Unscaled(Messenger):
+    """A datum that counts several times has the posterior of one that counts once."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["scale"] = 1.0
 
 
 def _aligned(value: Tensor, plates: torch.Size, event: torch.Size) -> tuple[int, ...]:

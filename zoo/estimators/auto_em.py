@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from zoo.automatic.enumeration import check_enumerable
+from zoo.automatic.enumeration import why_not_exact
 from zoo.automatic.plan import Plan, make_plan
 from zoo.batch import Data, num_data
 from zoo.estimators.em import EM
@@ -41,7 +41,7 @@ class AutoEM(EM):
         reason = super().refuses(model, x)
         if reason is None and not isinstance(model, FunctionModel) and model.log_prior().requires_grad:
             return "its prior is not in its program, which is all that auto_em sees"
-        return reason or check_enumerable(model, x)
+        return reason or why_not_exact(model, x)
 
     def _lacks(self, model: LatentVariableModel) -> str | None:
         return None
@@ -50,7 +50,7 @@ class AutoEM(EM):
         """Nothing: the plan belongs to a run."""
 
     def steps(self, model: LatentVariableModel, x: Data) -> Steps:
-        return PlanSteps(model, x, make_plan(model, x))
+        return PlanSteps(model, x, make_plan(model, x, checked=True))
 
 
 @dataclass(frozen=True)

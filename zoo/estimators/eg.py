@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pyro.infer import TraceEnum_ELBO, config_enumerate
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo import program
+from zoo.automatic.enumeration import evidence, why_not_exact
 from zoo.batch import Data, call, split
 from zoo.estimators.base import Objective, Outcome, Run
 from zoo.estimators.gradient import GradientEstimator, mean_bound, pyro_objective
-from zoo.model import Half, LatentVariableModel, can
+from zoo.model import LatentVariableModel, can
 
 __all__ = ["EG"]
 
@@ -30,12 +31,7 @@ class EG(GradientEstimator):
     column: ClassVar[str] = "log_likelihood"
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
-        if can(model, "log_marginal"):
-            return None
-        continuous = [site.name for site in program.latent_sites(model, x) if not site.discrete]
-        if continuous:
-            return f"site {continuous[0]!r} is continuous, so there is no exact sum over it"
-        return None
+        return None if can(model, "log_marginal") else why_not_exact(model, x, in_parts=True)
 
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
         if can(model, "log_marginal"):
@@ -48,31 +44,34 @@ class EG(GradientEstimator):
         return outcome
 
 
-class _NoGuide(nn.Module):
-    def forward(self, *args: object, **kwargs: object) -> None:
-        return None
-
-
-def enumerated_evidence(model: LatentVariableModel, x: Data) -> nn.Module:
-    """A module from data to -ln p(x), summed over data, by Pyro's enumeration of every discrete latent."""
+def enumerated_evidence(model: LatentVariableModel, x: Data) -> Callable[..., Tensor]:
+    """A function from data to -ln p(x), summed over data, by enumeration of every discrete latent."""
     nesting = program.plate_nesting(model, x)
-    module: nn.Module = TraceEnum_ELBO(max_plate_nesting=nesting)(Half(model, "model", config_enumerate), _NoGuide())
-    return module
+
+    def loss(*args: Any, **named: Any) -> Tensor:
+        return -evidence(model, named or args, nesting)
+
+    return loss
 
 
-def exact_log_likelihood(model: LatentVariableModel, x: Data) -> Tensor | None:
-    """ln p(x) of each datum, (N,), or summed (); None where no exact sum is to be had. No gradient is kept."""
+def exact_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = False) -> Tensor | None:
+    """ln p(x) of each datum, (N,), or summed (); None where no exact sum is to be had. No gradient is kept.
+
+    Args:
+        checked: whether it is known already that the program can be summed.
+    """
     if can(model, "log_marginal"):
         with torch.no_grad():
             return torch.cat([call(model.log_marginal, piece) for piece in split(x, 16_384)])
-    if all(site.discrete for site in program.latent_sites(model, x)):
-        return -call(enumerated_evidence(model, x), x).detach()
-    return None
+    if not checked and why_not_exact(model, x) is not None:
+        return None
+    with torch.no_grad():
+        return evidence(model, x, program.plate_nesting(model, x))
 
 
-def total_log_likelihood(model: LatentVariableModel, x: Data) -> float | None:
+def total_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = False) -> float | None:
     """ln p(x) summed over the data; read off the E step where there is one, which is the fastest way to it."""
     if can(model, "e_step"):
         return float(call(model.e_step, x)["log_likelihood"])
-    exact = exact_log_likelihood(model, x)
+    exact = exact_log_likelihood(model, x, checked)
     return None if exact is None else float(exact.sum())

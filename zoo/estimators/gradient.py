@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 
 from zoo import program
 from zoo.batch import Data, call, num_data, split
@@ -222,7 +221,7 @@ def fixed_score(model: LatentVariableModel, objective: Objective) -> Callable[[D
     return score
 
 
-def pyro_objective(loss: nn.Module) -> Objective:
+def pyro_objective(loss: Callable[..., torch.Tensor]) -> Objective:
     """The objective of a Pyro loss: minus the bound, summed over a batch, as a module of data."""
 
     def objective(batch: Data) -> tuple[torch.Tensor, torch.Tensor]:

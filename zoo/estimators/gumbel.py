@@ -114,8 +114,9 @@ class GumbelObjective:
         def scored(name: str, site: Any) -> bool:
             return name not in relaxed
 
-        guide_trace.compute_log_prob(site_filter=scored)
-        model_trace.compute_log_prob(site_filter=scored)
+        with self.model.in_its_dtype(batch):
+            guide_trace.compute_log_prob(site_filter=scored)
+            model_trace.compute_log_prob(site_filter=scored)
         for name in relaxed:
             q: Any = guide_trace.nodes[name]
             p: Any = model_trace.nodes[name]

@@ -107,7 +107,19 @@ def elbo_module(model: LatentVariableModel, x: Data, num_particles: int = 1) -> 
         max_plate_nesting=program.plate_nesting(model, x),
     )
     module: nn.Module = elbo(Half(model, "model"), Half(model, "guide", handler))
-    return module
+    return _InItsDtype(module, model)
+
+
+class _InItsDtype(nn.Module):
+    """A loss that takes its log-probabilities in the dtype of its data."""
+
+    def __init__(self, loss: nn.Module, owner: LatentVariableModel) -> None:
+        super().__init__()
+        self.loss, self.owner = loss, owner
+
+    def forward(self, *args: Any, **named: Any) -> Any:
+        with self.owner.in_its_dtype(named or args):
+            return self.loss(*args, **named)
 
 
 def closed_form_kl(model: LatentVariableModel, x: Data) -> bool:
