@@ -769,10 +769,10 @@ def subsampled(x):
 
 def two_scales(x):
     rate = pyro.param("rate", torch.tensor([1.0, 5.0]), constraint=POSITIVE)
-    for name, scale in (("a", 3.0), ("b", 0.5)):
-        with poutine.scale(scale=scale), pyro.plate(f"rows_{name}", len(x)):
-            z = pyro.sample(f"z_{name}", dist.Categorical(torch.ones(2)))
-            pyro.sample(f"x_{name}", dist.Poisson(rate[z]), obs=x)
+    with pyro.plate("rows", len(x)):
+        z = pyro.sample("z", dist.Categorical(torch.ones(2)))
+        with poutine.scale(scale=0.5):
+            pyro.sample("x", dist.Poisson(rate[z]), obs=x)
 
 
 BAD = [
