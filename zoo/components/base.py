@@ -13,13 +13,15 @@ from zoo.batch import Data
 from zoo.checks import matrix
 from zoo.errors import ZooError
 from zoo.model import LatentVariableModel
-from zoo.statistics import Statistics
+from zoo.statistics import Statistics, varying
 from zoo.structures import chain
 
-__all__ = ["PIECE", "Components", "cluster"]
+__all__ = ["PIECE", "Components", "cluster", "partition"]
 
 #: Rows taken at a time, so that temporaries stay small beside the data.
 PIECE = 16_384
+#: Rows that k-means sees, at most.
+SEEN = 20_000
 
 
 class Components(LatentVariableModel):
@@ -31,6 +33,10 @@ class Components(LatentVariableModel):
 
     inits: tuple[str, ...] = ("kmeans++", "random", "current")
     num_features: int
+    #: What messages call a component.
+    part: str = "component"
+    #: Whether a component shrinks onto a point where there is but one value for it.
+    collapses: bool = False
     #: Names of the parameters whose first dimension runs over components.
     per_component: tuple[str, ...] = ()
 
@@ -60,13 +66,19 @@ class Components(LatentVariableModel):
         """The components' part of the M step; a component without data keeps its parameters. Returns notes."""
         raise NotImplementedError
 
-    def leave_boundary(self, x: Tensor, counts: Tensor) -> None:
+    def leave_boundary(self, x: Tensor, counts: Tensor, shake: bool = True) -> None:
         """Move starting parameters off the edge of their range, where no gradient leads anywhere.
 
         Args:
             x: the rows, (N, D).
             counts: how many of them each component has, (K,).
+            shake: whether components may still be equal, and have to be told apart.
         """
+
+    def start_features(self, rows: Tensor) -> Tensor:
+        """Complete rows (M, D) in coordinates whose distances mean something, (M, F): each at its own scale."""
+        centred = rows - rows.mean(0)
+        return centred / varying(centred.square().mean(0), rows.mean(0)).sqrt()
 
     def pseudo_counts(self) -> float:
         """How many rows a conjugate prior counts for, in each component; they look like ``overall``."""
@@ -110,21 +122,13 @@ class Components(LatentVariableModel):
         raise NotImplementedError
 
 
-def cluster(x: Tensor, num_clusters: int, init: str, *, lloyd: bool, who: str, max_rows: int = 20_000) -> Tensor:
-    """Labels (N,) of a starting partition: seeds, perhaps Lloyd iterations, then the nearest centre.
-
-    Both kinds of start are needed: on iris the tied optimum is reached from Lloyd's partition, others only from
-    the bare seeds. Seeds and Lloyd see at most ``max_rows`` rows.
-
-    Args:
-        init: "kmeans++" (Arthur & Vassilvitskii 2007) or "random" (distinct rows as centres, never Lloyd).
+def cluster(x: Tensor, num_clusters: int, init: str, *, lloyd: bool, who: str) -> Tensor:
+    """Labels (N,) of a starting partition, see :func:`partition`.
 
     Raises:
         ZooError: fewer rows, or fewer distinct rows, than clusters.
     """
-    from sklearn.cluster import KMeans, kmeans_plusplus
-
-    distinct = torch.unique(x[:max_rows], dim=0).shape[0]
+    distinct = torch.unique(x[:SEEN], dim=0).shape[0]
     if distinct < num_clusters:
         distinct = torch.unique(x, dim=0).shape[0]
     if distinct < num_clusters:
@@ -134,15 +138,30 @@ def cluster(x: Tensor, num_clusters: int, init: str, *, lloyd: bool, who: str, m
             f"{who}: data expected at least num_components = {num_clusters} {kind}, got {got}. "
             "Ask for fewer components."
         )
+    return partition(x, num_clusters, init, lloyd=lloyd)
+
+
+def partition(x: Tensor, num_clusters: int, init: str, *, lloyd: bool) -> Tensor:
+    """Labels (N,) of rows of which at least ``num_clusters`` are distinct: seeds, perhaps Lloyd, the nearest centre.
+
+    Both kinds of start are needed: on iris the tied optimum is reached from Lloyd's partition, others only from
+    the bare seeds. Seeds and Lloyd see at most ``SEEN`` rows.
+
+    Args:
+        init: "kmeans++" (Arthur & Vassilvitskii 2007) or "random" (distinct rows as centres, never Lloyd).
+    """
+    from sklearn.cluster import KMeans, kmeans_plusplus
+
     if num_clusters == 1:
         return torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
     seed = int(torch.randint(2**31 - 1, (1,)))
-    rows = x if x.shape[0] <= max_rows else x[torch.randperm(x.shape[0])[:max_rows].to(x.device)]
+    rows = x if x.shape[0] <= SEEN else x[torch.randperm(x.shape[0])[:SEEN].to(x.device)]
     array = rows.cpu().double().numpy()
     array = array - array.mean(0)
     if init == "random":
         unique = np.unique(array, axis=0)
-        centres = unique[np.random.default_rng(seed).choice(len(unique), num_clusters, replace=False)]
+        scarce = len(unique) < num_clusters  # among the rows seen here
+        centres = unique[np.random.default_rng(seed).choice(len(unique), num_clusters, replace=scarce)]
     else:
         if lloyd:  # ten seedings, the tightest partition kept: one alone often ends in a poor one
             centres = KMeans(num_clusters, n_init=10, random_state=seed).fit(array).cluster_centers_

@@ -95,7 +95,7 @@ class BernoulliComponents(Components):
     def component_log_prior(self) -> Tensor:
         return (self.overall * logsigmoid(self.logits) + (1 - self.overall) * logsigmoid(-self.logits)).sum()
 
-    def leave_boundary(self, x: Tensor, counts: Tensor) -> None:
+    def leave_boundary(self, x: Tensor, counts: Tensor, shake: bool = True) -> None:
         overall = (x.sum(0) + 0.5) / (x.shape[0] + 1)  # (D,), inside (0, 1)
         counts = counts.unsqueeze(-1)
         self.probs = (counts * self.probs.detach() + overall) / (counts + 1)

@@ -65,15 +65,24 @@ class CategoricalComponents(Components):
         return mean.round()
 
     def overall_statistic(self, x: Tensor) -> Tensor:
+        """The symbols' shares, (V,); where some do not occur, half a symbol more of each: none is impossible."""
         symbols = x[~x[:, 0].isnan(), 0].long()
-        return torch.bincount(symbols, minlength=self.num_symbols).to(self.dtype) / max(1, len(symbols))
+        counts = torch.bincount(symbols, minlength=self.num_symbols).to(self.dtype)
+        counts = counts if (counts > 0).all() else counts + 0.5
+        return counts / counts.sum()
 
     def component_log_prior(self) -> Tensor:
         return torch.special.xlogy(self.overall, self.emission_probs).sum()
 
-    def leave_boundary(self, x: Tensor, counts: Tensor) -> None:
+    def start_features(self, rows: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(rows[:, 0].long(), self.num_symbols).to(rows.dtype)
+
+    def leave_boundary(self, x: Tensor, counts: Tensor, shake: bool = True) -> None:
         uniform = torch.full_like(self.emission_probs, 1 / self.num_symbols)
         counts = counts.unsqueeze(-1)
+        if not shake:
+            self.emission_probs = (counts * self.emission_probs.detach() + uniform) / (counts + 1)
+            return
         # Not only smoothed: shaken a little, as states with equal emissions would stay equal.
         shaken = uniform * (0.5 + torch.rand_like(uniform))
         mixed = counts * self.emission_probs.detach() + shaken * (1 + counts)

@@ -29,6 +29,7 @@ class GaussianComponents(Components):
     """
 
     per_component: tuple[str, ...] = ("means", "scale_tril")
+    collapses = True
     means: Tensor
     scale_tril: Tensor
 
@@ -156,9 +157,13 @@ class GaussianComponents(Components):
         which = (
             "the tied covariance"
             if self.covariance_type == "tied"
-            else ("component " + ", ".join(str(k) for k in acted.nonzero().flatten().tolist()))
+            else ", ".join(self.part_names(acted.nonzero().flatten().tolist()))
         )
         return [f"covariance floor acts on {which}"]
+
+    def part_names(self, which: list[int]) -> list[str]:
+        """What messages call these Gaussians."""
+        return [f"{self.part if i == 0 else ''} {k}".strip() for i, k in enumerate(which)]
 
     @staticmethod
     def _data_variance(moments: Moments) -> Tensor:

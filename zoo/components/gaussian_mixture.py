@@ -75,6 +75,9 @@ class GaussianMixtureComponents(GaussianComponents):
         self.mixture_weights = weights.where(total > 0, self.mixture_weights.detach())
         return super().update_components(statistics)
 
+    def part_names(self, which: list[int]) -> list[str]:
+        return [f"component {m} of {self.part} {k}" for k, m in (divmod(index, self.num_mixtures) for index in which)]
+
     def weight_counts(self) -> float:
         """What a Dirichlet prior adds to the count of each component in each state; a weight of zero stays zero."""
         return 0.0

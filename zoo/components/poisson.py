@@ -74,12 +74,13 @@ class PoissonComponents(Components):
         return mean.round()
 
     def overall_statistic(self, x: Tensor) -> Tensor:
-        return x.mean(0)
+        mean = x.mean(0)
+        return mean.where(mean > 0, torch.full_like(mean, 0.5 / (len(x) + 0.5)))  # what never occurs stays possible
 
     def component_log_prior(self) -> Tensor:
         return (torch.special.xlogy(self.overall, self.rates) - self.rates).sum()
 
-    def leave_boundary(self, x: Tensor, counts: Tensor) -> None:
+    def leave_boundary(self, x: Tensor, counts: Tensor, shake: bool = True) -> None:
         overall = (x.sum(0) + 0.5) / (x.shape[0] + 0.5)  # (D,), positive
         counts = counts.unsqueeze(-1)
         self.rates = (counts * self.rates.detach() + overall) / (counts + 1)

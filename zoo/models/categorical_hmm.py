@@ -27,7 +27,8 @@ class CategoricalHMM(CategoricalComponents, HiddenMarkov):
         initial: "free", "stationary" or "uniform" distribution of z_1.
         topology: "full", or "left_right".
         concentration: of a Dirichlet prior on the start and on each row, at least 1; 1 is maximum likelihood.
-        prior_strength: symbols that a Dirichlet prior centred on the data counts for, in each state.
+        prior_strength: symbols that a Dirichlet prior centred on the data counts for, in each state (pseudo-counts:
+            the mode of likelihood times prior is taken); above 0 keeps a symbol that training has not seen possible.
         hidden_dim: units of the guide's recurrent network.
 
     Shapes:

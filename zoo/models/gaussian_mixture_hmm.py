@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.checks import positive
-from zoo.components.base import cluster
+from zoo.components.base import partition
 from zoo.components.gaussian_mixture import GaussianMixtureComponents
 from zoo.models.hidden_markov import HiddenMarkov
 
@@ -26,7 +26,7 @@ class GaussianMixtureHMM(GaussianMixtureComponents, HiddenMarkov):
     """K states, each a mixture of M Gaussians over D features.
 
     Args:
-        num_states: K. num_components_per_state: M. num_features: D.
+        num_states: K. num_mixtures: M, Gaussians in each state. num_features: D.
         concentration: of a Dirichlet prior on the start, on each row and on each state's mixture weights, at least 1.
         covariance_type, initial, topology, prior_strength, covariance_floor, hidden_dim: as for ``GaussianHMM``.
 
@@ -81,8 +81,8 @@ class GaussianMixtureHMM(GaussianMixtureComponents, HiddenMarkov):
             mine = (weight[:, k] > 0).nonzero().flatten()
             kinds = min(self.num_mixtures, len(torch.unique(complete[mine], dim=0)))
             if kinds:
-                labels = cluster(complete[mine], kinds, "kmeans++", lloyd=True, who=type(self).__name__)
-                inner[mine, k, labels] = 1.0
+                labels = partition(complete[mine], kinds, "kmeans++", lloyd=True)
+                inner[mine, k, labels] = weight[mine, k]
         return self.component_statistics(complete, inner.flatten(1))
 
     def permute_components(self, order: Tensor) -> None:

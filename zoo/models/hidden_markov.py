@@ -24,7 +24,8 @@ from guides.chain import AmortizedChain
 from zoo import priors
 from zoo.batch import Data
 from zoo.checks import positive
-from zoo.components.base import Components, cluster
+from zoo.components import starts
+from zoo.components.base import Components, partition
 from zoo.distributions import Selected
 from zoo.errors import ZooError, unknown_name
 from zoo.model import parameter
@@ -51,11 +52,11 @@ class HiddenMarkov(Components):
         ZooError: x of another shape, lengths that do not fit, values outside the emission's support.
     """
 
-    initial_logits: torch.nn.Parameter
     transition_probs: Tensor
     transition_probs_unconstrained: Tensor
     encoder: AmortizedChain
     overall: Tensor
+    part = "state"
 
     def __init__(
         self,
@@ -383,7 +384,11 @@ class HiddenMarkov(Components):
         return {"x": values, "lengths": lengths}
 
     def initialize(self, x: Data, init: str, restart: int = 0) -> None:
-        """Cluster rows (left-right: cut sequences into equal parts), then one M step from those labels."""
+        """Cluster rows (left-right: cut sequences into parts), then one M step from those labels.
+
+        Where there are fewer distinct rows than states, and in every other restart, the start is the best of several
+        kinds (``zoo/components/starts.py``).
+        """
         values, lengths = x["x"], self._lengths(x["x"], x.get("lengths"))
         inside = torch.arange(values.shape[1], device=values.device) < lengths.unsqueeze(-1)
         if self.topology == "left_right":
@@ -393,26 +398,72 @@ class HiddenMarkov(Components):
         self.overall = self.overall_statistic(complete)
         if init == "current":
             return
-        who, k = type(self).__name__, self.num_states
+        k = self.num_states
         if self.topology == "left_right":
-            place = torch.arange(values.shape[1]) * k // lengths.unsqueeze(-1).clamp_min(1)
+            place = self._places(values.shape[1], lengths, restart)
             labels = place.clamp_max(k - 1)[inside]
+        elif starts.num_distinct(complete, k) < k or (init == self.inits[0] and restart % 2 == 1):
+            self._start_from_best(x)
+            self.leave_boundary(complete, torch.full_like(self.log_transition[0], len(complete) / k), shake=False)
+            return
         else:
-            labels = self.start_labels(complete, init, restart, who)
+            labels = partition(complete, k, init, lloyd=restart == 0)
         path = torch.full(values.shape[:2], -1)
         path[inside] = labels
-        starts, steps, _ = path_counts(path, k, self.dtype)
+        firsts, steps, _ = path_counts(path, k, self.dtype)
         weight = torch.nn.functional.one_hot(labels, k).to(self.dtype)
         counts = weight.sum(0)
         if self.topology == "full":  # every step stays possible, staying the likeliest
             steps = steps + steps.sum().clamp_min(1.0) * (0.02 / k + 0.02 * torch.eye(k, dtype=self.dtype)) / k
-            starts = starts + 1.0
-        zero = torch.zeros((), dtype=self.dtype)
-        statistics = Statistics(
-            len(values), zero, starts=starts, steps=steps, counts=counts, **self.start_statistics(complete, weight)
-        )
-        self.m_step(statistics)
+            firsts = firsts + 1.0
+        else:
+            steps = steps * (self.transition_probs > 0)  # a short sequence leaves out states
+        self._start_from(complete, weight, firsts, steps)
         self.leave_boundary(complete, counts)
+
+    def _start_from(self, complete: Tensor, weight: Tensor, firsts: Tensor, steps: Tensor) -> None:
+        """One M step from responsibilities (M, K) of rows (M, D), first states (K,) and steps (K, K)."""
+        zero = torch.zeros((), dtype=self.dtype)
+        counts = {"starts": firsts, "steps": steps, "counts": weight.sum(0)}
+        self.m_step(Statistics(len(complete), zero, **counts, **self.start_statistics(complete, weight)))
+
+    def _places(self, num_steps: int, lengths: Tensor, restart: int) -> Tensor:
+        """Which part of its sequence each time step is in, (N, T): equal parts, at a later restart random ones."""
+        k, step = self.num_states, torch.arange(num_steps)
+        if restart == 0:
+            return step * k // lengths.unsqueeze(-1).clamp_min(1)
+        share = 0.25 + torch.rand(k, dtype=self.dtype)
+        ends = (share / share.sum()).cumsum(0)[:-1].contiguous()
+        return torch.bucketize(step / lengths.unsqueeze(-1), ends, right=True)
+
+    def _start_from_best(self, x: Data) -> None:
+        """The best of random responsibilities and windows of neighbouring steps, on a part of long data."""
+        values, lengths = x["x"], self._lengths(x["x"], x.get("lengths"))
+        t, k = min(values.shape[1], starts.SHORT), self.num_states
+        which = torch.randperm(len(values))[: max(1, starts.SHORT // t)].sort().values
+        part = {"x": values[which, :t], "lengths": lengths[which].clamp_max(t)}
+        inside = torch.arange(t, device=values.device) < part["lengths"].unsqueeze(-1)
+        rows = self.rows(part)
+        features = self.start_features(rows)
+        grid = features.new_zeros(*inside.shape, features.shape[-1]).index_put((inside,), features)
+
+        def draw(i: int) -> None:
+            labels = starts.window_labels(grid, inside, k, average=i % 4 == 1) if i % 2 else None
+            if labels is None:
+                weight = starts.random_weights(features, k)
+                steps = starts.sticky_steps(k, self.dtype) * len(rows) / k
+            else:
+                weight = 0.9 * torch.nn.functional.one_hot(labels, k).to(self.dtype) + 0.1 / k
+                soft = weight.new_zeros(*inside.shape, k).index_put((inside,), weight)
+                steps = torch.einsum("nti,ntj->ij", soft[:, :-1], soft[:, 1:]) + 0.1
+            firsts = torch.full((k,), len(which) / k, dtype=self.dtype) + 1.0
+            self._start_from(rows, weight, firsts, steps)
+
+        starts.keep_best(self, part, features, draw)
+        with torch.no_grad():  # the climbs may have ruled out steps, from where no gradient leads anywhere
+            self.transition_probs = 0.98 * self.transition_probs + 0.02 / k
+            if self.initial == "free":
+                self.initial_probs = 0.9 * self.initial_probs + 0.1 / k
 
     def _check_end_is_reached(self) -> None:
         possible = self.transition_probs_unconstrained > -math.inf
@@ -452,10 +503,6 @@ class HiddenMarkov(Components):
     def sample_like(self, template: Data, num_data: int) -> Tensor:
         """``num_data`` new sequences as long as the template's."""
         return self.sample(num_data, template["x"].shape[1])
-
-    def start_labels(self, complete: Tensor, init: str, restart: int, who: str) -> Tensor:
-        """A starting label for each row."""
-        return cluster(complete, self.num_states, init, lloyd=restart == 0, who=who)
 
     def permute_components(self, order: Tensor) -> None:
         """Relabel: state ``k`` becomes what ``order[k]`` was. The guide is permuted too."""

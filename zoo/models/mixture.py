@@ -22,6 +22,7 @@ from torch.distributions import constraints
 from guides import AmortizedCategorical
 from zoo.batch import Data
 from zoo.checks import positive
+from zoo.components import starts
 from zoo.components.base import PIECE, Components, cluster
 from zoo.distributions import Selected
 from zoo.model import parameter
@@ -120,11 +121,19 @@ class Mixture(Components):
         return x
 
     def initialize(self, x: Tensor, init: str, restart: int = 0) -> None:
-        """Cluster the data and take one M step from that hard assignment; the encoder takes the data's scale."""
+        """Cluster the data and take one M step from that hard assignment; the encoder takes the data's scale.
+
+        Where there are fewer distinct rows than components, the start is the best of random responsibilities.
+        """
         self.encoder.set_from(x)
         if init == "current":
             return
-        labels = cluster(x, self.num_components, init, lloyd=restart == 0, who=type(self).__name__)
+        k = self.num_components
+        if not self.collapses and starts.num_distinct(x, k) < k:
+            self._start_from_best(x)
+            self.leave_boundary(x, self.weights.detach() * x.shape[0], shake=False)
+            return
+        labels = cluster(x, k, init, lloyd=restart == 0, who=type(self).__name__)
         weights = torch.eye(self.num_components, dtype=x.dtype, device=x.device)
         zero = torch.zeros((), dtype=x.dtype)
         pieces = (
@@ -133,6 +142,15 @@ class Mixture(Components):
         )
         self.m_step(reduce(add, pieces))
         self.leave_boundary(x, self.weights.detach() * x.shape[0])
+
+    def _start_from_best(self, x: Tensor) -> None:
+        part = x[torch.randperm(x.shape[0])[: starts.SHORT].to(x.device)]
+        zero = torch.zeros((), dtype=x.dtype)
+
+        def draw(_: int) -> None:
+            self.m_step(self._statistics(part, starts.random_weights(part, self.num_components), zero, zero))
+
+        starts.keep_best(self, part, part, draw)
 
     def predict(self, x: Tensor) -> Tensor:
         """The most probable component of each datum, (N,) integers."""

@@ -28,7 +28,8 @@ class PoissonHMM(PoissonComponents, HiddenMarkov):
         initial: "free", "stationary" or "uniform" distribution of z_1.
         topology: "full", or "left_right".
         concentration: of a Dirichlet prior on the start and on each row, at least 1; 1 is maximum likelihood.
-        prior_strength: rows that a gamma prior centred on the data counts for, in each state.
+        prior_strength: rows that a gamma prior centred on the data counts for, in each state; above 0 keeps a rate
+            off 0, where any count is impossible.
         hidden_dim: units of the guide's recurrent network.
 
     Shapes:
