@@ -27,6 +27,7 @@ from zoo.evaluation import bound
 from zoo.isolation import isolated, threads
 from zoo.memory import PeakMemory
 from zoo.model import FunctionModel, LatentVariableModel, as_model, prepared
+from zoo.modes import told
 from zoo.results import Fit, load, model_name
 
 __all__ = ["as_device", "check_serves", "first_run", "fit", "serving", "start"]
@@ -422,7 +423,8 @@ def _finish(
         elbo, elbo_se = bound(model, x)
     theta, _ = program.parameter_roles(model, x)
     if isinstance(model, FunctionModel) and model.points:
-        outcome.notes.append(f"estimated at the mode under their priors (MAP): {', '.join(sorted(model.points))}")
+        notes, at_edge = told(model, x)
+        outcome.notes, outcome.degenerate = [*outcome.notes, *notes], outcome.degenerate or at_edge
     return Fit(
         model=model,
         estimator=estimator.name,

@@ -13,15 +13,16 @@ import pyro
 import torch
 from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroModule, PyroParam
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
-from torch.distributions import constraints
+from torch.distributions import constraints, transform_to
 
 from guides.mean_field import MeanFieldDiscrete
-from zoo.batch import Data, as_data, call, map_tensors, take, tensors
+from zoo.batch import Data, as_data, map_tensors, num_data, take, tensors
 from zoo.checks import rows
+from zoo.edges import is_simplex
 from zoo.errors import ZooError
 from zoo.isolation import forked_rng
+from zoo.points import Improper, Points, Prior, joint_with_latents, priors, sampled_parameters, supports
 from zoo.unchanged import Unchanged
 
 __all__ = ["FunctionModel", "Half", "LatentVariableModel", "as_model", "can", "parameter", "prepared"]
@@ -149,7 +150,7 @@ class LatentVariableModel(PyroModule):
         for name in names:
             parameter, constraint = self.get_parameter(name), self.constraint_of(name)
             total += parameter.numel()
-            if isinstance(constraint, type(constraints.simplex)):
+            if is_simplex(constraint):
                 total -= parameter.shape[:-1].numel()
             elif "Cholesky" in type(constraint).__name__:
                 total -= parameter.shape[:-2].numel() * parameter.shape[-1] * (parameter.shape[-1] - 1) // 2
@@ -282,7 +283,8 @@ class FunctionModel(LatentVariableModel):
     Modules (a PyroModule, an AutoGuide) are programs too.
 
     Without a guide, a continuous ``pyro.sample`` in no plate of the data is a parameter with a prior: it becomes a
-    parameter (``NAME.mode``), estimated at its mode (MAP), and ``log_prior`` is its density.
+    parameter (``NAME.mode``), estimated at its mode (MAP), and ``log_prior`` is its density, counted as Pyro counts it.
+    It stays off the edges of its support (:mod:`zoo.edges`), where a density may be infinite.
     """
 
     def __init__(self, model: Callable[..., Any], guide: Callable[..., Any] | None = None, local: bool = False) -> None:
@@ -295,6 +297,12 @@ class FunctionModel(LatentVariableModel):
         self._nets: dict[str, _Keep] = {}
         #: Names of the sample sites that are parameters with a prior.
         self.points: frozenset[str] = frozenset()
+        #: Those of them whose prior depends on latents that are summed over: it stays inside the sum.
+        self.joint_points: frozenset[str] = frozenset()
+        self._last = _Keep({})
+        self._supports: dict[str, Any] = {}
+        #: Their priors where no parameter enters these, else None: then the data, to run the program up to them.
+        self._priors = _Keep(None)
         self._seen = _Keep(None)
 
     @property
@@ -307,16 +315,50 @@ class FunctionModel(LatentVariableModel):
         return self._kept.value[1] is not None
 
     def model(self, *args: Any, **kwargs: Any) -> Any:
-        with self._own_parameters(args, kwargs), _Points(self.points):
-            return self._program(0)(*args, **kwargs)
+        points = Points(self.points, self._supports, self.joint_points)
+        with self._own_parameters(args, kwargs), points:
+            result = self._program(0)(*args, **kwargs)
+        self._last = _Keep(points.values)
+        return result
 
     def log_prior(self) -> Tensor:
-        """ln p of the parameters that are sampled from a prior, nats; zero without any."""
-        if not self.points or self._seen.value is None:
+        """ln p of the parameters that are sampled from a prior, nats, scaled and masked as in the program."""
+        names = sorted(self.points - self.joint_points)
+        if not names:
             return super().log_prior()
-        trace: Any = pyro.poutine.trace(lambda: call(self.model, self._seen.value)).get_trace()
-        terms = [trace.nodes[name]["fn"].log_prob(trace.nodes[name]["value"]).sum() for name in sorted(self.points)]
-        return torch.stack(terms).sum()
+        met = self._priors.value
+        if met is not None:
+            values = {name: self.point(name) for name in self.points}
+        else:
+            now = self._priors_now()
+            met, values = now.met, now.values
+        self._last = _Keep(values)
+        return torch.stack([met[name].log_prob(values[name]).sum() for name in names]).sum()
+
+    @property
+    def last_values(self) -> dict[str, Tensor]:
+        """By sample site, the parameters with a prior in the last run: what its result was computed from."""
+        values: dict[str, Tensor] = self._last.value
+        return values
+
+    def point(self, name: str) -> Tensor:
+        """The value of a parameter that has a prior, by its sample site's name."""
+        full = name + ".mode"
+        value: Tensor = transform_to(self._constraints[full])(self._parameters[_key(full)])
+        return value
+
+    def constraint_of_point(self, name: str) -> Any:
+        """The constraint of a parameter that has a prior, by its sample site's name."""
+        return self._constraints[name + ".mode"]
+
+    def _priors_now(self) -> Points:
+        """The priors at the present parameters; of the program no more is run than they take."""
+        args, kwargs = _arguments(self._seen.value)
+        with self._own_parameters(args, kwargs):
+            return priors(
+                lambda: self._program(0)(*args, **kwargs),
+                Points(self.points, self._supports, self.joint_points, until=True),
+            )
 
     def guide(self, *args: Any, **kwargs: Any) -> Any:
         with self._own_parameters(args, kwargs):
@@ -373,16 +415,15 @@ class FunctionModel(LatentVariableModel):
             args, kwargs = _arguments(x)
             with self._own_parameters(args, kwargs) as state, torch.no_grad():
                 trace = pyro.poutine.trace(self._program(1)).get_trace(*args, **kwargs)
-                with unchanged:
-                    first = pyro.poutine.trace(pyro.poutine.replay(self._program(0), trace=trace)).get_trace(
-                        *args, **kwargs
-                    )
+                replayed = pyro.poutine.replay(self._program(0), trace=trace)
+                with unchanged, Improper():
+                    first = pyro.poutine.trace(replayed).get_trace(*args, **kwargs)
                 unchanged.check(self.name)
                 if not self.has_guide:
-                    self.points = _sampled_parameters(first)
+                    self.points = sampled_parameters(first, num_data(x))
                     if self.points:
-                        self._seen = _Keep(x)
-                        with _Points(self.points):
+                        self._survey(lambda: self._program(0)(*args, **kwargs), first)
+                        with Points(self.points, self._supports, self.joint_points):
                             self._program(0)(*args, **kwargs)
         self._nets = nets
         own = {id(p) for p in self.parameters()}
@@ -399,6 +440,24 @@ class FunctionModel(LatentVariableModel):
                 value.requires_grad_(False)  # Pyro sets it, on the caller's own tensor where no constraint copies it
             value = value.detach().clone()
             self.register_parameter(_key(name), nn.Parameter(value.to(dtype) if value.is_floating_point() else value))
+        if self.points:
+            self._keep_priors(x)
+
+    def _survey(self, run: Callable[[], Any], trace: Any) -> None:
+        """Learn where parameters with a prior may lie, and which priors depend on latents."""
+        if not self._supports:
+            self._supports = supports(run, self.points)
+            dims = [f.dim for s in trace.nodes.values() for f in s.get("cond_indep_stack", ()) if f.vectorized]
+            self.joint_points = joint_with_latents(run, self.points, max((-d for d in dims), default=0))
+
+    def _keep_priors(self, x: Data) -> None:
+        """Keep the priors, if they are the same at any parameters; else the data, without which they cannot be had."""
+        self._priors, self._seen = _Keep(None), _Keep(x)
+        with torch.enable_grad():
+            now = self._priors_now()
+            fixed = {name: not _moves(prior, now.values[name]) for name, prior in now.met.items()}
+        if all(fixed[name] for name in self.points - self.joint_points):
+            self._priors, self._seen = _Keep(now.met), _Keep(None)
 
     def _program(self, which: int) -> Callable[..., Any]:
         if "program" in self._boxes[which]._modules:
@@ -422,36 +481,9 @@ class FunctionModel(LatentVariableModel):
         return next((c for n, c in self._constraints.items() if _key(n) == name), None)
 
 
-class _Points(Messenger):
-    """Sites that are parameters with a prior take a parameter's value; their density is left to ``log_prior``."""
-
-    def __init__(self, names: frozenset[str]) -> None:
-        super().__init__()
-        self.names = names
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] not in self.names or msg["is_observed"]:
-            return
-        fn = msg["fn"]
-        # The median of a few draws: inside the prior, and another in every restart.
-        start = functools.partial(lambda fn: fn.sample(torch.Size([15])).median(0).values, fn)
-        msg["value"] = pyro.param(msg["name"] + ".mode", start, constraint=fn.support, event_dim=fn.event_dim)
-        msg["is_observed"], msg["mask"] = True, False
-        msg["infer"] = {**(msg["infer"] or {}), "zoo_point": True}
-
-
-def _sampled_parameters(trace: Any) -> frozenset[str]:
-    """Continuous latents that share no plate with an observed site: parameters with a prior."""
-    sites = [s for s in trace.nodes.values() if s["type"] == "sample" and type(s["fn"]).__name__ != "_Subsample"]
-    data = {frame.name for site in sites if site["is_observed"] for frame in site["cond_indep_stack"]}
-    return frozenset(
-        site["name"]
-        for site in sites
-        if not site["is_observed"]
-        and not getattr(site["fn"], "has_enumerate_support", False)
-        and not site["fn"].support.is_discrete
-        and not data & {frame.name for frame in site["cond_indep_stack"]}
-    )
+def _moves(prior: Prior, value: Tensor) -> bool:
+    """Whether a prior depends on parameters."""
+    return bool(prior.log_prob(value.detach()).requires_grad)
 
 
 def _empty_program(*args: Any, **kwargs: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -76,7 +77,7 @@ def _newton(parameters: list[Tensor], value: Callable[[], Tensor], steps: int, s
             _set(parameters, before + length * move)
             with torch.no_grad():
                 reached = float(value())
-            if reached >= base + 1e-4 * length * expected:
+            if base + 1e-4 * length * expected <= reached < math.inf:
                 break
             length /= 2
         else:
@@ -103,5 +104,5 @@ def _lbfgs(parameters: list[Tensor], value: Callable[[], Tensor], steps: int) ->
         p.grad = None
     with torch.no_grad():
         reached = float(value())
-    if not reached >= base:
+    if not base <= reached < math.inf:
         _set(parameters, before)

@@ -25,8 +25,8 @@ from zoo.statistics import Moments
 
 __all__ = ["Plan", "SiteRow", "make_plan"]
 
-#: Families whose support moves with a parameter: no gradient leads to the maximum.
-_EDGES = ("Uniform", "Pareto", "Delta")
+#: Families whose support moves with these parameters: no gradient leads to the maximum.
+_EDGES = {"Uniform": ("low", "high"), "Pareto": ("scale",), "Delta": ("v",)}
 
 
 @dataclass
@@ -58,7 +58,8 @@ class Plan:
         numeric: parameters that climb their expected complete-data log-likelihood numerically (generalised EM).
         leaves: every leaf of every site that is known.
         sites, updates: what ``explain`` prints.
-        points: sites that are priors of parameters, with the shape of their log-probability.
+        points: sites that are priors of parameters, with the weight of each of their log-probabilities: 1, or what a
+            scale and a mask make of it.
         nesting: batch dimensions taken by plates.
         elements, largest: size of the largest table of log-probabilities that enumeration makes, and its site.
     """
@@ -73,7 +74,7 @@ class Plan:
     nesting: int
     elements: int
     largest: str
-    points: dict[str, torch.Size] = field(default_factory=dict)
+    points: dict[str, Tensor] = field(default_factory=dict)
     numeric_sites: set[str] = field(default_factory=set)
     chain: Chain | None = None  # how the E step is done where the program is one
     why_not_chain: str = ""
@@ -92,7 +93,7 @@ class Plan:
 
     def _ones(self) -> dict[str, Tensor]:
         """The weights of the sites that are priors of parameters."""
-        return {name: torch.ones(shape) for name, shape in self.points.items()}
+        return dict(self.points)
 
     def refresh(self, run: Enumerated) -> None:
         """Take the arguments that are no lookups from a new run."""
@@ -175,7 +176,11 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True, chec
     _refuse_edges(model, reached, run)
     space = ParameterSpace(model, names)
     found = {name: leaves(name, site) for name, site in run.sites.items()}
-    points = {n: s["unscaled_log_prob"].shape for n, s in run.sites.items() if s["infer"].get("zoo_point")}
+    points = {
+        n: s["infer"]["zoo_point"].weight(s["unscaled_log_prob"])
+        for n, s in run.sites.items()
+        if s["infer"].get("zoo_point")
+    }
 
     there: list[tuple[dict[str, list[Leaf] | None], dict[str, Tensor]]] = []
     for seed in (1, 2):
@@ -296,8 +301,8 @@ def _refuse_edges(model: LatentVariableModel, reached: dict[str, list[str]], run
             while isinstance(fn, (torch.distributions.Independent, dist.MaskedDistribution)):
                 fn = fn.base_dist
             family = type(fn).__name__
-            scale = family == "Pareto" and not fn.scale.requires_grad  # its support begins at its scale
-            if family in _EDGES and not scale:
+            edges = (getattr(fn, edge, None) for edge in _EDGES.get(family, ()))
+            if any(isinstance(edge, Tensor) and edge.requires_grad for edge in edges):
                 raise ZooError(
                     f"{program_name(model)}: parameter {shown(name)!r} at site {site!r} expected a family with "
                     f"an update, got {family}, whose support moves with it. Use another family."

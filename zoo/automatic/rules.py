@@ -10,6 +10,7 @@ Meng & Rubin 1993).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from zoo.automatic.enumeration import shown
 from zoo.automatic.leaves import Leaf
 from zoo.automatic.lookup import VIEWS, Lookup, ParameterSpace
 from zoo.components.gaussian import clip_covariance
+from zoo.edges import NARROW, is_simplex, margin_of
 from zoo.statistics import Moments, varying
 from zoo.structures import gaussian
 
@@ -118,6 +120,16 @@ class Rule:
         """Write the updated entries into ``vector``."""
         raise NotImplementedError
 
+    def _least(self, vector: Tensor, otherwise: float, where: Tensor) -> Tensor:
+        """By entry, how far from an edge of its support it stays; ``otherwise`` for those of no prior, where asked."""
+        least = torch.where(where, otherwise, 0.0).to(vector)
+        for name in self.space.names:
+            inset = margin_of(self.space.constraints[name])
+            if inset is not None:
+                part = self.space.split(least, name)
+                part.copy_(inset.margin_like(part).expand(part.shape))
+        return least
+
     def _weighted(self, weighted: dict[int, Weighted]) -> list[tuple[Use, Weighted]]:
         """Each use with its leaf's weight."""
         return [(use, weighted[id(use.leaf)]) for use in self.uses]
@@ -134,17 +146,46 @@ class Rule:
             vector[mine] = VIEWS[view].inverse(target[mine])
 
 
-def _natural(constraint: object) -> bool:
+def _natural(constraint: Any) -> bool:
     """Whether a maximum without the constraint is the maximum under it."""
-    base = constraint
+    inset = margin_of(constraint)
+    base = constraint if inset is None else inset.base
     while isinstance(base, constraints.independent):
         base = base.base_constraint
     name = type(base).__name__
     if name in ("_Interval", "_HalfOpenInterval"):
-        return float(base.lower_bound) == 0 and float(base.upper_bound) == 1  # type: ignore[attr-defined]
+        return float(base.lower_bound) == 0 and float(base.upper_bound) == 1
     if name in ("_GreaterThan", "_GreaterThanEq"):
-        return float(base.lower_bound) == 0  # type: ignore[attr-defined]
+        return float(base.lower_bound) == 0
     return name in ("_Real", "_Simplex", "_PositiveDefinite") or "Softplus" in name or "Cholesky" in name
+
+
+def likeliest_rows(counts: Tensor, old: Tensor, least: Tensor | float) -> Tensor:
+    """The rows of probabilities p >= ``least`` where sum(counts * ln p) is highest, (..., K); exact.
+
+    Pseudo-counts below zero (a concentration below 1) draw their entries to the edge. Where a row has no others, the
+    sum is highest in a corner: that of the largest count, or where the row stands already. A row without any counts
+    stays as it is.
+    """
+    width = counts.shape[-1]
+    least = torch.as_tensor(least, dtype=counts.dtype, device=counts.device).expand(*counts.shape[:-1], 1)
+    ahead = counts.clamp_min(0)
+    free = ahead > 0
+    result = counts
+    for _ in range(width):  # entries that would fall below the edge stand at it; the others share what is left
+        left = 1 - (width - free.sum(-1, keepdim=True)) * least
+        share = torch.where(free, ahead, torch.zeros_like(ahead))
+        total = share.sum(-1, keepdim=True)
+        result = torch.where(free, left * (share / total.where(total > 0, torch.ones_like(total))), least)
+        low = free & (result < least)
+        if not low.any():
+            break
+        free &= ~low
+    top = counts == counts.amax(-1, keepdim=True)
+    corner = torch.where(top, old, torch.full_like(old, -1.0)).argmax(-1, keepdim=True)
+    cornered = least.expand(counts.shape).scatter(-1, corner, 1 - (width - 1) * least)
+    result = torch.where((ahead > 0).any(-1, keepdim=True), result, cornered)
+    return torch.where((counts == 0).all(-1, keepdim=True), old, result)
 
 
 class Counts(Rule):
@@ -158,7 +199,7 @@ class Counts(Rule):
         space = self.space
         width = space.shapes[parameter][-1] if space.shapes[parameter] else 0
         start = space.offsets[parameter]
-        simplex = type(space.constraints[parameter]).__name__ == "_Simplex"
+        simplex = is_simplex(space.constraints[parameter])
         for use in uses:
             view, ids = use.lookup.view, use.lookup.ids - start
             if not ids.dim() or ids.shape[-1] != width:
@@ -197,12 +238,18 @@ class Counts(Rule):
                 sums.add_weighted(hit, weight, one(weight))
             else:
                 sums.add_weighted(ids, weight.unsqueeze(-1), leaf.value)
+        priors = {n for u in self.uses if u.argument == "value" for n in self.space.owner(u.lookup.ids)}
         for name in self.space.owner(torch.cat([u.lookup.ids.reshape(-1) for u in self.uses])):
-            counts = self.space.split(sums.entries, name).clamp_min(0)
+            counts, old = self.space.split(sums.entries, name), self.space.split(vector, name)
+            inset = margin_of(self.space.constraints[name])
+            if inset is not None or name in priors:
+                least = NARROW if inset is None else float(inset.margin)
+                old.copy_(likeliest_rows(counts, old, least))
+                continue
+            counts = counts.clamp_min(0)
             total = counts.sum(-1, keepdim=True)
             probs = counts / total.where(total > 0, torch.ones_like(total))
-            old = self.space.split(vector, name)
-            simplex = type(self.space.constraints[name]).__name__ == "_Simplex"
+            simplex = is_simplex(self.space.constraints[name])
             new = probs if simplex else probs.log()
             old.copy_(torch.where(total > 0, new, old))
 
@@ -225,28 +272,32 @@ class Trials(Rule):
         return super().refuses(parameter, uses)
 
     def update(self, weighted: dict[int, Weighted], vector: Tensor) -> None:
-        successes, trials = Sums(self.space, vector), Sums(self.space, vector)
+        successes, failures = Sums(self.space, vector), Sums(self.space, vector)
         logits = torch.zeros(self.space.size, dtype=torch.bool)
+        under_prior = torch.zeros_like(successes.entries, dtype=torch.bool)
         for use, given in self._weighted(weighted):
             leaf, ids, weight, args = use.leaf, use.lookup.ids, given.weight, given.args
             if use.argument == "value":  # a Beta prior
-                a, b = args["concentration1"], args["concentration0"]
-                successes.add_weighted(ids, weight, a - 1)
-                trials.add_weighted(ids, weight, a + b - 2)
+                under_prior[ids[ids >= 0]] = True
+                successes.add_weighted(ids, weight, args["concentration1"] - 1)
+                failures.add_weighted(ids, weight, args["concentration0"] - 1)
                 continue
             if use.argument == "logits":
                 logits[ids[ids >= 0]] = True
             assert leaf.value is not None
-            won, tried = {
-                "Bernoulli": lambda x, _: (x, one(x)),
-                "Binomial": lambda x, n: (x, n),
-                "Geometric": lambda x, _: (one(x), x + 1),
-                "NegativeBinomial": lambda x, n: (x, x + n),
+            won, lost = {
+                "Bernoulli": lambda x, _: (x, 1 - x),
+                "Binomial": lambda x, n: (x, n - x),
+                "Geometric": lambda x, _: (one(x), x),
+                "NegativeBinomial": lambda x, n: (x, n),
             }[leaf.family](leaf.value.to(weight.dtype), args.get("total_count", weight.new_ones(())).to(weight.dtype))
             successes.add_weighted(ids, weight, won)
-            trials.add_weighted(ids, weight, tried)
-        touched = trials.entries > 0
-        share = (successes.entries / trials.entries.where(touched, torch.ones_like(trials.entries))).clamp(0, 1)
+            failures.add_weighted(ids, weight, lost)
+        both = torch.stack([successes.entries, failures.entries], -1)
+        both = torch.where(under_prior.unsqueeze(-1), both, both.clamp_min(0))
+        least = self._least(vector, NARROW, under_prior).unsqueeze(-1)
+        share = likeliest_rows(both, torch.stack([vector, 1 - vector], -1), least)[..., 0]
+        touched = (both != 0).any(-1)
         self._write(vector, torch.where(logits.to(share.device), torch.logit(share), share), touched)
 
 
@@ -279,7 +330,8 @@ class Events(Rule):
             exposure.add_weighted(ids, weight, one(x) if leaf.family == "Poisson" else x)
         touched = exposure.entries > 0
         rate = events.entries / exposure.entries.where(touched, torch.ones_like(exposure.entries))
-        self._write(vector, rate.clamp_min(0), touched)
+        least = self._least(vector, 0.0, torch.zeros_like(touched))
+        self._write(vector, torch.maximum(rate.clamp_min(0), least), touched)
 
 
 @dataclass
