@@ -22,8 +22,8 @@ __all__ = ["SHORT", "keep_best", "num_distinct", "random_weights", "sticky_steps
 
 #: Rows that short climbs see, at most.
 SHORT = 8192
-#: Starts drawn; iterations of each; how many go on, and for how many iterations more.
-DRAWS, FIRST, KEPT, MORE = 12, 5, 3, 20
+#: Starts drawn; iterations of each; how many go on, and for how many iterations more: for a first start, a later one.
+FIRST, LATER = (12, 5, 3, 20), (4, 8, 0, 0)
 #: Rows of up to so many distinct values are told apart by value, others by cluster.
 VALUES = 64
 #: Longest reach of a window of neighbours, steps either way.
@@ -36,7 +36,7 @@ def num_distinct(rows: Tensor, enough: int) -> int:
     return few if few >= enough or len(rows) <= 20_000 else torch.unique(rows, dim=0).shape[0]
 
 
-def keep_best(model: Components, x: Data, features: Tensor, draw: Callable[[int], None]) -> None:
+def keep_best(model: Components, x: Data, features: Tensor, restart: int, draw: Callable[[int], None]) -> None:
     """Leave the model at the best of several starts, each climbed by a little EM.
 
     Starts on which a constraint acts (a covariance floor) come after all others.
@@ -44,19 +44,21 @@ def keep_best(model: Components, x: Data, features: Tensor, draw: Callable[[int]
     Args:
         x: the data, at most ``SHORT`` rows.
         features: their complete rows, (M, F).
+        restart: 0 for the first start, which takes more pains than a later one, of which there are several.
         draw: sets the parameters of the i-th start.
     """
     constant = bool((features == features[:1]).all())  # one start is as good as another
     if constant or not can(model, "e_step", "m_step"):  # or a subclass with a program of its own
         draw(0)
         return
+    draws, iterations, kept, more = FIRST if restart == 0 else LATER
     climbed = []
-    for i in range(DRAWS):
-        draw(i)
-        climbed.append(_climb(model, x, FIRST))
-    for _, state in sorted(climbed, key=lambda entry: entry[0], reverse=True)[:KEPT]:
+    for i in range(draws):
+        draw(i + restart // 2)
+        climbed.append(_climb(model, x, iterations))
+    for _, state in sorted(climbed, key=lambda entry: entry[0], reverse=True)[:kept]:
         _set(model, state)
-        climbed.append(_climb(model, x, MORE))
+        climbed.append(_climb(model, x, more))
     _set(model, max(climbed, key=lambda entry: entry[0])[1])
 
 

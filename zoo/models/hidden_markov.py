@@ -403,7 +403,7 @@ class HiddenMarkov(Components):
             place = self._places(values.shape[1], lengths, restart)
             labels = place.clamp_max(k - 1)[inside]
         elif starts.num_distinct(complete, k) < k or (init == self.inits[0] and restart % 2 == 1):
-            self._start_from_best(x)
+            self._start_from_best(x, restart)
             self.leave_boundary(complete, torch.full_like(self.log_transition[0], len(complete) / k), shake=False)
             return
         else:
@@ -436,7 +436,7 @@ class HiddenMarkov(Components):
         ends = (share / share.sum()).cumsum(0)[:-1].contiguous()
         return torch.bucketize(step / lengths.unsqueeze(-1), ends, right=True)
 
-    def _start_from_best(self, x: Data) -> None:
+    def _start_from_best(self, x: Data, restart: int) -> None:
         """The best of random responsibilities and windows of neighbouring steps, on a part of long data."""
         values, lengths = x["x"], self._lengths(x["x"], x.get("lengths"))
         t, k = min(values.shape[1], starts.SHORT), self.num_states
@@ -459,7 +459,7 @@ class HiddenMarkov(Components):
             firsts = torch.full((k,), len(which) / k, dtype=self.dtype) + 1.0
             self._start_from(rows, weight, firsts, steps)
 
-        starts.keep_best(self, part, features, draw)
+        starts.keep_best(self, part, features, restart, draw)
         with torch.no_grad():  # the climbs may have ruled out steps, from where no gradient leads anywhere
             self.transition_probs = 0.98 * self.transition_probs + 0.02 / k
             if self.initial == "free":

@@ -130,7 +130,7 @@ class Mixture(Components):
             return
         k = self.num_components
         if not self.collapses and starts.num_distinct(x, k) < k:
-            self._start_from_best(x)
+            self._start_from_best(x, restart)
             self.leave_boundary(x, self.weights.detach() * x.shape[0], shake=False)
             return
         labels = cluster(x, k, init, lloyd=restart == 0, who=type(self).__name__)
@@ -143,14 +143,14 @@ class Mixture(Components):
         self.m_step(reduce(add, pieces))
         self.leave_boundary(x, self.weights.detach() * x.shape[0])
 
-    def _start_from_best(self, x: Tensor) -> None:
+    def _start_from_best(self, x: Tensor, restart: int) -> None:
         part = x[torch.randperm(x.shape[0])[: starts.SHORT].to(x.device)]
         zero = torch.zeros((), dtype=x.dtype)
 
         def draw(_: int) -> None:
             self.m_step(self._statistics(part, starts.random_weights(part, self.num_components), zero, zero))
 
-        starts.keep_best(self, part, part, draw)
+        starts.keep_best(self, part, part, restart, draw)
 
     def predict(self, x: Tensor) -> Tensor:
         """The most probable component of each datum, (N,) integers."""
