@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -13,6 +14,8 @@ __all__ = ["ExactBernoulli", "Selected"]
 
 
 _ONE = Size()
+#: Numbers that may be drawn to keep one in K of them.
+_FEW = 2**18
 
 
 class Selected(dist.TorchDistribution):
@@ -61,10 +64,34 @@ class Selected(dist.TorchDistribution):
             raise NotImplementedError("Selected.sample: expected an integer z, got a point of the simplex.")
         shape = self._extended_shape(Size(sample_shape))
         batch = shape[: len(shape) - len(self.event_shape)]
+        if batch.numel() * self.components.batch_shape[-1] * self.event_shape.numel() > _FEW:
+            return self._sample_by_component(batch)
         each = self.components.expand(batch + self.components.batch_shape).sample()  # (batch, K, event)
         index = self.z.expand(batch).reshape(*batch, 1, *[1] * len(self.event_shape))
         axis = len(batch)
         return each.gather(axis, index.expand(*batch, 1, *self.event_shape)).squeeze(axis)
+
+    def _sample_by_component(self, batch: Size) -> Tensor:
+        """As many draws of each component as chose it, instead of one of every component for each datum."""
+        z = self.z.expand(batch).flatten()
+        counts = torch.bincount(z, minlength=self.components.batch_shape[-1]).tolist()
+        draws = [_one_of(self.components, k).sample((count,)) for k, count in enumerate(counts) if count]
+        together = torch.cat(draws)
+        out = torch.empty_like(together)
+        out[z.argsort(stable=True)] = together
+        return out.reshape(batch + self.event_shape)
+
+
+def _one_of(many: Any, k: int) -> Any:
+    """The k-th of distributions whose first batch dimension runs over them."""
+    one = copy.copy(many)
+    one._batch_shape = many.batch_shape[1:]
+    for name, value in many.__dict__.items():
+        if isinstance(value, torch.distributions.Distribution):
+            one.__dict__[name] = _one_of(value, k)
+        elif isinstance(value, Tensor) and value.shape[: len(many.batch_shape)] == many.batch_shape:
+            one.__dict__[name] = value[k]
+    return one
 
 
 class ExactBernoulli(dist.Bernoulli):

@@ -19,7 +19,7 @@ from zoo.errors import ZooError
 from zoo.estimators.eg import total_log_likelihood
 from zoo.estimators.hooks import settled
 from zoo.estimators.svi import elbo_module
-from zoo.evaluation_neural import MAX_ELEMENTS, active_units, widest
+from zoo.evaluation_neural import MAX_ELEMENTS, active_units
 from zoo.isolation import isolated
 from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
 
@@ -184,7 +184,7 @@ def pieces(model: LatentVariableModel, x: Data, num_samples: int) -> Iterator[Da
         return iter([x])
     rows = 4_000_000 // num_samples
     if can(model, "log_weights"):  # networks: their layers are wider than the data's weights
-        rows = min(rows, MAX_ELEMENTS // (num_samples * widest(model, x)))
+        rows = min(rows, MAX_ELEMENTS // (num_samples * model.datum_size(x)))
     return split(x, max(1, rows))
 
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from zoo import program
-from zoo.batch import Data, num_data, split, tensors
+from zoo.batch import Data, num_data, split
 from zoo.errors import ZooError
 from zoo.estimators.hooks import HookedBound, settled, weigh
 from zoo.isolation import isolated
 from zoo.model import LatentVariableModel, can, prepared
 
-__all__ = ["ActiveUnits", "ImportanceNLL", "active_units", "bound_parts", "importance_nll", "widest"]
+__all__ = ["ActiveUnits", "ImportanceNLL", "active_units", "bound_parts", "importance_nll"]
 
 #: Numbers of the widest layer that may be in memory at a time.
 MAX_ELEMENTS = 20_000_000
@@ -69,7 +69,7 @@ def importance_nll(
     if not program.has_guide(model):
         raise ZooError(f"importance_nll: expected a model with a guide, got {type(model).__name__}. Use zoo.evaluate.")
     x = settled(model, prepared(model, x), seed)
-    width = widest(model, x)
+    width = model.datum_size(x)
     evidence, relative, bounds = [], [], []
     with isolated(seed), torch.no_grad():
         rows = max(1, min(num_data(x), max_elements // (width * min(num_samples, 100))))
@@ -113,13 +113,6 @@ def _accumulate(model: LatentVariableModel, piece: Data, num_samples: int, group
     return total, square, plain
 
 
-def widest(model: LatentVariableModel, x: Data) -> int:
-    """Numbers of the widest layer a datum: of the data, or of any weight matrix."""
-    layers = [max(m.in_features, m.out_features) for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    maps = [16 * t.shape[-1] for t in tensors(x) if any(isinstance(m, torch.nn.Conv2d) for m in model.modules())]
-    return max([1, *layers, *maps, *(t[0].numel() for t in tensors(x))])
-
-
 def bound_parts(model: LatentVariableModel, x: Any, num_particles: int = 1, *, seed: int = 0) -> dict[str, float]:
     """The guide's bound and its parts ("bound", "reconstruction", "kl"), means over the data, nats per datum.
 
@@ -132,7 +125,7 @@ def bound_parts(model: LatentVariableModel, x: Any, num_particles: int = 1, *, s
     found: dict[str, float] = {}
     with isolated(seed), torch.no_grad():
         objective = HookedBound(model, num_particles, draw_anew=False)
-        for piece in split(x, max(1, MAX_ELEMENTS // (widest(model, x) * num_particles))):
+        for piece in split(x, max(1, MAX_ELEMENTS // (model.datum_size(x) * num_particles))):
             share = num_data(piece) / num_data(x)
             _, bound = objective(piece)
             for name, value in {"bound": bound, **objective.parts}.items():

@@ -1,11 +1,22 @@
-"""Peak resident memory of a stretch of work, where the system tells (Linux)."""
+"""How much of the data is worked on at a time; the peak memory of a stretch of work, where the system tells (Linux)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PeakMemory"]
+__all__ = ["E_STEP_NUMBERS", "PIECE_NUMBERS", "PeakMemory", "rows_at_once"]
+
+#: Numbers that may be held for the data now worked on: 16 MiB of doubles, which a common cache holds in part.
+PIECE_NUMBERS = 2**21
+#: The same while statistics are added up: larger, as kernels share their work out among sequences and threads.
+E_STEP_NUMBERS = 2**25
+
+
+def rows_at_once(numbers: int, among: int = PIECE_NUMBERS) -> int:
+    """Data to take at a time where each needs so many numbers; at least one."""
+    return max(1, among // max(1, numbers))
+
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

@@ -110,6 +110,13 @@ class LatentVariableModel(PyroModule):
             restart: 0 for the first start; later ones should differ in kind where one kind is not enough.
         """
 
+    def datum_size(self, x: Data) -> int:
+        """About how many numbers a datum needs while it is worked on: itself, or a network's widest layer."""
+        layers = [max(m.in_features, m.out_features) for m in self.modules() if isinstance(m, nn.Linear)]
+        convolves = any(isinstance(m, nn.Conv2d) for m in self.modules())
+        maps = [16 * t.shape[-1] for t in tensors(x)] if convolves else []
+        return max([1, *layers, *maps, *(t[0].numel() for t in tensors(x) if t.dim())])
+
     def reset_guide(self) -> None:
         """Draw new starting weights for every network in the model (submodules with ``reset_parameters``)."""
         for module in self.modules():

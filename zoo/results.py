@@ -17,13 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zoo import program
-from zoo.batch import Data, call, map_tensors
+from zoo.batch import Data, call, map_tensors, num_data
 from zoo.bayes import Draws
 from zoo.errors import ZooError
 from zoo.estimators.base import restore
 from zoo.isolation import isolated
 from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
 from zoo.models import find_model, snake_case
+from zoo.pieces import by_pieces, gathered, pieces
 
 if TYPE_CHECKING:
     from zoo.automatic.posteriors import DiscretePosterior
@@ -112,12 +113,15 @@ class Fit:
         """p(z | x) where exact, else the guide's q(z | x): a distribution, or a dict of them by site."""
         x = prepared(self.model, x)
         with isolated(self.seed), torch.no_grad():
-            if can(self.model, "posterior"):
-                return call(self.model.posterior, x)
-            if not program.has_guide(self.model):
-                marginals = self.discrete_posterior(x).marginals
-                return next(iter(marginals.values())) if len(marginals) == 1 else marginals
-            latents = program.sample_sites(poutine.trace(lambda: call(self.model.guide, x)).get_trace())
+            return by_pieces(self.model, x, self._posterior)
+
+    def _posterior(self, x: Data) -> Any:
+        if can(self.model, "posterior"):
+            return call(self.model.posterior, x)
+        if not program.has_guide(self.model):
+            marginals = self.discrete_posterior(x).marginals
+            return next(iter(marginals.values())) if len(marginals) == 1 else marginals
+        latents = program.sample_sites(poutine.trace(lambda: call(self.model.guide, x)).get_trace())
         fns = {name: site["fn"] for name, site in latents.items()}
         return next(iter(fns.values())) if len(fns) == 1 else fns
 
@@ -131,7 +135,7 @@ class Fit:
         """The most probable z of each datum: a label (N,), or a posterior mean (N, latent_dim)."""
         if can(self.model, "predict"):
             with torch.no_grad():
-                labels: Tensor = call(self.model.predict, prepared(self.model, x))
+                labels: Tensor = by_pieces(self.model, prepared(self.model, x), self._labels)
             return labels
         posterior = self.posterior(x)
         if isinstance(posterior, dict):
@@ -140,6 +144,10 @@ class Fit:
             return posterior.logits.argmax(-1)
         mean: Tensor = posterior.mean
         return mean
+
+    def _labels(self, x: Data) -> Tensor:
+        labels: Tensor = call(self.model.predict, x)
+        return labels
 
     def score(self, x: Any) -> float | None:
         """Exact total ln p(x) of other data, nats; None where not tractable."""
@@ -155,13 +163,16 @@ class Fit:
         shape = self.template
         if shape is None:
             raise ZooError("sample: this fit does not know the shape of its data. Fit again with this version.")
-        rows = _expanded(shape, n)
-        if can(self.model, "sample_like"):
-            with isolated(self.seed if seed is None else seed):
-                return self.model.sample_like(shape, n)
         with isolated(self.seed if seed is None else seed), torch.no_grad():
-            unconditioned = poutine.uncondition(self.model.model)
-            trace = poutine.trace(lambda: call(unconditioned, rows)).get_trace()
+            rows = _expanded(shape, n)
+            return gathered(map(self._draw, pieces(self.model, rows)), n)
+
+    def _draw(self, rows: Data) -> Data:
+        """As many new data as ``rows`` has, by torch's generator."""
+        if can(self.model, "sample_like"):
+            return self.model.sample_like(self.template, num_data(rows))
+        unconditioned = poutine.uncondition(self.model.model)
+        trace = poutine.trace(lambda: call(unconditioned, rows)).get_trace()
         observed = [
             site["value"]
             for site in program.sample_sites(trace).values()

@@ -48,6 +48,10 @@ class Components(LatentVariableModel):
         """ln p(x_n | z_n = k), (N, K), nats, of rows (N, D)."""
         return self.components().log_prob(x.unsqueeze(-2))
 
+    def row_size(self) -> int:
+        """About how many numbers the densities of one row take."""
+        return len(self.align_features()) * (1 + self.num_features)
+
     def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
         """Sums over rows (N, D) of weight (N, K) times sufficient statistic, by name; besides ``counts``."""
         raise NotImplementedError

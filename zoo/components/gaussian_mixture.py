@@ -60,6 +60,9 @@ class GaussianMixtureComponents(GaussianComponents):
     ) -> tuple[chain.Totals, dict[str, Any]] | None:
         return None  # states are mixtures here
 
+    def row_size(self) -> int:
+        return self.num_mixtures * super().row_size()
+
     def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
         if weight.shape[1] == len(self.means):
             inner = weight

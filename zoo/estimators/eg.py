@@ -11,10 +11,11 @@ from torch import Tensor
 
 from zoo import program
 from zoo.automatic.enumeration import evidence, why_not_exact
-from zoo.batch import Data, call, split
+from zoo.batch import Data, call, num_data
 from zoo.estimators.base import Objective, Outcome, Run
 from zoo.estimators.gradient import GradientEstimator, mean_bound, pyro_objective
 from zoo.model import LatentVariableModel, can
+from zoo.pieces import gathered, pieces
 
 __all__ = ["EG"]
 
@@ -62,7 +63,7 @@ def exact_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = Fa
     """
     if can(model, "log_marginal"):
         with torch.no_grad():
-            return torch.cat([call(model.log_marginal, piece) for piece in split(x, 16_384)])
+            return gathered((call(model.log_marginal, piece) for piece in pieces(model, x)), num_data(x))
     if not checked and why_not_exact(model, x) is not None:
         return None
     with torch.no_grad():

@@ -20,6 +20,7 @@ from torch.distributions import constraints
 from zoo import priors
 from zoo.model import parameter
 from zoo.models.linear_gaussian import LinearGaussian, principal_axes
+from zoo.pieces import added
 from zoo.statistics import Moments, Statistics, varying
 
 __all__ = ["FactorAnalysis"]
@@ -64,6 +65,9 @@ class FactorAnalysis(LinearGaussian):
     @torch.no_grad()
     def e_step(self, x: Tensor) -> Statistics:
         """``moments`` of the data: E[z | x] is linear in x, so every expected statistic follows from them."""
+        return added(self._statistics, x, self.datum_size(x))
+
+    def _statistics(self, x: Tensor) -> Statistics:
         mean = x.mean(0)
         centred = x - mean
         count = x.new_tensor([float(x.shape[0])])

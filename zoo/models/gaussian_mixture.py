@@ -9,7 +9,7 @@ Models, chapter 3; Bishop (2006), Pattern Recognition and Machine Learning, sect
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -72,6 +72,10 @@ class GaussianMixture(GaussianComponents, Mixture):
             x, self.log_weights, self.means, self.scale_tril, self.covariance_type, hard=hard
         )
         return Statistics(x.shape[0], log_likelihood, objective, counts=moments.count, moments=moments)
+
+    def joint_pieces(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
+        """As for every mixture, by the arithmetic of the E step."""
+        return gaussian.log_joints(x, self.log_weights, self.means, self.scale_tril, self.covariance_type)
 
     def prior(self, x: Tensor) -> priors.Prior:
         """Weights: Dirichlet(2), off the edge where a component dies; the rest as :func:`zoo.priors.gaussians`."""

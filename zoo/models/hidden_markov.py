@@ -10,7 +10,9 @@ components (``zoo/components``), the sums over paths ``zoo/structures/chain.py``
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import pyro
@@ -22,13 +24,15 @@ from torch.distributions import constraints
 
 from guides.chain import AmortizedChain
 from zoo import priors
-from zoo.batch import Data
+from zoo.batch import Data, tensors
 from zoo.checks import positive
 from zoo.components import starts
 from zoo.components.base import Components, partition
 from zoo.distributions import Selected
 from zoo.errors import ZooError, unknown_name
+from zoo.memory import rows_at_once
 from zoo.model import parameter
+from zoo.pieces import added, categorical, gathered
 from zoo.statistics import Statistics
 from zoo.structures import chain
 
@@ -176,25 +180,47 @@ class HiddenMarkov(Components):
         n, t, _ = x.shape
         inside = torch.arange(t, device=x.device) < lengths.unsqueeze(-1)
         if bool(inside.all()):
-            return self.component_log_prob(x.reshape(n * t, -1)).reshape(n, t, -1)
-        packed = self.component_log_prob(x[inside])
+            return self._row_log_prob(x.reshape(n * t, -1)).reshape(n, t, -1)
+        packed = self._row_log_prob(x[inside])
         out = packed.new_zeros(n, t, packed.shape[-1])
         return out.index_put((inside,), packed)
+
+    def _row_log_prob(self, rows: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self.component_log_prob(rows)
+        return gathered(map(self.component_log_prob, rows.split(rows_at_once(self.row_size()))), len(rows))
+
+    def datum_size(self, x: Data) -> int:
+        values = x["x"] if isinstance(x, dict) else tensors(x)[0]
+        return 3 * values.shape[1] * self.num_states  # emissions, messages, marginals
+
+    def _by_sequences(self, answer: Callable[..., Tensor], x: Tensor, lengths: Tensor) -> Tensor:
+        """``answer(x, lengths)``, (N, ...), by pieces of the sequences."""
+        size = rows_at_once(self.datum_size(x))
+        parts = zip(x.split(size), lengths.split(size), strict=True)
+        return gathered((answer(*part) for part in parts), len(x))
 
     def log_marginal(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ln p(x_{1:T}) of each sequence, (N,), nats; exact, differentiable once; -inf for an impossible sequence."""
         lengths = self._lengths(x, lengths)
+        if torch.is_grad_enabled():
+            return self._log_marginal(x, lengths)
+        return self._by_sequences(self._log_marginal, x, lengths)
+
+    def _log_marginal(self, x: Tensor, lengths: Tensor) -> Tensor:
         return chain.log_partition(self.log_initial, self.log_transition, self.emission(x, lengths), lengths)
 
     @torch.no_grad()
     def posterior(self, x: Tensor, lengths: Tensor | None = None) -> dist.Categorical:
         """p(z_t | x_{1:T}), batch (N, T); uniform beyond a sequence's length."""
-        lengths = self._lengths(x, lengths)
+        return categorical(probs=self._by_sequences(self._marginals, x, self._lengths(x, lengths)))
+
+    def _marginals(self, x: Tensor, lengths: Tensor) -> Tensor:
         marginals = chain.expectations(
             self.log_initial, self.log_transition, self.emission(x, lengths), lengths
         ).marginals
-        empty = marginals.sum(-1, keepdim=True) == 0
-        return dist.Categorical(probs=marginals.where(~empty, torch.ones_like(marginals)))
+        marginals.masked_fill_(marginals.sum(-1, keepdim=True) == 0, 1.0)
+        return marginals.div_(marginals.sum(-1, keepdim=True))
 
     def _chain(self, x: Data) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         data = self.validate(x)
@@ -207,7 +233,13 @@ class HiddenMarkov(Components):
 
     def predict(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The most probable path, (N, T) integers, -1 beyond a sequence's length."""
-        return self.viterbi({"x": x, "lengths": self._lengths(x, lengths)})[0]
+
+        def paths(x: Tensor, lengths: Tensor) -> Tensor:
+            return chain.viterbi(self.log_initial, self.log_transition, self.emission(x, lengths), lengths)[0]
+
+        data = self.validate({"x": x, "lengths": lengths})
+        with torch.no_grad():
+            return self._by_sequences(paths, **data)
 
     def sample_posterior(self, x: Data, num_samples: int = 1) -> Tensor:
         """Exact draws of paths given x, (num_samples, N, T), by torch's generator."""
@@ -249,7 +281,7 @@ class HiddenMarkov(Components):
         lengths = self._lengths(x, lengths)
         found = None if hard else self.chain_statistics(self.log_initial, self.log_transition, x, lengths)
         if found is None:
-            return self._plain_e_step(x, lengths, hard)
+            return self._pieces_e_step(x, lengths, hard)
         totals, components = found
         left = totals.left
         statistics = Statistics(
@@ -260,7 +292,11 @@ class HiddenMarkov(Components):
             counts=totals.counts,
             **components,
         )
-        return statistics + self._plain_e_step(x[left], lengths[left]) if len(left) else statistics
+        return statistics + self._pieces_e_step(x[left], lengths[left]) if len(left) else statistics
+
+    def _pieces_e_step(self, x: Tensor, lengths: Tensor, hard: bool = False) -> Statistics:
+        plain = functools.partial(self._plain_e_step, hard=hard)
+        return added(plain, (x, lengths), self.datum_size(x))
 
     def _plain_e_step(self, x: Tensor, lengths: Tensor, hard: bool = False) -> Statistics:
         """Densities, then the chain, then the components: for every family, and for missing entries."""

@@ -111,6 +111,9 @@ class LinearGaussian(LatentVariableModel):
         projected = (x - self.mean) / scale @ basis[: self.num_features]  # (N, q)
         return root, torch.linalg.solve_triangular(root, projected.mT, upper=True).mT
 
+    def datum_size(self, x: Data) -> int:
+        return 2 * (self.num_features + self.num_factors)
+
     def validate(self, x: Data) -> Tensor:
         return matrix(x, self.num_features, type(self).__name__)
 

@@ -9,7 +9,7 @@ statistics and its M step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import add
 
@@ -25,7 +25,9 @@ from zoo.checks import positive
 from zoo.components import starts
 from zoo.components.base import PIECE, Components, cluster
 from zoo.distributions import Selected
+from zoo.memory import rows_at_once
 from zoo.model import parameter
+from zoo.pieces import categorical, gathered
 from zoo.statistics import Statistics
 
 __all__ = ["Mixture"]
@@ -71,8 +73,22 @@ class Mixture(Components):
         """ln p(x_n, z_n = k), (N, K), nats."""
         return self.component_log_prob(x) + self.log_weights
 
+    def joint_pieces(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
+        """:meth:`log_joint`, piece by piece and without gradient: (K, B) of the next B rows, which may be overwritten.
+
+        Beside each, how far two of a row's entries may lie apart and still be equal but for rounding.
+        """
+        with torch.no_grad():
+            for piece in x.split(rows_at_once(self.datum_size(x))):
+                yield self.log_joint(piece).mT, 0.0
+
+    def datum_size(self, x: Data) -> int:
+        return self.row_size()
+
     def log_marginal(self, x: Tensor) -> Tensor:
         """ln p(x_n), (N,), nats; exact, differentiable; -inf for impossible data."""
+        if not torch.is_grad_enabled():
+            return gathered((joint.logsumexp(0).to(x.dtype) for joint, _ in self.joint_pieces(x)), len(x))
         log_joint = self.log_joint(x)
         log_marginal = log_joint.logsumexp(-1)
         impossible = log_marginal == -torch.inf
@@ -83,9 +99,18 @@ class Mixture(Components):
 
     def posterior(self, x: Tensor) -> dist.Categorical:
         """p(z_n | x_n), batch shape (N,) over K; the prior where x_n is impossible."""
+        if not torch.is_grad_enabled():
+            return categorical(gathered(self._log_posteriors(x), len(x)))
         log_joint = self.log_joint(x)
         impossible = log_joint.amax(-1, keepdim=True) == -torch.inf
         return dist.Categorical(logits=torch.where(impossible, self.log_weights, log_joint))
+
+    def _log_posteriors(self, x: Tensor) -> Iterator[Tensor]:
+        for joint, _ in self.joint_pieces(x):
+            log_marginal = joint.logsumexp(0)
+            impossible = log_marginal == -torch.inf
+            logits = (joint - log_marginal).mT.to(x.dtype)
+            yield torch.where(impossible.unsqueeze(-1), self.log_weights, logits) if impossible.any() else logits
 
     @torch.no_grad()
     def e_step(self, x: Tensor, hard: bool = False) -> Statistics:
@@ -153,8 +178,8 @@ class Mixture(Components):
         starts.keep_best(self, part, part, restart, draw)
 
     def predict(self, x: Tensor) -> Tensor:
-        """The most probable component of each datum, (N,) integers."""
-        return self.log_joint(x).argmax(-1)
+        """The most probable component of each datum, (N,) integers, the lowest of equals."""
+        return gathered(map(_first_largest, self.joint_pieces(x)), len(x))
 
     def permute_components(self, order: Tensor) -> None:
         """Relabel: component ``k`` becomes what ``order[k]`` was. Guides are permuted too."""
@@ -165,3 +190,8 @@ class Mixture(Components):
             assert isinstance(last, torch.nn.Linear)
             last.weight.copy_(last.weight[order].clone())
             last.bias.copy_(last.bias[order].clone())
+
+
+def _first_largest(piece: tuple[Tensor, float]) -> Tensor:
+    joint, slack = piece
+    return (joint >= joint.amax(0) - slack).to(torch.uint8).argmax(0)

@@ -16,6 +16,7 @@ from torch.distributions import constraints
 
 from zoo.model import parameter
 from zoo.models.linear_gaussian import LinearGaussian, principal_axes
+from zoo.pieces import added
 from zoo.statistics import Statistics, varying
 
 __all__ = ["PPCA"]
@@ -123,6 +124,9 @@ class PPCA(LinearGaussian):
     @torch.no_grad()
     def e_step(self, x: Tensor) -> Statistics:
         """``moments`` of the data and of their scores on the loadings' axes, of which E[z | x] is a linear map."""
+        return added(self._statistics, x, self.datum_size(x))
+
+    def _statistics(self, x: Tensor) -> Statistics:
         mean = x.mean(0)
         centred = x - mean
         scores = (x - self.mean) @ self._axes()  # (N, q)

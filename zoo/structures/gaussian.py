@@ -13,6 +13,7 @@ Each piece of the data takes the features only where a bound on their rounding e
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from zoo.errors import unknown_name
 from zoo.statistics import Moments
 from zoo.structures import diagonal
 
-__all__ = ["COVARIANCE_TYPES", "e_step", "log_densities", "moments_from", "weighted_moments"]
+__all__ = ["COVARIANCE_TYPES", "e_step", "log_densities", "log_joints", "moments_from", "weighted_moments"]
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 
@@ -111,6 +112,23 @@ def e_step(
         log_likelihood, objective = log_likelihood.to(dtype), objective.to(dtype)
         moments = Moments(moments.count.to(dtype), moments.mean.to(dtype), moments.scatter.to(dtype))
     return log_likelihood, objective, moments
+
+
+@torch.no_grad()
+def log_joints(
+    x: Tensor, log_weights: Tensor, means: Tensor, scale_tril: Tensor, covariance_type: str
+) -> Iterator[tuple[Tensor, float]]:
+    """ln w_k N(x_n; mu_k, Sigma_k) piece by piece, by the same arithmetic and as fast as :func:`e_step`.
+
+    Args:
+        x: as for :func:`e_step`, like the others.
+
+    Yields:
+        (K, B) of the next B rows, in nats, float64 on the CPU; the next piece overwrites it. And how far two of a row's
+        entries may lie apart and still be equal but for rounding.
+    """
+    _check(covariance_type)
+    yield from _Mixture(x, log_weights, means, scale_tril, covariance_type, False, None).joints(x)
 
 
 def _diagonal_squares(x: Tensor, means: Tensor, scale: Tensor) -> Tensor | None:
@@ -224,6 +242,28 @@ class _Mixture:
                 return totals
         return self._by_differences(x)
 
+    def joints(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
+        """As :func:`log_joints` says."""
+        work = x.shape[0] * self.components * self.num_features
+        if work > _SMALL and self.num_features <= _MOST_FEATURES:
+            for piece, _, joint, bound in self._tables(x, self._centre()):
+                if joint is not None:
+                    yield joint, 2 * bound
+                else:
+                    yield from self._joints_by_differences(piece)
+        else:
+            yield from self._joints_by_differences(x)
+
+    def _joints_by_differences(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
+        rows = min(self.rows, max(1, x.shape[0]))
+        buffers = torch.empty(2, self.components * self.features * rows, dtype=self.dtype, device=x.device)
+        for piece in x.split(rows):
+            columns = piece.mT.to(self.dtype).contiguous()
+            joint = self._joint(columns, *self._views(columns, buffers))
+            if not bool(joint.isfinite().all()):
+                joint = self._possible(joint, columns)
+            yield joint, 0.0
+
     def _responsibilities(self, joint: Tensor, peak: Tensor, slack: float = 0.0) -> tuple[Tensor, Tensor]:
         """ln sum_k (a row's log-likelihood) and the responsibilities, which take the place of ``joint`` (K, B).
 
@@ -257,30 +297,18 @@ class _Mixture:
         The mean is relative to the component's current one, so that merging pieces far from zero loses no digits.
         """
         columns = x.mT.to(self.dtype).contiguous()  # (D, B)
-        shape = (self.components, *columns.shape)
-        size = self.components * columns.numel()
-        difference, white = buffers[0, :size].view(shape), buffers[1, :size].view(shape)
-        torch.sub(columns, self.means.unsqueeze(-1), out=difference)
-        if self.diagonal:
-            torch.mul(difference, self.whitener, out=white)
-        else:
-            torch.bmm(self.whitener, difference, out=white)
-        joint = torch.sub(self.log_height, white.square_().sum(1), alpha=0.5)  # (K, B)
+        difference, white = self._views(columns, buffers)
+        joint = self._joint(columns, difference, white)
         peak = joint.amax(0)
         lost = torch.zeros((), dtype=self.dtype, device=x.device)
         if not bool(peak.isfinite().all()):
-            # An overflowing distance is a density of zero, also where it came out as inf - inf. Such rows have
-            # no responsibilities. (What is not finite in the data itself stays NaN and shows.)
-            overflow = joint.isnan() & columns.isfinite().all(0)
-            joint.masked_fill_(overflow | (self.log_weights == -math.inf).unsqueeze(-1), -math.inf)
+            joint = self._possible(joint, columns)  # a row of zeros alone has no responsibilities
             peak = joint.amax(0)
             alive = peak != -math.inf
             if not bool(alive.all()):
                 lost = lost - math.inf
             columns, joint, peak = columns[:, alive], joint[:, alive], peak[alive]
-            shape = (self.components, *columns.shape)
-            size = self.components * columns.numel()
-            difference, white = buffers[0, :size].view(shape), buffers[1, :size].view(shape)
+            difference, white = self._views(columns, buffers)
         log_rows, weights = self._responsibilities(joint, peak)
         log_likelihood = log_rows.sum() + lost
         objective = peak.sum() + lost if self.hard else log_likelihood
@@ -299,14 +327,43 @@ class _Mixture:
             scatter -= (safe * rest).unsqueeze(-1) * rest.unsqueeze(-2)
         return log_likelihood, objective, Moments(count, mean.sub_(self.means).add_(rest), scatter)
 
+    def _views(self, columns: Tensor, buffers: Tensor) -> tuple[Tensor, Tensor]:
+        """Two arrays (K, D, B) in the buffers, for B columns of data."""
+        shape, size = (self.components, *columns.shape), self.components * columns.numel()
+        return buffers[0, :size].view(shape), buffers[1, :size].view(shape)
+
+    def _joint(self, columns: Tensor, difference: Tensor, white: Tensor) -> Tensor:
+        """ln w_k N(x_n; mu_k, Sigma_k), (K, B), of columns (D, B); what stands in the other two is overwritten."""
+        torch.sub(columns, self.means.unsqueeze(-1), out=difference)
+        if self.diagonal:
+            torch.mul(difference, self.whitener, out=white)
+        else:
+            torch.bmm(self.whitener, difference, out=white)
+        return torch.sub(self.log_height, white.square_().sum(1), alpha=0.5)
+
+    def _possible(self, joint: Tensor, columns: Tensor) -> Tensor:
+        """The joint with a density of zero where a distance overflowed, also where it came out as inf - inf.
+
+        What is not finite in the data itself stays NaN and shows.
+        """
+        overflow = joint.isnan() & columns.isfinite().all(0)
+        return joint.masked_fill_(overflow | (self.log_weights == -math.inf).unsqueeze(-1), -math.inf)
+
     # Features ---------------------------------------------------------------------------------------------------
 
-    def _by_features(self, x: Tensor) -> tuple[Tensor, Tensor, Moments] | None:
-        """The three totals by matrix products with [1, x, x x^T], piece by piece; None where they are unsafe."""
+    def _centre(self) -> Tensor:
+        """(D,), what features are taken about; NaN, and so refused by the bound, if all weights are zero."""
+        return self.log_weights.softmax(0) @ self.means
+
+    def _tables(
+        self, x: Tensor, centre: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, float] | tuple[Tensor, None, None, float]]:
+        """Pieces of the data, each with its features (F, B), its ln-joint (K, B) and the bound on that one's rounding.
+
+        None for both where the bound is too large. The next piece overwrites them.
+        """
         components, features, products = self.components, self.features, self.num_features
         dead = self.log_weights == -math.inf
-        weights = self.log_weights.softmax(0)
-        centre = weights @ self.means  # (D,); NaN, and so refused below, if all weights are zero
         shift = self.means - centre  # (K, D)
         whitener = self.whitener.masked_fill(dead.reshape(-1, 1, 1), 0.0)
         coefficients = self._coefficients(shift, whitener)
@@ -322,10 +379,6 @@ class _Mixture:
         rows = min(self.feature_rows, x.shape[0])
         buffer = torch.empty(products * rows, dtype=self.dtype, device=x.device)
         joint_buffer = torch.empty(components * rows, dtype=self.dtype, device=x.device)
-        sums = torch.zeros(components, products, dtype=self.dtype, device=x.device)
-        log_likelihood = torch.zeros((), dtype=self.dtype, device=x.device)
-        objective = torch.zeros_like(log_likelihood)
-        others: Moments | None = None
         for start in range(0, x.shape[0], rows):
             piece = x[start : start + rows]
             table = buffer[: products * piece.shape[0]].view(products, -1)  # (F, B): rows of it are contiguous
@@ -334,10 +387,7 @@ class _Mixture:
             reach = torch.mv(size.flatten(0, 1), centred.abs().amax(1)).view_as(offset) + offset
             bound = 0.5 * eps * float(reach.square().sum(-1).max())
             if not bound <= _TOLERANCE:  # also if it is NaN
-                more = self._by_differences(piece)
-                others = more[2] if others is None else others + more[2]
-                log_likelihood += more[0]
-                objective += more[1]
+                yield piece, None, None, bound
                 continue
             table[0] = 1.0
             if self.diagonal:
@@ -353,6 +403,22 @@ class _Mixture:
                 joint += coefficients[:1, 1 + features :] @ table[1 + features :]
             else:
                 torch.mm(coefficients, table, out=joint)
+            yield piece, table, joint, bound
+
+    def _by_features(self, x: Tensor) -> tuple[Tensor, Tensor, Moments] | None:
+        """The three totals by matrix products with [1, x, x x^T], piece by piece; None where they are unsafe."""
+        centre = self._centre()
+        sums = torch.zeros(self.components, self.num_features, dtype=self.dtype, device=x.device)
+        log_likelihood = torch.zeros((), dtype=self.dtype, device=x.device)
+        objective = torch.zeros_like(log_likelihood)
+        others: Moments | None = None
+        for piece, table, joint, bound in self._tables(x, centre):
+            if table is None or joint is None:
+                more = self._by_differences(piece)
+                others = more[2] if others is None else others + more[2]
+                log_likelihood += more[0]
+                objective += more[1]
+                continue
             peak = joint.amax(0)
             log_rows, responsibilities = self._responsibilities(joint, peak, 2 * bound)
             log_likelihood += log_rows.sum()
