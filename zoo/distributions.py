@@ -10,12 +10,12 @@ import torch
 from torch import Size, Tensor
 from torch.nn.functional import logsigmoid
 
-__all__ = ["ExactBernoulli", "Selected"]
+__all__ = ["FEW", "ExactBernoulli", "Selected"]
 
 
 _ONE = Size()
-#: Numbers that may be drawn to keep one in K of them.
-_FEW = 2**18
+#: Numbers that may be drawn to keep one in K of them; beyond, draws are made in a way that takes a setting up.
+FEW = 2**18
 
 
 class Selected(dist.TorchDistribution):
@@ -64,7 +64,7 @@ class Selected(dist.TorchDistribution):
             raise NotImplementedError("Selected.sample: expected an integer z, got a point of the simplex.")
         shape = self._extended_shape(Size(sample_shape))
         batch = shape[: len(shape) - len(self.event_shape)]
-        if batch.numel() * self.components.batch_shape[-1] * self.event_shape.numel() > _FEW:
+        if batch.numel() * self.components.batch_shape[-1] * self.event_shape.numel() > FEW:
             return self._sample_by_component(batch)
         each = self.components.expand(batch + self.components.batch_shape).sample()  # (batch, K, event)
         index = self.z.expand(batch).reshape(*batch, 1, *[1] * len(self.event_shape))

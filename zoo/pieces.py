@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 
 from zoo.batch import Data, call, map_tensors, num_data, split, tensors
-from zoo.memory import E_STEP_NUMBERS, rows_at_once
+from zoo.memory import E_STEP_NUMBERS, PIECE_NUMBERS, rows_at_once
 from zoo.model import FunctionModel, LatentVariableModel
 from zoo.statistics import Statistics
 
 __all__ = ["added", "by_pieces", "categorical", "gathered", "pieces"]
 
 
-def pieces(model: LatentVariableModel, x: Data) -> Iterator[Data]:
-    """The data in pieces that a model can work on in bounded memory.
+def pieces(model: LatentVariableModel, x: Data, among: int = PIECE_NUMBERS) -> Iterator[Data]:
+    """The data in pieces that a model can work on in bounded memory, ``among`` numbers.
 
     A user's own program gets all its data at once: what it does with a part of them is not known.
     """
     if isinstance(model, FunctionModel):
         return iter([x])
-    return split(x, rows_at_once(model.datum_size(x)))
+    return split(x, rows_at_once(model.datum_size(x), among))
 
 
 def added(e_step: Callable[..., Statistics], x: Data, numbers: int) -> Statistics:

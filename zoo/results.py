@@ -22,6 +22,7 @@ from zoo.bayes import Draws
 from zoo.errors import ZooError
 from zoo.estimators.base import restore
 from zoo.isolation import isolated
+from zoo.memory import E_STEP_NUMBERS
 from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
 from zoo.models import find_model, snake_case
 from zoo.pieces import by_pieces, gathered, pieces
@@ -165,7 +166,7 @@ class Fit:
             raise ZooError("sample: this fit does not know the shape of its data. Fit again with this version.")
         with isolated(self.seed if seed is None else seed), torch.no_grad():
             rows = _expanded(shape, n)
-            return gathered(map(self._draw, pieces(self.model, rows)), n)
+            return gathered(map(self._draw, pieces(self.model, rows, E_STEP_NUMBERS)), n)
 
     def _draw(self, rows: Data) -> Data:
         """As many new data as ``rows`` has, by torch's generator."""

@@ -28,7 +28,7 @@ from zoo.batch import Data, tensors
 from zoo.checks import positive
 from zoo.components import starts
 from zoo.components.base import Components, partition
-from zoo.distributions import Selected
+from zoo.distributions import FEW, Selected
 from zoo.errors import ZooError, unknown_name
 from zoo.memory import rows_at_once
 from zoo.model import parameter
@@ -266,12 +266,38 @@ class HiddenMarkov(Components):
     @torch.no_grad()
     def sample(self, num_data: int, num_steps: int) -> Tensor:
         """New sequences, (num_data, num_steps, D), by torch's generator."""
+        if num_data * num_steps * self.num_states > FEW:
+            return Selected(self.components(), self._many_paths(num_data, num_steps)).sample()
         components, states = self.components(), []
         z = dist.Categorical(logits=self.log_initial).sample((num_data,))
         for _ in range(num_steps):
             states.append(z)
             z = dist.Categorical(logits=self.log_transition[z]).sample()
         return Selected(components, torch.stack(states, 1)).sample()
+
+    def _many_paths(self, num_data: int, num_steps: int) -> Tensor:
+        """Paths (num_data, num_steps): a uniform number picks each next state from the cumulative transitions."""
+        z = torch.multinomial(self.log_initial.exp(), num_data, replacement=True)
+        edges = self.log_transition.exp().cumsum(-1)
+        edges = edges / edges[:, -1:]  # exactly one at the end: a state that cannot be reached is never picked
+        device = edges.device
+        states, rows = z.new_empty(num_data, num_steps), torch.arange(num_data, device=device)
+        states[:, 0] = z
+        span = rows_at_once(num_data * self.num_states)
+        for begin in range(1, num_steps, span):
+            uniform = torch.rand(num_data, min(span, num_steps - begin), dtype=edges.dtype, device=device)
+            # Where each state would lead, all steps of the span at once: (steps, num_data, K).
+            leads = torch.stack([torch.searchsorted(row, uniform, right=True) for row in edges], -1).movedim(1, 0)
+            if num_data == 1:
+                state, path = int(states[0, begin - 1]), []
+                for step in leads[:, 0].numpy(force=True).tolist():
+                    state = step[state]
+                    path.append(state)
+                states[0, begin : begin + len(path)] = torch.tensor(path, device=device)
+                continue
+            for t, step in enumerate(leads, begin):
+                states[:, t] = step[rows, states[:, t - 1]]
+        return states
 
     # EM ---------------------------------------------------------------------------------------------------------
 

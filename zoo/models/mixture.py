@@ -24,7 +24,7 @@ from zoo.batch import Data
 from zoo.checks import positive
 from zoo.components import starts
 from zoo.components.base import PIECE, Components, cluster
-from zoo.distributions import Selected
+from zoo.distributions import FEW, Selected
 from zoo.memory import rows_at_once
 from zoo.model import parameter
 from zoo.pieces import categorical, gathered
@@ -180,6 +180,15 @@ class Mixture(Components):
     def predict(self, x: Tensor) -> Tensor:
         """The most probable component of each datum, (N,) integers, the lowest of equals."""
         return gathered(map(_first_largest, self.joint_pieces(x)), len(x))
+
+    @torch.no_grad()
+    def sample_like(self, template: Tensor, num_data: int) -> Tensor:
+        """``num_data`` new rows, by torch's generator."""
+        if num_data * self.num_components <= FEW:  # as the program draws
+            z = dist.Categorical(logits=self.log_weights).expand([num_data]).sample()
+        else:
+            z = torch.multinomial(self.log_weights.exp(), num_data, replacement=True)
+        return Selected(self.components(), z).sample()
 
     def permute_components(self, order: Tensor) -> None:
         """Relabel: component ``k`` becomes what ``order[k]`` was. Guides are permuted too."""
