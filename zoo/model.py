@@ -22,6 +22,7 @@ from zoo.checks import rows
 from zoo.edges import is_simplex
 from zoo.errors import ZooError
 from zoo.isolation import forked_rng
+from zoo.networks import Lender
 from zoo.points import Improper, Points, Prior, joint_with_latents, priors, sampled_parameters, supports
 from zoo.unchanged import Unchanged
 
@@ -404,49 +405,42 @@ class FunctionModel(LatentVariableModel):
             self._constraints = {}
         if self._constraints:
             return
-        nets: dict[str, _Keep] = {}
-        original, dtype, unchanged = pyro.module, _floating_dtype(x), Unchanged(x)
-        with ExitStack() as stack:
-
-            def recording(name: str, nn_module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-                if name not in nets:
-                    nets[name] = _Keep(nn_module)
-                    cast = {
-                        f"{name}$$${n}": nn.Parameter(p.detach().to(dtype)) for n, p in nn_module.named_parameters()
-                    }
-                    stack.enter_context(_weights_replaced(nn_module, name, cast))
-                return original(name, nn_module, *args, **kwargs)
-
-            stack.callback(setattr, pyro, "module", original)
-            pyro.module = recording
-            args, kwargs = _arguments(x)
-            with self._own_parameters(args, kwargs) as state, torch.no_grad():
-                trace = pyro.poutine.trace(self._program(1)).get_trace(*args, **kwargs)
-                replayed = pyro.poutine.replay(self._program(0), trace=trace)
-                with unchanged, Improper():
-                    first = pyro.poutine.trace(replayed).get_trace(*args, **kwargs)
-                unchanged.check(self.name)
-                if not self.has_guide:
-                    self.points = sampled_parameters(first, num_data(x))
-                    if self.points:
-                        self._survey(lambda: self._program(0)(*args, **kwargs), first)
-                        with Points(self.points, self._supports, self.joint_points):
-                            self._program(0)(*args, **kwargs)
-        self._nets = nets
+        dtype, unchanged = _floating_dtype(x), Unchanged(x)
+        if any(t.is_floating_point() and t.dtype != dtype for t in self._boxes.state_dict().values()):
+            self._boxes = copy.deepcopy(self._boxes).to(dtype)  # the modules are the caller's
+        own = {id(p) for p in (*self.parameters(), *self.buffers())}
+        args, kwargs = _arguments(x)
+        lender = Lender({}, {}, dtype, own)
+        with self._own_parameters(args, kwargs, lender) as state, torch.no_grad():
+            trace = pyro.poutine.trace(self._program(1)).get_trace(*args, **kwargs)
+            replayed = pyro.poutine.replay(self._program(0), trace=trace)
+            with unchanged, Improper():
+                first = pyro.poutine.trace(replayed).get_trace(*args, **kwargs)
+            unchanged.check(self.name)
+            if not self.has_guide:
+                self.points = sampled_parameters(first, num_data(x))
+                if self.points:
+                    self._survey(lambda: self._program(0)(*args, **kwargs), first)
+                    with Points(self.points, self._supports, self.joint_points):
+                        self._program(0)(*args, **kwargs)
+        self._nets = {name: _Keep(net) for name, net in lender.networks.items()}
+        for name, tensor in lender.made.items():
+            if isinstance(tensor, nn.Parameter):
+                self._constraints[name] = lender.limits[name]
+                self.register_parameter(_key(name), tensor)
+            else:
+                self.register_buffer(_key(name), tensor)
         own = {id(p) for p in self.parameters()}
         for name, value in state["params"].items():
-            if id(value) in own:
-                continue  # a parameter of a module that this object already holds
-            if "$$$" in name and name.split("$$$")[0] not in nets:
-                raise ZooError(
-                    f"{self.name}: expected networks registered as pyro.module(name, net), got {name!r} another way. "
-                    "Write `import pyro` and `pyro.module(...)`, or a zoo.LatentVariableModel."
-                )
+            if id(value) in own or name in self._constraints:
+                continue  # a parameter of a module that this object holds by now
             self._constraints[name] = state["constraints"][name]
+            moves = name not in lender.fixed
             if not isinstance(value, nn.Parameter):
                 value.requires_grad_(False)  # Pyro sets it, on the caller's own tensor where no constraint copies it
             value = value.detach().clone()
-            self.register_parameter(_key(name), nn.Parameter(value.to(dtype) if value.is_floating_point() else value))
+            value = value.to(dtype) if value.is_floating_point() else value
+            self.register_parameter(_key(name), nn.Parameter(value, moves))
         if self.points:
             self._keep_priors(x)
 
@@ -472,19 +466,34 @@ class FunctionModel(LatentVariableModel):
         return self._kept.value[which] or _empty_program
 
     @contextmanager
-    def _own_parameters(self, args: Any, kwargs: Any) -> Iterator[dict[str, Any]]:
+    def _own_parameters(self, args: Any, kwargs: Any, lender: Lender | None = None) -> Iterator[dict[str, Any]]:
         params = {name: self._parameters[_key(name)] for name in self._constraints}
-        state = {"params": params, "constraints": dict(self._constraints)}
+        state: dict[str, Any] = {"params": params, "constraints": dict(self._constraints)}
+        if lender is None:
+            lent = {name: self._lent(name) for name in self._nets}
+            tensors = {key: tensor for of_net in lent.values() for key, tensor in of_net.items()}
+            lender = Lender(tensors, {name: net.value for name, net in self._nets.items()}, None, self._held())
         with ExitStack() as stack:
             stack.enter_context(pyro.settings.context(module_local_params=self._local))
             stack.enter_context(pyro.get_param_store().scope(state))  # type: ignore[arg-type]
-            for name, net in self._nets.items():
-                stack.enter_context(_weights_replaced(net.value, name, params))
             # Constants a program makes (torch.ones(3)) then have the dtype of its data.
             stack.enter_context(self.in_its_dtype((*args, *kwargs.values())))
+            stack.enter_context(lender)
             yield state
 
+    def _lent(self, network: str) -> dict[str, Tensor]:
+        """By name, the tensors that are lent to a network."""
+        prefix = f"{_key(network)}$$$"
+        held = {**self._parameters, **self._buffers}
+        return {_name(key): t for key, t in held.items() if t is not None and key.startswith(prefix)}
+
+    def _held(self) -> set[int]:
+        """The identities of the tensors of modules that are programs of this model."""
+        return {id(t) for t in (*self._boxes.parameters(), *self._boxes.buffers())}
+
     def constraint_of(self, name: str) -> Any:
+        if name.startswith("_boxes."):
+            return super().constraint_of(name)
         return next((c for n, c in self._constraints.items() if _key(n) == name), None)
 
 
@@ -543,20 +552,9 @@ def _key(name: str) -> str:
     return "param/" + name.replace(".", "/")  # torch allows no dots in a parameter's name
 
 
-@contextmanager
-def _weights_replaced(net: nn.Module, prefix: str, params: dict[str, Any]) -> Iterator[None]:
-    swapped: list[tuple[nn.Module, str, Any]] = []
-    try:
-        for path, module in net.named_modules():
-            for leaf, old in list(module._parameters.items()):
-                new = params.get(f"{prefix}$$${path + '.' if path else ''}{leaf}")
-                if new is not None:
-                    swapped.append((module, leaf, old))
-                    module._parameters[leaf] = new
-        yield
-    finally:
-        for module, leaf, old in swapped:
-            module._parameters[leaf] = old
+def _name(key: str) -> str:
+    """The name behind a key; of a network's tensors, whose names have no slashes of their own."""
+    return key.removeprefix("param/").replace("/", ".")
 
 
 def as_model(model: Any, guide: Callable[..., Any] | None = None) -> LatentVariableModel:

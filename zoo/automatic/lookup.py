@@ -227,11 +227,12 @@ class ParameterSpace:
             try:
                 for raw in self.raw.values():
                     noise = torch.randn(raw.shape, generator=generator, dtype=torch.float64).to(raw)
-                    raw.copy_(torch.where(raw.isfinite(), 0.7 * noise, raw))
+                    # By ``data``, so that graphs made before hold good afterwards.
+                    raw.data.copy_(torch.where(raw.isfinite(), 0.7 * noise, raw))
                 yield
             finally:
                 for name, raw in self.raw.items():
-                    raw.copy_(before[name])
+                    raw.data.copy_(before[name])
 
     def evaluate(self, lookup: Lookup, vector: Tensor) -> Tensor:
         """An argument at the entries ``vector``."""
