@@ -20,6 +20,7 @@ from zoo.estimators.eg import total_log_likelihood
 from zoo.estimators.hooks import settled
 from zoo.estimators.svi import elbo_module
 from zoo.evaluation_neural import MAX_ELEMENTS, active_units
+from zoo.impossible import impossible_note
 from zoo.isolation import isolated
 from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
 
@@ -43,6 +44,7 @@ class Evaluation:
             another data set of this size would change.
         active_units: of a code with posterior means, how many units vary over the data (Burda et al. 2016). num_units:
             of how many.
+        notes: what a user should know, one line each: data of probability zero, and why.
     """
 
     num_data: int
@@ -56,6 +58,7 @@ class Evaluation:
     data_se: float | None = None
     active_units: int | None = None
     num_units: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def nll(self) -> float | None:
@@ -106,7 +109,7 @@ class Evaluation:
             lines.append(f"active units      {self.active_units} of {self.num_units}")
         if self.khat is not None:
             lines.append(f"PSIS k̂            {int((self.khat > 0.7).sum())} of {len(self.khat)} data above 0.7")
-        return "\n".join(lines)
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
 
 
 def evaluate(
@@ -142,10 +145,12 @@ def evaluate(
             model.initialize(x, "current")
         reason = None if can(model, "log_marginal") or can(model, "e_step") else why_not_exact(model, x)
         exact = total_log_likelihood(model, x, checked=True) if reason is None else None
+        note = impossible_note(model, x) if exact == -math.inf else None
+        notes = () if note is None else (note,)
         if not program.has_guide(model) or (untrained and exact is not None):
             if exact is None:
                 raise ZooError(f"evaluate: {reason}. Mend that, or pass guide=... for a bound.")
-            return Evaluation(num_data(x), exact, None, None, None, None, None, 0)
+            return Evaluation(num_data(x), exact, None, None, None, None, None, 0, notes=notes)
         evidence, variance, khats, estimates = 0.0, 0.0, [], []
         elbo, elbo_variance, scored = 0.0, 0.0, 0
         for piece in pieces(model, x, num_samples):
@@ -174,7 +179,7 @@ def evaluate(
         units = None
     return Evaluation(
         rows, exact, evidence, math.sqrt(variance), elbo, elbo_se, khat, num_samples, data_se,
-        None if units is None else units.num_active, None if units is None else len(units.active),
+        None if units is None else units.num_active, None if units is None else len(units.active), notes,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from zoo.batch import Data, call, map_tensors, num_data
 from zoo.bayes import Draws
 from zoo.errors import ZooError
 from zoo.estimators.base import restore
+from zoo.impossible import warn_of_impossible
 from zoo.isolation import isolated
 from zoo.memory import E_STEP_NUMBERS
 from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
@@ -111,8 +112,12 @@ class Fit:
         return self.num_parameters * math.log(self.num_units or self.num_data) - 2 * self.log_likelihood
 
     def posterior(self, x: Any) -> Any:
-        """p(z | x) where exact, else the guide's q(z | x): a distribution, or a dict of them by site."""
+        """p(z | x) where exact, else the guide's q(z | x): a distribution, or a dict of them by site.
+
+        Warns of data of probability zero: they have no posterior, and what is returned for them says nothing.
+        """
         x = prepared(self.model, x)
+        warn_of_impossible("posterior", self.model, x)
         with isolated(self.seed), torch.no_grad():
             return by_pieces(self.model, x, self._posterior)
 
@@ -135,8 +140,10 @@ class Fit:
     def predict(self, x: Any) -> Tensor:
         """The most probable z of each datum: a label (N,), or a posterior mean (N, latent_dim)."""
         if can(self.model, "predict"):
+            x = prepared(self.model, x)
+            warn_of_impossible("predict", self.model, x)
             with torch.no_grad():
-                labels: Tensor = by_pieces(self.model, prepared(self.model, x), self._labels)
+                labels: Tensor = by_pieces(self.model, x, self._labels)
             return labels
         posterior = self.posterior(x)
         if isinstance(posterior, dict):
@@ -151,12 +158,14 @@ class Fit:
         return labels
 
     def score(self, x: Any) -> float | None:
-        """Exact total ln p(x) of other data, nats; None where not tractable."""
+        """Exact total ln p(x) of other data, nats; None where not tractable. Warns where it is -inf, and says why."""
         from zoo.estimators.eg import exact_log_likelihood
 
         x = prepared(self.model, x)
         with isolated(self.seed):
             exact = exact_log_likelihood(self.model, x)
+        if exact is not None:
+            warn_of_impossible("score", self.model, x, exact)
         return None if exact is None else float(exact.sum())
 
     def sample(self, n: int, seed: int | None = None) -> Data:

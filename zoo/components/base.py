@@ -88,16 +88,38 @@ class Components(LatentVariableModel):
         """How many rows a conjugate prior counts for, in each component; they look like ``overall``."""
         return 0.0
 
-    #: The data's mean statistic, what the prior's pseudo-rows look like.
+    #: What the prior's pseudo-rows look like: the data's mean statistic, off the edge of its range.
     overall: Tensor
 
     def overall_statistic(self, x: Tensor) -> Tensor:
-        """The mean sufficient statistic of complete rows (N, D), for ``overall``."""
+        """The mean sufficient statistic of complete rows (N, D)."""
         raise NotImplementedError
+
+    def pseudo_row(self, x: Tensor) -> Tensor:
+        """``overall`` of complete rows (N, D): their mean statistic, moved to where nothing is impossible."""
+        return self.overall_statistic(x)
 
     def component_log_prior(self) -> Tensor:
         """ln of the conjugate prior of one pseudo-row a component, up to a constant, nats."""
         raise NotImplementedError
+
+    def rules_out(self) -> bool:
+        """Whether there are values that some component gives probability zero."""
+        return False
+
+    def why_impossible(self, x: Data, which: Tensor) -> str:
+        """Why the data numbered ``which`` (M,) have probability zero, and what would help: a phrase and a sentence."""
+        return self._barred(x[which]) or f"every {self.part} rules them out"
+
+    def _barred(self, rows: Tensor) -> str | None:
+        """Which of the rows (M, D) no component allows, in a phrase; None where each has one that does."""
+        barred = rows[(self.component_log_prob(rows) == -torch.inf).all(-1)]
+        return f"no {self.part} emits {self.name_rows(barred)}" if len(barred) else None
+
+    def name_rows(self, rows: Tensor) -> str:
+        """Rows (M, D), at least one, in words: the first stands for all."""
+        values = ", ".join(f"{value:g}" for value in rows[0, :6].tolist())
+        return f"the row ({values}{', ...' if rows.shape[1] > 6 else ''})"
 
     def rows(self, x: Data) -> Tensor:
         """The complete rows (N, D) of data as the model takes them."""

@@ -72,6 +72,9 @@ class BernoulliComponents(Components):
         violations = x @ (never - always).mT + there @ always.mT  # (N, K), whole numbers
         return log_prob.masked_fill(violations > 0.5, -torch.inf)
 
+    def rules_out(self) -> bool:
+        return bool(self.logits.isinf().any())
+
     def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
         # Both, not one and the total: a class that never sees a 0 then has a probability of exactly 1.
         return {"ones": weight.mT @ x.nan_to_num(0.0), "zeros": weight.mT @ (1 - x).nan_to_num(0.0)}

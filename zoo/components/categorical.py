@@ -45,6 +45,14 @@ class CategoricalComponents(Components):
         log_prob = self.log_emission_probs.mT[x[:, 0].nan_to_num(0.0).long()]
         return log_prob.masked_fill(missing.unsqueeze(-1), 0.0) if missing.any() else log_prob
 
+    def rules_out(self) -> bool:
+        return bool((self.log_emission_probs == -torch.inf).any())
+
+    def name_rows(self, rows: Tensor) -> str:
+        symbols = rows[:, 0].long().unique().tolist()
+        named = ", ".join(map(str, symbols[:5])) + (", ..." if len(symbols) > 5 else "")
+        return f"symbol{'s' if len(symbols) > 1 else ''} {named}"
+
     def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
         seen = ~x[:, 0].isnan()
         symbols, weight = x[seen, 0].long(), weight[seen]
@@ -65,11 +73,16 @@ class CategoricalComponents(Components):
         return mean.round()
 
     def overall_statistic(self, x: Tensor) -> Tensor:
-        """The symbols' shares, (V,); where some do not occur, half a symbol more of each: none is impossible."""
         symbols = x[~x[:, 0].isnan(), 0].long()
-        counts = torch.bincount(symbols, minlength=self.num_symbols).to(self.dtype)
-        counts = counts if (counts > 0).all() else counts + 0.5
-        return counts / counts.sum()
+        return torch.bincount(symbols, minlength=self.num_symbols).to(self.dtype) / max(1, len(symbols))
+
+    def pseudo_row(self, x: Tensor) -> Tensor:
+        """The symbols' shares, (V,); where some do not occur, with half a symbol more of each: none is impossible."""
+        shares = self.overall_statistic(x)
+        if (shares > 0).all():
+            return shares
+        count = int((~x[:, 0].isnan()).sum())
+        return (count * shares + 0.5) / (count + 0.5 * self.num_symbols)
 
     def component_log_prior(self) -> Tensor:
         return torch.special.xlogy(self.overall, self.emission_probs).sum()

@@ -53,6 +53,9 @@ class PoissonComponents(Components):
             return log_prob
         return log_prob.masked_fill(x @ zero.to(x.dtype).mT > 0, -torch.inf)
 
+    def rules_out(self) -> bool:
+        return bool((self.log_rates == -torch.inf).any())
+
     def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
         missing = x.isnan()
         if missing.any():
@@ -74,7 +77,10 @@ class PoissonComponents(Components):
         return mean.round()
 
     def overall_statistic(self, x: Tensor) -> Tensor:
-        mean = x.mean(0)
+        return x.mean(0)
+
+    def pseudo_row(self, x: Tensor) -> Tensor:
+        mean = self.overall_statistic(x)
         return mean.where(mean > 0, torch.full_like(mean, 0.5 / (len(x) + 0.5)))  # what never occurs stays possible
 
     def component_log_prior(self) -> Tensor:

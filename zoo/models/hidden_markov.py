@@ -378,6 +378,17 @@ class HiddenMarkov(Components):
         """How many rows the emission's prior counts for, in each state."""
         return self.prior_strength
 
+    def why_impossible(self, x: Data, which: Tensor) -> str:
+        values, lengths = x["x"][which], self._lengths(x["x"], x.get("lengths"))[which]
+        inside = torch.arange(values.shape[1], device=values.device) < lengths.unsqueeze(-1)
+        cause = self._barred(values[inside]) or "no path through the states emits these values"
+        lacking = ["prior_strength=1"] if self.prior_strength == 0 else []
+        if "path" in cause and self.concentration == 1:
+            lacking.append("concentration=2")
+        return cause + (
+            f". Fit with {' and '.join(lacking)} so that what training has not seen stays possible" if lacking else ""
+        )
+
     # Data and starts --------------------------------------------------------------------------------------------
 
     def num_steps(self, x: Tensor, lengths: Tensor | None = None) -> int:
@@ -457,7 +468,7 @@ class HiddenMarkov(Components):
             self._check_end_is_reached()
         complete = self.rows(x)
         self.encoder.set_from(complete)
-        self.overall = self.overall_statistic(complete)
+        self.overall = self.pseudo_row(complete)
         if init == "current":
             return
         k = self.num_states
