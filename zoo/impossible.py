@@ -7,13 +7,11 @@ import warnings
 import torch
 from torch import Tensor
 
-from zoo.batch import Data, call, split
+from zoo.batch import Data, call, num_data
 from zoo.model import LatentVariableModel, can
+from zoo.pieces import gathered, pieces
 
 __all__ = ["impossible_note", "warn_of_impossible"]
-
-#: Rows that are scored at a time.
-PIECE = 16_384
 
 
 def impossible_note(model: LatentVariableModel, x: Data, log_marginal: Tensor | None = None) -> str | None:
@@ -29,7 +27,7 @@ def impossible_note(model: LatentVariableModel, x: Data, log_marginal: Tensor | 
         if not callable(rules_out) or not rules_out() or not can(model, "log_marginal"):
             return None
         with torch.no_grad():
-            log_marginal = torch.cat([call(model.log_marginal, piece) for piece in split(x, PIECE)])
+            log_marginal = gathered((call(model.log_marginal, piece) for piece in pieces(model, x)), num_data(x))
     impossible = (log_marginal == -torch.inf).reshape(-1)
     if not impossible.any():
         return None
