@@ -101,7 +101,7 @@ def test_a_continuous_latent_is_refused_for_exact_sums():
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
-    with pytest.raises(zoo.ZooError, match="site 'z' .* is a continuous latent"):
+    with pytest.raises(zoo.ZooError, match=r"site 'z' .* is a continuous latent"):
         zoo.fit(continuous, X, estimator="eg")
 
 

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
+import pyro
 import torch
 from torch import Tensor
 
 from zoo.batch import Data
 from zoo.errors import ZooError
 
-__all__ = ["counts", "matrix", "positive", "rows"]
+__all__ = ["counts", "failed_on_data", "matrix", "positive", "rows"]
+
+
+#: Folders whose frames are not the user's.
+_LIBRARIES = tuple(str(Path(package).parent) for package in (__file__, str(pyro.__file__), str(torch.__file__)))
+
+
+def failed_on_data(name: str, error: Exception) -> ZooError:
+    """What to raise where a user's program fails in its first run: what failed and where, in one line."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, ZooError):  # raised inside of a trace, where Pyro adds lines of shapes
+        return error if "\n" not in str(error) else ZooError(first)
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [f for f in frames if not f.filename.startswith(_LIBRARIES) and "contextlib" not in f.filename]
+    place = f" in {outside[-1].filename}, line {outside[-1].lineno}" if outside else ""
+    fix = "Run it by itself first."
+    if "dtype" in first:
+        fix = "Make its constants in the dtype of the data, or give the data in theirs: x.float()."
+    return ZooError(f"the program {name!r} failed on its data{place} ({type(error).__name__}: {first}). {fix}")
 
 
 def rows(bad: Tensor) -> str:

@@ -16,7 +16,7 @@ from zoo import program
 from zoo.automatic.enumeration import why_not_exact
 from zoo.batch import Data, call, num_data, split
 from zoo.errors import ZooError
-from zoo.estimators.eg import total_log_likelihood
+from zoo.estimators.eg import log_density, total_log_likelihood
 from zoo.estimators.hooks import settled
 from zoo.estimators.svi import elbo_module
 from zoo.evaluation_neural import MAX_ELEMENTS, active_units
@@ -45,6 +45,8 @@ class Evaluation:
         active_units: of a code with posterior means, how many units vary over the data (Burda et al. 2016). num_units:
             of how many.
         notes: what a user should know, one line each: data of probability zero, and why.
+        log_density: where the program is no normalised density (it has a ``pyro.factor``), the logarithm of its sum
+            over the latents: ln p(x) up to a constant. Bounds are on that number then. None elsewhere.
     """
 
     num_data: int
@@ -59,6 +61,7 @@ class Evaluation:
     active_units: int | None = None
     num_units: int | None = None
     notes: tuple[str, ...] = ()
+    log_density: float | None = None
 
     @property
     def nll(self) -> float | None:
@@ -94,6 +97,8 @@ class Evaluation:
         lines = [f"{self.num_data} data"]
         if self.log_likelihood is not None:
             lines.append(f"log-likelihood    {self.log_likelihood:.4f} (exact)")
+        if self.log_density is not None:
+            lines.append(f"log-density       {self.log_density:.4f} (exact; no likelihood: ln Z is not known)")
         if self.importance_bound is not None:
             lines.append(
                 f"importance bound  {self.importance_bound:.4f} ± {self.importance_bound_se:.4f} "
@@ -147,7 +152,10 @@ def evaluate(
         exact = total_log_likelihood(model, x, checked=True) if reason is None else None
         note = impossible_note(model, x) if exact == -math.inf else None
         notes = () if note is None else (note,)
+        density = float(log_density(model, x).sum()) if reason is None and not model.normalized else None
         if not program.has_guide(model) or (untrained and exact is not None):
+            if density is not None:
+                return Evaluation(num_data(x), None, None, None, None, None, None, 0, log_density=density)
             if exact is None:
                 raise ZooError(f"evaluate: {reason}. Mend that, or pass guide=... for a bound.")
             return Evaluation(num_data(x), exact, None, None, None, None, None, 0, notes=notes)
@@ -179,7 +187,7 @@ def evaluate(
         units = None
     return Evaluation(
         rows, exact, evidence, math.sqrt(variance), elbo, elbo_se, khat, num_samples, data_se,
-        None if units is None else units.num_active, None if units is None else len(units.active), notes,
+        None if units is None else units.num_active, None if units is None else len(units.active), notes, density,
     )  # fmt: skip
 
 

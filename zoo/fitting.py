@@ -6,18 +6,18 @@ import copy
 import functools
 import hashlib
 import math
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 
 from zoo import program
+from zoo.automatic.checks import NOTHING_OBSERVED, is_observed, program_name
 from zoo.batch import Data, as_data, map_tensors, num_data, take, tensors
 from zoo.checkpoint import Checkpoint, Checkpoints, RunFolder, fingerprint
+from zoo.checks import failed_on_data
 from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
 from zoo.estimators import estimator_classes, find_estimator
 from zoo.estimators.base import Callback, Estimator, Outcome, Run, options_from, restore, snapshot
@@ -34,8 +34,6 @@ __all__ = ["as_device", "check_serves", "first_run", "fit", "serving", "start"]
 
 #: What is taken, in this order, where nobody names an estimator.
 DEFAULT_ESTIMATORS = ("em", "eg", "svi", "gumbel")
-#: Folders whose frames are not the user's.
-_LIBRARIES = (str(Path(__file__).parent), str(Path(pyro.__file__).parent), str(Path(torch.__file__).parent))
 
 
 def fit(
@@ -113,6 +111,7 @@ def fit(
             raise ZooError(
                 f"{chosen.name}: {what} is under a guide, but its exact posterior is taken. Leave out the guide."
             )
+        check_moves(chosen, base, data)
         check_serves(chosen, base, data)
         settings = {**describe(asked), "init": init, "restarts": restarts}
         folder = None
@@ -237,6 +236,10 @@ def start(model: LatentVariableModel, x: Data, init: str, restart: int = 0) -> L
     if init != "current":
         candidate.reset_guide()
     candidate.initialize(x, init, restart)
+    with torch.no_grad():
+        for name, staying in model.named_parameters():
+            if not staying.requires_grad and name in dict(candidate.named_parameters()):
+                candidate.get_parameter(name).copy_(staying)
     return candidate
 
 
@@ -253,16 +256,34 @@ def first_run(model: FunctionModel, x: Data, wants_guide: bool = False) -> None:
                 model.take_guide(x)
         if model.has_guide:
             check_guide(model, x)
-    except ZooError:
-        raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        own = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_LIBRARIES)]
-        place = f" in {own[-1].filename}, line {own[-1].lineno}" if own else ""
+        raise failed_on_data(model.name, error) from error
+    if not is_observed(model, x):
+        raise ZooError(f"{model.name}: {NOTHING_OBSERVED}. Give a sample statement obs=...")
+
+
+def unnormalised(model: LatentVariableModel) -> str:
+    """The note on a fit whose objective is no log-likelihood."""
+    factors = model.factors if isinstance(model, FunctionModel) else ()
+    what = f"site {factors[0]!r} is a pyro.factor, so the program" if factors else "the program"
+    return (
+        f"{what} is a density only up to a factor Z that is not known: what was climbed is no log-likelihood, and "
+        f"there is none. If its factors are log-densities of data, say so: {program_name(model)}.normalized = True"
+    )
+
+
+def check_moves(estimator: Estimator, model: LatentVariableModel, x: Data) -> None:
+    """Raise ZooError where an estimator has no parameter to fit."""
+    moving = [name for name, p in model.named_parameters() if p.requires_grad]
+    if moving and isinstance(model, FunctionModel) and model.has_guide and not estimator.uses_guide:
+        moving = program.parameter_roles(model, x)[0]
+    if not moving:
+        some = any(True for _ in model.parameters())
+        what = "all its parameters are to stay (requires_grad=False)" if some else "it has no parameters"
         raise ZooError(
-            f"the program {model.name!r} failed on its data{place} ({type(error).__name__}: {first}). "
-            "Run it by itself first."
-        ) from error
+            f"{program_name(model)}: nothing is to be fitted: {what}. Score it by zoo.evaluate(model, x), decode it by "
+            "zoo.discrete_posterior(model, x)."
+        )
 
 
 def check_guide(model: FunctionModel, x: Data) -> None:
@@ -361,7 +382,7 @@ def _run_one(
 
     def evidence() -> float:
         with torch.random.fork_rng(devices=[]):
-            total = total_log_likelihood(model, x)
+            total = total_log_likelihood(model, x, checked=True)
         return math.nan if total is None else total
 
     with shown(progress, estimator.name) as callback, PeakMemory() as memory:
@@ -422,6 +443,8 @@ def _finish(
     elif elbo is None and program.has_guide(model):
         elbo, elbo_se = bound(model, x)
     theta, _ = program.parameter_roles(model, x)
+    if not model.normalized:
+        outcome.notes = [*outcome.notes, unnormalised(model)]
     if isinstance(model, FunctionModel) and model.points:
         notes, at_edge = told(model, x)
         outcome.notes, outcome.degenerate = [*outcome.notes, *notes], outcome.degenerate or at_edge

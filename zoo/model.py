@@ -18,7 +18,7 @@ from torch.distributions import constraints, transform_to
 
 from guides.mean_field import MeanFieldDiscrete
 from zoo.batch import Data, as_data, map_tensors, num_data, take, tensors
-from zoo.checks import rows
+from zoo.checks import failed_on_data, rows
 from zoo.edges import is_simplex
 from zoo.errors import ZooError
 from zoo.isolation import forked_rng
@@ -55,6 +55,9 @@ class LatentVariableModel(PyroModule):
 
     #: Starting points that ``initialize`` knows, the default one first.
     inits: tuple[str, ...] = ("current",)
+    #: Whether ``model`` is a density of the data, so that its sum over the latents is a likelihood. Where it is not (an
+    #: energy, a penalty), no score is called one.
+    normalized: bool = True
     #: What the model wants of its data's dtype; exact models compute in float64.
     dtype: torch.dtype = torch.float64
     #: Name of the data set that the command line takes when none is given.
@@ -303,6 +306,8 @@ class FunctionModel(LatentVariableModel):
         self._local = local
         self._constraints: dict[str, Any] = {}
         self._nets: dict[str, _Keep] = {}
+        #: Names of the sites that are ``pyro.factor``: numbers that are no density of anything.
+        self.factors: tuple[str, ...] = ()
         #: Names of the sample sites that are parameters with a prior.
         self.points: frozenset[str] = frozenset()
         #: Those of them whose prior depends on latents that are summed over: it stays inside the sum.
@@ -317,6 +322,12 @@ class FunctionModel(LatentVariableModel):
     def name(self) -> str:
         program = self._kept.value[0]
         return getattr(program, "__name__", type(program).__name__)
+
+    @property
+    def normalized(self) -> bool:  # type: ignore[override]
+        """What the program says of itself (its attribute ``normalized``), else whether it has no ``pyro.factor``."""
+        said = getattr(self._kept.value[0], "normalized", None)
+        return not self.factors if said is None else bool(said)
 
     @property
     def has_guide(self) -> bool:
@@ -405,6 +416,12 @@ class FunctionModel(LatentVariableModel):
             self._constraints = {}
         if self._constraints:
             return
+        try:
+            self._create(x)
+        except Exception as error:
+            raise failed_on_data(self.name, error) from error
+
+    def _create(self, x: Data) -> None:
         dtype, unchanged = _floating_dtype(x), Unchanged(x)
         if any(t.is_floating_point() and t.dtype != dtype for t in self._boxes.state_dict().values()):
             self._boxes = copy.deepcopy(self._boxes).to(dtype)  # the modules are the caller's
@@ -417,6 +434,7 @@ class FunctionModel(LatentVariableModel):
             with unchanged, Improper():
                 first = pyro.poutine.trace(replayed).get_trace(*args, **kwargs)
             unchanged.check(self.name)
+            self.factors = _factors(first)
             if not self.has_guide:
                 self.points = sampled_parameters(first, num_data(x))
                 if self.points:
@@ -500,6 +518,18 @@ class FunctionModel(LatentVariableModel):
 def _moves(prior: Prior, value: Tensor) -> bool:
     """Whether a prior depends on parameters."""
     return bool(prior.log_prob(value.detach()).requires_grad)
+
+
+def _factors(trace: Any) -> tuple[str, ...]:
+    """The observed sites of a trace that are plain numbers (``pyro.factor``, ``dist.Unit``)."""
+    names = []
+    for name, site in trace.nodes.items():
+        fn = site.get("fn")
+        while hasattr(fn, "base_dist"):
+            fn = fn.base_dist
+        if site["type"] == "sample" and site["is_observed"] and type(fn).__name__ == "Unit":
+            names.append(name)
+    return tuple(names)
 
 
 def _empty_program(*args: Any, **kwargs: Any) -> None:

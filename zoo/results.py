@@ -262,6 +262,7 @@ class Fit:
             "own_program": own,
             "config": {} if own else self.model.config,
             "constraints": sorted(self.model._constraints) if isinstance(self.model, FunctionModel) else [],
+            "fixed": [name for name, p in self.model.named_parameters() if not p.requires_grad],
             "template": _describe_template(self.template),
         }
         for name in _SAVED:
@@ -427,4 +428,6 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
     if len(saved_as) == 1:  # a network may have been fitted in double precision
         built.to(dtype=saved_as.pop())
     restore(built, state)
+    for name in record.get("fixed", ()):
+        built.get_parameter(name).requires_grad_(False)
     return Fit(model=built.eval(), template=template, draws=Draws.read(path), **saved)

@@ -117,4 +117,6 @@ def explain(model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed
         how = f"a {kind} with {states} states, summed by the compiled kernel without running the program"
     else:
         how = f"Pyro's enumeration of the program ({plan.why_not_chain})"
+    if not ready.normalized:
+        how += "; with its factors the program is no normalised density"
     return Explanation(program_name(ready), plan.sites, plan.updates, plan.elements, plan.largest, how)

@@ -20,7 +20,7 @@ from zoo import bayes
 from zoo.batch import Data, call, num_data
 from zoo.bayes import Draws
 from zoo.errors import unknown_name
-from zoo.estimators.base import Estimator, Outcome, Run, above_zero, at_least, from_zero, given
+from zoo.estimators.base import Estimator, Outcome, Run, above_zero, at_least, from_zero, given, moves_all
 from zoo.estimators.gradient import mean_bound
 from zoo.evaluation import pareto_k
 from zoo.model import FunctionModel, Half, LatentVariableModel, as_model, can
@@ -72,7 +72,7 @@ class ADVI(Estimator):
         above_zero("advi", learning_rate=self.learning_rate)
         from_zero("advi", tol=self.tol)
         missing = [name for name in ("prior", "log_marginal") if not can(model, name)]
-        return f"it has no {missing[0]}(x)" if missing else None
+        return f"it has no {missing[0]}(x)" if missing else moves_all(model, "posterior")
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         posterior = self.posterior(model, x)

@@ -239,10 +239,18 @@ def given(estimator: Estimator, *names: str) -> dict[str, Any]:
 def needs_statistics(model: LatentVariableModel) -> str | None:
     """The reason, if any, why closed-form EM cannot serve the model."""
     if can(model, "e_step", "m_step"):
-        return None
+        return moves_all(model, "m_step")
     if hasattr(model, "e_step") and hasattr(model, "m_step"):
         return f"{type(model).__name__} has no e_step and m_step for the model(x) it overrides"
     return f"{type(model).__name__} has no e_step and m_step"
+
+
+def moves_all(model: LatentVariableModel, what: str) -> str | None:
+    """The reason, if any, why something that sets every parameter cannot serve the model: some are to stay."""
+    staying = [name.removesuffix("_unconstrained") for name, p in model.named_parameters() if not p.requires_grad]
+    if staying:
+        return f"{staying[0]!r} is to stay (requires_grad=False), and its {what} sets every parameter"
+    return None
 
 
 def snapshot(model: LatentVariableModel, into: dict[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -39,6 +39,9 @@ class EG(GradientEstimator):
             return lambda batch: mean_bound(-call(model.log_marginal, batch).sum(), batch)
         return pyro_objective(enumerated_evidence(model, x))
 
+    def column_for(self, model: LatentVariableModel, x: Data) -> str:
+        return self.column if model.normalized else "bound"
+
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         outcome = super().run(model, x, run)
         outcome.exact_q = True
@@ -55,24 +58,30 @@ def enumerated_evidence(model: LatentVariableModel, x: Data) -> Callable[..., Te
     return loss
 
 
+def log_density(model: LatentVariableModel, x: Data) -> Tensor:
+    """The logarithm of a program's sum over its latents, nats, of each datum, (N,), or summed, (): ln p(x) if the
+    program is normalised, else that up to a constant ln Z that is not known. No gradient is kept."""
+    with torch.no_grad():
+        if can(model, "log_marginal"):
+            return gathered((call(model.log_marginal, piece) for piece in pieces(model, x)), num_data(x))
+        return evidence(model, x, program.plate_nesting(model, x))
+
+
 def exact_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = False) -> Tensor | None:
-    """ln p(x) of each datum, (N,), or summed (); None where no exact sum is to be had. No gradient is kept.
+    """ln p(x) of each datum, (N,), or summed (); None where no exact sum is to be had, or where what is summed is no
+    density of the data. No gradient is kept.
 
     Args:
         checked: whether it is known already that the program can be summed.
     """
-    if can(model, "log_marginal"):
-        with torch.no_grad():
-            return gathered((call(model.log_marginal, piece) for piece in pieces(model, x)), num_data(x))
-    if not checked and why_not_exact(model, x) is not None:
-        return None
-    with torch.no_grad():
-        return evidence(model, x, program.plate_nesting(model, x))
+    summed = can(model, "log_marginal") or checked or why_not_exact(model, x) is None
+    return log_density(model, x) if summed and model.normalized else None
 
 
 def total_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = False) -> float | None:
-    """ln p(x) summed over the data; read off the E step where there is one, which is the fastest way to it."""
-    if can(model, "e_step"):
+    """ln p(x) summed over the data, None as in :func:`exact_log_likelihood`; read off the E step where there is one,
+    which is the fastest way to it."""
+    if can(model, "e_step") and model.normalized:
         return float(call(model.e_step, x)["log_likelihood"])
     exact = exact_log_likelihood(model, x, checked)
     return None if exact is None else float(exact.sum())

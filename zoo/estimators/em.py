@@ -24,7 +24,7 @@ from zoo.estimators.base import (
     restore,
     snapshot,
 )
-from zoo.estimators.eg import total_log_likelihood
+from zoo.estimators.eg import log_density, total_log_likelihood
 from zoo.estimators.steps import ModelSteps, Steps, allowance, measured_rounding, objective_of
 from zoo.model import LatentVariableModel
 from zoo.training import HeldOut
@@ -92,7 +92,9 @@ class EM(Estimator):
         best = here = snapshot(model)
         held_out = None
         if self.validation is not None:
-            score = functools.partial(total_log_likelihood, model)
+            score = functools.partial(_total_density, model)
+            if model.normalized:
+                score = functools.partial(total_log_likelihood, model)
             held_out = HeldOut(model, self.validation, score, int(self.patience))
         with torch.no_grad():
             try:
@@ -126,7 +128,8 @@ class EM(Estimator):
                         if held_out.worse(lambda _, now=best: now, last, kept_notes):  # type: ignore[misc]
                             status = "converged"
                         columns = {"validation": held_out.last}
-                    run.record(objective, log_likelihood=float(statistics["log_likelihood"]), **columns)
+                    known = float(statistics["log_likelihood"]) if model.normalized else None
+                    run.record(objective, log_likelihood=known, **columns)
                     if self.tol > 0 and -fall < self.tol * units:
                         status = "converged"
                     elif self.tol > 0 and -fall < free / 64:
@@ -213,3 +216,7 @@ def num_units(model: LatentVariableModel, x: Data) -> int:
     """What ``tol`` is per: data, or time steps where the model counts them."""
     count = getattr(model, "num_steps", None)
     return int(call(count, x)) if callable(count) else num_data(x)
+
+
+def _total_density(model: LatentVariableModel, x: Data) -> float | None:
+    return float(log_density(model, x).sum())

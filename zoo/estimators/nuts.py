@@ -17,7 +17,7 @@ from zoo.alignment import match
 from zoo.batch import Data, call, map_tensors
 from zoo.bayes import Draws
 from zoo.errors import ZooError
-from zoo.estimators.base import Estimator, Outcome, Run, at_least, restore, snapshot
+from zoo.estimators.base import Estimator, Outcome, Run, at_least, moves_all, restore, snapshot
 from zoo.model import LatentVariableModel, can
 
 __all__ = ["NUTS", "relabelled"]
@@ -59,7 +59,7 @@ class NUTS(Estimator):
         if not 0 < self.target_accept < 1:
             raise ZooError(f"nuts: target_accept expected a number between 0 and 1, got {self.target_accept}. Try 0.9.")
         if can(model, "numpyro_model"):
-            return None
+            return moves_all(model, "posterior")
         return "it has no numpyro_model(x), a NumPyro program over its parameters"
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
