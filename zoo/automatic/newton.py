@@ -14,6 +14,10 @@ __all__ = ["climb"]
 NEWTON_SIZE = 64
 
 
+#: What torch (and our chains) say of something that can be differentiated only once.
+_ONCE = ("differentiate twice", "once_differentiable", "not implemented", "differentiated once", "double backward")
+
+
 def climb(parameters: list[Tensor], value: Callable[[], Tensor], steps: int = 8) -> None:
     """Raise ``value()`` in the parameters, in place: damped Newton steps, or L-BFGS where there are many numbers.
 
@@ -60,8 +64,10 @@ def _newton(parameters: list[Tensor], value: Callable[[], Tensor], steps: int, s
                 else gradient.new_zeros(size)
                 for g in gradient
             ]
-        except RuntimeError:
-            return step > 0  # something in the program can be differentiated only once
+        except RuntimeError as error:
+            if not any(words in str(error) for words in _ONCE):
+                raise
+            return step > 0
         gradient, hessian = gradient.detach(), torch.stack(rows).detach()
         if not (gradient.isfinite().all() and hessian.isfinite().all()):
             return step > 0

@@ -25,6 +25,10 @@ from zoo.model import FunctionModel, LatentVariableModel, as_model, prepared
 __all__ = ["DiscretePosterior", "discrete_posterior"]
 
 
+#: What errors say that come of one more dimension on the left.
+_SHAPES = ("size", "shape", "dimension", "broadcast", "expand", "index", "Indices", "indices")
+
+
 @dataclass
 class DiscretePosterior:
     """p(z | x) of every discrete latent of a program, exact.
@@ -68,8 +72,8 @@ class DiscretePosterior:
             raise ZooError(f"{program_name(self._model)}: the data have probability zero: there is no posterior.")
         try:
             return self._run(temperature, number, seed)
-        except RuntimeError:
-            if number == 1:
+        except (RuntimeError, ValueError, IndexError) as error:
+            if number == 1 or not any(word in str(error) for word in _SHAPES):
                 raise
             # A program that does not broadcast over draws is run once a draw.
             draws = [self._run(temperature, 1, seed + i) for i in range(number)]

@@ -159,6 +159,20 @@ class GuidedEstimator(GradientEstimator):
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         return needs_guide(model)
 
+    def fails(self, model: LatentVariableModel, x: Data) -> str | None:
+        """Why the objective of a user's program cannot be had at all: what it raises, in a phrase; None where it can."""
+        if not isinstance(model, FunctionModel):
+            return None
+        try:
+            with torch.random.fork_rng(devices=[]):
+                self.objective(model, x)(x)
+        except Exception as error:  # whatever Pyro makes of a program that does not suit it
+            first = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
+            return (
+                first if isinstance(error, ZooError) else f"its program fails there ({type(error).__name__}: {first})"
+            )
+        return None
+
     def column_for(self, model: LatentVariableModel, x: Data) -> str:
         return self.column if not self.weighs_kl or program.kl_is_whole(model, x) else "bound"
 

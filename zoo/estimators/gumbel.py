@@ -64,9 +64,16 @@ class Gumbel(GuidedEstimator):
         discrete = [site.name for site in program.latent_sites(model, x) if site.discrete or site.family in _KINDS]
         if not discrete:
             return "it has no discrete latent to relax"
+        few = program.probe(model, x)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            program.draw(
+                model, few, 1, program.plate_nesting(model, x)
+            )  # what fails here does not fail for a relaxed z
         try:
             with torch.no_grad():
-                self.objective(model, x)(program.probe(model, x))
+                self.objective(model, x)(few)
+        except ZooError as error:
+            return str(error).splitlines()[0].removesuffix(".")
         except (IndexError, TypeError, RuntimeError, ValueError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             return (

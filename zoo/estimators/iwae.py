@@ -40,7 +40,7 @@ class IWAE(GuidedEstimator):
         reason = super().refuses(model, x)
         if reason is None and self.num_particles < 2 and scored_sites(model, x):
             raise ZooError(f"iwae: num_particles expected at least 2 with discrete sites, got {self.num_particles}.")
-        return reason
+        return reason or self.fails(model, x)
 
     def column_for(self, model: LatentVariableModel, x: Data) -> str:
         return "elbo" if self.num_particles == 1 else "bound"  # its weights know no β

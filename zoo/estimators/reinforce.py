@@ -38,7 +38,7 @@ class Reinforce(GuidedEstimator):
             raise ZooError(
                 f"reinforce: num_particles expected at least 2 (for the baseline), got {self.num_particles}."
             )
-        return super().refuses(model, x)
+        return super().refuses(model, x) or self.fails(model, x)
 
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
         nesting, k = program.plate_nesting(model, x), int(self.num_particles)

@@ -49,7 +49,7 @@ class RWS(GuidedEstimator):
                     program.draw(model, program.probe(model, x), 1, program.plate_nesting(model, x), detach=True)
             except KeyError:  # what Pyro's transforms without an inverse raise
                 return "its guide cannot score a draw again: a flow in it has no inverse"
-        return reason
+        return reason or self.fails(model, x)
 
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
         nesting, k = program.plate_nesting(model, x), int(self.num_particles)

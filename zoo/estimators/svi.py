@@ -56,7 +56,7 @@ class SVI(GuidedEstimator):
             stuck = [name for name, summable in scored_sites(model, x) if not summable]
             if stuck:
                 return f"site {stuck[0]!r} has neither differentiable draws nor few enough values to sum over"
-        return reason
+        return reason or self.fails(model, x)
 
     def column_for(self, model: LatentVariableModel, x: Data) -> str:
         return "bound" if self.anneal_epochs else super().column_for(model, x)
