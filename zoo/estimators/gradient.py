@@ -160,7 +160,7 @@ class GuidedEstimator(GradientEstimator):
         return needs_guide(model)
 
     def fails(self, model: LatentVariableModel, x: Data) -> str | None:
-        """Why the objective of a user's program cannot be had at all: what it raises, in a phrase; None where it can."""
+        """Why the objective of a user's program cannot be had: what it raises, in a phrase; None where it can."""
         if not isinstance(model, FunctionModel):
             return None
         try:
