@@ -111,8 +111,8 @@ def fit(
             raise ZooError(
                 f"{chosen.name}: {what} is under a guide, but its exact posterior is taken. Leave out the guide."
             )
-        check_moves(chosen, base, data)
         check_serves(chosen, base, data)
+        check_moves(chosen, base, data)
         settings = {**describe(asked), "init": init, "restarts": restarts}
         folder = None
         if out is not None:
