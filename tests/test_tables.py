@@ -91,7 +91,7 @@ def test_everyday_tables(
 @pytest.mark.parametrize(
     ("name", "content", "options", "says"),
     [
-        ("d.csv", "a;b\n1,5;2\n", {}, """got '1,5'. Write decimals with a point, or pass decimal=","."""),
+        ("d.csv", "a;b\n1,5;2\n", {}, """got '1,5'. Write decimals with a point, or pass decimal="," for a comma."""),
         ("d.csv", "a;b\n1.234,5;2\n", {"decimal": ","}, "got '1.234,5'. Write numbers without marks between thousands"),
         ("d.csv", "a;b\n1,234.5;2\n", {}, "got '1,234.5'. Write numbers without marks between thousands"),
         ("d.csv", "a\n1\n", {"decimal": ";"}, "decimal= expected '.' or ','"),
@@ -107,7 +107,7 @@ def test_everyday_tables(
         ("z.csv.xz", b"junk", {}, "cannot be unpacked"),
         ("z.csv.zip", b"junk", {}, "cannot be unpacked"),
         ("z.csv.gz", gzip.compress(b""), {}, "0 bytes unpacked"),
-        ("t.csv", "k,n\nA,1\n", {"symbols": True}, "expected a number in column 'k', row 1 (line 2), got 'A'"),
+        ("t.csv", "k,n\nA,1\n", {"symbols": True}, "numbers alone or symbols alone, got both, symbols in column 'k'"),
         ("t.csv", "k\nA\n", {"symbols": True, "standardize": True}, "standardize=True expected numbers"),
         ("t.csv", "a\n1\n", {"sequence": "b"}, "has no column 'b'"),
     ],
@@ -159,6 +159,10 @@ def test_text_as_symbols(write: Write, tmp_path: Path) -> None:
     data: Any = load_data(write("s,base\n1,A\n1,C\n2,G\n"), symbols=True, sequence="s")
     assert data["x"][..., 0].tolist() == [["A", "C"], ["G", None]]
     assert data["lengths"].tolist() == [2, 1]
+    bare: Any = load_data(write("A\nC\nA\n"), symbols=True)
+    assert bare.tolist() == [["A"], ["C"], ["A"]]  # what comes again is no header
+    pairs: Any = load_data(write("A,x\nC,y\nA,x\n"), symbols=True)
+    assert pairs.tolist() == [["A", "x"], ["C", "y"], ["A", "x"]]
     numbers: Any = load_data(write("a\n1\n2\n"), symbols=True)
     assert numbers.tolist() == [[1], [2]]
     np.savez(tmp_path / "s.npz", x=np.array([["A", "C"], ["G", ""]]), lengths=[2, 1])

@@ -20,7 +20,17 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 
-__all__ = ["NotNumbers", "column_array", "frame_array", "is_number", "numbers_of", "plain", "strip_text", "to_tensor"]
+__all__ = [
+    "NotNumbers",
+    "check_padding",
+    "frame_array",
+    "is_number",
+    "numbers_of",
+    "plain",
+    "series_array",
+    "strip_text",
+    "to_tensor",
+]
 
 _LARGEST = np.iinfo(np.int64).max
 
@@ -202,7 +212,7 @@ def numbers_of(text: NDArray, decimal: str = ".") -> NDArray:
 # --- pandas -----------------------------------------------------------------------------------------------------------
 
 
-def column_array(series: Any) -> NDArray:
+def series_array(series: Any) -> NDArray:
     """A pandas Series (or a one-dimensional array) as :func:`plain` has it: every dtype of pandas, its NA as NaN.
 
     Raises:
@@ -232,7 +242,7 @@ def column_array(series: Any) -> NDArray:
 
 def _categories(series: Any) -> NDArray:
     codes = np.asarray(series.cat.codes)
-    kinds = column_array(series.cat.categories.to_series())
+    kinds = series_array(series.cat.categories.to_series())
     if len(kinds) == 0:
         return np.full(len(codes), np.nan)
     values = kinds[np.maximum(codes, 0)]
@@ -249,7 +259,7 @@ def frame_array(frame: Any) -> NDArray:
     columns = []
     for i, name in enumerate(frame.columns):
         try:
-            columns.append(column_array(frame.iloc[:, i]))
+            columns.append(series_array(frame.iloc[:, i]))
         except NotNumbers as error:
             raise error.within(f"column {name!r}") from None
     text = [i for i, column in enumerate(columns) if column.dtype == object]
@@ -284,3 +294,13 @@ def to_tensor(array: NDArray) -> Tensor:
 
 def _torch_dtype(array: NDArray) -> torch.dtype:
     return torch.from_numpy(np.zeros(1, array.dtype)).dtype
+
+
+def check_padding(source: str, number: int, steps: int, width: int, entries: int) -> None:
+    """Raise ZooError where sequences would take many times their own memory once padded to one length."""
+    cells = number * steps * width
+    if cells > 1 << 28 and cells > 20 * entries:
+        raise ZooError(
+            f"{source}: expected sequences of like lengths, got {number} of up to {steps} steps, "
+            f"{cells * 8 / 2**30:.0f} GiB once padded. Cut the long ones into pieces."
+        )

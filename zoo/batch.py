@@ -10,33 +10,50 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.arrays import check_padding
 from zoo.errors import ZooError
+from zoo.schema import Schema, read_leaf
 
-__all__ = ["Data", "arguments", "as_data", "call", "map_tensors", "num_data", "split", "take", "tensors"]
+__all__ = ["Data", "arguments", "as_data", "call", "map_tensors", "num_data", "split", "stacked", "take", "tensors"]
 
 Data: TypeAlias = Any  # Tensor | tuple[Tensor, ...] | dict[str, Tensor]; beside tensors, arguments that are no data
 
 
-def as_data(x: Any) -> Data:
+def as_data(x: Any, schema: Schema | None = None, symbols: bool = False) -> Data:
     """Arrays, nested lists and data frames become tensors; tuples and dicts keep their structure.
 
+    Every kind of numpy's and pandas' has one reading (``zoo/arrays.py``): missing entries are NaN, whatever is no real
+    numbers is refused by its kind. A list of sequences of unequal length becomes ``{"x": padded, "lengths": lengths}``.
     A tuple or dict is the arguments of a program: what in it is no data (a number, a word, None, a function, a
     namespace, a network) goes to the program as it is.
 
+    Args:
+        schema: names of columns and symbols to read by; what is new is noted in it.
+        symbols: whether text is coded, 0, 1, ... in sorted order.
+
     Raises:
-        ZooError: ``x`` holds text or other non-numbers.
+        ZooError: ``x`` holds text or other non-numbers; other columns or symbols than the schema's.
     """
-    if isinstance(x, Tensor):
-        return x.detach()
-    if isinstance(x, (dict, tuple)):
-        return _mapped(lambda value: as_data(value) if _is_data(value) else value, x)
-    try:
-        array = np.asarray(x)
-        return torch.as_tensor(array if array.dtype != object else array.astype(float))
-    except (TypeError, ValueError) as error:
-        raise ZooError(
-            f"data expected numbers, got {type(x).__name__} ({error}). Convert it to a float array."
-        ) from None
+    schema = Schema() if schema is None else schema
+    if not isinstance(x, (dict, tuple)):
+        return read_leaf(x, schema, "", symbols)
+    places: Iterator[Any] = iter(x.keys() if isinstance(x, dict) else range(len(x)))
+
+    def read(value: Any) -> Any:
+        place = next(places)
+        if isinstance(value, (dict, tuple)):
+            return as_data(value)
+        if not _is_data(value) and not (symbols and isinstance(value, (str, list)) and place in ("x", 0)):
+            return value
+        leaf = read_leaf(value, schema, "" if place in ("x", 0) else str(place), symbols)
+        if isinstance(leaf, dict) and not (isinstance(x, dict) and place == "x" and "lengths" not in x):
+            raise ZooError(f"data expected rows of one length in {place!r}, got unequal ones. Pad them.")
+        return leaf
+
+    data = _mapped(read, x)
+    if isinstance(data, dict) and isinstance(data.get("x"), dict) and set(data["x"]) == {"x", "lengths"}:
+        data = {**data, **data["x"]}
+    return data
 
 
 def _is_data(argument: Any) -> bool:
@@ -105,3 +122,15 @@ def call(function: Callable[..., Any], x: Data) -> Any:
     if isinstance(x, tuple):
         return function(*x)
     return function(x)
+
+
+def stacked(x: Tensor, lengths: Tensor, num_features: int) -> Tensor:
+    """Sequences that come one below the other, (sum of lengths, D), as a batch (N, T, D); others as they are."""
+    below = (x.dim() == 2 and x.shape[1] == num_features) or (x.dim() == 1 and num_features == 1)
+    if not below or lengths.dim() != 1 or not (lengths >= 1).all() or (lengths != lengths.round()).any():
+        return x
+    if int(lengths.sum()) != x.shape[0]:
+        return x
+    parts = x.reshape(-1, num_features).split([int(length) for length in lengths])
+    check_padding("data", len(parts), int(lengths.max()), num_features, x.numel())
+    return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)

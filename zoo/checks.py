@@ -9,10 +9,10 @@ import pyro
 import torch
 from torch import Tensor
 
-from zoo.batch import Data
+from zoo.batch import Data, tensors
 from zoo.errors import ZooError
 
-__all__ = ["counts", "failed_on_data", "matrix", "positive", "rows"]
+__all__ = ["counts", "failed_on_data", "magnitudes", "matrix", "positive", "rows"]
 
 
 #: Folders whose frames are not the user's.
@@ -45,6 +45,13 @@ def matrix(x: Data, num_features: int, who: str) -> Tensor:
     Raises:
         ZooError: another shape, no rows, NaN or infinite entries (which rows).
     """
+    if isinstance(x, dict) and set(x) == {"x", "lengths"}:
+        lengths = x["lengths"].long().tolist()
+        first, other = lengths[0], next((length for length in lengths if length != lengths[0]), None)
+        raise ZooError(
+            f"{who}: x expected rows of {num_features} entries, got sequences"
+            f"{f' of unequal length ({first}, {other})' if other is not None else ''}. Give every row as many."
+        )
     if not isinstance(x, Tensor):
         raise ZooError(f"{who}: x expected one array (N, {num_features}), got a {type(x).__name__}. Pass x alone.")
     if x.dim() == 1 and num_features == 1:
@@ -70,6 +77,24 @@ def counts(x: Tensor, who: str) -> Tensor:
         raise ZooError(
             f"{who}: x expected counts 0, 1, 2, ..., got {x[bad][0]:g} in {rows(bad)}. Round or choose columns."
         )
+    return x
+
+
+def magnitudes(x: Data, who: str) -> Data:
+    """Raise ZooError where a value is so large that a product of three would overflow, as sums of squares then may."""
+    for value in tensors(x):
+        if not value.is_floating_point() or not value.numel():
+            continue
+        limit = torch.finfo(value.dtype).max ** (1 / 3)
+        low, high = value.aminmax()
+        if -limit < low and high < limit:  # neither holds where there is a NaN
+            continue
+        bad = value.abs() > limit
+        if bad.any():
+            raise ZooError(
+                f"{who}: data expected numbers up to {limit:.0e}, got {float(value[bad][0]):g} in {rows(bad)}. "
+                "Measure in larger units, or mark it missing."
+            )
     return x
 
 

@@ -186,7 +186,7 @@ def compare(
         base = copy.deepcopy(template)
         if device is not None:
             base.to(as_device(device))
-        data = prepared(base, x)
+        data = prepared(base, x, new=True)
         if isinstance(base, FunctionModel):
             first_run(base, data, any(find_estimator(name).uses_guide for name in chosen))
         for name, given in chosen.items():

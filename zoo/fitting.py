@@ -98,7 +98,7 @@ def fit(
         base = copy.deepcopy(template)
         if device is not None:
             base.to(as_device(device))
-        data = prepared(base, x)
+        data = prepared(base, x, new=True)
         whole = data
         data, chosen = with_held_out(chosen, base, data, seed)
         if isinstance(base, FunctionModel):
@@ -341,7 +341,7 @@ def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None
     """
     with isolated(0):
         base = copy.deepcopy(as_model(model, guide))
-        ready = prepared(base, x)
+        ready = prepared(base, x, new=True)
         if isinstance(base, FunctionModel):
             first_run(base, ready)
         usual = serving(base, ready, DEFAULT_ESTIMATORS)

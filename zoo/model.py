@@ -18,12 +18,13 @@ from torch.distributions import constraints, transform_to
 
 from guides.mean_field import MeanFieldDiscrete
 from zoo.batch import Data, as_data, map_tensors, num_data, take, tensors
-from zoo.checks import failed_on_data, rows
+from zoo.checks import failed_on_data, magnitudes, rows
 from zoo.edges import is_simplex
 from zoo.errors import ZooError
 from zoo.isolation import forked_rng
 from zoo.networks import Lender
 from zoo.points import Improper, Points, Prior, joint_with_latents, priors, sampled_parameters, supports
+from zoo.schema import Schema
 from zoo.unchanged import Unchanged
 
 __all__ = ["FunctionModel", "Half", "LatentVariableModel", "as_model", "can", "parameter", "prepared"]
@@ -62,6 +63,10 @@ class LatentVariableModel(PyroModule):
     dtype: torch.dtype = torch.float64
     #: Name of the data set that the command line takes when none is given.
     default_data: str | None = None
+    #: Whether data may be text: symbols, which are coded 0, 1, ...
+    takes_symbols: bool = False
+    #: Names of columns and symbols of the data it was fitted to, if it was.
+    schema: Schema | None = None
     #: Paper or textbook, for `zoo models`.
     reference: str = ""
     #: Constructor arguments, as given; what ``save`` writes.
@@ -147,7 +152,7 @@ class LatentVariableModel(PyroModule):
             ZooError: an argument the constructor does not have, or one it needs is missing.
         """
         parameters = inspect.signature(cls).parameters
-        first = tensors(x)[:1]
+        first = tensors(as_data(x, symbols=cls.takes_symbols))[:1]
         if "num_features" in parameters and "num_features" not in arguments and first:
             arguments["num_features"] = first[0].shape[-1] if first[0].dim() > 1 else 1
         missing = [n for n, p in parameters.items() if p.default is p.empty and n not in arguments]
@@ -606,11 +611,21 @@ def as_model(model: Any, guide: Callable[..., Any] | None = None) -> LatentVaria
     return FunctionModel(model, guide, bool(pyro.settings.get("module_local_params")))
 
 
-def prepared(model: LatentVariableModel, x: Any) -> Data:
-    """Data checked by the model, in its dtype and on its device."""
-    x = as_data(x)
+def prepared(model: LatentVariableModel, x: Any, new: bool = False) -> Data:
+    """Data checked by the model, in its dtype and on its device.
+
+    Args:
+        new: whether the model is to be fitted to them: it then takes their names of columns and symbols for its own,
+            and would read them by those of an earlier fit otherwise.
+
+    Raises:
+        ZooError: what is no data for the model; columns or symbols that are not those of its fit.
+    """
+    schema = Schema() if new or model.schema is None else copy.deepcopy(model.schema)
+    x = as_data(x, schema, model.takes_symbols)
+    if new and schema:
+        model.schema = schema
     if isinstance(model, FunctionModel):
         return x
     like = next(model.parameters(), torch.zeros((), dtype=model.dtype))
-
-    return model.validate(map_tensors(lambda t: t.to(like.device, like.dtype), x))
+    return magnitudes(model.validate(map_tensors(lambda t: t.to(like.device, like.dtype), x)), type(model).__name__)

@@ -7,7 +7,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from zoo.memory import E_STEP_NUMBERS
 from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
 from zoo.models import find_model, snake_case
 from zoo.pieces import by_pieces, gathered, pieces
+from zoo.schema import Schema
 
 if TYPE_CHECKING:
     from zoo.automatic.posteriors import DiscretePosterior
@@ -83,6 +84,16 @@ class Fit:
     num_units: int = 0
     template: Any = None
     draws: Draws | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Names of the columns that were fitted, where the data came with names; other data are read by them."""
+        return self.model.schema.columns.get("") if self.model.schema is not None else None
+
+    @property
+    def symbols(self) -> tuple[str, ...] | None:
+        """What the codes 0, 1, ... stand for, where the data were text."""
+        return self.model.schema.symbols if self.model.schema is not None else None
 
     @property
     def diagnostics(self) -> dict[str, Any]:
@@ -264,6 +275,7 @@ class Fit:
             "constraints": sorted(self.model._constraints) if isinstance(self.model, FunctionModel) else [],
             "fixed": [name for name, p in self.model.named_parameters() if not p.requires_grad],
             "template": _describe_template(self.template),
+            "schema": None if self.model.schema is None else asdict(self.model.schema),
         }
         for name in _SAVED:
             record[name] = getattr(self, name)
@@ -430,4 +442,7 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
     restore(built, state)
     for name in record.get("fixed", ()):
         built.get_parameter(name).requires_grad_(False)
+    if record.get("schema"):
+        columns, symbols = record["schema"]["columns"], record["schema"]["symbols"]
+        built.schema = Schema({k: tuple(v) for k, v in columns.items()}, None if symbols is None else tuple(symbols))
     return Fit(model=built.eval(), template=template, draws=Draws.read(path), **saved)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli.options import Columns, DataName, Guide, Json, Split, Standardize, Targets, check_seed
+from zoo.cli.options import Columns, DataName, Decimal, Guide, Json, Sequence, Split, Standardize, Targets, check_seed
 from zoo.cli.output import RECORD, dumps, stdout_for_result
 from zoo.cli.programs import find, load_object, rebuilt
 from zoo.cli.task import Source
@@ -31,6 +31,8 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Where the draws come from.")] = 0,
     columns: Columns = None,
     targets: Targets = None,
+    sequence: Sequence = None,
+    decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
     as_json: Json = False,
@@ -46,12 +48,14 @@ def evaluate(
         raise ZooError(f"--samples expected a number of at least 2, got {samples}. Take 1000.")
     with stdout_for_result(as_json):
         this, record = _load(folder, model, guide)
-        source = Source(columns, None, targets, split, standardize)
+        source = Source(columns, None, targets, split, standardize, sequence, decimal)
         if data is None:
             name, x = _fitted_data(folder, this, record, source)
         else:
-            kept = {"targets": record.get("targets")} if Path(data).suffix else {}
-            name, (x, _) = data, source.or_else(kept).read(data)
+            laid_out = ("targets", "sequence", "decimal", *(() if this.columns else ("columns",)))
+            kept = {key: record.get(key) for key in laid_out}
+            source = source.or_else(kept) if Path(data).suffix else source
+            name, x = data, source.read_like(data, this.columns, this.model.takes_symbols).data
         import zoo
         from zoo.progress import fraction_shown
         from zoo.results import model_name
@@ -103,14 +107,14 @@ def sample(
         raise ZooError(f"sample: expected one observed variable, got {len(tensors(drawn))}. Use fit.sample in Python.")
     staging = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
     try:
-        _write_draws(drawn, staging)
+        _write_draws(drawn, staging, this)
         staging.replace(out)
     finally:
         staging.unlink(missing_ok=True)
     print(f"{n} draws in {out}")
 
 
-def _write_draws(drawn: Any, path: Path) -> None:
+def _write_draws(drawn: Any, path: Path, this: Fit) -> None:
     if path.suffix.lower() == ".png":
         from zoo.plots import plot_samples
 
@@ -125,13 +129,21 @@ def _write_draws(drawn: Any, path: Path) -> None:
     import csv
 
     whole = bool((values == np.round(values)).all())
+    schema = this.model.schema
+    symbols = schema is not None and schema.symbols is not None
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         sequences = values.ndim == 3
         flat = values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values.reshape(-1, 1)
-        writer.writerow((["sequence"] if sequences else []) + [f"x{i}" for i in range(flat.shape[1])])
+        names = list(this.columns or ())
+        if len(names) != flat.shape[1] or hasattr(this.model, "num_inputs"):
+            names = [f"x{i}" for i in range(flat.shape[1])]
+        writer.writerow((["sequence"] if sequences else []) + names)
         for i, row in enumerate(flat):
-            cells = [int(v) if whole else float(v) for v in row]
+            if symbols and schema is not None:
+                cells = list(schema.decode(row))
+            else:
+                cells = [int(v) if whole else float(v) for v in row]
             writer.writerow(([i // values.shape[1]] if sequences else []) + cells)
 
 
@@ -171,4 +183,4 @@ def _fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source
     name = record.get("data") or getattr(type(this.model), "default_data", None)
     if name is None:
         raise ZooError(f"{folder}: --data expected, as the folder does not say what was fitted.")
-    return name, (source or Source()).or_else(record).read(name)[0]
+    return name, (source or Source()).or_else(record).read(name, this.model.takes_symbols).data

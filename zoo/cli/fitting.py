@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import collections.abc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +11,13 @@ import typer
 from zoo.cli.options import (
     Columns,
     DataName,
+    Decimal,
     Guide,
     Json,
     Labels,
     ModelName,
     Out,
+    Sequence,
     Settings,
     Split,
     Standardize,
@@ -43,6 +45,8 @@ def fit(
     columns: Columns = None,
     labels: Labels = None,
     targets: Targets = None,
+    sequence: Sequence = None,
+    decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
     out: Out = None,
@@ -64,7 +68,7 @@ def fit(
         raise ZooError(f"--{'resume' if resume else 'checkpoint-every'} expected --out with it. Pass the run's folder.")
     check_out(out, resume)
     check_seed(seed)
-    source = Source(columns, labels, targets, split, standardize)
+    source = Source(columns, labels, targets, split, standardize, sequence, decimal)
     failure, drawn = None, list[str]()
     with stdout_for_result(as_json):
         task = prepare(model, data, None if estimator is None else [estimator], settings, guide, source, False)
@@ -116,6 +120,8 @@ def compare(
     columns: Columns = None,
     labels: Labels = None,
     targets: Targets = None,
+    sequence: Sequence = None,
+    decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
     out: Out = None,
@@ -135,7 +141,7 @@ def compare(
         names = list(dict.fromkeys(part.strip() for part in estimators.split(",") if part.strip()))
         if not names:
             raise ZooError(f"--estimators expected names with commas, got {estimators!r}. Take em,svi.")
-    source = Source(columns, labels, targets, split, standardize)
+    source = Source(columns, labels, targets, split, standardize, sequence, decimal)
     with stdout_for_result(as_json):
         task = prepare(model, data, names, settings, guide, source, True)
         import zoo
@@ -173,6 +179,8 @@ def explain(
     columns: Columns = None,
     labels: Labels = None,
     targets: Targets = None,
+    sequence: Sequence = None,
+    decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
     as_json: Json = False,
@@ -181,7 +189,7 @@ def explain(
 
     Example: zoo explain my_model.py:model --data counts.csv
     """
-    source = Source(columns, labels, targets, split, standardize)
+    source = Source(columns, labels, targets, split, standardize, sequence, decimal)
     with stdout_for_result(as_json):
         task = prepare(model, data, ["auto_em"], settings, guide, source, False)
         import zoo
@@ -237,7 +245,7 @@ def _write_record(folder: Path, task: Task, more: dict[str, Any]) -> None:
     (folder / RECORD).write_text(dumps(record, indent=1), encoding="utf-8")
 
 
-def _stop_if_interrupted(fits: Sequence[Fit], out: Path | None) -> None:
+def _stop_if_interrupted(fits: collections.abc.Sequence[Fit], out: Path | None) -> None:
     if any(this.status == "interrupted" for this in fits):
         where = f"what was reached is in {out}" if out is not None else "nothing was saved, for want of --out"
         raise typer.Exit(complain(f"interrupted; {where}.", 130))

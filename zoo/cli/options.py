@@ -18,7 +18,8 @@ ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="A name from `zoo models`, or file.py:ClassOrFunction.")
 ]
 DataName = Annotated[
-    str | None, typer.Option("--data", help="A name from `zoo data`, or a .csv, .npy, .npz or .parquet file.")
+    str | None,
+    typer.Option("--data", help="A name from `zoo data`, or a file: .csv, .tsv, .txt, .npy, .npz, .parquet, .xlsx."),
 ]
 Columns = Annotated[str | None, typer.Option(help="Columns to use, by name or number: 0,2 or length,width.")]
 Labels = Annotated[
@@ -26,6 +27,12 @@ Labels = Annotated[
 ]
 Targets = Annotated[
     str | None, typer.Option(help="Columns of y for a model of y given x; of an .npz file, the array's name.")
+]
+Sequence = Annotated[
+    str | None, typer.Option(help="Column whose values tell sequences apart; by default the one called sequence.")
+]
+Decimal = Annotated[
+    str | None, typer.Option(help="What stands before decimals in a file of text: a comma, or a point.")
 ]
 Split = Annotated[str | None, typer.Option(help="Part of a named data set: train, valid, test.")]
 Standardize = Annotated[bool, typer.Option("--standardize", help="Scale each column to mean 0 and sd 1.")]

@@ -5,15 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
+import shlex
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.cli.options import DEFAULTS, FIT_OPTIONS
 from zoo.cli.output import word
 from zoo.cli.programs import arguments_of, build_model, find, listed, load_object, read_off
 from zoo.errors import ZooError, unknown_name
+
+if TYPE_CHECKING:
+    from zoo.data._table import Loaded
 
 __all__ = ["Source", "Task", "prepare"]
 
@@ -22,32 +28,86 @@ __all__ = ["Source", "Task", "prepare"]
 class Source:
     """Which part of the data is asked for, and how; the words of the options of those names."""
 
-    columns: str | None = None
+    columns: str | Sequence[str | int] | None = None
     labels: str | None = None
     targets: str | None = None
     split: str | None = None
     standardize: bool = False
+    sequence: str | None = None
+    decimal: str | None = None
 
-    def read(self, name: str) -> tuple[Any, Any]:
-        """(x, labels or None) of a named data set or a file; x is a pair (x, y) where there are targets."""
-        from zoo.data import load_data
+    def read(self, name: str, symbols: bool = False) -> Loaded:
+        """A named data set or a file: its data, a pair (x, y) where there are targets, its labels and names."""
+        from zoo.data import read
 
         targets = _columns(self.targets, "targets")
-        common: dict[str, Any] = {
-            "columns": _columns(self.columns, "columns"),
-            "targets": targets[0] if targets and len(targets) == 1 else targets,
-            "split": self.split,
-            "standardize": self.standardize,
-        }
-        if self.labels is None:
-            return load_data(name, **common), None
-        labels: Any = True if self.labels.lower() == "true" else _column(self.labels)
-        x, known = load_data(name, labels=labels, **common)
-        return x, known
+        labels: Any = None
+        if self.labels is not None:
+            labels = True if self.labels.lower() == "true" else _column(self.labels)
+        try:
+            return read(
+                name,
+                columns=_columns(self.columns, "columns"),
+                labels=labels,
+                targets=targets[0] if targets and len(targets) == 1 else targets,
+                sequence=None if self.sequence is None else _column(self.sequence),
+                decimal=self.decimal or ".",
+                symbols=symbols,
+                split=self.split,
+                standardize=self.standardize,
+            )
+        except ZooError as error:
+            raise type(error)(in_options(str(error))) if type(error) is ZooError else error from None
+
+    def read_like(self, name: str, names: Sequence[str] | None, symbols: bool = False) -> Loaded:
+        """The same, with the columns of these names where a file has a header and none are asked for."""
+        from zoo.data import NoNames
+
+        if names is None or self.columns is not None or not Path(name).suffix:
+            return self.read(name, symbols)
+        try:
+            return dataclasses.replace(self, columns=list(names)).read(name, symbols)
+        except NoNames:
+            return self.read(name, symbols)
 
     def or_else(self, record: dict[str, Any]) -> Source:
         """What was recorded where nothing is asked for."""
         return Source(**{name: value or record.get(name) or value for name, value in dataclasses.asdict(self).items()})
+
+
+_OPTION = re.compile(r"""\b(columns|labels|targets|split|decimal|sequence|standardize)=('[^']*'|"[^"]*"|\.\.\.|\w+)?""")
+
+
+def in_options(message: str) -> str:
+    """A message of ``load_data``, which speaks Python, in words of the command line."""
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match[1], (match[2] or "").strip("'\"")
+        if value in ("True", "...") or not value:
+            value = "true" if (name, value) == ("labels", "True") else ""
+        return f"--{name} {shlex.quote(value)}" if value else f"--{name}"
+
+    return _OPTION.sub(option, message)
+
+
+def _described(name: str, loaded: Loaded) -> list[str]:
+    """What was read of a file, and what may be in it by mistake."""
+    if not Path(name).suffix or loaded.names is None:
+        return []
+    import numpy as np
+
+    x, names = loaded.x, loaded.names
+    dropped = f"; left out: {', '.join(loaded.dropped)}" if loaded.dropped else ""
+    size = f"{len(x)} sequences" if loaded.lengths is not None else f"{len(x)} rows"
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    notes = [f"read {size} x {len(names)} column{'s' * (len(names) > 1)}: {shown}{dropped}"]
+    if loaded.lengths is None and x.dtype != object and len(x) > 9 and len(names) > 1:
+        count = np.arange(len(x))
+        for i, column in enumerate(names):
+            if np.array_equal(x[:, i], count) or np.array_equal(x[:, i], count + 1):
+                others = ",".join(other for other in names if other != column)
+                notes.append(f"column {column} counts the rows; leave it out with --columns {shlex.quote(others)}")
+    return notes
 
 
 def _other_arrays(path: str, source: Source) -> list[str]:
@@ -62,9 +122,9 @@ def _other_arrays(path: str, source: Source) -> list[str]:
     return [name for name in names if name not in ("x", "lengths", source.labels)] if "x" in names else []
 
 
-def _columns(text: str | None, option: str) -> list[str | int] | None:
-    if text is None:
-        return None
+def _columns(text: str | Sequence[str | int] | None, option: str) -> list[str | int] | None:
+    if text is None or not isinstance(text, str):
+        return None if text is None else list(text)
     names = [part.strip() for part in text.split(",") if part.strip()]
     if not names:
         raise ZooError(f"--{option} expected names or numbers, got {text!r}. For instance --{option} 0,2.")
@@ -100,9 +160,12 @@ def prepare(
     source: Source,
     many: bool,
 ) -> Task:
+    from zoo.batch import as_data
     from zoo.estimators import estimator_classes, find_estimator
     from zoo.estimators.base import check_option
     from zoo.fitting import usual_estimators
+    from zoo.model import LatentVariableModel
+    from zoo.schema import Schema
 
     given = _parse(settings)
     for name in estimators or ():
@@ -154,13 +217,20 @@ def prepare(
         notes.append("targets y; another array with --targets")
     elif others:
         notes.append(f"left out of the file: {', '.join(others)}; see --targets and --labels")
-    x, labels = source.read(source_name)
+    takes_symbols = bool(getattr(build, "takes_symbols", False))
+    loaded = source.read(source_name, takes_symbols)
+    notes += _described(source_name, loaded)
+    schema = Schema({"": loaded.names} if loaded.names else {})
+    x = as_data(loaded.data, schema, takes_symbols)
+    labels = None if source.labels is None else loaded.codes
     for key in takes:
         if takes[key] and key not in arguments and key in DEFAULTS:
             arguments[key] = DEFAULTS[key]
             notes.append(f"{key}={DEFAULTS[key]}; another with --set {key}=...")
     built = build_model(build, x, arguments)
     notes += [f"{key}={word(v)}, by the data; another with --set {key}=..." for key, v in read_off(built, arguments)]
+    if isinstance(built, LatentVariableModel) and schema:
+        built.schema = schema
     x = _one_column(built, program_guide, x)
     if not estimators:
         usual = usual_estimators(built, x, program_guide)

@@ -23,6 +23,7 @@ class CategoricalComponents(Components):
     """K distributions over V symbols; a row is one symbol (D = 1). emission_probs (K, V), zeros are kept exactly."""
 
     per_component: tuple[str, ...] = ("emission_probs",)
+    takes_symbols = True
     emission_probs: Tensor
     emission_probs_unconstrained: Tensor
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from zoo.data._fetch import File, find, locate
 from zoo.data._files import read_file
 from zoo.data._sets import DATA_SETS, DataSet
-from zoo.data._table import Column, Loaded, pick, rows_text
+from zoo.data._table import Column, Loaded, NoNames, pick, rows_text
 from zoo.errors import ZooError, unknown_name
 
-__all__ = ["Data", "DataInfo", "list_data", "load_data", "read"]
+__all__ = ["Data", "DataInfo", "NoNames", "list_data", "load_data", "read"]
 
 Data = Tensor | dict[str, Tensor] | tuple[Tensor, Tensor]
 """Vectors (N, D), sequences ``{"x": (N, T, D), "lengths": (N,)}``, or a pair (x, y) of vectors."""

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.arrays import NotNumbers, column_array, is_missing, plain
+from zoo.arrays import NotNumbers, is_missing, plain, series_array
 from zoo.data._table import Column, Loaded, Table, arrange, pick, rows_text
 from zoo.data._text import COMPRESSIONS, TEXT_SUFFIXES, read_text_table
 from zoo.errors import ZooError
@@ -159,7 +159,7 @@ def _from_frame(path: Path, frame: Any) -> Table:
     columns: list[NDArray] = []
     for i in range(frame.shape[1]):
         try:
-            columns.append(column_array(frame.iloc[:, i]))
+            columns.append(series_array(frame.iloc[:, i]))
         except NotNumbers:  # dates, lists and the like are text to us, to be left out by columns=
             cells = frame.iloc[:, i].astype(object).to_numpy()
             text = np.empty(len(cells), dtype=object)

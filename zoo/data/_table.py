@@ -13,15 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.arrays import is_number, numbers_of
+from zoo.arrays import check_padding, is_number, numbers_of
 from zoo.errors import ZooError
 
-__all__ = ["Column", "Loaded", "Table", "arrange", "check_padding", "pick", "rows_text", "shown"]
+__all__ = ["Column", "Loaded", "NoNames", "Table", "arrange", "pick", "rows_text", "shown"]
 
 Column = int | str
 
 # What R, pandas and spreadsheets call the column of row names they write in front of the data.
 _ROW_NAME_HEADERS = {"", "rownames", "unnamed: 0", "__index_level_0__"}
+
+
+class NoNames(ZooError):
+    """A column was asked for by its name where none have names."""
 
 
 @dataclass
@@ -133,7 +137,7 @@ def pick(source: str, names: Sequence[str] | None, number: int, wanted: Column) 
             f"A column is picked by name or number, got {wanted!r} ({type(wanted).__name__}). Pass a str or an int."
         )
     if not names:
-        raise ZooError(f"{source} has no column names, got {wanted!r}. Pick columns by number, 0 to {number - 1}.")
+        raise NoNames(f"{source} has no column names, got {wanted!r}. Pick columns by number, 0 to {number - 1}.")
     places = [index for index, name in enumerate(names) if name == wanted]
     if len(places) == 1:
         return places[0]
@@ -173,7 +177,7 @@ def _way_out(table: Table, index: int, value: str) -> str:
     if table.decimal != "." and is_number(value):
         return f"Write decimals with {table.decimal!r}, or leave decimal= out"
     if _is_decimal_comma(value):
-        return 'Write decimals with a point, or pass decimal=","'
+        return 'Write decimals with a point, or pass decimal="," for a comma'
     if _GROUPED.fullmatch(value):
         return "Write numbers without marks between thousands"
     if value.endswith("%") or value[:1] in "$€£":
@@ -280,6 +284,12 @@ def arrange(
     ):
         x = np.column_stack([table.columns[i] for i in chosen])
     else:
+        if symbols and columns is None and any(_is_text(table.columns[i]) for i in chosen):
+            words = ", ".join([table.title(i) for i in chosen if _is_text(table.columns[i])][:5])
+            raise ZooError(
+                f"{table.source}: expected numbers alone or symbols alone, got both, symbols in {words}. "
+                "Choose with columns=."
+            )
         x = np.column_stack([_numeric(table, i) for i in chosen])
     codes = None if label is None else _codes(table, label)
     names = tuple(table.names[i] for i in chosen) if table.names else None
@@ -337,13 +347,3 @@ def _group(
         padded_codes = np.full(padded.shape[:2], -1, dtype=np.int64)
         padded_codes[which, step] = codes
     return Loaded(padded, names, lengths, padded_codes)
-
-
-def check_padding(source: str, number: int, steps: int, width: int, entries: int) -> None:
-    """Raise ZooError where sequences would take many times their own memory once padded to one length."""
-    cells = number * steps * width
-    if cells > 1 << 28 and cells > 20 * entries:
-        raise ZooError(
-            f"{source}: expected sequences of like lengths, got {number} of up to {steps} steps, "
-            f"{cells * 8 / 2**30:.0f} GiB once padded. Cut the long ones into pieces."
-        )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.arrays import column_array, is_number, numbers_of, strip_text
+from zoo.arrays import is_number, numbers_of, series_array, strip_text
 from zoo.data._table import Table
 from zoo.errors import ZooError
 
@@ -214,12 +214,21 @@ def _layout(source: str, text: bytes, decimal: str) -> _Layout:
     line, first = sample[0]
     first = [cell.strip() for cell in first]
     rows = [[cell.strip() for cell in cells] for _, cells in sample]
-    if any(is_value(cell, decimal) for cell in first) or all(cell.lower() in _MISSING for cell in first):
+    data = any(is_value(cell, decimal) for cell in first) or all(cell.lower() in _MISSING for cell in first)
+    if data or _recurs(first, rows[1:], text):
         return _Layout(best, None, 0, len(first), _phantoms(None, rows))
     if len(rows) == 1:
         raise ZooError(f"{source} has a header and no rows, expected at least one. Check what wrote it.")
     names = _header(first, rows[1:], text, line)
     return _Layout(best, names, line, len(names), _phantoms(names, rows[1:]))
+
+
+def _recurs(first: list[str], rows: list[list[str]], text: bytes) -> bool:
+    """Whether the words of the first line come again below it, each in its column: they are data then, no header."""
+    if len(first) == 1:
+        cell = re.escape(first[0].encode())
+        return len(re.findall(rb"(?m)^[ \t]*\"?" + cell + rb"\"?[ \t]*$", text)) > 1
+    return bool(rows) and all(any(len(r) > i and r[i] == cell for r in rows) for i, cell in enumerate(first) if cell)
 
 
 def _header(first: list[str], rows: list[list[str]], text: bytes, line: int) -> tuple[str, ...]:
@@ -341,7 +350,7 @@ def _line(source: str, text: bytes, layout: _Layout, row: int) -> int:
 
 def _cells(column: Any, decimal: str) -> NDArray:
     """A column as numbers, or as text with None where it is missing."""
-    values = column_array(column)
+    values = series_array(column)
     if values.dtype != object:
         return values
     return numbers_of(strip_text(values, _MISSING), decimal)

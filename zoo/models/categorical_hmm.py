@@ -11,10 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.batch import Data
+from zoo.batch import Data, as_data, tensors
 from zoo.checks import positive
 from zoo.components import CategoricalComponents
+from zoo.errors import ZooError
 from zoo.models.hidden_markov import HiddenMarkov
+from zoo.schema import Schema
 
 __all__ = ["CategoricalHMM"]
 
@@ -32,7 +34,8 @@ class CategoricalHMM(CategoricalComponents, HiddenMarkov):
         hidden_dim: units of the guide's recurrent network.
 
     Shapes:
-        x: (T,) one sequence, or (N, T) with ``lengths`` (N,); (N, T, 1) too; NaN where missing.
+        x: (T,) one sequence, or (N, T) with ``lengths`` (N,); (N, T, 1) too; NaN where missing. Text is coded, its
+            symbols in sorted order, or in that of a pandas Categorical.
         emission_probs: (K, V).
 
     Example:
@@ -59,9 +62,15 @@ class CategoricalHMM(CategoricalComponents, HiddenMarkov):
 
     @classmethod
     def from_data(cls, x: Data, **arguments: object) -> CategoricalHMM:
-        values = x["x"] if isinstance(x, dict) else x[0] if isinstance(x, tuple) else x
-        arguments.setdefault("num_symbols", int(values.nan_to_num(0).max()) + 1)
-        return super().from_data(x, **arguments)  # type: ignore[return-value]
+        schema = Schema()
+        data = as_data(x, schema, symbols=True)
+        values = tensors(data)[0]
+        if "num_symbols" not in arguments:
+            top = float(values.nan_to_num(0).max()) if values.numel() else 0.0
+            if not top < 100 + 10 * values.numel():  # a table of so many would be filled for nothing
+                raise ZooError(f"{cls.__name__}: x expected symbols 0, 1, 2, ..., got {top:g}. Recode the symbols.")
+            arguments["num_symbols"] = max(int(top) + 1, len(schema.symbols or ()))
+        return super().from_data(data, **arguments)  # type: ignore[return-value]
 
 
 def tiny() -> tuple[CategoricalHMM, dict[str, Tensor]]:

@@ -24,7 +24,7 @@ from torch.distributions import constraints
 
 from guides.chain import AmortizedChain
 from zoo import priors
-from zoo.batch import Data, tensors
+from zoo.batch import Data, stacked, tensors
 from zoo.checks import positive
 from zoo.components import starts
 from zoo.components.base import Components, partition
@@ -46,7 +46,8 @@ class HiddenMarkov(Components):
     """Base class of hidden Markov models with K states over rows of D features.
 
     Data are one sequence (T, D), a batch (N, T, D), or a dict (or tuple) of ``x`` and ``lengths`` (N,): what lies
-    beyond a length is never read. NaN entries are missing, and are summed out.
+    beyond a length is never read. With lengths that add up to the rows, x may also be the sequences one below the
+    other, (sum of lengths, D). NaN entries are missing, and are summed out.
 
     Shapes:
         initial_probs: (K,), p(z_1). transition_probs: (K, K), [i, j] = p(z_t = j | z_{t-1} = i); exact zeros stay zero.
@@ -413,6 +414,8 @@ class HiddenMarkov(Components):
         else:
             values, lengths = x, None
         d, given = self.num_features, tuple(values.shape)
+        if lengths is not None:
+            values = stacked(values, lengths, d)
         if values.dim() == 1 and d == 1:
             values = values.reshape(1, -1, 1)
         elif values.dim() == 2 and values.shape[1] != d and d == 1:

@@ -21,7 +21,7 @@ from torch.distributions import constraints
 from torch.nn.functional import softplus
 
 from guides.networks import ACTIVATIONS, MLP, ConvDecoder
-from zoo.batch import Data, tensors
+from zoo.batch import Data, as_data, tensors
 from zoo.checks import matrix, positive, rows
 from zoo.errors import ZooError, unknown_name
 from zoo.model import LatentVariableModel
@@ -316,6 +316,7 @@ class NeuralModel(LatentVariableModel):
     @classmethod
     def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
         """Sizes read off the data; also what white is, and that grey pixels under a Bernoulli are drawn anew."""
+        x = as_data(x)
         target = tensors(x)[-1:]
         if target and arguments.get("likelihood", "bernoulli") in ("bernoulli", "continuous_bernoulli"):
             top, whole = float(target[0].max()), bool((target[0] == target[0].round()).all())
@@ -486,6 +487,7 @@ class PairedModel(NeuralModel):
     @classmethod
     def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
         """Sizes of x and y read off the data; of an array of images one part is given, and the rest is y."""
+        x = as_data(x)
         given, target = cls.paired(x, arguments.get("num_inputs"))
         return super().from_data(x, **{"num_inputs": given.shape[-1], "num_features": target.shape[-1], **arguments})
 
