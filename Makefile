@@ -10,7 +10,7 @@ PIP = .venv/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS)
 DEPENDS = setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-slow lint bench docs clean
+.PHONY: demo test test-slow fuzz lint bench docs clean
 
 # torch goes in by itself first, so that no other package's wish decides which build of it comes.
 .venv/.installed: $(DEPENDS)
@@ -38,6 +38,10 @@ test: lint
 # The long versions only: larger searches and whole reproductions, each kept small in `make test`.
 test-slow: .venv/.installed
 	.venv/bin/python -m pytest -n auto -m slow $(PYTEST_ARGS)
+
+# Ten thousand damaged files, where `make test` takes three hundred.
+fuzz: .venv/.installed
+	ZOO_FUZZ=10000 .venv/bin/python -m pytest -n auto tests/test_fuzz.py
 
 lint: .venv/.installed
 	.venv/bin/ruff check .
