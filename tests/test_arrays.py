@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import torch
+import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
@@ -82,6 +83,7 @@ TAKEN: dict[str, tuple[Any, Any, torch.dtype]] = {
     "list of arrays": ([np.array([1, 2]), np.array([3.0, 4.0])], SQUARE, torch.float64),
     "range": (range(3), [0, 1, 2], torch.int64),
     "sparse": (scipy.sparse.csr_matrix(BASE), SQUARE, torch.float64),
+    "xarray": (xarray.DataArray(BASE), SQUARE, torch.float64),
     "sparse tensor": (torch.tensor(BASE).to_sparse(), SQUARE, torch.float64),
     "frame": (pd.DataFrame(BASE), SQUARE, torch.float64),
     "frame of integers": (pd.DataFrame({"a": [1, 2], "b": [3, 4]}), [[1, 3], [2, 4]], torch.int64),
@@ -159,6 +161,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "dicts": ([{"a": 1}], "objects of type dict"),
     "set": ({1, 2}, "objects of type set"),
     "function": (len, "objects of type"),
+    "nothing": (None, "got None"),
+    "xarray without values": (xarray.Dataset({"a": ("n", [1.0])}), "got Dataset, which is none"),
     "path": ("plain.csv", "zoo.load_data"),
     "rows of unequal length, deeper": ([[[1, 2], [3]], [[1, 2], [3, 4]]], "expected rows of one length"),
     "unlike sequences": ([np.zeros((2, 2)), np.zeros((3, 3))], "expected rows of one length"),

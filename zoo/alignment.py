@@ -66,7 +66,7 @@ def match(agreement: Tensor, num_components: int) -> Tensor:
 
 
 def _one_hot(labels: Any, rows: int) -> Tensor:
-    values = as_data(labels)
+    values = as_data(labels, symbols=True)
     if not isinstance(values, Tensor) or values.shape != (rows,):
         raise ZooError(f"align: labels expected shape ({rows},), got {tuple(getattr(values, 'shape', ()))}.")
     _, codes = torch.unique(values, return_inverse=True)

@@ -39,7 +39,8 @@ class NotNumbers(ZooError):
     """Values that are no real numbers: what they are, and what to do about it."""
 
     def __init__(self, what: str, fix: str, where: str = "") -> None:
-        super().__init__(f"data expected real numbers, got {what}{where}. {fix}.")
+        real = "real numbers" if "complex" in what else "numbers"
+        super().__init__(f"data expected {real}, got {what}{where}. {fix}.")
         self.what, self.fix = what, fix
 
     def within(self, where: str) -> NotNumbers:

@@ -210,7 +210,9 @@ def identify(
     """What a run is made of, in plain values: two runs that agree in it take the same path."""
     own = isinstance(model, FunctionModel)
     given = {f.name: getattr(estimator, f.name) for f in fields(estimator)}
-    more = {n: fingerprint(as_data(v)) for n, v in given.items() if settings[n] == "given" and not callable(v)}
+    more = {
+        n: fingerprint(as_data(v, symbols=True)) for n, v in given.items() if settings[n] == "given" and not callable(v)
+    }
     found: dict[str, Any] = {
         "model": model_name(model),
         "arguments": {} if own else {name: getattr(v, "__name__", str(v)) for name, v in model.config.items()},

@@ -19,10 +19,10 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from zoo import program
-from zoo.batch import Data, as_data, call, map_tensors, num_data, take, tensors
+from zoo.batch import Data, call, map_tensors, num_data, take, tensors
 from zoo.errors import ZooError
 from zoo.isolation import isolated
-from zoo.model import LatentVariableModel, can, prepared
+from zoo.model import LatentVariableModel, can, prepared, read_by
 from zoo.plots import Array, image_shape, plot_sheet
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def plot_latents(fit: Fit, x: Any, folder: str | Path) -> list[Path]:
         What was written: nothing where the data are no images, or the model has no guide or no latent.
     """
     model = fit.model
-    x = as_data(x)
+    x = read_by(model, x)
     if not (hasattr(model, "likelihood") or can(model, "posterior_means")) or not program.has_guide(model):
         return []
     cut = isinstance(x, Tensor)
@@ -94,7 +94,7 @@ def draw(fit: Fit, n: int, seed: int, *, x: Any = None, means: bool = False) -> 
         if x is None:
             rows = map_tensors(lambda t: t[:1].expand(n, *t.shape[1:]) if t.dim() else t, fit.template)
         else:
-            x = as_data(x)
+            x = read_by(model, x)
             rows = prepared(model, take(x, torch.randint(num_data(x), (n,)).to(tensors(x)[0].device)))
         trace = poutine.trace(lambda: call(poutine.uncondition(model.model), rows)).get_trace()
         observed = [s for s in program.sample_sites(trace).values() if s["infer"].get("was_observed")]

@@ -27,7 +27,7 @@ from zoo.points import Improper, Points, Prior, joint_with_latents, priors, samp
 from zoo.schema import Schema
 from zoo.unchanged import Unchanged
 
-__all__ = ["FunctionModel", "Half", "LatentVariableModel", "as_model", "can", "parameter", "prepared"]
+__all__ = ["FunctionModel", "Half", "LatentVariableModel", "as_model", "can", "parameter", "prepared", "read_by"]
 
 
 class LatentVariableModel(PyroModule):
@@ -609,6 +609,11 @@ def as_model(model: Any, guide: Callable[..., Any] | None = None) -> LatentVaria
     if not callable(model):
         raise ZooError(f"model expected a zoo model or a function model(x), got {type(model).__name__}.")
     return FunctionModel(model, guide, bool(pyro.settings.get("module_local_params")))
+
+
+def read_by(model: LatentVariableModel, x: Any) -> Data:
+    """Data as tensors, by the names of columns and the symbols of the model's fit; not checked."""
+    return as_data(x, copy.deepcopy(model.schema), model.takes_symbols)
 
 
 def prepared(model: LatentVariableModel, x: Any, new: bool = False) -> Data:

@@ -717,7 +717,7 @@ def _visible(x: Any) -> tuple[Data, Array]:
     """At most 5000 data, a seeded choice, as the model takes them; and their feature vectors (M, D)."""
     from zoo.batch import as_data
 
-    x = as_data(x)
+    x = as_data(x, symbols=True)
     total = num_data(x)
     if total > MAX_POINTS:
         x = take(x, torch.as_tensor(np.sort(np.random.default_rng(0).choice(total, MAX_POINTS, replace=False))))

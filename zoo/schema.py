@@ -64,7 +64,7 @@ class Schema:
         if missing or extra or len(set(names)) < len(names):
             problem = f"no column {missing[0]!r}" if missing else f"column {extra[0]!r} too" if extra else "names twice"
             raise ZooError(
-                f"data expected the columns of the fit, {_listed(known)}, got {problem}. Pass x[fit.columns]."
+                f"data expected the columns of the fit, {_listed(known)}, got {problem}. Pass x[list(fit.columns)]."
             )
         return [list(names).index(name) for name in known]
 
@@ -132,6 +132,8 @@ def _is_text(array: Any) -> bool:
 def _parsed(x: Any, schema: Schema, place: str) -> Leaf:
     if isinstance(x, Tensor):
         return _dense(x)
+    if x is None:
+        raise ZooError("data expected an array, got None. Pass the data.")
     if isinstance(x, (str, bytes)):
         return np.array(list(x.decode() if isinstance(x, bytes) else x), dtype=object)
     if hasattr(x, "columns") and hasattr(x, "to_pandas"):  # polars, pyarrow
@@ -151,7 +153,12 @@ def _parsed(x: Any, schema: Schema, place: str) -> Leaf:
         x = list(x)
     if isinstance(x, list):
         return _list(x, schema, place)
-    return plain(x if hasattr(x, "__array__") else np.asarray(x))
+    try:
+        return plain(np.asarray(x))
+    except (TypeError, ValueError) as error:
+        raise ZooError(
+            f"data expected an array, got {type(x).__name__}, which is none ({str(error).split('.')[0]}). Convert it."
+        ) from None
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -79,6 +79,8 @@ def _explain(error: Exception) -> int:
         trace = trace.tb_next
     if place is not None:
         return complain(f"your program failed in {place}: {name}: {error}. Run it by itself first.", 2)
+    if isinstance(error, MemoryError):
+        return complain("expected data and model to fit into memory, got too much. Take fewer rows or columns.", 2)
     if isinstance(error, OSError) and error.filename is not None:
         return complain(f"{error.filename}: {error.strerror}. Check the path and its permissions.", 2)
     return complain(f"internal error, {name}: {error}. Set ZOO_DEBUG=1 to see where.", 1)
