@@ -45,7 +45,7 @@ def is_observed(model: LatentVariableModel, x: Data) -> bool:
     """Whether any site of the program is given data."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         trace = poutine.trace(lambda: call(model.model, x)).get_trace()
-    priors = getattr(model, "points", frozenset())  # parameters with a prior, which are no data
+    priors: frozenset[str] = getattr(model, "points", frozenset())  # parameters with a prior, which are no data
     return any(site["is_observed"] and name not in priors for name, site in program.with_density(trace).items())
 
 
