@@ -246,3 +246,20 @@ def test_the_guide_s_bound_does_not_read_padding() -> None:
     lengths = torch.tensor([6, 3])
     alone = model.elbo(x[1:, :3])
     torch.testing.assert_close(model.elbo(x, lengths)[1:], alone)
+
+
+@pytest.mark.parametrize("seed", [7, 8, 14, 15])
+def test_the_floor_stays_where_entries_are_missing(seed: int) -> None:
+    """Measured by what is there, not by what the parameters make of the holes: else EM falls when it moves."""
+    draw = np.random.default_rng(seed)
+    x = np.where(draw.random((3, 5, 2)) < 0.4, np.nan, draw.integers(0, 2, (3, 5, 1)))
+    for model in (
+        GaussianHMM(3, 2, covariance_type="full", concentration=1.5),
+        GaussianHMM(2, 2),
+        zoo.GaussianMixtureHMM(2, 2, 2),
+    ):
+        fit = zoo.fit(model, x, estimator="em", max_iter=25, restarts=1)
+        rises = np.diff(fit.history["objective"])
+        assert (rises > -1e-9).all(), fit.history["objective"]
+    seen = np.nanvar(x.reshape(-1, 2), axis=0)
+    np.testing.assert_allclose(fit.model.seen_variance, seen, rtol=1e-12)

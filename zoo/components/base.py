@@ -79,6 +79,9 @@ class Components(LatentVariableModel):
             shake: whether components may still be equal, and have to be told apart.
         """
 
+    def take_scale(self, rows: Tensor) -> None:
+        """Keep what a constraint is measured by, from rows (M, D) with NaN where an entry is missing."""
+
     def start_features(self, rows: Tensor) -> Tensor:
         """Complete rows (M, D) in coordinates whose distances mean something, (M, F): each at its own scale."""
         centred = rows - rows.mean(0)

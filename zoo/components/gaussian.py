@@ -32,6 +32,9 @@ class GaussianComponents(Components):
     collapses = True
     means: Tensor
     scale_tril: Tensor
+    #: The variance (D,) of the entries that are there, where some are missing: the statistics then hold what the
+    #: parameters say of these, and a floor read off them would move with every M step.
+    seen_variance: Tensor | None = None
 
     def add_components(self, k: int, d: int, covariance_type: str, covariance_floor: float) -> None:
         """Create the parameters; called by a model's constructor."""
@@ -133,7 +136,8 @@ class GaussianComponents(Components):
         alive = moments.count > 0
         count = moments.count.where(alive, torch.ones_like(moments.count))
         self.means = moments.mean.where(alive.unsqueeze(-1), self.means.detach())
-        floor = self.covariance_floor * self._data_variance(moments)  # (D,)
+        variance = self._data_variance(moments) if self.seen_variance is None else self.seen_variance
+        floor = self.covariance_floor * variance  # (D,)
         if self.covariance_type in ("full", "tied"):
             if self.covariance_type == "tied":
                 target = moments.scatter.sum(0) / count.where(alive, torch.zeros_like(count)).sum()
@@ -160,6 +164,15 @@ class GaussianComponents(Components):
             else ", ".join(self.part_names(acted.nonzero().flatten().tolist()))
         )
         return [f"covariance floor acts on {which}"]
+
+    def take_scale(self, rows: Tensor) -> None:
+        there = ~rows.isnan()
+        if there.all():
+            self.seen_variance = None
+            return
+        count = there.sum(0).clamp_min(1)
+        mean = rows.nan_to_num(0.0).sum(0) / count
+        self.seen_variance = varying(((rows - mean).nan_to_num(0.0).square().sum(0) / count), mean)
 
     def part_names(self, which: list[int]) -> list[str]:
         """What messages call these Gaussians."""

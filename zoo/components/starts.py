@@ -36,6 +36,7 @@ def num_distinct(rows: Tensor, enough: int) -> int:
     return few if few >= enough or len(rows) <= 20_000 else torch.unique(rows, dim=0).shape[0]
 
 
+@torch.no_grad()
 def keep_best(model: Components, x: Data, features: Tensor, restart: int, draw: Callable[[int], None]) -> None:
     """Leave the model at the best of several starts, each climbed by a little EM.
 

@@ -472,6 +472,7 @@ class HiddenMarkov(Components):
         complete = self.rows(x)
         self.encoder.set_from(complete)
         self.overall = self.pseudo_row(complete)
+        self.take_scale(values[inside])
         if init == "current":
             return
         k = self.num_states
