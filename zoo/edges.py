@@ -62,14 +62,19 @@ class Inset(constraints.Constraint):
         return torch.where(value - low <= high - value, torch.ones_like(value), -torch.ones_like(value))
 
     @property
+    def bounded(self) -> bool:
+        """Whether the base has edges on every side: a simplex or an interval."""
+        return None not in _bounds(self.base)
+
+    @property
     def fraction(self) -> float:
         """The margin as a fraction of its unit."""
-        return WIDE if None in _bounds(self.base) else float(self.margin) if self.is_simplex else NARROW
+        return (float(self.margin) if self.is_simplex else NARROW) if self.bounded else WIDE
 
     @property
     def unit(self) -> str:
         """What the margin is a fraction of."""
-        return "of the prior's median" if None in _bounds(self.base) else "of the support"
+        return "of the support" if self.bounded else "of the prior's median"
 
     @property
     def is_simplex(self) -> bool:

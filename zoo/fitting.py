@@ -15,6 +15,7 @@ import torch
 
 from zoo import program
 from zoo.automatic.checks import NOTHING_OBSERVED, is_observed, program_name
+from zoo.automatic.starts import choose_start
 from zoo.batch import Data, as_data, map_tensors, num_data, take, tensors
 from zoo.checkpoint import Checkpoint, Checkpoints, RunFolder, fingerprint
 from zoo.checks import failed_on_data
@@ -232,8 +233,14 @@ def describe(estimator: Estimator) -> dict[str, Any]:
     return {k: v if isinstance(v, (int, float, str, bool, type(None))) else "given" for k, v in values.items()}
 
 
-def start(model: LatentVariableModel, x: Data, init: str, restart: int = 0) -> LatentVariableModel:
-    """A copy of the model at a starting point: fresh guide, parameters from the data (both from torch's generator)."""
+def start(
+    model: LatentVariableModel, x: Data, init: str, restart: int = 0, searched: bool = True
+) -> LatentVariableModel:
+    """A copy of the model at a starting point: fresh guide, parameters from the data (both from torch's generator).
+
+    Args:
+        searched: whether parameters that have a prior go to the best of a few draws.
+    """
     candidate = copy.deepcopy(model)
     if init != "current":
         candidate.reset_guide()
@@ -242,6 +249,8 @@ def start(model: LatentVariableModel, x: Data, init: str, restart: int = 0) -> L
         for name, staying in model.named_parameters():
             if not staying.requires_grad and name in dict(candidate.named_parameters()):
                 candidate.get_parameter(name).copy_(staying)
+    if searched and isinstance(candidate, FunctionModel):
+        choose_start(candidate, x)
     return candidate
 
 

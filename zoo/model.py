@@ -23,7 +23,7 @@ from zoo.edges import is_simplex
 from zoo.errors import ZooError
 from zoo.isolation import forked_rng
 from zoo.networks import Lender
-from zoo.points import Improper, Points, Prior, joint_with_latents, priors, sampled_parameters, supports
+from zoo.points import Drawn, Improper, Points, Prior, joint_with_latents, priors, sampled_parameters, supports
 from zoo.schema import Schema
 from zoo.unchanged import Unchanged
 
@@ -318,7 +318,10 @@ class FunctionModel(LatentVariableModel):
         #: Those of them whose prior depends on latents that are summed over: it stays inside the sum.
         self.joint_points: frozenset[str] = frozenset()
         self._last = _Keep({})
+        #: Whether they stand where they were drawn.
+        self.drawn = False
         self._supports: dict[str, Any] = {}
+        self._typical = _Keep({})
         #: Their priors where no parameter enters these, else None: then the data, to run the program up to them.
         self._priors = _Keep(None)
         self._seen = _Keep(None)
@@ -370,6 +373,31 @@ class FunctionModel(LatentVariableModel):
         full = name + ".mode"
         value: Tensor = transform_to(self._constraints[full])(self._parameters[_key(full)])
         return value
+
+    @torch.no_grad()
+    def set_point(self, name: str, value: Tensor) -> None:
+        """Set a parameter that has a prior; a value beyond the margin of its support goes to the margin."""
+        full = name + ".mode"
+        self._parameters[_key(full)].copy_(transform_to(self._constraints[full]).inv(value))  # type: ignore[union-attr]
+
+    def draw_points(self, x: Data) -> None:
+        """Draw the parameters that have a prior anew, from torch's generator: some far apart, some near the middle."""
+        args, kwargs = _arguments(x)
+        number = (1, 1, 3, 15)[int(torch.randint(4, ()))]
+        with self._own_parameters(args, kwargs):
+            drawn = priors(lambda: self._program(0)(*args, **kwargs), Drawn(self.points, number))
+        for name, value in drawn.values.items():
+            self.set_point(name, value)
+
+    def point_parameters(self) -> list[str]:
+        """The names of the parameters that have a prior, as in ``named_parameters``."""
+        return [_key(name + ".mode") for name in sorted(self.points)]
+
+    @property
+    def typical_points(self) -> dict[str, Tensor]:
+        """By sample site, a value in the middle of its prior."""
+        values: dict[str, Tensor] = self._typical.value
+        return values
 
     def constraint_of_point(self, name: str) -> Any:
         """The constraint of a parameter that has a prior, by its sample site's name."""
@@ -465,12 +493,14 @@ class FunctionModel(LatentVariableModel):
             value = value.to(dtype) if value.is_floating_point() else value
             self.register_parameter(_key(name), nn.Parameter(value, moves))
         if self.points:
+            self.drawn = True
             self._keep_priors(x)
 
     def _survey(self, run: Callable[[], Any], trace: Any) -> None:
         """Learn where parameters with a prior may lie, and which priors depend on latents."""
         if not self._supports:
-            self._supports = supports(run, self.points)
+            self._supports, typical = supports(run, self.points)
+            self._typical = _Keep(typical)
             dims = [f.dim for s in trace.nodes.values() for f in s.get("cond_indep_stack", ()) if f.vectorized]
             self.joint_points = joint_with_latents(run, self.points, max((-d for d in dims), default=0))
 

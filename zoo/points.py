@@ -22,7 +22,7 @@ from zoo.edges import inset, is_simplex, margin_of, without_bound
 from zoo.errors import ZooError
 from zoo.isolation import forked_rng
 
-__all__ = ["Improper", "Points", "Prior", "joint_with_latents", "priors", "sampled_parameters", "supports"]
+__all__ = ["Drawn", "Improper", "Points", "Prior", "joint_with_latents", "priors", "sampled_parameters", "supports"]
 
 #: Draws whose median is a typical value of a prior.
 DRAWS = 101
@@ -109,17 +109,29 @@ class _Typical(Points):
             return typical(fn)
 
 
+class Drawn(Points):
+    """The sites take the middle of a few draws: of one, they are as far apart as the prior says."""
+
+    def __init__(self, names: frozenset[str], draws: int) -> None:
+        super().__init__(names, {}, until=True)
+        self.draws = draws
+
+    def value(self, name: str, fn: Any) -> Tensor:
+        return _middle(fn, self.draws)
+
+
 def _start(fn: Any) -> Tensor:
-    """A random value inside a prior: the median of a few draws."""
-    return _median(fn, 15, random=True)
+    """A random value inside a prior: the middle of a few draws."""
+    return _middle(fn, 15)
 
 
 def typical(fn: Any) -> Tensor:
     """A value in the middle of a prior, of its shape."""
-    return _median(fn, DRAWS, random=False)
+    return _middle(fn, DRAWS, random=False)
 
 
-def _median(fn: Any, draws: int, random: bool) -> Tensor:
+def _middle(fn: Any, draws: int, random: bool = True) -> Tensor:
+    """The middle of some draws, entry by entry: their mean inside a simplex or an interval, else their median."""
     try:
         values = fn.sample(torch.Size([draws]))
     except NotImplementedError:  # an improper prior has no draws
@@ -132,9 +144,12 @@ def _median(fn: Any, draws: int, random: bool) -> Tensor:
     base = fn.support
     while isinstance(base, constraints.independent):
         base = base.base_constraint
-    # The median of each entry is a value of the whole only where entries are on their own.
-    value = values.median(0).values if base.event_dim == 0 or is_simplex(base) else values[0]
-    value = value / value.sum(-1, keepdim=True) if is_simplex(base) else value
+    if is_simplex(base) or None not in (getattr(base, "lower_bound", None), getattr(base, "upper_bound", None)):
+        value = values.mean(0)  # a median is close to an edge where a prior has two peaks
+    elif base.event_dim == 0:
+        value = values.median(0).values
+    else:  # of a matrix no entry is on its own
+        value = values[0]
     return value if value.isfinite().all() else torch.where(value.isfinite(), value, _inside(fn))
 
 
@@ -181,8 +196,8 @@ def sampled_parameters(trace: Any, rows: int) -> frozenset[str]:
     )
 
 
-def supports(run: Callable[[], Any], names: frozenset[str]) -> dict[str, Any]:
-    """By site, where its parameter may lie: its support without edges at which a density may be infinite.
+def supports(run: Callable[[], Any], names: frozenset[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """By site, where its parameter may lie, and a typical value: a support without edges of infinite density.
 
     Raises:
         ZooError: a prior without a density, or with an infinite one at an edge of another kind.
@@ -204,7 +219,7 @@ def supports(run: Callable[[], Any], names: frozenset[str]) -> dict[str, Any]:
                 f"site {name!r} expected a prior with a bounded density, got {family}, infinite at an edge of its "
                 "support: it has no mode. Take a concentration of at least 1."
             )
-    return found
+    return found, survey.values
 
 
 def joint_with_latents(run: Callable[[], Any], names: frozenset[str], nesting: int) -> frozenset[str]:

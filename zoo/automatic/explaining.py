@@ -105,7 +105,7 @@ def explain(model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed
         if isinstance(template, FunctionModel):
             with torch.random.fork_rng(devices=[]):
                 first_run(template, data)
-        ready = start(template, data, template.inits[0])
+        ready = start(template, data, template.inits[0], searched=False)
         reason = why_not_exact(ready, data)
         if reason is not None:
             able = ", ".join(serving(ready, data))

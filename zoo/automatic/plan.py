@@ -110,8 +110,11 @@ class Plan:
             for mine, fresh in zip(old, new, strict=True):
                 mine.args = {key: value.detach() for key, value in fresh.args.items()}
 
-    def m_step(self, x: Data, weights: dict[str, Tensor | Moments]) -> list[str]:
+    def m_step(self, x: Data, weights: dict[str, Tensor | Moments], climbs: int = 8) -> list[str]:
         """Raise the expected complete-data log-likelihood: numeric parameters first, then the closed forms.
+
+        Args:
+            climbs: most steps that numeric parameters take.
 
         Returns:
             Notes on variance floors that acted.
@@ -127,7 +130,7 @@ class Plan:
         if self.numeric:
             with torch.enable_grad():
                 parameters: list[Tensor] = [self.space.raw[name] for name in self.numeric]
-                climb(parameters, self._expected(x, weights))
+                climb(parameters, self._expected(x, weights), climbs)
             with recorded(), torch.no_grad():
                 self.refresh(enumerated(self.model, x, self.nesting, set()))
             vector = self.space.vector()
