@@ -2,11 +2,13 @@
 
 from guides.categorical import AmortizedCategorical
 from guides.discrete import AmortizedBits, AmortizedCode
+from guides.finite import FiniteSupport
 from guides.flows import AmortizedFlow
 from guides.gaussian import AmortizedGaussian
 from guides.networks import MLP, ConvDecoder, ConvEncoder
 from guides.normal import AmortizedNormal
 from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
+from guides.tables import DiscreteTables
 
 __all__ = [
     "MLP",
@@ -18,6 +20,8 @@ __all__ = [
     "AmortizedNormal",
     "ConvDecoder",
     "ConvEncoder",
+    "DiscreteTables",
+    "FiniteSupport",
     "RelaxedBernoulli",
     "RelaxedCategorical",
 ]

@@ -68,7 +68,7 @@ def assignments(program: Callable[..., Any], datum: Any, fixed: Assignment | Non
         counted = torch.as_tensor(True if mask is None else mask).expand(shape).flatten().tolist()
         found = []
         for choice in itertools.product(*(range(len(values) if c else 1) for c in counted)):
-            value = values[list(choice)].reshape(*shape, *values.shape[1:])
+            value = values[list(choice)].reshape((*shape, *values.shape[1:]))
             found += assignments(program, datum, {**fixed, name: value})
         return found
     return [fixed]

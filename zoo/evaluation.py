@@ -130,7 +130,8 @@ def evaluate(
 
     Args:
         model: a zoo model, a fit, or a program with ``guide``.
-        x: data as the model takes them. The guide of a fit that did not train it (``em``, ``eg``) is left out.
+        x: data as the model takes them. The guide of a fit that did not train it (``em``, ``eg``) is left out, as is a
+            default one (tables) on other data than it was fitted to.
         num_samples: S, draws from the guide a datum.
         seed: where these come from, and the 0s and 1s of grey pixels.
         progress: told now and then which fraction of the data is scored.
@@ -153,6 +154,7 @@ def evaluate(
         note = impossible_note(model, x) if exact == -math.inf else None
         notes = () if note is None else (note,)
         density = float(log_density(model, x).sum()) if reason is None and not model.normalized else None
+        untrained = untrained or (isinstance(model, FunctionModel) and not model.guide_knows(x))
         if not program.has_guide(model) or (untrained and exact is not None):
             if density is not None:
                 return Evaluation(num_data(x), None, None, None, None, None, None, 0, log_density=density)
@@ -181,7 +183,8 @@ def evaluate(
     known = [k for k in khats if k is not None]
     khat = torch.cat(known) if known else None
     rows = num_data(x)
-    data_se = float(torch.cat(estimates).std()) / math.sqrt(rows) if rows > 1 else None
+    by_datum = torch.cat(estimates)  # one number where a latent is shared by all data
+    data_se = float(by_datum.std()) / math.sqrt(rows) if len(by_datum) > 1 else None
     units = active_units(model, x) if can(model, "posterior_means") and rows > 1 else None
     if units is not None and not len(units.active):
         units = None

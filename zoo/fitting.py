@@ -257,11 +257,11 @@ def start(
 def first_run(model: FunctionModel, x: Data, wants_guide: bool = False) -> None:
     """Create a program's parameters; what its data cannot do is the user's to hear in one line.
 
-    A program with discrete latents only, and no guide where one is wanted, gets a mean-field one.
+    A program with discrete latents only, and no guide where one is wanted, gets one of tables.
     """
     try:
         model.initialize(x, "current")
-        if wants_guide and not model.has_guide and not model.points:
+        if wants_guide and not model.has_guide:
             latents = program.latent_sites(model, x)
             if latents and all(site.discrete for site in latents):
                 model.take_guide(x)
@@ -444,21 +444,23 @@ def _finish(
     seconds: float,
     peak_mb: float | None,
 ) -> Fit:
-    """Score the parameters that were kept, with the discrete model always."""
-    total = total_log_likelihood(model, x)
+    """Score the parameters that were kept, with the discrete model always; what fails is noted, no fit lost to it."""
+    scores = _Scores()
+    total = scores.take("log-likelihood", lambda: total_log_likelihood(model, x))
     elbo, elbo_se = outcome.elbo, None if outcome.elbo is None else 0.0
     if outcome.draws is not None:
         elbo_se = outcome.draws.diagnostics.get("elbo_se", elbo_se)
     if outcome.exact_q:
-        elbo, elbo_se = total, 0.0
+        elbo, elbo_se = total, None if total is None else 0.0
     elif elbo is None and program.has_guide(model):
-        elbo, elbo_se = bound(model, x)
-    theta, _ = program.parameter_roles(model, x)
     if not model.normalized:
         outcome.notes = [*outcome.notes, unnormalised(model)]
+        elbo, elbo_se = scores.take("elbo", lambda: bound(model, x)) or (None, None)
+    theta = scores.take("number of parameters", lambda: program.parameter_roles(model, x)[0]) or []
+    notes = [*outcome.notes, *scores.notes]
     if isinstance(model, FunctionModel) and model.points:
-        notes, at_edge = told(model, x)
-        outcome.notes, outcome.degenerate = [*outcome.notes, *notes], outcome.degenerate or at_edge
+        more, at_edge = scores.take("word on the priors", lambda: told(model, x)) or ([], False)
+        notes, outcome.degenerate = [*notes, *more], outcome.degenerate or at_edge
     return Fit(
         model=model,
         estimator=estimator.name,
@@ -473,14 +475,34 @@ def _finish(
         iterations=run.iterations,
         seconds=seconds,
         num_data=num_data(x),
-        num_units=num_units(model, x),
-        num_parameters=model.num_free_parameters(theta),
-        notes=outcome.notes,
+        num_units=scores.take("number of time steps", lambda: num_units(model, x)) or num_data(x),
+        num_parameters=scores.take("number of parameters", lambda: model.num_free_parameters(theta)) or 0,
+        notes=notes,
         degenerate=outcome.degenerate,
         peak_memory_mb=peak_mb,
+        exact_q=outcome.exact_q,
         guide_trained=not outcome.exact_q and program.has_guide(model) and estimator.uses_guide,
         template=map_tensors(lambda t: t[:1].clone() if t.dim() else t.clone(), x),
     )
+
+
+class _Scores:
+    """Takes scores one by one; one that fails is None, with a note that says why."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def take(self, what: str, score: Callable[[], Any]) -> Any:
+        try:
+            return score()
+        except KeyboardInterrupt:
+            self.notes.append(f"no {what}: interrupted")
+        except Exception as error:  # whatever a program does where it is scored: the fit is done
+            first = (str(error).strip().splitlines() or [""])[0]
+            self.notes.append(
+                f"no {what}: {first if isinstance(error, ZooError) else type(error).__name__ + ': ' + first}"
+            )
+        return None
 
 
 def _rank(this: Fit) -> tuple[bool, bool, float]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo import program
 from zoo.batch import Data, call, tensors
+from zoo.errors import ZooError
 from zoo.estimators.eg import exact_log_likelihood
 from zoo.isolation import isolated
 from zoo.model import LatentVariableModel, can
@@ -63,12 +64,15 @@ def latent_draws(fit: Fit, x: Data, num_draws: int) -> dict[str, Tensor]:
     """Draws of each latent from the fit's q, (num_draws, N, ...)."""
     model = fit.model
     with torch.no_grad():
-        exact = fit.draws is not None or (fit.elbo_se == 0 and fit.elbo == fit.log_likelihood)
+        exact = fit.draws is not None or fit.exact_q
         if exact and can(model, "posterior"):
             name = program.latent_sites(model, x)[0].name
             return {name: call(model.posterior, x).sample((num_draws,))}
-        if not program.has_guide(model):
-            return {}
+        if not (fit.guide_trained and program.has_guide(model)):
+            try:
+                return fit.discrete_posterior(x).sample(num_draws, fit.seed)
+            except ZooError:  # not to be summed over, and nothing else to draw from
+                return {}
         traces = [
             program.sample_sites(poutine.trace(lambda: call(model.guide, x)).get_trace()) for _ in range(num_draws)
         ]

@@ -16,8 +16,8 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
-from guides.mean_field import MeanFieldDiscrete
-from zoo.batch import Data, as_data, map_tensors, num_data, take, tensors
+from guides.tables import DiscreteTables, OtherData
+from zoo.batch import Data, as_data, call, map_tensors, num_data, take, tensors
 from zoo.checks import failed_on_data, magnitudes, rows
 from zoo.edges import is_simplex
 from zoo.errors import ZooError
@@ -414,13 +414,35 @@ class FunctionModel(LatentVariableModel):
 
     def guide(self, *args: Any, **kwargs: Any) -> Any:
         with self._own_parameters(args, kwargs):
-            return self._program(1)(*args, **kwargs)
+            try:
+                return self._program(1)(*args, **kwargs)
+            except OtherData as error:
+                raise ZooError(
+                    f"{self.name}: its guide is a table for the data it was fitted to ({error}). Fit to these data, or "
+                    "pass a guide that reads its q off the data."
+                ) from error
+
+    @property
+    def has_default_guide(self) -> bool:
+        """Whether the guide is the table that :meth:`take_guide` made."""
+        return isinstance(self._kept.value[1], DiscreteTables)
+
+    def guide_knows(self, x: Data) -> bool:
+        """Whether the guide has a q for these data: one of tables has none for others than those it was made for."""
+        if self.has_default_guide:
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    call(self.guide, x)
+            except ZooError:
+                return False
+        return True
 
     def take_guide(self, x: Data) -> None:
-        """Give a program without a guide a mean-field one over its discrete latents, and create its parameters."""
+        """Give a program without a guide one over its discrete latents (tables), and create its parameters."""
         args, kwargs = _arguments(x)
+        program = Points(self.points, self._supports, self.joint_points)(self._program(0))
         with self._own_parameters(args, kwargs), torch.random.fork_rng(devices=[]):
-            guide = MeanFieldDiscrete(self._program(0), *args, **kwargs)
+            guide = DiscreteTables(program, *args, **kwargs)
         self._kept = _Keep((self._kept.value[0], guide))
         self._constraints.clear()
         self._parameters.clear()
@@ -434,6 +456,22 @@ class FunctionModel(LatentVariableModel):
             yield
         finally:
             torch.set_default_dtype(before)
+
+    def guide_record(self) -> dict[str, list[str]] | None:
+        """What :meth:`restore_guide` needs of a guide of tables, plain; None where there is no such guide."""
+        guide = self._kept.value[1]
+        return guide.parents if isinstance(guide, DiscreteTables) else None
+
+    def restore_guide(self, record: dict[str, list[str]], state: dict[str, Tensor]) -> None:
+        """Take the guide of tables that a saved fit had; its parameters are among ``state``."""
+        guide = DiscreteTables.restored(
+            Points(self.points, self._supports, self.joint_points)(self._program(0)), record
+        )
+        self._kept = _Keep((self._kept.value[0], guide))
+        for name in guide.parameter_names:
+            if _key(name) in state:
+                self._constraints[name] = constraints.real
+                self.register_parameter(_key(name), nn.Parameter(torch.empty_like(state[_key(name)])))
 
     def validate(self, x: Data) -> Data:
         return x  # a program of the user's own gets its data as they are
@@ -468,7 +506,7 @@ class FunctionModel(LatentVariableModel):
                 first = pyro.poutine.trace(replayed).get_trace(*args, **kwargs)
             unchanged.check(self.name)
             self.factors = _factors(first)
-            if not self.has_guide:
+            if not self.has_guide or self.has_default_guide:
                 self.points = sampled_parameters(first, num_data(x))
                 if self.points:
                     self._survey(lambda: self._program(0)(*args, **kwargs), first)

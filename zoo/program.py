@@ -10,10 +10,16 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.infer.traceenum_elbo import _compute_model_factors
+from pyro.ops import packed
+from pyro.ops.contract import contract_tensor_tree
+from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from zoo.batch import Data, call, num_data
@@ -108,14 +114,23 @@ def data_dim(site: SiteMessage, rows: int) -> int | None:
 _PARTICLES = "zoo_particles"
 
 
-def plate_nesting(model: LatentVariableModel, x: Data) -> int:
-    """How many batch dimensions the plates of ``model(x)`` and ``guide(x)`` take."""
+def plate_nesting(model: LatentVariableModel, x: Data, *, alone: bool = False) -> int:
+    """How many batch dimensions the plates of ``model(x)`` and ``guide(x)`` take; of ``model(x)`` if ``alone``."""
     x = probe(model, x)
     with torch.no_grad():
-        programs = [model.model, model.guide] if has_guide(model) else [model.model]
+        programs = [model.model, model.guide] if has_guide(model) and not alone else [model.model]
         traces = [poutine.trace(lambda p=p: call(p, x)).get_trace() for p in programs]
     dims = [f.dim for t in traces for s in t.nodes.values() if _is_sample(s) for f in s["cond_indep_stack"]]
     return max((-dim for dim in dims if dim is not None), default=0)
+
+
+def traces(model: LatentVariableModel, x: Data) -> tuple[Trace, Trace]:
+    """One run of the guide and of the model on its draws, as they are; no gradient, the caller's draws untouched."""
+    x = probe(model, x)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        guide_trace = poutine.trace(lambda: call(model.guide, x)).get_trace()
+        model_trace = poutine.trace(poutine.replay(lambda: call(model.model, x), trace=guide_trace)).get_trace()
+    return guide_trace, model_trace
 
 
 def repeated(program: Callable[..., Any], num_particles: int, nesting: int) -> Callable[..., Any]:
@@ -142,6 +157,8 @@ def draw(
         detach: whether draws carry no gradient, also where they could be reparametrised.
         handler: wraps the guide.
 
+    Discrete latents that the guide leaves out are summed out of the model's trace, see :func:`summed_out`.
+
     Raises:
         ZooError: the program does not broadcast over a leading batch dimension.
     """
@@ -163,10 +180,71 @@ def draw(
             f"the program expected to broadcast over {num_particles} particles on its left, got: "
             f"{str(error).splitlines()[0]}. Index from the right (x[..., d]) in model and guide."
         ) from error
+    left = left_out(guide_trace, model_trace)
     with model.in_its_dtype(x):
+        if left:
+            model_trace = summed_out(lambda: call(program, x), left, guide_trace, model_trace)
         guide_trace.compute_log_prob()
         model_trace.compute_log_prob()
     return guide_trace, model_trace
+
+
+def left_out(guide_trace: Trace, model_trace: Trace) -> set[str]:
+    """The discrete latents of a program that its guide does not draw."""
+    return {
+        name
+        for name, site in sample_sites(model_trace).items()
+        if not site["is_observed"] and name not in guide_trace and getattr(site["fn"], "has_enumerate_support", False)
+    }
+
+
+def enumerating(program: Callable[..., Any], names: set[str]) -> Callable[..., Any]:
+    """The program with these latents configured for enumeration."""
+
+    def only(site: SiteMessage) -> Any:
+        return {"enumerate": "parallel"} if site["name"] in names and not site["is_observed"] else {}
+
+    configured: Callable[..., Any] = poutine.infer_config(program, only)
+    return configured
+
+
+def summed_out(run: Callable[[], Any], names: set[str], guide_trace: Trace, model_trace: Trace) -> Trace:
+    """The trace of a program on a guide's draws with the latents ``names`` summed out.
+
+    The sites that these are entangled with give way to sites of the same plates, "sum 0" and so on, whose
+    log-probabilities are those of the observed among them, given the draws.
+    """
+    frames = [f for trace in (guide_trace, model_trace) for s in trace.nodes.values() for f in _frames(s)]
+    first_dim = -1 - max((-f.dim for f in frames), default=0)
+    tracer = poutine.trace(poutine.replay(EnumMessenger(first_dim)(enumerating(run, names)), trace=guide_trace))
+    trace = prune_subsample_sites(tracer.get_trace())
+    guide = prune_subsample_sites(guide_trace)
+    for one in (guide, trace):
+        one.compute_log_prob()
+    guide.pack_tensors()
+    trace.pack_tensors(guide.plate_to_symbol)
+    kept, factors, _, sum_dims, scale = _compute_model_factors(trace, guide)
+    alone = {id(term) for terms in kept.values() for term in terms}
+    for name, site in sample_sites(trace).items():
+        if id(site["packed"]["log_prob"]) not in alone:
+            trace.remove_node(name)
+    by_symbol = {guide.plate_to_symbol[f.name]: f for f in frames}
+    number = 0
+    for ordinal, terms in contract_tensor_tree(factors, sum_dims).items():
+        for term in terms:
+            value = packed.unpack(term, trace.symbol_to_dim)
+            stack = tuple(by_symbol[symbol] for symbol in ordinal)
+            trace.add_node(
+                f"sum {number}", name=f"sum {number}", type="sample", fn=dist.Unit(value), value=None, is_observed=True,
+                infer={}, mask=None, scale=scale, cond_indep_stack=stack,
+                unscaled_log_prob=value, log_prob=scale * value, log_prob_sum=(scale * value).sum(),
+            )  # fmt: skip
+            number += 1
+    return trace
+
+
+def _frames(site: SiteMessage) -> list[Any]:
+    return [f for f in site["cond_indep_stack"] if f.vectorized] if site["type"] == "sample" else []
 
 
 def scaled_log_prob(site: SiteMessage) -> Tensor:
@@ -206,8 +284,10 @@ def sample_sites(trace: Trace) -> dict[str, SiteMessage]:
 
 
 def with_density(trace: Trace) -> dict[str, SiteMessage]:
-    """The sample sites that have a density: a ``pyro.deterministic``, wherever it stands, belongs to no datum."""
-    return {n: s for n, s in sample_sites(trace).items() if not (s["infer"] or {}).get("_deterministic")}
+    """The sample sites whose density counts: a ``pyro.deterministic`` or a site masked out as a whole, wherever it
+    stands, belongs to no datum."""
+    sites = sample_sites(trace).items()
+    return {n: s for n, s in sites if s["mask"] is not False and not (s["infer"] or {}).get("_deterministic")}
 
 
 def totals(

@@ -31,6 +31,7 @@ from zoo.schema import Schema
 
 if TYPE_CHECKING:
     from zoo.automatic.posteriors import DiscretePosterior
+    from zoo.latents import Latents
 
 __all__ = ["Fit", "load", "model_name", "new_folder", "to_json"]
 
@@ -59,6 +60,7 @@ class Fit:
         peak_memory_mb: peak resident memory above the start of the fit, where the system tells.
         num_units: time steps of sequences, else N.
         guide_trained: whether the estimator trained the model's guide.
+        exact_q: whether the estimator's q was the exact posterior.
         draws: draws of the parameters (``nuts``, ``advi``), a :class:`~zoo.bayes.Draws`; the model then holds their
             means, and the bound of ``advi`` is one on ln p(x) with the parameters integrated out.
     """
@@ -81,6 +83,7 @@ class Fit:
     restarts: list[dict[str, Any]] = field(default_factory=list)
     peak_memory_mb: float | None = None
     guide_trained: bool = False
+    exact_q: bool = False
     num_units: int = 0
     template: Any = None
     draws: Draws | None = None
@@ -123,9 +126,18 @@ class Fit:
         return self.num_parameters * math.log(self.num_units or self.num_data) - 2 * self.log_likelihood
 
     def posterior(self, x: Any) -> Any:
-        """p(z | x) where exact, else the guide's q(z | x): a distribution, or a dict of them by site.
+        """p(z | x) of every datum's latents: a distribution, or a dict of them by site where there are several.
+
+        Exact wherever it can be had: the model's own posterior, else the marginals of its discrete latents by
+        enumeration (numbered in the order of their support). Else the guide's q(z | x), if this fit trained it;
+        discrete latents that the guide leaves out are enumerated at its point (the median, or mean, of its continuous
+        draws). A continuous latent in no plate of the data is a parameter with a prior: named only where there is no
+        other latent.
 
         Warns of data of probability zero: they have no posterior, and what is returned for them says nothing.
+
+        Raises:
+            ZooError: neither an exact posterior nor a trained guide is to be had.
         """
         x = prepared(self.model, x)
         warn_of_impossible("posterior", self.model, x)
@@ -135,12 +147,12 @@ class Fit:
     def _posterior(self, x: Data) -> Any:
         if can(self.model, "posterior"):
             return call(self.model.posterior, x)
-        if not program.has_guide(self.model):
-            marginals = self.discrete_posterior(x).marginals
-            return next(iter(marginals.values())) if len(marginals) == 1 else marginals
-        latents = program.sample_sites(poutine.trace(lambda: call(self.model.guide, x)).get_trace())
-        fns = {name: site["fn"] for name, site in latents.items()}
-        return next(iter(fns.values())) if len(fns) == 1 else fns
+        return _alone(self._latents(x).by_site)
+
+    def _latents(self, x: Data) -> Latents:
+        from zoo.latents import latents
+
+        return latents(self.model, x, trained=self.guide_trained, estimator=self.estimator, seed=self.seed)
 
     def discrete_posterior(self, x: Any) -> DiscretePosterior:
         """Marginals, mode, draws and entropy of the discrete latents given x, exact by enumeration of the program."""
@@ -148,21 +160,29 @@ class Fit:
 
         return discrete_posterior(self.model, x, seed=self.seed)
 
-    def predict(self, x: Any) -> Tensor:
-        """The most probable z of each datum: a label (N,), or a posterior mean (N, latent_dim)."""
+    def predict(self, x: Any) -> Any:
+        """The most probable z of each datum: labels (N,) or a posterior mean (N, latent_dim); a dict of them by site
+        where there are several latents.
+
+        A label is the number of a value in the order of its site's support. Several discrete latents are decoded
+        jointly (the path of a chain is Viterbi's), as far as their posterior is exact; see :meth:`posterior`.
+
+        Raises:
+            ZooError: neither an exact posterior nor a trained guide is to be had.
+        """
         if can(self.model, "predict"):
             x = prepared(self.model, x)
             warn_of_impossible("predict", self.model, x)
             with torch.no_grad():
-                labels: Tensor = by_pieces(self.model, x, self._labels)
-            return labels
-        posterior = self.posterior(x)
-        if isinstance(posterior, dict):
-            raise ZooError(f"predict: expected one latent site, got {', '.join(posterior)}. Use posterior(x).")
-        if getattr(posterior, "has_enumerate_support", False):
-            return posterior.logits.argmax(-1)
-        mean: Tensor = posterior.mean
-        return mean
+                return by_pieces(self.model, x, self._labels)
+        if can(self.model, "posterior"):
+            from zoo.latents import most_probable
+
+            q = self.posterior(x)
+            return {n: most_probable(one) for n, one in q.items()} if isinstance(q, dict) else most_probable(q)
+        x = prepared(self.model, x)
+        warn_of_impossible("predict", self.model, x)
+        return by_pieces(self.model, x, lambda piece: _alone(self._latents(piece).most_probable()))
 
     def _labels(self, x: Data) -> Tensor:
         labels: Tensor = call(self.model.predict, x)
@@ -274,12 +294,17 @@ class Fit:
             "config": {} if own else self.model.config,
             "constraints": sorted(self.model._constraints) if isinstance(self.model, FunctionModel) else [],
             "fixed": [name for name, p in self.model.named_parameters() if not p.requires_grad],
+            "guide_tables": self.model.guide_record() if isinstance(self.model, FunctionModel) else None,
             "template": _describe_template(self.template),
             "schema": None if self.model.schema is None else asdict(self.model.schema),
         }
         for name in _SAVED:
             record[name] = getattr(self, name)
         (folder / "fit.json").write_text(to_json(record))
+
+
+def _alone(by_site: dict[str, Any]) -> Any:
+    return next(iter(by_site.values())) if len(by_site) == 1 else by_site
 
 
 _SAVED = [
@@ -301,6 +326,7 @@ _SAVED = [
     "peak_memory_mb",
     "guide_trained",
     "num_units",
+    "exact_q",
 ]
 
 
@@ -413,6 +439,7 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
         record = json.loads((path / "fit.json").read_text())
         state = load_file(str(path / "model.safetensors"))
         description = record["template"]
+        record.setdefault("exact_q", record["elbo_se"] == 0 and record["elbo"] == record["log_likelihood"])
         saved = {name: record[name] for name in _SAVED}
     except Exception as error:  # what safetensors and json make of broken files differs from version to version
         broken = "fit.json" if isinstance(error, (ValueError, KeyError, TypeError)) else "model.safetensors"
@@ -428,6 +455,8 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
             rows = _expanded(template, record["num_data"])  # parameters may be as many as the data
             with isolated(0):
                 built.initialize(rows, "current")
+            if isinstance(record.get("guide_tables"), dict) and not built.has_guide:
+                built.restore_guide(record["guide_tables"], state)
     else:
         built = find_model(record["model"])(**record["config"])
     own = built.state_dict()

@@ -296,7 +296,7 @@ def _first_look(
         reason = check_enumerable(plain, in_parts)
     if reason is not None:
         return reason
-    nesting = program.plate_nesting(model, x) if nesting is None else nesting
+    nesting = program.plate_nesting(model, x, alone=True) if nesting is None else nesting
     reason = _check_history(model, x, nesting, plain) or _check_fixed(model, x, plain)
     if reason is not None:
         return reason

@@ -169,7 +169,7 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True, chec
     Raises:
         ZooError: the program cannot be enumerated, changes from run to run, or has a parameter without an update.
     """
-    nesting = program.plate_nesting(model, x)
+    nesting = program.plate_nesting(model, x, alone=True)
     with torch.enable_grad(), recorded():
         run, elements, largest = first_enumeration(model, x, nesting, checked)
     name_of = program_name(model)

@@ -20,7 +20,7 @@ from zoo.automatic.enumeration import Enumerated, first_enumeration
 from zoo.batch import Data, call
 from zoo.errors import ZooError
 from zoo.isolation import isolated
-from zoo.model import FunctionModel, LatentVariableModel, as_model, prepared
+from zoo.model import FunctionModel, as_model, prepared
 
 __all__ = ["DiscretePosterior", "discrete_posterior"]
 
@@ -49,7 +49,7 @@ class DiscretePosterior:
     supports: dict[str, Tensor]
     entropy: dict[str, Tensor]
     joint_entropy: float
-    _model: LatentVariableModel
+    _model: Any
     _data: Data
     _nesting: int
 
@@ -129,7 +129,13 @@ def discrete_posterior(
         data = prepared(owner, x)
         if isinstance(owner, FunctionModel):
             owner.initialize(data, "current")
-        nesting = program.plate_nesting(owner, data)
+        nesting = program.plate_nesting(owner, data, alone=True)
+    return enumerated_posterior(owner, data, nesting, seed)
+
+
+def enumerated_posterior(owner: Any, data: Data, nesting: int, seed: int = 0) -> DiscretePosterior:
+    """:func:`discrete_posterior` of whatever has a ``model`` to run, on data it takes, with ``nesting`` plates."""
+    with isolated(seed), torch.enable_grad():
         run, _, _ = first_enumeration(owner, data, nesting)
         evidence = float(run.log_evidence.detach())
         if not math.isfinite(evidence):
@@ -142,7 +148,7 @@ def discrete_posterior(
 
 
 def _read_off(
-    owner: LatentVariableModel,
+    owner: Any,
     data: Data,
     nesting: int,
     run: Enumerated,

@@ -50,7 +50,7 @@ class EG(GradientEstimator):
 
 def enumerated_evidence(model: LatentVariableModel, x: Data) -> Callable[..., Tensor]:
     """A function from data to -ln p(x), summed over data, by enumeration of every discrete latent."""
-    nesting = program.plate_nesting(model, x)
+    nesting = program.plate_nesting(model, x, alone=True)
 
     def loss(*args: Any, **named: Any) -> Tensor:
         return -evidence(model, named or args, nesting)

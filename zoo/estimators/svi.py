@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -92,13 +93,15 @@ class SVI(GuidedEstimator):
 def elbo_module(model: LatentVariableModel, x: Data, num_particles: int = 1) -> nn.Module:
     """Pyro's loss for this model and guide, minus the ELBO summed over data, as a module of data.
 
-    Guide-side discrete sites are enumerated; without any, the KL is taken in closed form where every pair of
-    distributions has one.
+    Discrete sites are enumerated, those that the guide leaves out in the model; without any, the KL is taken in closed
+    form where every pair of distributions has one.
     """
     kind: Any = Trace_ELBO
-    handler = None
+    handler = model_handler = None
     if any(site.discrete for site in program.latent_sites(model, x)):
         kind, handler = TraceEnum_ELBO, config_enumerate
+        left = program.left_out(*program.traces(model, x))
+        model_handler = functools.partial(program.enumerating, names=left) if left else None
     elif closed_form_kl(model, x):
         kind = TraceMeanField_ELBO
     elbo = kind(
@@ -106,7 +109,7 @@ def elbo_module(model: LatentVariableModel, x: Data, num_particles: int = 1) -> 
         vectorize_particles=num_particles > 1,
         max_plate_nesting=program.plate_nesting(model, x),
     )
-    module: nn.Module = elbo(Half(model, "model"), Half(model, "guide", handler))
+    module: nn.Module = elbo(Half(model, "model", model_handler), Half(model, "guide", handler))
     return _InItsDtype(module, model)
 
 
