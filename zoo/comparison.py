@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from zoo.batch import Data, num_data
-from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
+from zoo.errors import LikelihoodDecreased, ZooError, one_line, unknown_name
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Callback, options_from
 from zoo.fitting import DEFAULT_ESTIMATORS, as_device, check_serves, exact_log_likelihood_known, first_run, fit, start
@@ -38,6 +38,7 @@ class Comparison:
         fits: one for every estimator and seed, seeds within estimators.
         gradients: bias and spread of each gradient estimator at the first seed's start and at the best optimum.
         x: the data.
+        notes: what could not be measured, a line each.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Comparison:
     fits: list[Fit]
     gradients: list[GradientQuality] = field(default_factory=list)
     x: Data = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -68,7 +70,11 @@ class Comparison:
 
         if self.x is None or not all(f.log_likelihood is None and can(f.model, "log_weights") for f in self.fits):
             return {}
-        return {id(f): -importance_nll(f.model, self.x, DRAWS).nll * self.num_data for f in self.fits}
+        try:
+            return {id(f): -importance_nll(f.model, self.x, DRAWS).nll * self.num_data for f in self.fits}
+        except Exception as error:  # whatever a program does where it is scored: the fits are done
+            self.notes.append(f"no bound of {DRAWS} draws: {one_line(error)}")
+            return {}
 
     def score(self, this: Fit) -> float | None:
         """What a fit is judged by, total, nats: log-likelihood, else the importance-weighted bound, else the ELBO."""
@@ -215,10 +221,14 @@ def compare(
     fits.sort(key=lambda this: list(chosen).index(this.estimator))
     comparison = Comparison(model_name(template), data_name, num_data(data), fits, x=data)
     stopped = fits[-1].status == "interrupted"
-    if gradients and not stopped and origin is not None and exact_log_likelihood_known(origin, data):
-        with torch.random.fork_rng(devices=[]):
-            for point, here in (("start", origin), ("optimum", comparison.best.model)):
-                comparison.gradients += gradient_quality(here, data, chosen, point=point)
+    if gradients and not stopped and origin is not None:
+        try:
+            if exact_log_likelihood_known(origin, data):
+                with torch.random.fork_rng(devices=[]):
+                    for point, here in (("start", origin), ("optimum", comparison.best.model)):
+                        comparison.gradients += gradient_quality(here, data, chosen, point=point)
+        except Exception as error:  # whatever a program does where it is measured: the fits are done
+            comparison.notes.append(f"no gradient quality: {one_line(error)}")
     return comparison
 
 

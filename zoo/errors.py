@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.results import Fit
 
-__all__ = ["LikelihoodDecreased", "ZooError", "unknown_name"]
+__all__ = ["LikelihoodDecreased", "ZooError", "one_line", "unknown_name"]
 
 
 class ZooError(ValueError):
@@ -41,6 +41,14 @@ class LikelihoodDecreased(RuntimeError):
         )
         self.iteration, self.decrease, self.rounding = iteration, decrease, rounding
         self.fit: Any = fit
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line: its first, with its kind where it is not a :class:`ZooError`."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return (
+        first if isinstance(error, ZooError) else f"{type(error).__name__}: {first}" if first else type(error).__name__
+    )
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> ZooError:

@@ -19,7 +19,7 @@ from zoo.automatic.starts import choose_start
 from zoo.batch import Data, as_data, map_tensors, num_data, take, tensors
 from zoo.checkpoint import Checkpoint, Checkpoints, RunFolder, fingerprint
 from zoo.checks import failed_on_data
-from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
+from zoo.errors import LikelihoodDecreased, ZooError, one_line, unknown_name
 from zoo.estimators import estimator_classes, find_estimator
 from zoo.estimators.base import Callback, Estimator, Outcome, Run, options_from, restore, snapshot
 from zoo.estimators.eg import total_log_likelihood
@@ -393,7 +393,10 @@ def _run_one(
 
     def evidence() -> float:
         with torch.random.fork_rng(devices=[]):
-            total = total_log_likelihood(model, x, checked=True)
+            try:
+                total = total_log_likelihood(model, x, checked=True)
+            except Exception:  # it is for the curve alone; the score at the end has a note on what fails
+                total = None
         return math.nan if total is None else total
 
     with shown(progress, estimator.name) as callback, PeakMemory() as memory:
@@ -453,10 +456,12 @@ def _finish(
     if outcome.exact_q:
         elbo, elbo_se = total, None if total is None else 0.0
     elif elbo is None and program.has_guide(model):
+        elbo, elbo_se = scores.take("elbo", lambda: bound(model, x)) or (None, None)
     if not model.normalized:
         outcome.notes = [*outcome.notes, unnormalised(model)]
-        elbo, elbo_se = scores.take("elbo", lambda: bound(model, x)) or (None, None)
     theta = scores.take("number of parameters", lambda: program.parameter_roles(model, x)[0]) or []
+    size = scores.take("number of parameters", lambda: model.num_free_parameters(theta))
+    units = scores.take("number of time steps", lambda: num_units(model, x))
     notes = [*outcome.notes, *scores.notes]
     if isinstance(model, FunctionModel) and model.points:
         more, at_edge = scores.take("word on the priors", lambda: told(model, x)) or ([], False)
@@ -466,7 +471,7 @@ def _finish(
         estimator=estimator.name,
         options=describe(estimator),
         seed=seed,
-        status=outcome.status,
+        status="interrupted" if scores.interrupted else outcome.status,
         log_likelihood=total,
         elbo=elbo,
         elbo_se=elbo_se,
@@ -475,8 +480,8 @@ def _finish(
         iterations=run.iterations,
         seconds=seconds,
         num_data=num_data(x),
-        num_units=scores.take("number of time steps", lambda: num_units(model, x)) or num_data(x),
-        num_parameters=scores.take("number of parameters", lambda: model.num_free_parameters(theta)) or 0,
+        num_units=units or num_data(x),
+        num_parameters=size or 0,
         notes=notes,
         degenerate=outcome.degenerate,
         peak_memory_mb=peak_mb,
@@ -487,21 +492,20 @@ def _finish(
 
 
 class _Scores:
-    """Takes scores one by one; one that fails is None, with a note that says why."""
+    """Takes scores one by one; one that fails is None, with a note that says why; Ctrl-C leaves out the rest."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.interrupted = False
 
     def take(self, what: str, score: Callable[[], Any]) -> Any:
         try:
-            return score()
+            return None if self.interrupted else score()
         except KeyboardInterrupt:
+            self.interrupted = True
             self.notes.append(f"no {what}: interrupted")
         except Exception as error:  # whatever a program does where it is scored: the fit is done
-            first = (str(error).strip().splitlines() or [""])[0]
-            self.notes.append(
-                f"no {what}: {first if isinstance(error, ZooError) else type(error).__name__ + ': ' + first}"
-            )
+            self.notes.append(f"no {what}: {one_line(error)}")
         return None
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, one_line
 
 if TYPE_CHECKING:
     from zoo.comparison import Comparison
@@ -139,7 +139,7 @@ def _notes(comparison: Comparison) -> list[str]:
     for fit in comparison.fits:
         for note in dict.fromkeys(fit.notes):
             by_note.setdefault((fit.estimator, note), []).append(fit.seed)
-    lines = [f"{name}, {_seeds(seeds)}: {note}" for (name, note), seeds in by_note.items()]
+    lines = [f"{name}, {_seeds(seeds)}: {note}" for (name, note), seeds in by_note.items()] + comparison.notes
     return [" ".join(line.split()) for line in [*lines, *shortfalls(comparison)]]
 
 
@@ -208,19 +208,25 @@ def write_report(comparison: Comparison, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     files: list[Path] = []
     figures: list[str] = []
+    missing: list[str] = []
     for name, title, about in _PICTURES:
-        if not _offers(comparison, name):
-            continue
+        day, dark = folder / f"{name}.png", folder / f".{name}-dark.png"
         try:
-            light = _draw(comparison, name, folder / f"{name}.png", dark=False)
-            night = _draw(comparison, name, folder / f".{name}-dark.png", dark=True)
+            if not _offers(comparison, name):
+                continue
+            light = _draw(comparison, name, day, dark=False)
+            night = _draw(comparison, name, dark, dark=True)
+            figures.append(_figure(light, night, title, about))
+            files.append(light)
         except ZooError:
-            continue  # a posterior that does not lend itself to the picture
-        figures.append(_figure(light, night, title, about))
-        night.unlink()
-        files.append(light)
+            day.unlink(missing_ok=True)  # a posterior that does not lend itself to the picture
+        except Exception as error:  # whatever a program does where it is drawn: the fits are done
+            day.unlink(missing_ok=True)
+            missing.append(f"no picture {title!r}: {one_line(error)}")
+        finally:
+            dark.unlink(missing_ok=True)
     page = folder / "report.html"
-    page.write_text(_page(comparison, figures), encoding="utf-8")
+    page.write_text(_page(comparison, figures, missing), encoding="utf-8")
     return [page, *files]
 
 
@@ -292,7 +298,7 @@ summary { cursor: pointer; font-weight: 600; }
 """
 
 
-def _page(comparison: Comparison, figures: list[str]) -> str:
+def _page(comparison: Comparison, figures: list[str], missing: list[str]) -> str:
     best = comparison.best
     score, kind = comparison.score(best), comparison.score_kind
     lead = f"{comparison.num_data} data, {len(comparison.estimators)} estimators, {_seeds(_all_seeds(comparison))}."
@@ -303,7 +309,7 @@ def _page(comparison: Comparison, figures: list[str]) -> str:
         f'<p class="lead">{_e(lead)}</p>',
         _html(_summary(comparison), best=comparison.estimators.index(best.estimator)),
     ]
-    notes = _notes(comparison)
+    notes = [*_notes(comparison), *missing]
     if notes:
         parts.append("<h2>Notes</h2><ul>" + "".join(f"<li>{_e(note)}</li>" for note in notes) + "</ul>")
     parts += figures

@@ -64,7 +64,7 @@ def log_density(model: LatentVariableModel, x: Data) -> Tensor:
     with torch.no_grad():
         if can(model, "log_marginal"):
             return gathered((call(model.log_marginal, piece) for piece in pieces(model, x)), num_data(x))
-        return evidence(model, x, program.plate_nesting(model, x))
+        return evidence(model, x, program.plate_nesting(model, x, alone=True))
 
 
 def exact_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = False) -> Tensor | None:

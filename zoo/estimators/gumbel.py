@@ -64,6 +64,9 @@ class Gumbel(GuidedEstimator):
         discrete = [site.name for site in program.latent_sites(model, x) if site.discrete or site.family in _KINDS]
         if not discrete:
             return "it has no discrete latent to relax"
+        left = sorted(program.left_out(*program.traces(model, x)))
+        if left:
+            return f"its guide leaves out the discrete site {left[0]!r}"
         few = program.probe(model, x)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             program.draw(
