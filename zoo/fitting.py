@@ -462,10 +462,9 @@ def _finish(
     theta = scores.take("number of parameters", lambda: program.parameter_roles(model, x)[0]) or []
     size = scores.take("number of parameters", lambda: model.num_free_parameters(theta))
     units = scores.take("number of time steps", lambda: num_units(model, x))
-    notes = [*outcome.notes, *scores.notes]
     if isinstance(model, FunctionModel) and model.points:
         more, at_edge = scores.take("word on the priors", lambda: told(model, x)) or ([], False)
-        notes, outcome.degenerate = [*notes, *more], outcome.degenerate or at_edge
+        outcome.notes, outcome.degenerate = [*outcome.notes, *more], outcome.degenerate or at_edge
     return Fit(
         model=model,
         estimator=estimator.name,
@@ -482,7 +481,7 @@ def _finish(
         num_data=num_data(x),
         num_units=units or num_data(x),
         num_parameters=size or 0,
-        notes=notes,
+        notes=[*outcome.notes, *scores.notes],
         degenerate=outcome.degenerate,
         peak_memory_mb=peak_mb,
         exact_q=outcome.exact_q,

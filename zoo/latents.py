@@ -97,8 +97,11 @@ class _Conditioned:
     """A program with some of its latents at given values, as enumeration takes it."""
 
     def __init__(self, model: LatentVariableModel, values: dict[str, Tensor]) -> None:
-        self.name = _name(model)
+        self._whole, self.name = model, _name(model)
         self.model: Callable[..., Any] = poutine.condition(model.model, data=values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
 
 
 class AtCentre(Messenger):
