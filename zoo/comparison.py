@@ -29,7 +29,7 @@ __all__ = ["Comparison", "compare"]
 DRAWS = 100
 
 
-@dataclass
+@dataclass(repr=False)
 class Comparison:
     """Fits of one model to the same data from the same starting points. Totals over the data, nats.
 
@@ -101,6 +101,11 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """What ``--json`` prints."""
         return {"model": self.model, "data": self.data, "num_data": self.num_data, "rows": self.rows}
+
+    def __repr__(self) -> str:
+        # No score: where bounds are compared, that is work.
+        fits = f"{len(self.fits)} fits by {', '.join(self.estimators)}"
+        return f"{self.model} on {self.data}: {self.num_data} data, {fits}\nprint it for the table"
 
     def __str__(self) -> str:
         from zoo.report import text_table

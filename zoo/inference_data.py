@@ -10,11 +10,12 @@ from pyro import poutine
 from torch import Tensor
 
 from zoo import program
-from zoo.batch import Data, call, tensors
+from zoo.batch import Data, call, num_data, tensors
 from zoo.errors import ZooError
 from zoo.estimators.eg import exact_log_likelihood
 from zoo.isolation import isolated
 from zoo.model import LatentVariableModel, can
+from zoo.pieces import gathered, pieces
 from zoo.results import Fit
 
 __all__ = ["from_groups", "to_inference_data"]
@@ -47,7 +48,7 @@ def to_inference_data(fits: list[Fit], x: Data, num_draws: int = 100) -> Any:
     }
     if len(evidence) == len(fits):
         each = np.stack(evidence)[:, None]  # the same for every draw: z is summed out
-        groups["log_likelihood"] = {"x": np.repeat(each, num_draws, axis=1)}
+        groups["log_likelihood"] = {"x": np.broadcast_to(each, (len(fits), num_draws, *each.shape[2:]))}
     return from_groups({name: values for name, values in groups.items() if values})
 
 
@@ -61,22 +62,38 @@ def from_groups(groups: dict[str, dict[str, Any]]) -> Any:
 
 
 def latent_draws(fit: Fit, x: Data, num_draws: int) -> dict[str, Tensor]:
-    """Draws of each latent from the fit's q, (num_draws, N, ...)."""
+    """Joint draws of the latents from the fit's q, (num_draws, N, ...); the states of a chain are one latent, ``z``.
+
+    q is the guide where the estimator trained it, else the exact posterior. A step beyond a sequence's length is -1.
+    """
     model = fit.model
     with torch.no_grad():
-        exact = fit.draws is not None or fit.exact_q
-        if exact and can(model, "posterior"):
+        if fit.guide_trained and program.has_guide(model):
+            return _guide_draws(model, x, num_draws)
+        if can(model, "sample_posterior"):
+
+            def paths(piece: Data) -> Tensor:
+                drawn: Tensor = model.sample_posterior(piece, num_draws)
+                return drawn.movedim(0, 1)
+
+            return {"z": gathered(map(paths, pieces(model, x)), num_data(x)).movedim(1, 0)}
+        if can(model, "posterior"):
             name = program.latent_sites(model, x)[0].name
-            return {name: call(model.posterior, x).sample((num_draws,))}
-        if not (fit.guide_trained and program.has_guide(model)):
-            try:
-                return fit.discrete_posterior(x).sample(num_draws, fit.seed)
-            except ZooError:  # not to be summed over, and nothing else to draw from
-                return {}
-        traces = [
-            program.sample_sites(poutine.trace(lambda: call(model.guide, x)).get_trace()) for _ in range(num_draws)
-        ]
-    return {name: torch.stack([trace[name]["value"] for trace in traces]) for name in traces[0]}
+            return {name: fit.posterior(x).sample((num_draws,))}
+        try:
+            return fit.discrete_posterior(x).sample(num_draws, fit.seed)
+        except ZooError:  # latents without an exact posterior, and no guide that was trained
+            return {}
+
+
+def _guide_draws(model: LatentVariableModel, x: Data, num_draws: int) -> dict[str, Tensor]:
+    traces = [program.sample_sites(poutine.trace(lambda: call(model.guide, x)).get_trace()) for _ in range(num_draws)]
+    draws = {name: torch.stack([trace[name]["value"] for trace in traces]) for name in traces[0]}
+    if not can(model, "sample_posterior"):
+        return draws
+    steps = torch.stack([draws[f"z_{t}"] for t in range(len(draws))], -1)
+    inside = torch.arange(steps.shape[-1], device=steps.device) < x["lengths"].unsqueeze(-1)
+    return {"z": steps.masked_fill(~inside, -1)}
 
 
 def fitted_parameters(model: LatentVariableModel, x: Data) -> dict[str, Tensor]:

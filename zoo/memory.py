@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["E_STEP_NUMBERS", "PIECE_NUMBERS", "PeakMemory", "rows_at_once"]
+__all__ = ["LARGE", "PIECE_NUMBERS", "PeakMemory", "rows_at_once"]
 
 #: Numbers that may be held for the data now worked on: 16 MiB of doubles, which a common cache holds in part.
 PIECE_NUMBERS = 2**21
-#: The same while statistics are added up: larger, as kernels share their work out among sequences and threads.
-E_STEP_NUMBERS = 2**25
+#: How many times as many while statistics are added up or data drawn: kernels share work out among sequences.
+LARGE = 16
 
 
-def rows_at_once(numbers: int, among: int = PIECE_NUMBERS) -> int:
+def rows_at_once(numbers: int, times: int = 1) -> int:
     """Data to take at a time where each needs so many numbers; at least one."""
-    return max(1, among // max(1, numbers))
+    return max(1, times * PIECE_NUMBERS // max(1, numbers))
 
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")

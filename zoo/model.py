@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro
 import torch
@@ -24,6 +24,7 @@ from zoo.errors import ZooError
 from zoo.isolation import forked_rng
 from zoo.networks import Lender
 from zoo.points import Drawn, Improper, Points, Prior, joint_with_latents, priors, sampled_parameters, supports
+from zoo.readings import TAKES_DATA, computing, plain, property_of_numbers, takes_arrays
 from zoo.schema import Schema
 from zoo.unchanged import Unchanged
 
@@ -50,10 +51,15 @@ class LatentVariableModel(PyroModule):
     and records its arguments (for ``save``); ``model`` and ``guide`` keep their parameters to themselves
     instead of in Pyro's global store; an assignment to a parameter is checked for shape and support.
 
+    Of a model in ``eval()`` mode, as a fitted one is, ``model.NAME`` reads as plain numbers; in ``train()`` mode, and
+    in the model's own methods, as part of torch's graph. ``reads_as`` says what users know a parameter by.
+
     A subclass that overrides ``model`` or ``guide`` leaves behind what it inherits in their place (an exact sum, a fast
     bound): see :func:`can`. It may define these anew.
     """
 
+    #: Attributes that users read instead of a parameter: its name by theirs.
+    reads_as: ClassVar[dict[str, str]] = {}
     #: Starting points that ``initialize`` knows, the default one first.
     inits: tuple[str, ...] = ("current",)
     #: Whether ``model`` is a density of the data, so that its sum over the latents is a likelihood. Where it is not (an
@@ -76,9 +82,14 @@ class LatentVariableModel(PyroModule):
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
             cls.__init__ = _wrap_init(cls.__dict__["__init__"])  # type: ignore[method-assign]
-        for name in ("model", "guide"):
-            if name in cls.__dict__:
-                setattr(cls, name, _wrap_program(cls.__dict__[name]))
+        for name, value in list(cls.__dict__.items()):
+            if name in ("model", "guide"):
+                setattr(cls, name, computing(_wrap_program(value)))
+            elif isinstance(value, property):
+                setattr(cls, name, property_of_numbers(value))
+            elif inspect.isfunction(value) and not name.startswith("__"):
+                made = computing(value)
+                setattr(cls, name, takes_arrays(made) if name in TAKES_DATA else made)
 
     def __init__(self) -> None:
         with pyro.settings.context(module_local_params=True):
@@ -178,6 +189,14 @@ class LatentVariableModel(PyroModule):
         owner = self.get_submodule(".".join(path))
         declared = owner.__dict__.get("_pyro_params", {})
         return declared.get(leaf.removesuffix("_unconstrained"), (None, None))[0]
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        return value if name in self.__dict__["_parameters"] else plain(self, value)
+
+    def __dir__(self) -> list[str]:
+        declared = self.__dict__.get("_pyro_params", {})
+        return sorted({*super().__dir__(), *declared} - {f"{name}_unconstrained" for name in declared})
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__.get("_pyro_params", {}) and not isinstance(value, PyroParam):
@@ -313,6 +332,7 @@ class FunctionModel(LatentVariableModel):
         self._nets: dict[str, _Keep] = {}
         #: Names of the sites that are ``pyro.factor``: numbers that are no density of anything.
         self.factors: tuple[str, ...] = ()
+        self._of_guide: frozenset[str] = frozenset()
         #: Names of the sample sites that are parameters with a prior.
         self.points: frozenset[str] = frozenset()
         #: Those of them whose prior depends on latents that are summed over: it stays inside the sum.
@@ -437,6 +457,22 @@ class FunctionModel(LatentVariableModel):
                 return False
         return True
 
+    def named_values(self, guide: bool = True) -> dict[str, Tensor]:
+        """Parameters as their author named them, constrained, those with a prior by site; the guide's if asked for."""
+        values: dict[str, Tensor] = {}
+        for name, constraint in self._constraints.items():
+            if guide or name not in self._of_guide:
+                site = name.removesuffix(".mode")
+                shown = site if site in self.points else name.replace("$$$", ".")
+                values[shown] = transform_to(constraint)(self._parameters[_key(name)])
+        for box in [*self._boxes][: 2 if guide else 1]:
+            program = box._modules.get("program")
+            for full in [n for n, _ in program.named_parameters()] if program is not None else ():
+                *path, leaf = full.split(".")
+                leaf = leaf.removesuffix("_unconstrained")
+                values[".".join((*path, leaf))] = getattr(program.get_submodule(".".join(path)), leaf)
+        return values
+
     def take_guide(self, x: Data) -> None:
         """Give a program without a guide one over its discrete latents (tables), and create its parameters."""
         args, kwargs = _arguments(x)
@@ -519,6 +555,8 @@ class FunctionModel(LatentVariableModel):
                 self.register_parameter(_key(name), tensor)
             else:
                 self.register_buffer(_key(name), tensor)
+        params = [{n for n, node in t.nodes.items() if node["type"] == "param"} for t in (trace, first)]
+        self._of_guide = frozenset(params[0] - params[1])
         own = {id(p) for p in self.parameters()}
         for name, value in state["params"].items():
             if id(value) in own or name in self._constraints:

@@ -12,28 +12,26 @@ import torch
 from torch import Tensor
 
 from zoo.batch import Data, call, map_tensors, num_data, split, tensors
-from zoo.memory import E_STEP_NUMBERS, PIECE_NUMBERS, rows_at_once
+from zoo.memory import LARGE, rows_at_once
 from zoo.model import FunctionModel, LatentVariableModel
 from zoo.statistics import Statistics
 
 __all__ = ["added", "by_pieces", "categorical", "gathered", "pieces"]
 
 
-def pieces(model: LatentVariableModel, x: Data, among: int = PIECE_NUMBERS) -> Iterator[Data]:
-    """The data in pieces that a model can work on in bounded memory, ``among`` numbers.
+def pieces(model: LatentVariableModel, x: Data, times: int = 1) -> Iterator[Data]:
+    """The data in pieces that a model can work on in bounded memory, or in so many times that.
 
     A user's own program gets all its data at once: what it does with a part of them is not known.
     """
     if isinstance(model, FunctionModel):
         return iter([x])
-    return split(x, rows_at_once(model.datum_size(x), among))
+    return split(x, rows_at_once(model.datum_size(x), times))
 
 
 def added(e_step: Callable[..., Statistics], x: Data, numbers: int) -> Statistics:
     """The statistics of the data, added up over pieces of them where a datum takes so many numbers."""
-    return functools.reduce(
-        operator.add, (call(e_step, piece) for piece in split(x, rows_at_once(numbers, E_STEP_NUMBERS)))
-    )
+    return functools.reduce(operator.add, (call(e_step, piece) for piece in split(x, rows_at_once(numbers, LARGE))))
 
 
 def by_pieces(model: LatentVariableModel, x: Data, answer: Callable[[Data], Any]) -> Any:

@@ -363,37 +363,55 @@ def plot_components(fit: Fit, x: Any, path: str | Path, *, dark: bool = False) -
             "plot_components: expected a model with means and covariances, rates, probs or loadings, "
             f"got {type(model).__name__}. Draw its samples instead: fit.sample(n)."
         )
-    part, rows = _visible(x)
-    if kind == "loadings":
-        return _loadings(fit, part, path, dark)
-    resp = responsibilities(fit, part)
-    if resp is not None and len(resp) != len(rows):
-        resp = None
-    weights = _mixing(model, resp)
+    from zoo import state_plots
+
+    resp: Array | None
+    if state_plots.has_states(model):
+        part = state_plots.seen_sequences(fit, x)
+        rows, probs = _steps(part), state_plots.step_probabilities(fit, part)
+        weights, chosen = probs.mean(0), _few(len(rows))
+        rows, resp, word = rows[chosen], probs[chosen], "state"
+    else:
+        part, rows = _visible(x)
+        if kind == "loadings":
+            return _loadings(fit, part, path, dark)
+        resp, word = responsibilities(fit, part), "component"
+        if resp is not None and len(resp) != len(rows):
+            resp = None
+        weights = _mixing(model, resp)
     if kind == "gaussian":
         means, covariances = _array(model.means), _array(model.covariances)
         covariances = np.broadcast_to(covariances, (len(means), *covariances.shape[1:]))
+        inner = _parameter(model, "mixture_weights")
+        shares = weights if inner is None else (weights[:, None] * inner).ravel()
+        owner = np.arange(len(means)) // (len(means) // len(weights))  # a state may have several components
         if means.shape[1] == 1:
-            return _histogram(rows[:, 0], weights, means[:, 0], np.sqrt(covariances[:, 0, 0]), path, dark)
-        return _ellipses(rows, resp, weights, means, covariances, path, dark)
+            scales = np.sqrt(covariances[:, 0, 0])
+            return _histogram(rows[:, 0], shares, means[:, 0], scales, path, dark, word, owner)
+        return _ellipses(rows, resp, weights, shares, owner, means, covariances, path, dark, word)
     if kind == "counts" and _array(model.rates).shape[1] == 1:
-        return _histogram(rows[:, 0], weights, _array(model.rates)[:, 0], None, path, dark)
+        rates = _array(model.rates)[:, 0]
+        return _histogram(rows[:, 0], weights, rates, None, path, dark, word, np.arange(len(rates)))
     name = "rates" if kind == "counts" else "probs" if _parameter(model, "probs") is not None else "emission_probs"
-    return _parameters(_array(getattr(model, name)), weights, name, path, dark)
+    return _parameters(_array(getattr(model, name)), weights, name, path, dark, word)
 
 
 def _ellipses(
-    rows: Array, resp: Array | None, weights: Array, means: Array, covariances: Array, path: str | Path, dark: bool
-) -> Path:
+    rows: Array, resp: Array | None, weights: Array, shares: Array, owner: Any, means: Array, covariances: Array,
+    path: str | Path, dark: bool, word: str,
+) -> Path:  # fmt: skip
+    """Ellipses of components, of which ``owner`` says whose they are: of a component itself, or of a state."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Ellipse
 
     page = _Page(7.4, 5.6, dark)
     (ax,) = page.axes()
-    spread = (weights @ (means - weights @ means) ** 2) / np.maximum(rows.var(0), 1e-300)
+    whole = ~np.isnan(rows).any(1)
+    rows, resp = rows[whole], None if resp is None else resp[whole]
+    spread = (shares @ (means - shares @ means) ** 2) / np.maximum(rows.var(0), 1e-300)
     first, second = sorted(np.argsort(-spread, kind="stable")[:2].tolist())
     axes = [first, second]
-    colours = _rgb(len(means))
+    colours = _rgb(len(weights))
     if resp is None:
         point_colours: Any = page.theme.quiet
     else:
@@ -416,20 +434,20 @@ def _ellipses(
                     sigmas * height,
                     angle=angle,
                     facecolor="none",
-                    edgecolor=colours[k],
+                    edgecolor=colours[owner[k]],
                     linewidth=2.0 if sigmas == 1 else 1.3,
                     linestyle="-" if sigmas == 1 else (0, (4, 2)),
                     zorder=3,
                 )
             )
-        ax.plot(*means[k, axes], marker="+", markersize=9, markeredgewidth=2, color=colours[k], zorder=4)
+        ax.plot(*means[k, axes], marker="+", markersize=9, markeredgewidth=2, color=colours[owner[k]], zorder=4)
     _limits(ax, rows[:, axes])
     ax.grid(True, color=page.theme.grid, linewidth=0.7)
     ax.set_axisbelow(True)
     where = "" if means.shape[1] == 2 else f", features {first} and {second} of {means.shape[1]}"
-    page.label(ax, f"Data and fitted components: 1 and 2 sigma{where}", f"feature {first}", f"feature {second}")
+    page.label(ax, f"Data and fitted {word}s: 1 and 2 sigma{where}", f"feature {first}", f"feature {second}")
     handles = [
-        Line2D([], [], color=c, linewidth=2, label=f"component {k}: {w:.0%}")
+        Line2D([], [], color=c, linewidth=2, label=f"{word} {k}: {w:.0%}")
         for k, (c, w) in enumerate(zip(colours, weights, strict=True))
     ]
     if len(handles) <= 12:
@@ -438,14 +456,16 @@ def _ellipses(
 
 
 def _histogram(
-    values: Array, weights: Array, centres: Array, scales: Array | None, path: str | Path, dark: bool
-) -> Path:
+    values: Array, weights: Array, centres: Array, scales: Array | None, path: str | Path, dark: bool,
+    word: str, owner: Any,
+) -> Path:  # fmt: skip
     """Data and fitted mixture in one dimension: Gaussian with ``scales``, Poisson without."""
     from scipy import stats
 
     page = _Page(7.4, 4.6, dark)
     (ax,) = page.axes()
-    colours = _rgb(len(centres))
+    colours = _rgb(int(owner.max()) + 1)[owner]
+    values = values[~np.isnan(values)]
     if scales is None:
         top = int(max(values.max(), stats.poisson.ppf(0.999, centres.max())))
         bottom = int(min(values.min(), stats.poisson.ppf(0.001, centres.min())))
@@ -475,18 +495,19 @@ def _histogram(
         at = f"mean {centres[k]:.3g}" if scales is not None else f"rate {centres[k]:.3g}"
         ax.plot(
             middle, parts[:, k], drawn, markersize=3, color=colour, linewidth=1.5, zorder=3,
-            label=f"component {k}: {weights[k]:.0%}, {at}",
+            label=f"{word} {owner[k]}: {weights[k]:.0%}, {at}",
         )  # fmt: skip
     ax.plot(middle, parts.sum(1), color=page.theme.quiet, linewidth=4.0, alpha=0.6, zorder=2, label="mixture")
     tallest = max(float(share.max()), float(np.percentile(parts.sum(1), 99)))
     ax.set_ylim(0, 1.12 * max(tallest, 1e-12))
-    page.label(ax, f"{len(values)} data and the fitted mixture", x, name)
+    made = "fitted mixture" if word == "component" else f"{word}s' mixture, by their shares of the steps"
+    page.label(ax, f"{len(values)} data and the {made}", x, name)
     handles, _ = ax.get_legend_handles_labels()
     page.legend(ax, handles, below=True, ncols=min(3, len(handles)))
     return page.save(path)
 
 
-def _parameters(values: Array, weights: Array, name: str, path: str | Path, dark: bool) -> Path:
+def _parameters(values: Array, weights: Array, name: str, path: str | Path, dark: bool, word: str) -> Path:
     """Component parameters (K, D): as images where D is a square number of pixels, else a heat map."""
     k, d = values.shape
     shape = image_shape(d)
@@ -501,15 +522,13 @@ def _parameters(values: Array, weights: Array, name: str, path: str | Path, dark
             if i < k:
                 ax.imshow(values[i].reshape(shape), cmap="gray_r", vmin=0, vmax=top)
                 ax.set_title(f"{weights[i]:.0%}", fontsize=9, color=page.theme.quiet, pad=3)
-        page.figure.suptitle(
-            f"{name} of the {k} components, as images, with weights", fontsize=11, color=page.theme.ink
-        )
+        page.figure.suptitle(f"{name} of the {k} {word}s, as images, with weights", fontsize=11, color=page.theme.ink)
         return page.save(path)
     page = _Page(min(12.0, max(5.6, 2.6 + 0.55 * d)), min(12.0, 2.0 + 0.45 * k), dark)
     (ax,) = page.axes()
     limits = (0.0, 1.0) if "probs" in name else (None, None)
     _heat(page, ax, values, "viridis", limits, "p(x = 1)" if name == "probs" else name.replace("_", " "))
-    _ticks(ax, 1, [f"component {i} ({w:.0%})" for i, w in enumerate(weights)])
+    _ticks(ax, 1, [f"{word} {i} ({w:.0%})" for i, w in enumerate(weights)])
     _ticks(ax, 0, [str(i) for i in range(d)])
     page.label(ax, f"Fitted {name.replace('_', ' ')}", "symbol" if name == "emission_probs" else "feature")
     return page.save(path)
@@ -721,14 +740,24 @@ def _visible(x: Any) -> tuple[Data, Array]:
     total = num_data(x)
     if total > MAX_POINTS:
         x = take(x, torch.as_tensor(np.sort(np.random.default_rng(0).choice(total, MAX_POINTS, replace=False))))
+    values = _steps(x)
+    return x, values[_few(len(values))]
+
+
+def _steps(x: Data) -> Array:
+    """Feature vectors (M, D) of data: their rows, or of sequences the steps that are there."""
     values = _array(tensors(x)[0])
     lengths = x.get("lengths") if isinstance(x, dict) else None
-    if isinstance(lengths, Tensor):  # sequences: the steps that are there
+    if isinstance(lengths, Tensor):
         values = values[np.arange(values.shape[1]) < _array(lengths)[:, None]]
-    values = values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values.reshape(-1, 1)
-    if len(values) > MAX_POINTS:
-        values = values[np.sort(np.random.default_rng(0).choice(len(values), MAX_POINTS, replace=False))]
-    return x, values
+    return values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values.reshape(-1, 1)
+
+
+def _few(rows: int) -> Any:
+    """Which of so many rows a picture shows."""
+    if rows <= MAX_POINTS:
+        return slice(None)
+    return np.sort(np.random.default_rng(0).choice(rows, MAX_POINTS, replace=False))
 
 
 def _parameter(model: Any, name: str) -> Array | None:

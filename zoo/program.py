@@ -397,6 +397,16 @@ def log_weights(model: LatentVariableModel, x: Data, num_samples: int, *, max_el
     return torch.cat(pieces)
 
 
+def reached_by_model(model: LatentVariableModel, x: Data) -> list[str]:
+    """Names of the parameters that p(x, z) depends on, found by differentiating at a draw of z from the model."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    log_joint = torch.as_tensor(poutine.trace(lambda: call(model.model, x)).get_trace().log_prob_sum())
+    if not log_joint.requires_grad:
+        return []
+    grads = torch.autograd.grad(log_joint, [p for _, p in named], allow_unused=True)
+    return [name for (name, _), grad in zip(named, grads, strict=True) if grad is not None]
+
+
 def parameter_roles(model: LatentVariableModel, x: Data) -> tuple[list[str], list[str]]:
     """Names of the parameters that p(x, z) depends on (θ), and of those that q(z | x) depends on (ψ).
 

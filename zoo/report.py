@@ -233,6 +233,11 @@ def write_report(comparison: Comparison, folder: str | Path) -> list[Path]:
 _PICTURES = (
     ("comparison", "Likelihood against time", "Solid: exact log-likelihood. Dashed: the bound each run climbs."),
     ("gradients", "Gradient quality", "Bias and spread of one gradient draw, against the exact gradient."),
+    (
+        "states",
+        "States over time",
+        "A sequence coloured by its most probable path; the transitions.",
+    ),
     ("components", "The best fit", "What the fitted parameters say, beside the data."),
     ("responsibilities", "Responsibilities", "The posterior of the latent, datum by datum, in the best fit."),
 )
@@ -240,9 +245,12 @@ _PICTURES = (
 
 def _offers(comparison: Comparison, name: str) -> bool:
     from zoo.plots import component_kind
+    from zoo.state_plots import has_states
 
     if name == "gradients":
         return bool(comparison.gradients)
+    if name == "states":
+        return comparison.x is not None and has_states(comparison.best.model)
     if name == "components":
         return comparison.x is not None and component_kind(comparison.best.model) is not None
     return comparison.x is not None if name == "responsibilities" else True
@@ -250,7 +258,10 @@ def _offers(comparison: Comparison, name: str) -> bool:
 
 def _draw(comparison: Comparison, name: str, path: Path, dark: bool) -> Path:
     from zoo import plots
+    from zoo.state_plots import plot_states
 
+    if name == "states":
+        return plot_states(comparison.best, comparison.x, path, dark=dark)
     if name == "comparison":
         return plots.plot_comparison(comparison, path, dark=dark)
     if name == "gradients":

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyro
 import torch
 from pyro import poutine
 from safetensors.torch import load_file, save_file
@@ -23,10 +25,11 @@ from zoo.errors import ZooError
 from zoo.estimators.base import restore
 from zoo.impossible import warn_of_impossible
 from zoo.isolation import isolated
-from zoo.memory import E_STEP_NUMBERS
+from zoo.memory import LARGE
 from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
 from zoo.models import find_model, snake_case
 from zoo.pieces import by_pieces, gathered, pieces
+from zoo.readings import parameter_values
 from zoo.schema import Schema
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ __all__ = ["Fit", "load", "model_name", "new_folder", "to_json"]
 FORMAT = 1
 
 
-@dataclass
+@dataclass(repr=False)
 class Fit:
     """One fitted model and how it got there. Totals over the data, nats.
 
@@ -125,6 +128,21 @@ class Fit:
             return None
         return self.num_parameters * math.log(self.num_units or self.num_data) - 2 * self.log_likelihood
 
+    @property
+    def parameters(self) -> dict[str, np.ndarray[Any, Any]]:
+        """What was estimated, by name, constrained, as arrays: ``weights``, ``means``, ``covariances`` and the like.
+
+        Parameters of a program have the names its author gave them, those with a prior their site's. Weights of
+        networks have torch's names. A guide's are among them if the estimator trained it.
+        """
+        if isinstance(self.model, FunctionModel):
+            values = self.model.named_values(guide=self.guide_trained)
+            return {name: value.detach().cpu().numpy().copy() for name, value in values.items()}
+        if self.guide_trained or self.template is None:
+            return parameter_values(self.model)
+        with isolated(self.seed), pyro.validation_enabled(False):  # a template that was saved is of zeros
+            return parameter_values(self.model, set(program.reached_by_model(self.model, self.template)))
+
     def posterior(self, x: Any) -> Any:
         """p(z | x) of every datum's latents: a distribution, or a dict of them by site where there are several.
 
@@ -188,6 +206,45 @@ class Fit:
         labels: Tensor = call(self.model.predict, x)
         return labels
 
+    def predict_proba(self, x: Any) -> Tensor:
+        """Probabilities of the values of one discrete latent, (N, K); of the states of a chain, (N, T, K).
+
+        Raises:
+            ZooError: the latent is continuous, or there are several.
+        """
+        posterior = self.posterior(x)
+        if isinstance(posterior, dict):
+            raise ZooError(f"predict_proba: expected one latent site, got {', '.join(posterior)}. Use posterior(x).")
+        while isinstance(posterior, torch.distributions.Independent):
+            posterior = posterior.base_dist
+        if isinstance(posterior, torch.distributions.Bernoulli):
+            return torch.stack([1 - posterior.probs, posterior.probs], -1)
+        if not getattr(posterior, "has_enumerate_support", False):
+            raise ZooError(
+                f"predict_proba: expected a discrete latent, got a continuous one ({type(posterior).__name__}). "
+                "Use posterior(x)."
+            )
+        probs: Tensor = posterior.probs
+        return probs
+
+    def score_samples(self, x: Any) -> Tensor:
+        """Exact ln p(x) of each row or sequence, (N,), nats.
+
+        Raises:
+            ZooError: ln p(x) is not tractable, or is no sum over data.
+        """
+        from zoo.estimators.eg import row_log_likelihoods
+
+        x = prepared(self.model, x)
+        with isolated(self.seed):
+            scores = row_log_likelihoods(self.model, x)
+        if scores is None:
+            raise ZooError(
+                "score_samples: expected a model whose ln p(x) is tractable, got one with a bound alone. "
+                "zoo.evaluate(fit, x) estimates it."
+            )
+        return scores
+
     def score(self, x: Any) -> float | None:
         """Exact total ln p(x) of other data, nats; None where not tractable. Warns where it is -inf, and says why."""
         from zoo.estimators.eg import exact_log_likelihood
@@ -206,7 +263,7 @@ class Fit:
             raise ZooError("sample: this fit does not know the shape of its data. Fit again with this version.")
         with isolated(self.seed if seed is None else seed), torch.no_grad():
             rows = _expanded(shape, n)
-            return gathered(map(self._draw, pieces(self.model, rows, E_STEP_NUMBERS)), n)
+            return gathered(map(self._draw, pieces(self.model, rows, LARGE)), n)
 
     def _draw(self, rows: Data) -> Data:
         """As many new data as ``rows`` has, by torch's generator."""
@@ -257,6 +314,10 @@ class Fit:
             "seconds": self.seconds,
             "peak_memory_mb": self.peak_memory_mb,
         }
+
+    def __repr__(self) -> str:
+        many = f"{len(self.notes)} notes, see fit.notes" if len(self.notes) > 1 else "".join(self.notes)
+        return "\n".join([*str(self).split("\n")[:2], *([f"note: {many}"] if many else [])])
 
     def __str__(self) -> str:
         def number(value: float | None) -> str:

@@ -130,12 +130,16 @@ def enumerated_trace(run: Callable[..., Any], x: Data, nesting: int, only: set[s
     return trace
 
 
-def evidence(model: LatentVariableModel, x: Data, nesting: int) -> Tensor:
-    """ln p(x), summed over the data, nats, (); differentiable with respect to the parameters."""
+def evidence(model: LatentVariableModel, x: Data, nesting: int, rows: int | None = None) -> Tensor:
+    """ln p(x), summed over the data, nats, (); differentiable with respect to the parameters.
+
+    Args:
+        rows: the number of data, for ln p(x) of each of them, (N,).
+    """
     with _explained(model), model.in_its_dtype(x):
         trace = enumerated_trace(config_enumerate(model.model, default="parallel"), x, nesting)
     with _explained(model, trace), model.in_its_dtype(x):
-        return log_evidence(trace)
+        return log_evidence(trace, rows)
 
 
 def enumerated(model: LatentVariableModel, x: Data, nesting: int, only: set[str] | None = None) -> Enumerated:

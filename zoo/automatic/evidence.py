@@ -19,22 +19,27 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.program import SiteMessage, sample_sites
+from zoo.program import SiteMessage, data_dim, sample_sites
 
 __all__ = ["log_evidence"]
 
 
-def log_evidence(trace: Trace) -> Tensor:
+def log_evidence(trace: Trace, rows: int | None = None) -> Tensor:
     """ln p(x), summed over the data, nats, (), of a trace with log-probabilities; packs its dimensions by name.
 
+    Args:
+        rows: the number of data, for ln p(x) of each of them, (N,).
+
     Raises:
-        ZooError: sites that share latents have different scales, or one that differs where a latent does not.
+        ZooError: sites that share latents have different scales, or one that differs where a latent does not; with
+            ``rows``, something that belongs to no single datum.
     """
     guide = Trace()
     guide.pack_tensors()
     trace.pack_tensors(guide.plate_to_symbol)
     sites = sample_sites(trace)
     latents = {s["infer"]["_enumerate_symbol"] for s in sites.values() if _is_summed(s)}
+    kept = None if rows is None else _row_symbols(trace, rows)
     total = torch.zeros(())
     bound: list[tuple[set[str], list[SiteMessage]]] = []  # by set: its latents, and the sites that depend on them
     for site in sites.values():
@@ -43,7 +48,7 @@ def log_evidence(trace: Trace) -> Tensor:
             alone = site["packed"]["log_prob"]
             if _is_summed(site):  # a latent of one value
                 alone = _scaled(site["packed"]["unscaled_log_prob"], _scale(site))
-            total = total + alone.sum()
+            total = total + _added(alone, kept)
             continue
         touched = [group for group in bound if group[0] & symbols]
         bound = [group for group in bound if not group[0] & symbols]
@@ -52,13 +57,13 @@ def log_evidence(trace: Trace) -> Tensor:
     for symbols, members in bound:
         scale = _common_scale(trace, members)
         if isinstance(scale, Tensor):
-            total = total + _sum_out(trace, symbols, members, scale)
+            total = total + _sum_out(trace, symbols, members, scale, kept)
         else:
             seen = together.setdefault(scale, (set(), []))
             seen[0].update(symbols)
             seen[1].extend(members)
     for scale, (symbols, members) in together.items():
-        total = total + _sum_out(trace, symbols, members, scale)
+        total = total + _sum_out(trace, symbols, members, scale, kept)
     return total
 
 
@@ -66,8 +71,35 @@ def _is_summed(site: SiteMessage) -> bool:
     return site["infer"].get("_enumerate_dim") is not None and not site["is_observed"]
 
 
-def _sum_out(trace: Trace, symbols: set[str], members: list[SiteMessage], scale: float | Tensor) -> Tensor:
-    """The scaled logarithm of the sum over the latents ``symbols`` of the product of the sites, ()."""
+def _row_symbols(trace: Trace, rows: int) -> set[str]:
+    """The dimensions that run over the data."""
+    symbols = set()
+    for site in sample_sites(trace).values():
+        dim = data_dim(site, rows)
+        symbols |= {trace.plate_to_symbol[f.name] for f in site["cond_indep_stack"] if f.vectorized and f.dim == dim}
+    return symbols
+
+
+def _added(term: Any, kept: set[str] | None) -> Tensor:
+    """A packed tensor's sum, (), or (N,) over all dimensions but that of the data."""
+    if kept is None:
+        total: Tensor = term.sum()
+        return total
+    dims = [i for i, symbol in enumerate(term._pyro_dims) if symbol in kept]
+    if not dims and not term.any():
+        return torch.zeros(())  # a site that is masked out, as a parameter with a prior is
+    if len(dims) != 1:
+        raise ZooError(
+            "score_samples: expected a program whose ln p(x) is a sum over its data, one plate for them around every "
+            "latent and observed site, got one that is not. Take score(x), the total."
+        )
+    return term.movedim(dims[0], 0).flatten(1).sum(1) if term.dim() > 1 else term
+
+
+def _sum_out(
+    trace: Trace, symbols: set[str], members: list[SiteMessage], scale: float | Tensor, kept: set[str] | None
+) -> Tensor:
+    """The scaled logarithm of the sum over the latents ``symbols`` of the product of the sites, () or (N,)."""
     tree: OrderedDict[frozenset[str], list[Any]] = OrderedDict()
     for site in members:
         factor = site["packed"]["unscaled_log_prob"]
@@ -88,15 +120,16 @@ def _sum_out(trace: Trace, symbols: set[str], members: list[SiteMessage], scale:
                     f"site {shared!r} is shared by rows that its poutine.scale weighs differently, so no sum over it "
                     "has that weight. Scale with one number, or put the site in the plate of the rows."
                 )
-            total = total + _scaled(term, scale).sum()
+            total = total + _added(_scaled(term, scale), kept)
     return total
 
 
-def _scaled(term: Any, scale: float | Tensor) -> Tensor:
+def _scaled(term: Any, scale: float | Tensor) -> Any:
     """The product of packed tensors; dimensions of the scale are among the term's, or the term has them repeated."""
     if isinstance(scale, Tensor):
         term, scale = packed.broadcast_all(term, scale)
-    product: Tensor = term * scale
+    product = term * scale
+    product._pyro_dims = term._pyro_dims
     return product
 
 

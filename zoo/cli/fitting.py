@@ -95,6 +95,10 @@ def fit(
                 from zoo.plots import plot_history
 
                 drawn.append(plot_history(this, out / "learning_curve.png").name)
+            from zoo.state_plots import has_states, plot_states
+
+            if has_states(this.model):
+                drawn.append(plot_states(this, task.x, out / "states.png").name)
     tell(task.notes)
     if as_json:
         from zoo.results import model_name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -22,6 +22,7 @@ __all__ = ["BernoulliComponents"]
 class BernoulliComponents(Components):
     """K groups of D independent binary features; ``logits`` (K, D) may be infinite: probabilities 0 and 1 are exact."""
 
+    reads_as: ClassVar[dict[str, str]] = {"probs": "logits"}
     per_component: tuple[str, ...] = ("logits",)
 
     def add_components(self, k: int, d: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -28,6 +28,7 @@ class GaussianComponents(Components):
         scale_tril: (K, D, D) lower Cholesky factors; tied (D, D); diag (K, D) and spherical (K,) standard deviations.
     """
 
+    reads_as: ClassVar[dict[str, str]] = {"covariances": "scale_tril"}
     per_component: tuple[str, ...] = ("means", "scale_tril")
     collapses = True
     means: Tensor

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +14,7 @@ from torch import Tensor
 from zoo import program
 from zoo.automatic.enumeration import evidence, why_not_exact
 from zoo.batch import Data, call, num_data
+from zoo.errors import ZooError
 from zoo.estimators.base import Objective, Outcome, Run
 from zoo.estimators.gradient import GradientEstimator, mean_bound, pyro_objective
 from zoo.model import LatentVariableModel, can
@@ -64,7 +67,13 @@ def log_density(model: LatentVariableModel, x: Data) -> Tensor:
     with torch.no_grad():
         if can(model, "log_marginal"):
             return gathered((call(model.log_marginal, piece) for piece in pieces(model, x)), num_data(x))
-        return evidence(model, x, program.plate_nesting(model, x, alone=True))
+        nesting, parts = program.plate_nesting(model, x, alone=True), pieces(model, x)
+        first = next(parts)
+        if num_data(first) < num_data(x):
+            with suppress(ZooError):  # what belongs to no single datum cannot be had by pieces
+                rows = (evidence(model, p, nesting, rows=num_data(p)) for p in itertools.chain([first], parts))
+                return gathered(rows, num_data(x))
+        return evidence(model, x, nesting)
 
 
 def exact_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = False) -> Tensor | None:
@@ -76,6 +85,20 @@ def exact_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = Fa
     """
     summed = can(model, "log_marginal") or checked or why_not_exact(model, x) is None
     return log_density(model, x) if summed and model.normalized else None
+
+
+def row_log_likelihoods(model: LatentVariableModel, x: Data) -> Tensor | None:
+    """ln p(x) of each datum, (N,), nats; None where no exact sum is to be had.
+
+    Raises:
+        ZooError: the program's ln p(x) is no sum over its data.
+    """
+    if can(model, "log_marginal"):
+        return exact_log_likelihood(model, x)
+    if not model.normalized or why_not_exact(model, x) is not None:
+        return None
+    with torch.no_grad():
+        return evidence(model, x, program.plate_nesting(model, x, alone=True), rows=num_data(x))
 
 
 def total_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = False) -> float | None:

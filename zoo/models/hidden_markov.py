@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pyro
 import pyro.distributions as dist
@@ -31,7 +31,7 @@ from zoo.components.base import Components, partition
 from zoo.distributions import FEW, Selected
 from zoo.errors import ZooError, unknown_name
 from zoo.memory import rows_at_once
-from zoo.model import parameter
+from zoo.model import parameter, prepared
 from zoo.pieces import added, categorical, gathered
 from zoo.statistics import Statistics
 from zoo.structures import chain
@@ -57,6 +57,7 @@ class HiddenMarkov(Components):
         ZooError: x of another shape, lengths that do not fit, values outside the emission's support.
     """
 
+    reads_as: ClassVar[dict[str, str]] = {"initial_probs": "start_probs"}
     transition_probs: Tensor
     transition_probs_unconstrained: Tensor
     encoder: AmortizedChain
@@ -224,7 +225,7 @@ class HiddenMarkov(Components):
         return marginals.div_(marginals.sum(-1, keepdim=True))
 
     def _chain(self, x: Data) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        data = self.validate(x)
+        data = prepared(self, x)
         emission = self.emission(data["x"], data["lengths"])
         return self.log_initial.detach(), self.log_transition.detach(), emission.detach(), data["lengths"]
 
@@ -256,7 +257,7 @@ class HiddenMarkov(Components):
 
     def forecast(self, x: Data, num_steps: int) -> Tensor:
         """p(z_{T+h} | x_{1:T}) for h = 1..num_steps, (N, num_steps, K)."""
-        data = self.validate(x)
+        data = prepared(self, x)
         last = self.filter(data)[torch.arange(len(data["x"])), data["lengths"] - 1]
         steps, state = [], last
         for _ in range(num_steps):
