@@ -83,7 +83,7 @@ def exact_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = Fa
     Args:
         checked: whether it is known already that the program can be summed.
     """
-    summed = can(model, "log_marginal") or checked or why_not_exact(model, x) is None
+    summed = can(model, "log_marginal") or checked or why_not_exact(model, next(pieces(model, x))) is None
     return log_density(model, x) if summed and model.normalized else None
 
 
