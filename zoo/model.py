@@ -95,6 +95,12 @@ class LatentVariableModel(PyroModule):
         with pyro.settings.context(module_local_params=True):
             super().__init__()
 
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """As every module, and ``dtype`` follows its parameters (``model.float()``)."""
+        super()._apply(*args, **kwargs)
+        self.dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), self.dtype)
+        return self
+
     def model(self, *args: Any, **kwargs: Any) -> Any:
         """p(x, z), a Pyro program."""
         raise NotImplementedError(f"{type(self).__name__} does not define model(x).")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Moments", "Statistics", "varying"]
+__all__ = ["Moments", "Statistics", "varying", "wide"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,11 @@ class Statistics(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"Statistics({', '.join(self)})"
+
+
+def wide(values: Tensor) -> Tensor:
+    """In float64, where the device has it: sums, scatters and their factors lose no more than the data have lost."""
+    return values if values.device.type == "mps" else values.double()
 
 
 def varying(variance: Tensor, mean: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from zoo.automatic.enumeration import Enumerated
 from zoo.automatic.leaves import Leaf
 from zoo.automatic.lookup import Lookup, ParameterSpace
 from zoo.program import SiteMessage
-from zoo.statistics import Moments
+from zoo.statistics import Moments, wide
 from zoo.structures import chain, diagonal, gaussian
 
 __all__ = ["Chain", "recognise"]
@@ -46,7 +46,7 @@ class Chain:
 
     def e_step(self, space: ParameterSpace) -> tuple[float, dict[str, Tensor | Moments]]:
         """(ln p(x), by name of a leaf its weights, or the moments they would give)."""
-        vector = space.vector()
+        vector = wide(space.vector())
         return self._one_pass(space, vector) or self._by_densities(space, vector)
 
     def _one_pass(self, space: ParameterSpace, vector: Tensor) -> tuple[float, dict[str, Tensor | Moments]] | None:
@@ -207,7 +207,7 @@ def _recognise(run: Enumerated, leaves: dict[str, list[Leaf] | None]) -> Chain:
         first = column[0][0]
         if not all(_alike(first, leaf) for leaf, _, _ in column):
             raise _Other("its emissions change with time")
-        values = torch.stack([value for _, value, _ in column], 1)[inside]  # (M, 1, event)
+        values = _numbers(torch.stack([value for _, value, _ in column], 1))[inside]  # (M, 1, event)
         seen = torch.stack([_mask(site["mask"], n) for _, _, site in column], 1)
         if (seen & ~inside).any():
             raise _Other("it observes steps that are masked out")
@@ -217,8 +217,13 @@ def _recognise(run: Enumerated, leaves: dict[str, list[Leaf] | None]) -> Chain:
     series = None
     if len(shown) == 1 and next(iter(shown.values())) is None and first.family == "Normal" and first.events <= 1:
         # What lies beyond a length is never read.
-        series = torch.stack([value for _, value, _ in column], 1).reshape(n, len(latents), -1)
+        series = _numbers(torch.stack([value for _, value, _ in column], 1)).reshape(n, len(latents), -1)
     return Chain(result, lengths, inside, k, shown, series)
+
+
+def _numbers(values: Tensor) -> Tensor:
+    """Real values in the arithmetic of the kernels."""
+    return wide(values) if values.is_floating_point() else values
 
 
 def _one(scale: Any) -> bool:

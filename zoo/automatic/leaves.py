@@ -61,7 +61,8 @@ class Leaf:
         found = {}
         for name, value in self.args.items():
             lookup = self.lookups.get(name)
-            found[name] = value.detach() if lookup is None else space.evaluate(lookup, vector)
+            number = value.detach() if lookup is None else space.evaluate(lookup, vector)
+            found[name] = number.to(vector.dtype) if number.is_floating_point() else number
         return found
 
     def distribution(self, args: dict[str, Tensor]) -> Any:

@@ -21,7 +21,7 @@ from zoo.automatic.rules import RULES, Rule, Use, Weighted, kind_of
 from zoo.batch import Data
 from zoo.errors import ZooError
 from zoo.model import LatentVariableModel
-from zoo.statistics import Moments
+from zoo.statistics import Moments, wide
 
 __all__ = ["Plan", "SiteRow", "make_plan"]
 
@@ -120,7 +120,7 @@ class Plan:
             Notes on variance floors that acted.
         """
         used = {id(use.leaf): use.leaf for rule in self.rules for use in rule.uses}
-        vector = self.space.vector()
+        vector = wide(self.space.vector())
         shares: dict[int, Tensor | Moments] = {}
         for key, leaf in used.items():
             share = weights[leaf.site]
@@ -133,7 +133,7 @@ class Plan:
                 climb(parameters, self._expected(x, weights), climbs)
             with recorded(), torch.no_grad():
                 self.refresh(enumerated(self.model, x, self.nesting, set()))
-            vector = self.space.vector()
+            vector = wide(self.space.vector())
         weighted = {key: Weighted(leaf, shares[key], leaf.arguments(self.space, vector)) for key, leaf in used.items()}
         for rule in self.rules:
             rule.update(weighted, vector)

@@ -19,7 +19,7 @@ from torch.distributions import constraints
 from zoo.automatic.enumeration import shown
 from zoo.automatic.leaves import Leaf
 from zoo.automatic.lookup import VIEWS, Lookup, ParameterSpace
-from zoo.components.gaussian import clip_covariance
+from zoo.components.gaussian import floored_factor
 from zoo.edges import NARROW, is_simplex, margin_of
 from zoo.statistics import Moments, varying
 from zoo.structures import gaussian
@@ -521,13 +521,15 @@ class Gaussians(Rule):
         uses = [u for u in self.uses if u.argument in ("loc", "value")]
         if not uses:
             return
+        # As a step from where the location is: a mean far from zero would lose digits to a quotient of large sums.
         top, bottom = Sums(self.space, vector), Sums(self.space, vector)
         for use in uses:
             given = weighted[id(use.leaf)]
             ids, sign = use.lookup.ids, -1.0 if use.lookup.view == "negative" else 1.0
+            present = vector[ids.clamp_min(0)]
             if use.argument == "value":  # a Normal prior
                 precision = given.args["scale"].square().reciprocal()
-                top.add_weighted(ids, given.weight, precision * given.args["loc"])
+                top.add_weighted(ids, given.weight, precision * (given.args["loc"] - present))
                 bottom.add_weighted(ids, given.weight, precision)
                 continue
             cells = data[id(use.leaf)]
@@ -536,10 +538,10 @@ class Gaussians(Rule):
             else:
                 precision, count = given.args["scale"].square().reciprocal(), cells.count
             where = ids.expand(torch.broadcast_shapes(ids.shape, cells.mean.shape))
-            top.add(where, (sign * precision * count * cells.mean).expand(where.shape))
+            top.add(where, (precision * count * (sign * cells.mean - present)).expand(where.shape))
             bottom.add(where, (precision * count).expand(where.shape))
         touched = bottom.entries > 0
-        vector[touched] = (top.entries / bottom.entries)[touched]
+        vector[touched] += (top.entries / bottom.entries)[touched]
 
     def _scales(self, weighted: dict[int, Weighted], data: dict[int, Cells], vector: Tensor) -> None:
         squares, counts, floors = (Sums(self.space, vector) for _ in range(3))
@@ -594,12 +596,15 @@ class Gaussians(Rule):
             where = group.expand(cells.count.shape).reshape(-1)
             sums.index_add_(0, where, total.reshape(-1, d, d))
             weight.index_add_(0, where, cells.count.reshape(-1))
+        variance = variance.to(counts.entries.device)
         touched = counts.entries > 0
         share = counts.entries.where(touched, torch.ones_like(counts.entries))
-        target, least = squares.entries / share, floors.entries / share
+        target = squares.entries / share
+        # A scale below the floor is let be: lifting it would lower the likelihood. So nothing that moves the floor from
+        # one iteration to the next (rounding, a weight) makes the climb fall either.
+        least = torch.minimum(floors.entries / share, self._variances(vector, variance))
         acted |= self.space.owner((touched & (target < least)).nonzero().flatten())
         target = torch.maximum(target, least)
-        variance = variance.to(target.device)
         for use in self.uses:
             if use.argument in ("loc", "value"):
                 continue
@@ -614,14 +619,26 @@ class Gaussians(Rule):
             alive = weight > 0
             old = self.space.split(vector, owner)
             flat = old.reshape(-1, *sums.shape[-2:])
-            cov, clipped = clip_covariance(sums[alive] / weight[alive][:, None, None], floor)
+            factor = "Cholesky" in type(self.space.constraints[owner]).__name__
+            present = flat[alive] if factor else torch.linalg.cholesky_ex(flat[alive]).L
+            root, clipped = floored_factor(sums[alive] / weight[alive][:, None, None], floor, present)
             if clipped.any():
                 acted.add(owner)
-            factor = "Cholesky" in type(self.space.constraints[owner]).__name__
-            flat[alive] = torch.linalg.cholesky(cov) if factor else cov
+            flat[alive] = root if factor else root @ root.mT
         self.notes = [
             f"the variance floor ({FLOOR:g} of the data's variance) acts on {shown(name)}" for name in sorted(acted)
         ]
+
+    def _variances(self, vector: Tensor, variance: Tensor) -> Tensor:
+        """The variance that each entry of a scale stands for at present; ``variance``: entries that are variances."""
+        present = torch.full_like(vector, torch.inf)
+        for use in self.uses:
+            view = use.lookup.view
+            if use.argument not in ("loc", "value") and view in VIEWS:
+                ids = use.lookup.ids[use.lookup.ids >= 0]
+                number = VIEWS[view].of(vector[ids])
+                present[ids] = torch.where(variance[ids], number, number.square())
+        return present
 
 
 RULES: tuple[type[Rule], ...] = (Counts, Trials, Events, Gaussians)

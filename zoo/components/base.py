@@ -70,6 +70,13 @@ class Components(LatentVariableModel):
         """The components' part of the M step; a component without data keeps its parameters. Returns notes."""
         raise NotImplementedError
 
+    def enter_support(self, x: Tensor) -> None:
+        """Move parameters to start from into the range that the M step keeps to, where it is narrower than theirs.
+
+        Args:
+            x: complete rows, (N, D).
+        """
+
     def leave_boundary(self, x: Tensor, counts: Tensor, shake: bool = True) -> None:
         """Move starting parameters off the edge of their range, where no gradient leads anywhere.
 

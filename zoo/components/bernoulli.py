@@ -14,7 +14,7 @@ from zoo.checks import rows
 from zoo.components.base import Components
 from zoo.distributions import ExactBernoulli
 from zoo.errors import ZooError
-from zoo.statistics import Statistics
+from zoo.statistics import Statistics, wide
 
 __all__ = ["BernoulliComponents"]
 
@@ -78,6 +78,7 @@ class BernoulliComponents(Components):
 
     def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
         # Both, not one and the total: a class that never sees a 0 then has a probability of exactly 1.
+        x, weight = wide(x), wide(weight)
         return {"ones": weight.mT @ x.nan_to_num(0.0), "zeros": weight.mT @ (1 - x).nan_to_num(0.0)}
 
     def update_components(self, statistics: Statistics) -> list[str]:

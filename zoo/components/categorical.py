@@ -14,7 +14,7 @@ from zoo.checks import rows
 from zoo.components.base import Components
 from zoo.errors import ZooError
 from zoo.model import parameter
-from zoo.statistics import Statistics
+from zoo.statistics import Statistics, wide
 
 __all__ = ["CategoricalComponents"]
 
@@ -56,7 +56,7 @@ class CategoricalComponents(Components):
 
     def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
         seen = ~x[:, 0].isnan()
-        symbols, weight = x[seen, 0].long(), weight[seen]
+        symbols, weight = x[seen, 0].long(), wide(weight[seen])
         table = weight.new_zeros(self.num_symbols, weight.shape[1]).index_add_(0, symbols, weight)
         return {"symbols": table.mT}
 

@@ -12,10 +12,10 @@ from torch.distributions import constraints
 from zoo.components.base import Components
 from zoo.errors import ZooError, unknown_name
 from zoo.model import parameter
-from zoo.statistics import Moments, Statistics, varying
+from zoo.statistics import Moments, Statistics, varying, wide
 from zoo.structures import chain, gaussian
 
-__all__ = ["COVARIANCE_TYPES", "GaussianComponents", "clip_covariance"]
+__all__ = ["COVARIANCE_TYPES", "GaussianComponents", "floored_factor"]
 
 COVARIANCE_TYPES = gaussian.COVARIANCE_TYPES
 
@@ -94,8 +94,9 @@ class GaussianComponents(Components):
 
     def overall_statistic(self, x: Tensor) -> Tensor:
         """Mean (D,) above covariance (D, D): a normal-inverse-Wishart prior's pseudo-rows have these."""
-        centred = x - x.mean(0)
-        return torch.cat([x.mean(0, keepdim=True), centred.mT @ centred / len(x)])
+        rows = wide(x)
+        centred = rows - rows.mean(0)
+        return torch.cat([rows.mean(0, keepdim=True), centred.mT @ centred / len(rows)]).to(x.dtype)
 
     def _pseudo_rows(self, strength: float, like: Moments) -> Moments:
         scatter = self.overall[1:].expand(len(like.count), -1, -1)
@@ -104,9 +105,9 @@ class GaussianComponents(Components):
         return Moments(count, self.overall[0].expand_as(like.mean), strength * scatter)
 
     def component_log_prior(self) -> Tensor:
-        factor = self._factors()
-        shift = torch.linalg.solve_triangular(factor, (self.overall[0] - self.means).unsqueeze(-1), upper=False)
-        white = torch.linalg.solve_triangular(factor, self.overall[1:].expand_as(factor), upper=False)
+        factor, overall = wide(self._factors()), wide(self.overall)
+        shift = torch.linalg.solve_triangular(factor, (overall[0] - self.means).unsqueeze(-1), upper=False)
+        white = torch.linalg.solve_triangular(factor, overall[1:].expand_as(factor), upper=False)
         trace = torch.linalg.solve_triangular(factor, white.mT, upper=False).diagonal(dim1=-2, dim2=-1).sum(-1)
         log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return -0.5 * (log_det + trace + shift.square().sum((-1, -2))).sum()
@@ -114,9 +115,10 @@ class GaussianComponents(Components):
     def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
         """``moments`` (K): count, mean and scatter of the rows under each component's weight."""
         diagonal = self.covariance_type in ("diag", "spherical")
+        x, weight, means = wide(x), wide(weight), wide(self.means.detach())
         if x.isnan().any():
-            return {"moments": missing_moments(x, weight, self.means, self._factors(), diagonal)}
-        return {"moments": gaussian.weighted_moments(x, weight, diagonal, self.means.detach())}
+            return {"moments": missing_moments(x, weight, means, wide(self._factors()), diagonal)}
+        return {"moments": gaussian.weighted_moments(x, weight, diagonal, means)}
 
     def chain_statistics(
         self, log_initial: Tensor, log_transition: Tensor, x: Tensor, lengths: Tensor
@@ -130,22 +132,21 @@ class GaussianComponents(Components):
         return None if totals is None or moments is None else (totals, {"moments": moments})
 
     def update_components(self, statistics: Statistics) -> list[str]:
-        moments: Moments = statistics["moments"]
+        given: Moments = statistics["moments"]
+        moments = Moments(wide(given.count), wide(given.mean), wide(given.scatter))
         strength = self.pseudo_counts()
         if strength:
             moments = moments + self._pseudo_rows(strength, moments)
         alive = moments.count > 0
         count = moments.count.where(alive, torch.ones_like(moments.count))
         self.means = moments.mean.where(alive.unsqueeze(-1), self.means.detach())
-        variance = self._data_variance(moments) if self.seen_variance is None else self.seen_variance
-        floor = self.covariance_floor * variance  # (D,)
+        floor = self._floor(moments)
         if self.covariance_type in ("full", "tied"):
             if self.covariance_type == "tied":
                 target = moments.scatter.sum(0) / count.where(alive, torch.zeros_like(count)).sum()
             else:
                 target = moments.scatter / count.reshape(-1, 1, 1)
-            clipped, acted = clip_covariance(target, floor)
-            factor = torch.linalg.cholesky(clipped)
+            factor, acted = floored_factor(target, floor)
         else:
             variance = moments.scatter / count.unsqueeze(-1)
             if self.covariance_type == "spherical":
@@ -179,12 +180,34 @@ class GaussianComponents(Components):
         """What messages call these Gaussians."""
         return [f"{self.part if i == 0 else ''} {k}".strip() for i, k in enumerate(which)]
 
-    @staticmethod
-    def _data_variance(moments: Moments) -> Tensor:
-        """The data's variance by feature, (D,), read off the statistics; never zero."""
-        whole = moments.merged()
-        scatter = whole.scatter[0] if whole.scatter.dim() == 2 else whole.scatter[0].diagonal()
-        return varying(scatter / whole.count, whole.mean[0])
+    def _floor(self, moments: Moments) -> Tensor:
+        """The least variance by feature, (D,): a fraction of the data's own, which is never zero.
+
+        Of the entries that are there; as the prior's pseudo-row keeps it; or read off the statistics: the same in every
+        iteration, else the climb were not monotone.
+        """
+        overall = getattr(self, "overall", None)
+        if self.seen_variance is not None:
+            variance = self.seen_variance
+        elif overall is not None and overall[1:].any():
+            variance = varying(overall[1:].diagonal(), overall[0])
+        else:
+            whole = moments.merged()
+            scatter = whole.scatter[0] if whole.scatter.dim() == 2 else whole.scatter[0].diagonal()
+            variance = varying(scatter / whole.count, whole.mean[0])
+        return self.covariance_floor * wide(variance)
+
+    def enter_support(self, x: Tensor) -> None:
+        floor = self.covariance_floor * varying(wide(x).var(0, correction=0), wide(x).mean(0))
+        scale = wide(self.scale_tril.detach())
+        if self.covariance_type in ("full", "tied"):
+            lifted, acted = floored_factor(scale @ scale.mT, floor)
+            if acted.any():
+                self.scale_tril = torch.where(acted[..., None, None], lifted, scale)
+            return
+        floor = floor if self.covariance_type == "diag" else floor.mean()
+        if (scale.square() < floor).any():
+            self.scale_tril = torch.maximum(scale, floor.sqrt())
 
     def component_scales(self, x: Tensor) -> dict[str, Tensor]:
         scale = varying(x.var(0, correction=0), x.mean(0)).sqrt()
@@ -201,26 +224,45 @@ class GaussianComponents(Components):
         return self.means.detach()
 
 
-def clip_covariance(covariance: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
-    """The covariance of highest Gaussian likelihood among those with Sigma - diag(floor) positive semi-definite.
+#: How exactly the eigenvalues of a stored covariance are known, as a fraction of the largest: float32 may store it.
+_ROUNDING = 2.0**-23
+
+
+def floored_factor(covariance: Tensor, floor: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The factor of the likeliest covariance among those with Sigma - diag(floor) positive semi-definite.
 
     In units where the floor is the identity, the maximiser keeps the eigenvectors and lifts eigenvalues below 1 to 1.
 
     Args:
         covariance: (..., D, D), symmetric.
         floor: (D,), positive.
+        present: (..., D, D), a lower factor of the covariance before. Where that lies below the floor by more than
+            rounding, the floor is lowered (as a whole) to meet it: lifting it would lower the likelihood.
 
     Returns:
-        The clipped covariance, and whether the floor acted, (...).
+        The lower Cholesky factor of the clipped covariance, and whether the floor acted, (...).
     """
     scale = floor.sqrt()
-    units = scale.unsqueeze(-1) * scale
-    values, vectors = torch.linalg.eigh(covariance / units)
+    values, vectors = torch.linalg.eigh(covariance / (scale.unsqueeze(-1) * scale))
     acted = values[..., 0] < 1
     if not acted.any():
-        return covariance, acted
-    lifted = (vectors * values.clamp_min(1.0).unsqueeze(-2)) @ vectors.mT * units
-    return torch.where(acted[..., None, None], (lifted + lifted.mT) / 2, covariance), acted
+        return torch.linalg.cholesky(covariance), acted
+    least = torch.ones_like(values[..., :1])
+    if present is not None:
+        before = torch.linalg.svdvals(present / scale.unsqueeze(-1)).square()
+        low = before[..., -1:]
+        below = low < 1 - before.shape[-1] * _ROUNDING * before[..., :1]
+        least = low.where(below & (low > 0), least)
+    # The factor from the eigenvectors, by QR: the product and its Cholesky factor would know the lifted eigenvalues to
+    # a few roundings of the largest one only.
+    root = torch.maximum(values, least).sqrt().unsqueeze(-1) * vectors.mT  # root^T root is the clipped one
+    triangle = torch.linalg.qr(root, mode="r").R
+    upright = triangle * triangle.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-1)
+    factor = scale.unsqueeze(-1) * upright.mT.tril()
+    if acted.all():
+        return factor, acted
+    sound = torch.where(acted[..., None, None], torch.diag(floor).expand_as(covariance), covariance)
+    return torch.where(acted[..., None, None], factor, torch.linalg.cholesky(sound)), acted
 
 
 def patterns(x: Tensor) -> list[tuple[Tensor, Tensor]]:

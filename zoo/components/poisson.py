@@ -13,7 +13,7 @@ from zoo.batch import Data
 from zoo.checks import counts as check_counts
 from zoo.components.base import Components
 from zoo.model import parameter
-from zoo.statistics import Statistics
+from zoo.statistics import Statistics, wide
 
 __all__ = ["LogPoisson", "PoissonComponents", "log_factorials"]
 
@@ -57,6 +57,7 @@ class PoissonComponents(Components):
         return bool((self.log_rates == -torch.inf).any())
 
     def component_statistics(self, x: Tensor, weight: Tensor) -> dict[str, Any]:
+        x, weight = wide(x), wide(weight)
         missing = x.isnan()
         if missing.any():
             return {"sums": weight.mT @ x.nan_to_num(0.0), "seen": weight.mT @ (~missing).to(x.dtype)}

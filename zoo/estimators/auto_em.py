@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from zoo.automatic.enumeration import why_not_exact
 from zoo.automatic.plan import Plan, make_plan
 from zoo.batch import Data, num_data
 from zoo.estimators.em import EM
-from zoo.estimators.steps import Steps
+from zoo.estimators.steps import Steps, doubled
 from zoo.model import FunctionModel, LatentVariableModel
 from zoo.statistics import Statistics
 
@@ -74,3 +75,7 @@ class PlanSteps:
     def reordered(self, generator: torch.Generator) -> PlanSteps:
         """As they are: in a program the order of the data may mean something."""
         return self
+
+    def doubled(self) -> PlanSteps:
+        model, x = copy.deepcopy(self.model).double(), doubled(self.x)
+        return PlanSteps(model, x, make_plan(model, x))

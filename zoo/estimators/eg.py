@@ -105,6 +105,6 @@ def total_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = Fa
     """ln p(x) summed over the data, None as in :func:`exact_log_likelihood`; read off the E step where there is one,
     which is the fastest way to it."""
     if can(model, "e_step") and model.normalized:
-        return float(call(model.e_step, x)["log_likelihood"])
+        return float(call(model.e_step, x)["log_likelihood"].detach())
     exact = exact_log_likelihood(model, x, checked)
     return None if exact is None else float(exact.sum())

@@ -25,7 +25,7 @@ from zoo.estimators.base import (
     snapshot,
 )
 from zoo.estimators.eg import log_density, total_log_likelihood
-from zoo.estimators.steps import ModelSteps, Steps, allowance, measured_rounding, objective_of
+from zoo.estimators.steps import ModelSteps, Steps, allowance, judged, objective_of
 from zoo.model import LatentVariableModel
 from zoo.training import HeldOut
 
@@ -106,10 +106,11 @@ class EM(Estimator):
                         return Outcome("diverged", last, [f"the objective became {objective} at iteration {iteration}"])
                     fall, free = last - objective, allowance(objective, rows)
                     if fall > max(free, rounding):
-                        rounding = measured_rounding(steps, here, fall)
-                        if fall > rounding:
+                        exact_fall, rounding = judged(steps, here, fall)
+                        if exact_fall > rounding:
                             restore(model, best)
-                            raise LikelihoodDecreased(iteration, fall, rounding=rounding, cause=self.cause)
+                            raise LikelihoodDecreased(iteration, exact_fall, rounding=rounding, cause=self.cause)
+                        rounding = max(rounding, fall)
                     if iteration > 1 and objective == last == -math.inf:
                         note = "the data have probability zero at the starting point and stay there"
                         return Outcome("diverged", last, [note], exact_q=not self.hard)
@@ -151,7 +152,7 @@ class EM(Estimator):
             restore(model, held_out.state)
             last, kept_notes = held_out.objective, [*held_out.notes, held_out.note]
             return Outcome(status, last, list(kept_notes), bool(held_out.notes), None, exact_q=not self.hard)
-        elbo = last - float(model.log_prior()) if self.hard else None
+        elbo = last - float(model.log_prior().detach()) if self.hard else None
         return Outcome(status, last, [*kept_notes, *remarks], bool(kept_notes), elbo, exact_q=not self.hard)
 
     def _lacks(self, model: LatentVariableModel) -> str | None:

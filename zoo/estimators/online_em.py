@@ -10,7 +10,8 @@ import torch
 
 from zoo.batch import Data, call, num_data, take
 from zoo.errors import ZooError
-from zoo.estimators.base import Estimator, Outcome, Run, at_least, given, needs_statistics, restore, snapshot
+from zoo.estimators.base import Estimator, Outcome, Run, at_least, from_zero, given, needs_statistics, restore, snapshot
+from zoo.estimators.em import num_units
 from zoo.model import LatentVariableModel
 from zoo.statistics import Statistics
 
@@ -26,6 +27,9 @@ class OnlineEM(Estimator):
         batch_size: rows a step; None takes a twentieth of the data, between 100 and 4096 rows.
         step_power: the t-th step has weight (t + 1) ** -step_power, between 0.5 and 1.
         burn_in: steps before the first M step, while statistics of few data would be singular.
+        tol: stop when two epochs in a row change the objective by less than this per datum (per time step for
+            sequences), nats; 0 runs all epochs. The objective of an epoch is the sum over its minibatches, each at the
+            parameters that it met, and the log-prior of the last ones: it need not rise in every epoch.
     """
 
     name: ClassVar[str] = "online_em"
@@ -36,10 +40,12 @@ class OnlineEM(Estimator):
     batch_size: int | None = None
     step_power: float = 0.6
     burn_in: int = 1
+    tol: float = 1e-9
 
     def __post_init__(self) -> None:
         at_least(self.name, 1, max_epochs=self.max_epochs, **given(self, "batch_size"))
         at_least(self.name, 0, burn_in=self.burn_in)
+        from_zero(self.name, tol=self.tol)
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         if not 0.5 < self.step_power <= 1:
@@ -47,10 +53,11 @@ class OnlineEM(Estimator):
         return needs_statistics(model)
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
-        rows = num_data(x)
+        rows, units = num_data(x), num_units(model, x)
         size = min(rows, int(self.batch_size or min(4096, max(100, rows // 20))))
         average: Statistics | None = None
         step, status, last, notes = 0, "max_iter", -math.inf, []
+        still = 0  # epochs in a row that changed next to nothing
         before = snapshot(model)
         with torch.no_grad():
             try:
@@ -65,11 +72,17 @@ class OnlineEM(Estimator):
                         step += 1
                         if step > self.burn_in:
                             notes = list(model.m_step(average) or ())
-                    if not math.isfinite(seen):
+                    objective = seen + float(model.log_prior())
+                    if not math.isfinite(objective):
                         restore(model, before)
-                        return Outcome("diverged", last, [f"the objective became {seen} in epoch {epoch + 1}"])
-                    before, last = snapshot(model), seen
-                    run.record(seen, fraction=(epoch + 1) / self.max_epochs)
+                        return Outcome("diverged", last, [f"the objective became {objective} in epoch {epoch + 1}"])
+                    moving = step > self.burn_in + 2 * -(-rows // size)  # both epochs began after an M step
+                    still = still + 1 if moving and abs(objective - last) < self.tol * units else 0
+                    before, last = snapshot(model), objective
+                    run.record(objective, fraction=(epoch + 1) / self.max_epochs)
+                    if still == 2:
+                        status = "converged"
+                        break
                     if run.out_of_time:
                         break
             except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Sequence
@@ -11,12 +12,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from zoo.batch import Data, call, num_data, take
+from zoo.batch import Data, call, map_tensors, num_data, take
 from zoo.estimators.base import restore, snapshot
 from zoo.model import LatentVariableModel
 from zoo.statistics import Statistics
 
-__all__ = ["ModelSteps", "Steps", "allowance", "measured_rounding"]
+__all__ = ["ModelSteps", "Steps", "allowance", "judged", "measured_rounding"]
 
 #: Iterations repeated from moved numbers, and what their spread is multiplied with. A fall of pure rounding is within
 #: a few spreads; a wrong M step's is orders of magnitude away from them.
@@ -39,6 +40,10 @@ class Steps(Protocol):
         """The same steps on the same data in a random order, where their order means nothing."""
         ...
 
+    def doubled(self) -> Steps:
+        """The same steps of a copy of the model, on the data, in float64."""
+        ...
+
 
 @dataclass(frozen=True)
 class ModelSteps:
@@ -58,6 +63,9 @@ class ModelSteps:
     def reordered(self, generator: torch.Generator) -> ModelSteps:
         return replace(self, x=take(self.x, torch.randperm(num_data(self.x), generator=generator)))
 
+    def doubled(self) -> ModelSteps:
+        return replace(self, model=copy.deepcopy(self.model).double(), x=doubled(self.x))
+
 
 def objective_of(steps: Steps, statistics: Statistics) -> float:
     """What EM climbs: the E step's objective and the parameters' log-prior, total, nats."""
@@ -69,8 +77,53 @@ def allowance(objective: float, rows: int) -> float:
     return 4096 * torch.finfo(torch.float64).eps * max(rows, abs(objective))
 
 
+def doubled(x: Data) -> Data:
+    """Data with their real numbers in float64."""
+    return map_tensors(lambda t: t.double() if t.is_floating_point() else t, x)
+
+
 @torch.no_grad()
-def measured_rounding(steps: Steps, start: dict[str, Tensor], fall: float = math.inf) -> float:
+def judged(steps: Steps, start: dict[str, Tensor], fall: float) -> tuple[float, float]:
+    """A fall from the parameters ``start`` to the present ones looked at closely: (the fall, what rounding may do).
+
+    Both in nats; a fall seen in float32 is computed again in float64, where the model can.
+    """
+    exact = _exact(steps)
+    if exact is not steps:
+        values = [_value(exact, state) for state in (start, snapshot(steps.model))]
+        again = values[0] - values[1]
+        if math.isfinite(again):
+            if again <= 0:
+                return again, fall
+            fall = again
+        else:
+            exact = steps
+    return fall, measured_rounding(steps, start, fall, exact)
+
+
+def _exact(steps: Steps) -> Steps:
+    """The steps in float64, where they are not and can be."""
+    if all(v.dtype == torch.float64 for v in steps.model.state_dict().values() if v.is_floating_point()):
+        return steps
+    try:
+        return steps.doubled()
+    except (RuntimeError, ValueError, TypeError):
+        return steps
+
+
+def _value(steps: Steps, state: dict[str, Tensor]) -> float:
+    """The objective at some parameters; NaN where it has no number."""
+    restore(steps.model, state)
+    try:
+        return objective_of(steps, steps.e_step())
+    except (RuntimeError, ValueError, TypeError):
+        return math.nan
+
+
+@torch.no_grad()
+def measured_rounding(
+    steps: Steps, start: dict[str, Tensor], fall: float = math.inf, exact: Steps | None = None
+) -> float:
     """What rounding may take from the objective in an iteration that begins at ``start``, nats; measured.
 
     The iteration (E, M, E) is repeated with every stored number moved by at most one rounding, before it and between
@@ -82,6 +135,7 @@ def measured_rounding(steps: Steps, start: dict[str, Tensor], fall: float = math
     Args:
         start: the parameters before the iteration; the present ones are left as they are.
         fall: stop repeating once the answer is at least this.
+        exact: steps of another model that evaluate the objective; the same ones by default.
 
     Returns:
         ``SAFETY`` times the larger spread of the two objectives; infinite where not two repeats ran through.
@@ -93,18 +147,20 @@ def measured_rounding(steps: Steps, start: dict[str, Tensor], fall: float = math
     try:
         for repeat in range(REPEATS):
             generator = torch.Generator().manual_seed(repeat)
-            restore(steps.model, _moved(start, generator))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
+                first, second = steps.reordered(generator), steps.reordered(generator)
+                moved = _moved(start, generator)
+                restore(steps.model, moved)
                 try:
-                    first, second = steps.reordered(generator), steps.reordered(generator)
                     statistics = first.e_step()
                     reached = objective_of(first, statistics)
                     first.m_step(statistics)
-                    restore(steps.model, _moved(snapshot(steps.model), generator))
-                    again = objective_of(second, second.e_step())
                 except (RuntimeError, ValueError):
                     continue  # no numbers for this arithmetic
+                if exact is not None and exact is not steps:
+                    reached = _value(exact, moved)
+                again = _value(second if exact in (None, steps) else exact, _moved(snapshot(steps.model), generator))
             if math.isfinite(reached) and math.isfinite(again):
                 before.append(reached)
                 after.append(again)

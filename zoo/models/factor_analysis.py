@@ -21,7 +21,7 @@ from zoo import priors
 from zoo.model import parameter
 from zoo.models.linear_gaussian import LinearGaussian, principal_axes
 from zoo.pieces import added
-from zoo.statistics import Moments, Statistics, varying
+from zoo.statistics import Moments, Statistics, varying, wide
 
 __all__ = ["FactorAnalysis"]
 
@@ -68,11 +68,12 @@ class FactorAnalysis(LinearGaussian):
         return added(self._statistics, x, self.datum_size(x))
 
     def _statistics(self, x: Tensor) -> Statistics:
-        mean = x.mean(0)
-        centred = x - mean
-        count = x.new_tensor([float(x.shape[0])])
+        rows = wide(x)
+        mean = rows.mean(0)
+        centred = rows - mean
+        count = rows.new_tensor([float(x.shape[0])])
         moments = Moments(count, mean.unsqueeze(0), (centred.mT @ centred).unsqueeze(0))
-        return Statistics(x.shape[0], self.log_marginal(x).sum(), moments=moments)
+        return Statistics(x.shape[0], wide(self.log_marginal(x)).sum(), moments=moments)
 
     @torch.no_grad()
     def m_step(self, statistics: Statistics) -> list[str]:
@@ -81,8 +82,9 @@ class FactorAnalysis(LinearGaussian):
         mean, covariance = moments.mean[0], moments.scatter[0] / moments.count[0]
         floor = self.noise_floor * varying(covariance.diagonal(), mean)
         # A start below the floor is let be: lifting it would lower the likelihood.
-        floor = torch.minimum(floor, self.noise_variance)
-        noise = best_noise(covariance, self.loadings, self.noise_variance, floor)
+        present = wide(self.noise_variance.detach())
+        floor = torch.minimum(floor, present)
+        noise = best_noise(covariance, wide(self.loadings.detach()), present, floor)
         self.mean, self.noise_variance = mean, noise
         self.loadings = best_loadings(covariance, noise, self.num_factors)
         acting = (noise <= floor).nonzero().flatten().tolist()

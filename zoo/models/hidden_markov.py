@@ -33,7 +33,7 @@ from zoo.errors import ZooError, unknown_name
 from zoo.memory import rows_at_once
 from zoo.model import parameter, prepared
 from zoo.pieces import added, categorical, gathered
-from zoo.statistics import Statistics
+from zoo.statistics import Statistics, wide
 from zoo.structures import chain
 
 __all__ = ["HiddenMarkov"]
@@ -328,12 +328,12 @@ class HiddenMarkov(Components):
 
     def _plain_e_step(self, x: Tensor, lengths: Tensor, hard: bool = False) -> Statistics:
         """Densities, then the chain, then the components: for every family, and for missing entries."""
-        emission = self.emission(x, lengths)
+        emission = wide(self.emission(x, lengths))
         e = chain.expectations(self.log_initial, self.log_transition, emission, lengths)
         starts, steps, marginals, objective = e.initial, e.transition, e.marginals, e.log_likelihood.sum()
         if hard:
             paths, scores = chain.viterbi(self.log_initial, self.log_transition, emission, lengths)
-            starts, steps, marginals = path_counts(paths, self.num_states, x.dtype)
+            starts, steps, marginals = path_counts(paths, self.num_states, emission.dtype)
             objective = scores.sum()
         inside = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(-1)
         packed = bool(inside.all())
@@ -475,7 +475,7 @@ class HiddenMarkov(Components):
         self.overall = self.pseudo_row(complete)
         self.take_scale(values[inside])
         if init == "current":
-            return
+            return self.enter_support(complete)
         k = self.num_states
         if self.topology == "left_right":
             place = self._places(values.shape[1], lengths, restart)
@@ -662,6 +662,7 @@ def stationary(transition: Tensor) -> Tensor:
 
 def stationary_m_step(current: Tensor, closed: Tensor, steps: Tensor, starts: Tensor) -> Tensor:
     """Climb sum steps ln A + sum starts ln stationary(A) over transition matrices; never below ``current``."""
+    current, closed, steps, starts = (wide(v.detach()) for v in (current, closed, steps, starts))
 
     def score(matrix: Tensor) -> Tensor:
         return torch.special.xlogy(steps, matrix).sum() + (starts * stationary(matrix).log()).sum()

@@ -28,7 +28,7 @@ from zoo.distributions import FEW, Selected
 from zoo.memory import rows_at_once
 from zoo.model import parameter
 from zoo.pieces import categorical, gathered
-from zoo.statistics import Statistics
+from zoo.statistics import Statistics, wide
 
 __all__ = ["Mixture"]
 
@@ -118,14 +118,14 @@ class Mixture(Components):
         return reduce(add, (self._e_step(piece, hard) for piece in x.split(PIECE)))
 
     def _e_step(self, x: Tensor, hard: bool) -> Statistics:
-        log_joint = self.log_joint(x)
+        log_joint = wide(self.log_joint(x))
         log_marginal = log_joint.logsumexp(-1, keepdim=True)
         if hard:
             best, index = log_joint.max(-1, keepdim=True)
             weight = torch.zeros_like(log_joint).scatter_(-1, index, 1.0)
         else:
             best = log_marginal
-            weight = (log_joint - log_marginal.clamp_min(torch.finfo(x.dtype).min)).exp()
+            weight = (log_joint - log_marginal.clamp_min(torch.finfo(log_joint.dtype).min)).exp()
         return self._statistics(x, weight, log_marginal.sum(), best.sum())
 
     def _statistics(self, x: Tensor, weight: Tensor, log_likelihood: Tensor, objective: Tensor) -> Statistics:
@@ -152,7 +152,7 @@ class Mixture(Components):
         """
         self.encoder.set_from(x)
         if init == "current":
-            return
+            return self.enter_support(x)
         k = self.num_components
         if not self.collapses and starts.num_distinct(x, k) < k:
             self._start_from_best(x, restart)

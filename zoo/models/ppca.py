@@ -17,7 +17,7 @@ from torch.distributions import constraints
 from zoo.model import parameter
 from zoo.models.linear_gaussian import LinearGaussian, principal_axes
 from zoo.pieces import added
-from zoo.statistics import Statistics, varying
+from zoo.statistics import Statistics, varying, wide
 
 __all__ = ["PPCA"]
 
@@ -127,20 +127,21 @@ class PPCA(LinearGaussian):
         return added(self._statistics, x, self.datum_size(x))
 
     def _statistics(self, x: Tensor) -> Statistics:
-        mean = x.mean(0)
-        centred = x - mean
-        scores = (x - self.mean) @ self._axes()  # (N, q)
+        rows = wide(x)
+        mean = rows.mean(0)
+        centred = rows - mean
+        scores = (rows - self.mean) @ self._axes()  # (N, q)
         score_mean = scores.mean(0)
         about = scores - score_mean
         moments = ScoreMoments(
-            x.new_tensor(float(x.shape[0])),
+            rows.new_tensor(float(x.shape[0])),
             mean,
             score_mean,
             centred.square().sum(),
             centred.mT @ about,
             about.mT @ about,
         )
-        return Statistics(x.shape[0], self.log_marginal(x).sum(), moments=moments)
+        return Statistics(x.shape[0], wide(self.log_marginal(x)).sum(), moments=moments)
 
     @torch.no_grad()
     def m_step(self, statistics: Statistics) -> list[str]:
@@ -157,7 +158,7 @@ class PPCA(LinearGaussian):
         values, vectors = torch.linalg.eigh(m.scatter / m.count)
         values, vectors = values.flip(0).clamp_min(0), _outward(vectors.flip(-1), vectors.flip(-1).diagonal())
         # A start below the floor is let be: lifting it would lower the likelihood.
-        floor = torch.minimum(self._floor(total / d, m.mean), self.noise_variance)
+        floor = torch.minimum(self._floor(total / d, m.mean), wide(self.noise_variance.detach()))
         # A direction in which the data vary less than the noise is no factor: k of the q are.
         kept = torch.cat([values.new_zeros(1), values.cumsum(0)])
         noises = (total - kept).clamp_min(0) / torch.arange(d, d - q - 1, -1, device=kept.device).clamp_min(1)
@@ -176,8 +177,9 @@ class PPCA(LinearGaussian):
 
     def _axes(self) -> Tensor:
         """Orthonormal axes that span the loadings, (D, q)."""
-        size = self.loadings.norm(dim=0).clamp_min(torch.finfo(self.dtype).tiny)
-        axes, triangle = torch.linalg.qr(self.loadings / size)
+        loadings = wide(self.loadings.detach())
+        size = loadings.norm(dim=0).clamp_min(torch.finfo(loadings.dtype).tiny)
+        axes, triangle = torch.linalg.qr(loadings / size)
         return _outward(axes, triangle.diagonal())
 
     def _floor(self, variance: Tensor, mean: Tensor) -> Tensor:

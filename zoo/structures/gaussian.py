@@ -86,8 +86,9 @@ def e_step(
 ) -> tuple[Tensor, Tensor, Moments]:
     """The E step of a Gaussian mixture: its likelihood and the moments under its responsibilities.
 
-    On the CPU the arithmetic is float64 whatever the dtype of the data; the results have the dtype of the
-    data and parameters. No more than about 20 MB is held beyond the data (CPU), unless ``chunk_size``, K or D is large.
+    On the CPU the arithmetic and the results are float64 whatever the dtype of the data; elsewhere they have the
+    dtype of the data and parameters. No more than about 20 MB is held beyond the data (CPU), unless ``chunk_size``,
+    K or D is large.
 
     Args:
         x: (N, D), the data.
@@ -105,13 +106,7 @@ def e_step(
             A datum whose density underflows to zero in every component counts for none of them.
     """
     _check(covariance_type)
-    dtype = torch.promote_types(x.dtype, means.dtype)
-    mixture = _Mixture(x, log_weights, means, scale_tril, covariance_type, hard, chunk_size)
-    log_likelihood, objective, moments = mixture.totals(x)
-    if mixture.dtype != dtype:
-        log_likelihood, objective = log_likelihood.to(dtype), objective.to(dtype)
-        moments = Moments(moments.count.to(dtype), moments.mean.to(dtype), moments.scatter.to(dtype))
-    return log_likelihood, objective, moments
+    return _Mixture(x, log_weights, means, scale_tril, covariance_type, hard, chunk_size).totals(x)
 
 
 @torch.no_grad()
