@@ -93,8 +93,12 @@ def fitted() -> dict[str, tuple[Any, Any]]:
     for name in hostile_sets.served():
         module = __import__(model_classes()[name].__module__, fromlist=["tiny"])
         model, x = module.tiny()
-        x = zoo.fit(model, x, estimator="em", init="current", tol=0.0, max_iter=0).sample(200, seed=1)
-        found[name] = zoo.fit(model, x, estimator="em", init="current").model, model.validate(x)
+        x = zoo.fit(model, x, estimator="em", init="current", tol=0.0, max_iter=0)
+        x = x.sample(60 if isinstance(x.template, dict) else 200, seed=1)
+        found[name] = (
+            zoo.fit(model, x, estimator="em", init="current", accelerate="squarem", max_iter=300).model,
+            model.validate(x),
+        )
     return found
 
 
