@@ -1,194 +1,160 @@
-"""Starting points: more states than values, more components than rows, sticky states that look alike, restarts."""
+"""Which estimator and how many starts a fit takes where nobody says."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
+from torch.distributions import constraints
 
 import zoo
-from zoo.batch import call
-from zoo.fitting import start
-from zoo.isolation import isolated
+from zoo.estimators.em import EM
+from zoo.fitting import usual_estimators
+from zoo.starts import ITERATIONS, MOST, scout, usual_number
 
-FAMILIES: dict[str, Callable[[int], Any]] = {
-    **{
-        f"gaussian {kind}": lambda k, kind=kind: zoo.GaussianHMM(k, 1, covariance_type=kind)
-        for kind in ("full", "tied", "diag", "spherical")
-    },
-    "poisson": lambda k: zoo.PoissonHMM(k, 1),
-    "bernoulli": lambda k: zoo.BernoulliHMM(k, 1),
-    "categorical": lambda k: zoo.CategoricalHMM(k, 2),
-    "gaussian mixture": lambda k: zoo.GaussianMixtureHMM(k, 2, 1),
-}
-COIN = torch.tensor([0.0, 1, 1, 0, 1, 0, 0, 0, 1, 1] * 4, dtype=torch.float64).unsqueeze(-1)
-NAN = math.nan
+COUNTS = torch.tensor([1.0, 2, 0, 1, 18, 22, 3, 2, 17, 25, 1, 19])
 
 
-def ragged() -> dict[str, Tensor]:
-    """Two values, lengths from 1, missing entries, a sequence without any."""
-    x = torch.tensor([[NAN, 0, 0, 0], [0, 1, NAN, 1], [1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0]], dtype=torch.float64)
-    return {"x": x.unsqueeze(-1), "lengths": torch.tensor([1, 4, 1, 3, 4])}
+def groups(rows: int = 60, seed: int = 1) -> torch.Tensor:
+    """Three groups of unequal spread in three dimensions."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = 3 * torch.randn(3, 3, dtype=torch.float64, generator=generator)
+    x = torch.randn(rows, 3, dtype=torch.float64, generator=generator)
+    return x * torch.tensor([0.5, 1.0, 1.5]).double()[torch.arange(rows) % 3, None] + centres[torch.arange(rows) % 3]
 
 
-DATA: dict[str, Any] = {
-    "two values": COIN,
-    "constant": torch.ones(12, 1),
-    "nothing but zeros": np.zeros((12, 1), np.float32),
-    "one step": torch.ones(1, 1),
-    "one sequence of each length": ragged(),
-    "lengths of 1": torch.tensor([[[0.0]], [[1.0]], [[1.0]]]),
-}
+def coins(x: torch.Tensor) -> None:
+    rate = pyro.param("rate", torch.tensor([1.0, 20.0]), constraint=constraints.positive)
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Categorical(torch.ones(2) / 2))
+        pyro.sample("x", dist.Poisson(rate[z]), obs=x)
 
 
-@pytest.mark.parametrize("data", DATA.values(), ids=DATA)
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_more_states_than_values(family: Callable[[int], Any], data: Any) -> None:
-    fit = zoo.fit(family(3), data, estimator="em", max_iter=5)
-    assert fit.status in ("converged", "stalled", "max_iter")
-    assert fit.log_likelihood is not None
-    assert math.isfinite(fit.log_likelihood)
-    assert all(b >= a - 1e-9 for a, b in itertools.pairwise(fit.history["objective"]))
-    assert fit.posterior(data).probs.sum(-1).sub(1).abs().max() < 1e-9
-    assert (fit.predict(data) < 3).all()
+def drawn_start(x: torch.Tensor) -> None:
+    rate = pyro.param("rate", lambda: 30 * torch.rand(2), constraint=constraints.positive)
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Categorical(torch.ones(2) / 2))
+        pyro.sample("x", dist.Poisson(rate[z]), obs=x)
 
 
-@pytest.mark.parametrize("name", ["poisson", "bernoulli", "categorical"])
-def test_order_makes_states_of_equal_values(name: str) -> None:
-    """0, 0, 1, 1 again and again: four states in a ring say exactly what comes, two cannot."""
-    x = torch.tensor([0.0, 0, 1, 1] * 8, dtype=torch.float64).unsqueeze(-1)
-    ring, pair = (zoo.fit(FAMILIES[name](k), x, estimator="em", max_iter=300) for k in (4, 2))
-    assert ring.log_likelihood is not None
-    assert pair.log_likelihood is not None
-    certain = 16 * -1.0 if name == "poisson" else 0.0  # ln Poisson(1; 1) = -1
-    assert ring.log_likelihood == pytest.approx(certain, abs=1e-6)
-    assert pair.log_likelihood < certain - 10
-    stay = ring.model.transition_probs.detach().diagonal()
-    assert stay.max() < 1e-6
+def network(x: torch.Tensor) -> None:
+    net = pyro.module("net", torch.nn.Sequential(torch.nn.Linear(1, 50), torch.nn.Tanh(), torch.nn.Linear(50, 2)))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Categorical(torch.ones(2) / 2))
+        pyro.sample("x", dist.Normal(net(x[:, None])[torch.arange(len(x)), z], 1.0), obs=x)
 
 
-def test_more_states_are_never_worse() -> None:
-    """Rabiner's coins (1989, section II): as few as two sides, any number of coins."""
-    reached = [zoo.fit(zoo.BernoulliHMM(k, 1), COIN, estimator="em", max_iter=300).log_likelihood for k in range(1, 6)]
-    heads = float(COIN.mean())
-    assert reached[0] == pytest.approx(40 * (heads * math.log(heads) + (1 - heads) * math.log(1 - heads)), abs=1e-9)
-    assert all(b >= a + 0.5 for a, b in itertools.pairwise(reached)), reached
+# --- which estimator --------------------------------------------------------------------------------------------------
 
 
-def sticky(k: int, symbols: int, length: int, stay: float, spread: float, seed: int) -> tuple[Any, Tensor]:
-    """A chain whose states last and whose tables overlap, and a sequence from it."""
-    random = np.random.default_rng(seed)
-    truth = zoo.CategoricalHMM(k, symbols)
-    truth.transition_probs = torch.full((k, k), (1 - stay) / (k - 1)) + (stay - (1 - stay) / (k - 1)) * torch.eye(k)
-    truth.emission_probs = random.dirichlet(np.full(symbols, spread), k)
-    with isolated(seed):
-        return truth, truth.sample(1, length)
+def test_a_program_of_closed_forms_takes_auto_em() -> None:
+    fit = zoo.fit(coins, COUNTS)
+    assert (fit.estimator, fit.status) == ("auto_em", "converged")
+    assert fit.log_likelihood == pytest.approx(zoo.fit(coins, COUNTS, estimator="auto_em").log_likelihood, abs=0)
+    assert usual_estimators(coins, COUNTS)[:2] == ["auto_em", "eg"]
 
 
-@pytest.mark.parametrize(("k", "symbols", "spread"), [(3, 4, 1.0), (3, 2, 1.0), (4, 8, 1.0)])
-def test_states_that_look_alike(k: int, symbols: int, spread: float) -> None:
-    """Four starts find what ten random starts of hmmlearn find, and more than the truth scores."""
-    from hmmlearn.hmm import CategoricalHMM as Peer
-
-    truth, x = sticky(k, symbols, 500, 0.95, spread, seed=4)
-    symbol = x[0].long().numpy()
-    peers = []
-    for seed in range(10):
-        peer = Peer(k, n_iter=200, tol=1e-4, random_state=seed, n_features=symbols).fit(symbol)
-        peers.append(peer.score(symbol))
-    fit = zoo.fit(zoo.CategoricalHMM(k, symbols), x, estimator="em", restarts=4, tol=1e-6)
-    assert fit.log_likelihood is not None
-    assert fit.log_likelihood > float(truth.log_marginal(x).sum().detach())
-    assert fit.log_likelihood > max(peers) - 0.1
+def test_a_program_of_networks_does_not() -> None:
+    assert usual_estimators(network, COUNTS)[0] == "eg"
 
 
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_restarts_differ(family: Callable[[int], Any]) -> None:
-    """So do the states of each start: equal ones would stay equal under EM."""
-    with isolated(0):
-        x = torch.randint(2, (1, 60, 1)).double()
-    model, data = family(3), {"x": x, "lengths": torch.tensor([60])}
-    starts = []
-    for restart in range(3):
-        with isolated(restart):
-            starts.append(start(model, data, model.inits[0], restart))
-    for a, b in itertools.combinations(starts, 2):
-        assert (a.transition_probs - b.transition_probs).abs().max() > 1e-6
-    for one in starts:
-        rows = torch.cat([one.align_features(), one.transition_probs], -1).detach()
-        assert torch.pdist(rows).min() > 1e-6
+def test_a_model_with_its_own_m_step_takes_em() -> None:
+    assert usual_estimators(zoo.GaussianMixture(2, 3), groups()) == ["em", "eg", "svi", "gumbel"]
 
 
-def test_left_right_restarts_differ() -> None:
-    with isolated(0):
-        x = torch.randn(4, 12, 2, dtype=torch.float64)
-    fit = zoo.fit(zoo.GaussianHMM(3, 2, topology="left_right"), x, estimator="em", restarts=4)
-    assert len({round(entry["log_likelihood"], 3) for entry in fit.restarts}) > 1
-    zeros = fit.model.transition_probs.detach() == 0
-    assert zeros.tolist() == [[False, False, True], [True, False, False], [True, True, False]]
+def test_a_class_without_an_m_step_takes_auto_em() -> None:
+    class Flipped(zoo.PoissonMixture):
+        def model(self, x: Any) -> None:
+            with pyro.plate("data", x.shape[0]):
+                z = pyro.sample("z", dist.Categorical(self.weights.flip(0)))
+                pyro.sample("x", dist.Poisson(self.rates[z]).to_event(1), obs=x)
+
+    assert usual_estimators(Flipped(2, 1), COUNTS[:, None])[0] == "auto_em"
 
 
-def test_left_right_sequences_shorter_than_the_chain() -> None:
-    """Cutting two steps into four parts leaves out states; the steps between these stay impossible."""
-    x = torch.tensor([[[0.0], [1.0]], [[0.0], [1.0]]])
-    fit = zoo.fit(zoo.BernoulliHMM(4, 1, topology="left_right"), x, estimator="em", max_iter=20)
-    possible = fit.model.transition_probs.detach() > 0
-    assert not (possible.triu(2) | possible.tril(-1)).any()
-    assert fit.log_likelihood is not None
-    assert math.isfinite(fit.log_likelihood)
+def test_a_guide_that_is_given_is_used() -> None:
+    def guide(x: torch.Tensor) -> None:
+        probs = pyro.param("q", torch.full((len(x), 2), 0.5), constraint=constraints.simplex)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Categorical(probs))
+
+    assert usual_estimators(coins, COUNTS, guide, for_fit=True)[0] != "auto_em"
+    assert usual_estimators(coins, COUNTS, guide)[0] == "auto_em"
 
 
-ROWS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]], dtype=torch.float64)
+def test_compare_takes_the_usual_ones() -> None:
+    made = zoo.compare(coins, COUNTS, gradients=False, options={"eg": {"max_epochs": 5}}, track=0, max_epochs=5)
+    assert made.estimators[:2] == ["auto_em", "eg"]
 
 
-@pytest.mark.parametrize("k", [3, 5])
-def test_bernoulli_mixture_of_few_rows(k: int) -> None:
-    """The maximum is the rows' own frequencies, which two classes reach already."""
-    x = ROWS.repeat_interleave(torch.tensor([7, 5]), 0)
-    fit = zoo.fit(zoo.BernoulliMixture(k, 3), x, estimator="em")
-    assert fit.log_likelihood == pytest.approx(7 * math.log(7 / 12) + 5 * math.log(5 / 12), abs=1e-6)
-    assert fit.posterior(x).probs.isfinite().all()
+# --- how many starts --------------------------------------------------------------------------------------------------
 
 
-def test_poisson_mixture_of_few_rows() -> None:
-    """No more than the two values' own rates can be said of two values that far apart."""
-    x = torch.tensor([[0.0]] * 6 + [[9.0]] * 4)
-    two, four = (zoo.fit(zoo.PoissonMixture(k, 1), x, estimator="em").log_likelihood for k in (2, 4))
-    assert four == pytest.approx(two, abs=1e-4)
-    alone = zoo.fit(zoo.PoissonMixture(2, 1), torch.tensor([[3.0]]), estimator="em")
-    assert alone.log_likelihood == pytest.approx(3 * math.log(3) - 3 - math.log(6), abs=1e-9)
-    assert zoo.fit(zoo.PoissonMixture(3, 1), torch.zeros(5, 1), estimator="em").log_likelihood == 0.0
+def test_more_components_do_not_lose_for_want_of_starts() -> None:
+    x = groups(150)
+    one = [zoo.fit(zoo.GaussianMixture(k, 3, covariance_type="diag"), x, restarts=1) for k in range(2, 7)]
+    usual = [zoo.fit(zoo.GaussianMixture(k, 3, covariance_type="diag"), x) for k in range(2, 7)]
+    reached = [fit.log_likelihood for fit in usual]
+    assert sorted(reached) == reached, "a larger model holds every smaller one"
+    single = [fit.log_likelihood for fit in one]
+    assert all(b >= a - 1e-9 for a, b in zip(single, reached, strict=True)), "the first start is always run"
+    assert any(b > a + 0.1 for a, b in zip(single, reached, strict=True)), "these data tell starts apart"
+    fit = usual[-1]
+    assert len(fit.restarts) == MOST
+    assert [entry["chosen"] for entry in fit.restarts].count(True) == 1
+    assert len({entry["seed"] for entry in fit.restarts}) == MOST
+    chosen = next(entry for entry in fit.restarts if entry["chosen"])
+    assert chosen["log_likelihood"] == fit.log_likelihood
 
 
-@st.composite
-def small_sets(draw: Any) -> tuple[str, int, dict[str, Tensor]]:
-    """A family, a number of states, sequences of zeros, ones and gaps."""
-    name = draw(st.sampled_from(["poisson", "bernoulli", "categorical", "gaussian diag"]))
-    n, t = draw(st.integers(1, 3)), draw(st.integers(1, 5))
-    values = draw(st.lists(st.sampled_from([0.0, 1.0, 1.0, NAN]), min_size=n * t, max_size=n * t))
-    lengths = draw(st.lists(st.integers(1, t), min_size=n, max_size=n))
-    x = torch.tensor(values, dtype=torch.float64).reshape(n, t, 1)
-    return name, draw(st.integers(1, 4)), {"x": x, "lengths": torch.tensor(lengths)}
+def test_the_same_seed_gives_the_same_starts() -> None:
+    fits = [zoo.fit(zoo.GaussianMixture(4, 3), groups(), seed=5) for _ in range(2)]
+    assert fits[0].restarts == fits[1].restarts
+    assert fits[0].log_likelihood == fits[1].log_likelihood
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(small_sets())
-def test_small_sets(case: tuple[str, int, dict[str, Tensor]]) -> None:
-    """Whatever the values: a finite fit that climbs, and posteriors that sum to one."""
-    name, k, data = case
-    fit = zoo.fit(FAMILIES[name](k), data, estimator="em", max_iter=3)
-    assert fit.log_likelihood is not None
-    assert math.isfinite(fit.log_likelihood)
-    assert all(b >= a - 1e-8 for a, b in itertools.pairwise(fit.history["objective"]))
-    assert float(call(fit.model.log_marginal, fit.model.validate(data)).sum().detach()) == pytest.approx(
-        fit.log_likelihood, abs=1e-8
-    )
-    assert fit.posterior(data).probs.sum(-1).sub(1).abs().max() < 1e-9
+def test_a_first_start_that_is_best_gives_what_it_gives_alone() -> None:
+    alone, usual = (zoo.fit(zoo.PoissonMixture(2, 1), COUNTS[:, None], restarts=r) for r in (1, None))
+    assert (alone.log_likelihood, alone.iterations) == (usual.log_likelihood, usual.iterations)
+    assert usual.restarts[0]["chosen"]
+
+
+def test_programs_get_several_starts_where_they_draw_one() -> None:
+    assert len(zoo.fit(drawn_start, COUNTS).restarts) == MOST
+    assert len(zoo.fit(coins, COUNTS).restarts) == 1, "all of its starts are one"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"init": "current"}, {"max_seconds": 60}, {"estimator": "eg", "max_epochs": 3}, {"max_iter": ITERATIONS},
+     {"validation": 0.2}, {"restarts": 1}],
+    ids=lambda options: next(iter(options)),
+)  # fmt: skip
+def test_some_fits_take_one_start(options: dict[str, Any]) -> None:
+    assert len(zoo.fit(zoo.PoissonMixture(2, 1), COUNTS[:, None], **options).restarts) == 1
+
+
+def test_the_number_follows_from_the_cost() -> None:
+    trial = scout(EM())
+    assert usual_number(trial, zoo.GaussianMixture(3, 4), torch.zeros(150, 4)) == MOST
+    counts = [usual_number(trial, zoo.GaussianMixture(3, 4), torch.zeros(n, 4)) for n in (10**4, 10**5, 10**6, 10**7)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] == 1
+    assert usual_number(None, zoo.GaussianMixture(3, 4), torch.zeros(150, 4)) == 1
+
+
+def test_a_wrong_m_step_is_named_whatever_the_start() -> None:
+    class Wrong(zoo.PoissonMixture):
+        def m_step(self, statistics: Any) -> Any:
+            notes = super().m_step(statistics)
+            self.rates = self.rates.detach() * 1.5
+            return notes
+
+    with pytest.raises(zoo.LikelihoodDecreased) as caught:
+        zoo.fit(Wrong(2, 1), COUNTS[:, None])
+    assert caught.value.fit.status == "diverged"
+    assert math.isfinite(caught.value.fit.log_likelihood)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
-from zoo.errors import LikelihoodDecreased, ZooError
-
+TYPE_CHECKING = False  # as typing has it, which takes time to import: an interrupt should find us in the command line
 if TYPE_CHECKING:
+    from typing import Any
+
     from zoo.alignment import align
     from zoo.automatic.explaining import Explanation, explain
     from zoo.automatic.posteriors import DiscretePosterior, discrete_posterior
     from zoo.comparison import Comparison, compare
     from zoo.data import list_data, load_data
     from zoo.distributions import ExactBernoulli, Selected
+    from zoo.errors import LikelihoodDecreased, ZooError
     from zoo.evaluation import Evaluation, evaluate
     from zoo.fitting import fit
     from zoo.model import LatentVariableModel
@@ -35,6 +36,8 @@ _HOME = {
     "list_data": "data",
     "load_data": "data",
     "ExactBernoulli": "distributions",
+    "LikelihoodDecreased": "errors",
+    "ZooError": "errors",
     "Selected": "distributions",
     "Evaluation": "evaluation",
     "evaluate": "evaluation",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import math
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,11 +17,13 @@ from zoo.batch import Data, num_data
 from zoo.errors import LikelihoodDecreased, ZooError, one_line, unknown_name
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Callback, options_from
-from zoo.fitting import DEFAULT_ESTIMATORS, as_device, check_serves, exact_log_likelihood_known, first_run, fit, start
-from zoo.gradients import GradientQuality, gradient_quality
+from zoo.fitting import as_device, check_serves, exact_log_likelihood_known, first_run, fit, start, usual_estimators
+from zoo.gradients import GradientQuality, gradient_quality, sampled_gradients
 from zoo.isolation import isolated
-from zoo.model import FunctionModel, as_model, can, prepared
+from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
+from zoo.ranking import leaders
 from zoo.results import Fit, model_name, new_folder, to_json
+from zoo.turns import exclusive
 
 __all__ = ["Comparison", "compare"]
 
@@ -39,6 +41,7 @@ class Comparison:
         gradients: bias and spread of each gradient estimator at the first seed's start and at the best optimum.
         x: the data.
         notes: what could not be measured, a line each.
+        interrupted: whether it was stopped before all was done.
     """
 
     model: str
@@ -48,6 +51,7 @@ class Comparison:
     gradients: list[GradientQuality] = field(default_factory=list)
     x: Data = None
     notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -60,8 +64,8 @@ class Comparison:
         return list(dict.fromkeys(fit.estimator for fit in self.fits))
 
     @functools.cached_property
-    def weighted_bounds(self) -> dict[int, float]:
-        """By ``id`` of a fit, its importance-weighted bound by :data:`DRAWS` draws, total, nats.
+    def _weighted(self) -> dict[int, tuple[float, float]]:
+        """By ``id`` of a fit, its importance-weighted bound by :data:`DRAWS` draws and the standard error of that.
 
         What estimators that climb different bounds are compared by. Empty where the evidence is known, or a model does
         not offer ``log_weights``.
@@ -71,10 +75,16 @@ class Comparison:
         if self.x is None or not all(f.log_likelihood is None and can(f.model, "log_weights") for f in self.fits):
             return {}
         try:
-            return {id(f): -importance_nll(f.model, self.x, DRAWS).nll * self.num_data for f in self.fits}
+            scored = {id(f): importance_nll(f.model, self.x, DRAWS) for f in self.fits}
         except Exception as error:  # whatever a program does where it is scored: the fits are done
             self.notes.append(f"no bound of {DRAWS} draws: {one_line(error)}")
             return {}
+        return {key: (-each.nll * self.num_data, each.se * self.num_data) for key, each in scored.items()}
+
+    @property
+    def weighted_bounds(self) -> dict[int, float]:
+        """By ``id`` of a fit, its importance-weighted bound by :data:`DRAWS` draws, total, nats."""
+        return {key: value for key, (value, _) in self._weighted.items()}
 
     def score(self, this: Fit) -> float | None:
         """What a fit is judged by, total, nats: log-likelihood, else the importance-weighted bound, else the ELBO."""
@@ -87,16 +97,27 @@ class Comparison:
             return f"bound of {DRAWS} draws"
         return "bound" if all(this.log_likelihood is None for this in self.fits) else "log-likelihood"
 
-    def rank(self, this: Fit) -> tuple[bool, bool, float]:
-        """What orders fits: diverged and degenerate ones last, then by score."""
-        score = self.score(this)
-        known = score if score is not None and not math.isnan(score) else -math.inf
-        return this.status != "diverged", not this.degenerate, known
+    def best_of(self, fits: Sequence[Fit]) -> Fit:
+        """The one of highest score; degenerate and diverged ones last.
+
+        Scores tie where they differ by less than rounding, ``tol`` or their Monte-Carlo error can tell, or than tables
+        print. A tie goes to the fastest estimator, and in it to the first seed.
+        """
+        errors = [
+            self._weighted[id(fit)][1] if id(fit) in self._weighted
+            else fit.elbo_se or 0.0 if fit.log_likelihood is None
+            else 0.0
+            for fit in fits
+        ]  # fmt: skip
+        tied = [fits[i] for i in leaders(fits, [self.score(fit) for fit in fits], errors)]
+        seconds = {name: statistics.median(f.seconds for f in tied if f.estimator == name) for name in self.estimators
+                   if any(f.estimator == name for f in tied)}  # fmt: skip
+        return min(tied, key=lambda fit: seconds[fit.estimator])
 
     @property
     def best(self) -> Fit:
-        """The fit of highest log-likelihood, or importance-weighted bound; degenerate and diverged ones last."""
-        return max(self.fits, key=self.rank)
+        """The best of all fits, see :meth:`best_of`."""
+        return self.best_of(self.fits)
 
     def to_dict(self) -> dict[str, Any]:
         """What ``--json`` prints."""
@@ -143,11 +164,12 @@ class Comparison:
         return Path(folder)
 
 
+@exclusive
 def compare(
     model: Any,
     x: Any,
     *,
-    estimators: Sequence[str] = DEFAULT_ESTIMATORS,
+    estimators: Sequence[str] | None = None,
     seeds: int | Iterable[int] = 1,
     guide: Callable[..., Any] | None = None,
     init: str | None = None,
@@ -165,22 +187,26 @@ def compare(
     Args:
         model: a zoo model, or a Pyro program with ``guide``. It is left as it is.
         x: data as the model takes them.
-        estimators: names.
+        estimators: names; None takes the usual ones that can serve the model (em, or auto_em where it has no em; eg,
+            svi, gumbel).
         seeds: how many, or which; for each, every estimator starts at the same parameters (guide included).
         init: how to start, as for ``fit``.
         options: by estimator, options of its own.
         device: where to compute; None leaves the model where it is.
         max_seconds: one budget, for each fit alike.
-        gradients: measure bias and variance of the gradients (needs an exact evidence).
+        gradients: measure bias and variance of the sampled gradients among them (needs an exact evidence).
         track: how often to evaluate the exact likelihood on the way, off the clock.
         progress: True shows a bar a fit; a function of (estimator, seed) gives what ``fit`` takes.
         common: options for every estimator that has them.
 
     Raises:
         ZooError: a mistake in the arguments, or an estimator that cannot serve the model; nothing has been done then.
+        KeyboardInterrupt: before anything was fitted; after that the comparison comes back as far as it went.
     """
     template = as_model(model, guide)
     options = options or {}
+    if estimators is None:
+        estimators = list(dict.fromkeys([*usual_estimators(template, x), *options]))
     for name in options:
         if name not in estimators:
             find_estimator(name)
@@ -205,36 +231,56 @@ def compare(
     first_init = template.inits[0] if init is None else init
     fits: list[Fit] = []
     origin = None
-    for seed in seed_list:
-        with isolated(seed):
-            begun = start(base, data, first_init)
-        origin = begun if origin is None else origin
-        for name, given in chosen.items():
-            shown = progress(name, seed) if callable(progress) else progress
-            try:
-                this = fit(
-                    begun, data, estimator=name, seed=seed, init="current",
-                    max_seconds=max_seconds, progress=shown, track=track, **given,
-                )  # fmt: skip
-            except LikelihoodDecreased as error:
-                this = error.fit
-            fits.append(this)
-            if this.status == "interrupted":
+    try:
+        for seed in seed_list:
+            with isolated(seed):
+                begun = start(base, data, first_init)
+            origin = begun if origin is None else origin
+            for name, given in chosen.items():
+                shown = progress(name, seed) if callable(progress) else progress
+                try:
+                    this = fit(
+                        begun, data, estimator=name, seed=seed, init="current",
+                        max_seconds=max_seconds, progress=shown, track=track, data_name=data_name, **given,
+                    )  # fmt: skip
+                except LikelihoodDecreased as error:
+                    this = error.fit
+                fits.append(this)
+                if this.status == "interrupted":
+                    break
+            if fits[-1].status == "interrupted":
                 break
-        if fits[-1].status == "interrupted":
-            break
+    except KeyboardInterrupt:
+        if not fits:
+            raise
+    stopped = len(fits) < len(seed_list) * len(chosen) or fits[-1].status == "interrupted"
     fits.sort(key=lambda this: list(chosen).index(this.estimator))
-    comparison = Comparison(model_name(template), data_name, num_data(data), fits, x=data)
-    stopped = fits[-1].status == "interrupted"
+    comparison = Comparison(model_name(template), data_name, num_data(data), fits, x=data, interrupted=stopped)
     if gradients and not stopped and origin is not None:
         try:
-            if exact_log_likelihood_known(origin, data):
-                with torch.random.fork_rng(devices=[]):
-                    for point, here in (("start", origin), ("optimum", comparison.best.model)):
-                        comparison.gradients += gradient_quality(here, data, chosen, point=point)
+            comparison.gradients = _gradients(origin, comparison, chosen, progress)
+        except KeyboardInterrupt:
+            comparison.interrupted = True
         except Exception as error:  # whatever a program does where it is measured: the fits are done
             comparison.notes.append(f"no gradient quality: {one_line(error)}")
     return comparison
+
+
+def _gradients(
+    origin: LatentVariableModel, comparison: Comparison, chosen: dict[str, dict[str, Any]], progress: Any
+) -> list[GradientQuality]:
+    """The gradients at the first seed's start and at the best optimum; none where nobody samples them."""
+    from zoo.progress import fraction_shown
+
+    data = comparison.x
+    if not sampled_gradients(chosen) or not exact_log_likelihood_known(origin, data):
+        return []
+    rows = []
+    with torch.random.fork_rng(devices=[]):
+        for point, here in (("start", origin), ("optimum", comparison.best.model)):
+            with fraction_shown(f"gradients, {point}", False if callable(progress) else progress) as told:
+                rows += gradient_quality(here, data, chosen, point=point, told=told)
+    return rows
 
 
 def _chosen_options(

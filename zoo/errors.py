@@ -11,6 +11,22 @@ if TYPE_CHECKING:
 
 __all__ = ["LikelihoodDecreased", "ZooError", "one_line", "unknown_name"]
 
+#: Names that other packages have for what is meant here.
+ELSEWHERE = {
+    "epochs": "max_epochs",
+    "lr": "learning_rate",
+    "n_components": "num_components",
+    "n_epochs": "max_epochs",
+    "n_init": "restarts",
+    "n_iter": "max_iter",
+    "n_states": "num_states",
+    "n_steps": "max_epochs",
+    "num_epochs": "max_epochs",
+    "num_iter": "max_iter",
+    "random_state": "seed",
+    "verbose": "progress",
+}
+
 
 class ZooError(ValueError):
     """A mistake in what the user passed in. The command line prints it as one line and exits with 2."""
@@ -52,8 +68,14 @@ def one_line(error: BaseException) -> str:
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> ZooError:
-    """The error for a name that is not one of ``choices``; it offers the nearest one."""
+    """The error for a name that is not one of ``choices``; it offers the one that is meant, or else the nearest one.
+
+    What is meant: the same name in another case or with its letters in another order, or what another package calls it.
+    """
     names = sorted(choices)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    lower = str(name).lower()
+    near = [known for known in names if known in (lower, ELSEWHERE.get(lower))]
+    near += [known for known in names if sorted(known) == sorted(lower)]
+    near += difflib.get_close_matches(lower, names, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(names)}."
     return ZooError(f"{kind} {name!r} is not known. {hint}")

@@ -23,6 +23,7 @@ from zoo.evaluation_neural import MAX_ELEMENTS, active_units
 from zoo.impossible import impossible_note
 from zoo.isolation import isolated
 from zoo.model import FunctionModel, LatentVariableModel, as_model, can, prepared
+from zoo.turns import exclusive
 
 __all__ = ["Evaluation", "bound", "evaluate"]
 
@@ -117,6 +118,7 @@ class Evaluation:
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
 
 
+@exclusive
 def evaluate(
     model: Any,
     x: Any,

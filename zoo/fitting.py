@@ -29,14 +29,20 @@ from zoo.isolation import isolated, threads
 from zoo.memory import PeakMemory
 from zoo.model import FunctionModel, LatentVariableModel, as_model, prepared
 from zoo.modes import told
+from zoo.ranking import PRINTED, leaders
 from zoo.results import Fit, load, model_name
+from zoo.starts import MOST, Trial, promising, run_trial, same_start, scout, usual_number
+from zoo.turns import exclusive
 
 __all__ = ["as_device", "check_serves", "first_run", "fit", "serving", "start"]
 
 #: What is taken, in this order, where nobody names an estimator.
 DEFAULT_ESTIMATORS = ("em", "eg", "svi", "gumbel")
+#: What ``fit`` takes besides the options of an estimator.
+OPTIONS = ("init", "restarts", "seed", "device", "max_seconds", "progress", "track")
 
 
+@exclusive
 def fit(
     model: Any,
     x: Any,
@@ -45,7 +51,7 @@ def fit(
     guide: Callable[..., Any] | None = None,
     seed: int = 0,
     init: str | None = None,
-    restarts: int = 1,
+    restarts: int | None = None,
     device: str | None = None,
     max_seconds: float | None = None,
     progress: bool | Callback | None = False,
@@ -53,25 +59,33 @@ def fit(
     out: str | Path | None = None,
     checkpoint_every: float | str | None = None,
     resume: bool = False,
+    data_name: str | None = None,
     **options: Any,
 ) -> Fit:
     """Fit a model to data.
 
+    Fits in several threads of one process come one after the other: what Pyro and torch keep is the process's.
+
     Args:
         model: a zoo model, or a Pyro program ``model(x)``. It is left as it is.
         x: data as the model takes them: array, tensor, or a tuple or dict of these.
-        estimator: a name from ``zoo.estimators``; None takes the first of em, eg, svi, gumbel that can serve the model,
-            or else whichever can.
+        estimator: a name from ``zoo.estimators``; None takes em where the model has it, auto_em where the program's
+            updates are closed forms (or few numbers), else the first of eg, svi, gumbel that can serve, else whichever
+            can.
         guide: the guide of a program that is a plain function.
         seed: every draw comes from it.
         init: a starting point the model knows ("kmeans++", "random"), or "current"; None takes the model's default.
-        restarts: starts to try; every one is listed, the best whose covariance floor did not act wins.
+        restarts: starts, each run to its end; every one is listed, the best whose covariance floor did not act wins.
+            None: em, auto_em and hard_em run the first and try up to nine others by short runs, as many as their cost
+            allows; what promises more is run to its end too (see ``zoo.starts``). Other estimators,
+            ``init="current"`` and a budget of seconds take one.
         device: where to compute; None leaves the model where it is.
         max_seconds: budget of each start.
         progress: True shows a bar; a function is called with every row of the history.
         track: evaluate the exact log-likelihood about this many times on the way, off the clock (0: only if free).
         out: a new folder for the result, and for checkpoints on the way to it (gradient estimators write them).
         checkpoint_every: how often: seconds (90.0, "90s"; 60 by default) or steps (500).
+        data_name: what the data are called, for the record.
         resume: go on with what ``out`` holds, to the same parameters bit for bit; start anew if it holds nothing.
         options: the estimator's own, see its class.
 
@@ -81,16 +95,17 @@ def fit(
     Raises:
         ZooError: a mistake in the arguments or the data; nothing has been done then.
         LikelihoodDecreased: EM's objective fell; its ``fit`` holds what was reached.
+        KeyboardInterrupt: before there was a start; from there on the fit comes back, its status "interrupted".
     """
     template = as_model(model, guide)
     if estimator is None:
-        estimator = usual_estimators(template, x)[0]
-    asked = chosen = options_from(find_estimator(estimator), options)
-    if not isinstance(restarts, int) or restarts < 1:
+        estimator = usual_estimators(template, x, for_fit=True)[0]
+    asked = chosen = options_from(find_estimator(estimator), options, OPTIONS)
+    if restarts is not None and (not isinstance(restarts, int) or isinstance(restarts, bool) or restarts < 1):
         raise ZooError(f"fit: restarts expected a whole number of at least 1, got {restarts!r}.")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise ZooError(f"fit: seed expected a whole number from 0 to 2**63 - 1, got {seed!r}.")
-    init = template.inits[0] if init is None else init
+    asked_init, init = init, template.inits[0] if init is None else init
     if init not in {*template.inits, "current"}:
         raise unknown_name("init", init, {*template.inits, "current"})
     if out is None and (resume or checkpoint_every is not None):
@@ -123,13 +138,21 @@ def fit(
                 return load(out, base)
         resumed = None if folder is None or not resume else folder.checkpoints.latest()
         best: Fit | None = None
-        listed: list[dict[str, Any]] = []
         failure: LikelihoodDecreased | None = None
-        for restart in range(restarts):
+        listed: dict[int, dict[str, Any]] = {}
+        order, stopped = list(range(restarts or 1)), False
+        tries = restarts is None and max_seconds is None and asked_init != "current"
+        for restart in order:
             start_seed = seed if restart == 0 else derived_seed(seed, restart)
             done = None if folder is None else folder.finished(restart)
             with isolated(start_seed), threads(chosen.elements(data, base)):
-                candidate = start(base, data, init, restart)
+                try:
+                    candidate = start(base, data, init, restart)
+                except KeyboardInterrupt:
+                    if best is None:
+                        raise
+                    stopped = True
+                    break
                 try:
                     if done is not None:
                         this = load(done, candidate)
@@ -142,40 +165,77 @@ def fit(
                             None if folder is None else folder.checkpoints, mine,
                         )  # fmt: skip
                 except LikelihoodDecreased as error:
-                    error.fit.options = settings
-                    if restarts == 1:
-                        if folder is not None:
-                            folder.publish(error.fit.write)
-                        raise
                     failure, this = error, error.fit
             this.seed = seed
-            if folder is not None and restarts > 1 and done is None and this.status != "interrupted":
+            if folder is not None and (restarts or 1) > 1 and done is None and this.status != "interrupted":
                 folder.finish(restart, this.write, this.seconds)
-            listed.append(
-                {
-                    "seed": start_seed,
-                    "status": this.status,
-                    "objective": this.history["objective"][-1] if this.iterations else None,
-                    "log_likelihood": this.log_likelihood,
-                    "degenerate": this.degenerate,
-                    "chosen": False,
-                    "notes": this.notes,
-                }
-            )
-            if best is None or _rank(this) > _rank(best):
+            listed[restart] = {
+                "seed": start_seed,
+                "status": this.status,
+                "objective": this.history["objective"][-1] if this.iterations else None,
+                "log_likelihood": this.log_likelihood,
+                "degenerate": this.degenerate,
+                "chosen": False,
+                "notes": this.notes,
+            }
+            if best is None or _better(this, best):
                 best, chosen_index = this, restart
-            if this.status == "interrupted":
+            stopped = this.status == "interrupted"
+            if stopped:
                 break
+            if restart == 0 and tries:
+                try:
+                    trials = _trials(chosen, base, data, init, seed)
+                except KeyboardInterrupt:
+                    stopped = True
+                    break
+                listed.update({trial.restart: trial.entry for trial in trials})
+                stopped = any(trial.outcome.status == "interrupted" for trial in trials)
+                if stopped:
+                    break
+                order += promising(trials, this, _judged(this), PRINTED)
         assert best is not None
-        if failure is not None and best.status == "diverged":
-            raise failure
         listed[chosen_index]["chosen"] = True
-        best.restarts = listed
+        best.restarts = [listed[restart] for restart in sorted(listed)]
         best.options = settings
+        best.data = {"name": data_name, "checksum": fingerprint(whole)}
+        if stopped:
+            best.status = "interrupted"
         if folder is not None:
-            interrupted = any(entry["status"] == "interrupted" for entry in listed)
-            folder.publish(best.write, keep=interrupted or (restarts == 1 and folder.checkpoints.unfinished))
+            folder.publish(best.write, keep=stopped or (restarts in (None, 1) and folder.checkpoints.unfinished))
+        if failure is not None and best.status == "diverged":
+            failure.fit = best
+            raise failure
         return best
+
+
+def _trials(estimator: Estimator, model: LatentVariableModel, x: Data, init: str, seed: int) -> list[Trial]:
+    """Short runs from the starts beside the first, as many as usual; a start that comes again is left out."""
+    scouting, trials = scout(estimator), list[Trial]()
+    if scouting is None:
+        return trials
+    with isolated(seed):
+        first = start(model, x, init)
+        known = [snapshot(first)]
+    count = MOST
+    for restart in range(1, MOST):
+        if restart >= count:
+            break
+        start_seed = derived_seed(seed, restart)
+        with isolated(start_seed), threads(estimator.elements(x, model)):
+            try:
+                candidate = start(model, x, init, restart)
+            except ZooError:
+                continue  # the first one was made, and is fitted
+            if any(same_start(state, candidate) for state in known):
+                continue
+            if not trials and (count := usual_number(scouting, candidate, x)) <= restart:
+                break
+            trials.append(run_trial(scouting, candidate, x, restart, start_seed))
+            known.append(trials[-1].state)
+            if trials[-1].outcome.status == "interrupted":
+                break
+    return trials
 
 
 def with_held_out(estimator: Estimator, model: LatentVariableModel, x: Data, seed: int) -> tuple[Data, Estimator]:
@@ -341,11 +401,16 @@ def serving(model: LatentVariableModel, x: Data, among: Iterable[str] | None = N
         return [name for name in among or sorted(classes) if classes[name]().refuses(model, x) is None]
 
 
-def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None) -> list[str]:
+def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None, for_fit: bool = False) -> list[str]:
     """Which estimators to take where nobody says: those of em, eg, svi, gumbel that can serve the model.
 
+    In the place of em stands auto_em where the model has no M step of its own and the program's is closed form, or
+    climbs a few numbers only: steps along the gradient take hundreds of times as long there.
     Where only one of them can, iwae and rws come beside it, so that there is something to compare; where none can, all
     others that can. Never empty.
+
+    Args:
+        for_fit: whether one fit is to be made, in which a guide that was given must have a part.
 
     Raises:
         ZooError: no estimator can serve the model.
@@ -356,12 +421,31 @@ def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None
         if isinstance(base, FunctionModel):
             first_run(base, ready)
         usual = serving(base, ready, DEFAULT_ESTIMATORS)
+        given_guide = for_fit and isinstance(base, FunctionModel) and base.has_guide
+        if "em" not in usual and not given_guide and suits_auto_em(base, ready):
+            usual.insert(0, "auto_em")
         if len(usual) == 1:
             usual += serving(base, ready, ("iwae", "rws"))
         usual = usual or serving(base, ready)
     if not usual:
         raise ZooError("no estimator can serve this model: it has neither an exact sum nor a guide. Pass a guide.")
     return usual
+
+
+def suits_auto_em(model: LatentVariableModel, x: Data) -> bool:
+    """Whether auto_em can serve a model, and its updates are closed forms but for a few numbers."""
+    from zoo.automatic.newton import NEWTON_SIZE
+    from zoo.automatic.plan import make_plan
+
+    if not serving(model, x, ("auto_em",)):
+        return False
+    ready = start(model, x, model.inits[0])
+    try:
+        with torch.random.fork_rng(devices=[]):
+            plan = make_plan(ready, x)
+    except ZooError:
+        return False
+    return sum(plan.space.raw[name].numel() for name in plan.numeric) <= NEWTON_SIZE
 
 
 @functools.cache
@@ -389,6 +473,7 @@ def _run_one(
     checkpoints: Checkpoints | None = None,
     resumed: Checkpoint | None = None,
 ) -> Fit:
+    """One run, from where the model is."""
     from zoo.progress import shown
 
     def evidence() -> float:
@@ -399,22 +484,28 @@ def _run_one(
                 total = None
         return math.nan if total is None else total
 
-    with shown(progress, estimator.name) as callback, PeakMemory() as memory:
-        if hasattr(estimator, "learning_rate"):
-            _optimizer_imported()
-        estimator.rehearse(model, x)
-        run = Run(num_data(x), callback, max_seconds, checkpoints=checkpoints, resumed=resumed)
-        if track and not estimator.sees_evidence and exact_log_likelihood_known(model, x):
-            run.track, run.track_every = evidence, max(1, 3000 // track)
-        model.train()
-        began = snapshot(model)
+    gradient = hasattr(estimator, "learning_rate")
+    with shown(progress, estimator.name, "epochs" if gradient else "iterations") as callback, PeakMemory() as memory:
+        began, run = snapshot(model), Run(num_data(x), callback)
         failure: LikelihoodDecreased | None = None
         try:
+            if gradient:
+                _optimizer_imported()
+            estimator.rehearse(model, x)
+            run = Run(num_data(x), callback, max_seconds, checkpoints=checkpoints, resumed=resumed)
+            if track and not estimator.sees_evidence and exact_log_likelihood_known(model, x):
+                run.track, run.track_every = evidence, max(1, 3000 // track)
+            model.train()
             outcome = estimator.run(model, x, run)
         except LikelihoodDecreased as error:
             failure = error
             last = run.history["objective"][-1] if run.iterations else -math.inf
             outcome = Outcome("diverged", last, [str(error)], exact_q=True)
+        except KeyboardInterrupt:  # outside the estimator's own loop
+            last = run.history["objective"][-1] if run.iterations else -math.inf
+            outcome = Outcome("interrupted", last, exact_q=estimator.sees_evidence)
+            if not run.iterations:
+                restore(model, began)
         seconds = run.seconds
         model.eval()
     if not all(
@@ -486,6 +577,7 @@ def _finish(
         peak_memory_mb=peak_mb,
         exact_q=outcome.exact_q,
         guide_trained=not outcome.exact_q and program.has_guide(model) and estimator.uses_guide,
+        warmup=run.warmup,
         template=map_tensors(lambda t: t[:1].clone() if t.dim() else t.clone(), x),
     )
 
@@ -508,11 +600,15 @@ class _Scores:
         return None
 
 
-def _rank(this: Fit) -> tuple[bool, bool, float]:
+def _better(this: Fit, best: Fit) -> bool:
+    """Whether a later start beats the best of the earlier ones: by more than rounding."""
+    return leaders([best, this], [_judged(best), _judged(this)]) == [1]
+
+
+def _judged(this: Fit) -> float:
     score = this.log_likelihood if this.log_likelihood is not None else this.elbo
     objective = this.history["objective"][-1] if this.iterations else -math.inf
-    value = objective if this.estimator == "hard_em" or score is None else score
-    return this.status != "diverged", not this.degenerate, -math.inf if math.isnan(value) else value
+    return objective if this.estimator == "hard_em" or score is None else score
 
 
 def as_device(device: str) -> torch.device:

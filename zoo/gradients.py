@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from zoo.estimators.svi import SVI
 from zoo.isolation import isolated
 from zoo.model import LatentVariableModel
 
-__all__ = ["GradientQuality", "gradient_quality"]
+__all__ = ["GradientQuality", "gradient_quality", "sampled_gradients"]
 
 
 @dataclass(frozen=True)
@@ -53,43 +54,77 @@ def gradient_quality(
     num_draws: int = 100,
     warmup: int = 1000,
     seed: int = 0,
+    told: Callable[[float], None] | None = None,
 ) -> list[GradientQuality]:
-    """Bias and spread of estimators' gradients at the model's present θ, with one warmed-up guide for all.
+    """Bias and spread of estimators' gradients at the model's present θ, with one warmed-up guide for all that have q.
 
     Args:
         model: at the point; left as it is. Needs an exact evidence.
         estimators: name to options; those without a gradient are passed over.
         point: a word for the table.
+        told: called now and then with the fraction done.
     """
+    kinds = {name: estimator_classes()[name] for name in estimators}
+    measured = {name: kind for name, kind in kinds.items() if issubclass(kind, GradientEstimator)}
+    if not measured:
+        return []
+    guided = any(issubclass(kind, GuidedEstimator) for kind in measured.values())
     with isolated(seed):
         here = copy.deepcopy(model)
-        if program.has_guide(here):
-            SVI(warmup=warmup).warm_up(here, x, Run(num_data(x)))
+        draws_in_all = sum(1 if kind.deterministic else num_draws for kind in measured.values())
+        steps = _Steps(told, warmup if guided else 0, draws_in_all)
+        if guided:
+            SVI(warmup=warmup).warm_up(here, x, Run(num_data(x), steps))
+            steps.done = steps.warmup
         theta, _ = program.parameter_roles(here, x)
         exact = _gradient(here, x, EG().objective(here, x), theta)
         rows = []
-        for name, options in estimators.items():
-            cls = estimator_classes()[name]
-            if not issubclass(cls, GradientEstimator):
-                continue
-            estimator = cls(**options)
+        for name, kind in measured.items():
+            estimator = kind(**estimators[name])
             if isinstance(estimator, GuidedEstimator):
                 estimator = replace(estimator, warmup=0)
             objective = estimator.objective(here, x)
-            draws = torch.stack([_gradient(here, x, objective, theta) for _ in range(num_draws)])
-            variance = draws.var(0).sum() if num_draws > 1 else torch.zeros(())
+            count = 1 if kind.deterministic else num_draws
+            draws = torch.stack([steps.count(_gradient(here, x, objective, theta)) for _ in range(count)])
+            variance = draws.var(0).sum() if count > 1 else torch.zeros(())
             rows.append(
                 GradientQuality(
                     name,
                     point,
                     float(exact.norm()),
                     float((draws.mean(0) - exact).norm()),
-                    float((variance / num_draws).sqrt()),
+                    float((variance / count).sqrt()),
                     float(variance.sqrt()),
-                    num_draws,
+                    count,
                 )
             )
         return rows
+
+
+def sampled_gradients(names: Iterable[str]) -> bool:
+    """Whether one of these estimators follows a gradient that is not exact: else there is nothing to measure."""
+    kinds = [estimator_classes()[name] for name in names]
+    return any(issubclass(kind, GradientEstimator) and not kind.deterministic for kind in kinds)
+
+
+class _Steps:
+    """Counts steps of a known number, and tells which fraction is done; a callback of the warm-up's run."""
+
+    def __init__(self, told: Callable[[float], None] | None, warmup: int, draws: int) -> None:
+        self.told, self.warmup, self.total, self.done = told, warmup, warmup + draws, 0
+
+    def __call__(self, row: dict[str, Any], fraction: float | None) -> None:
+        """A row of a history: a warm-up has none."""
+
+    def stage(self, name: str, fraction: float) -> None:
+        if self.told is not None:
+            self.told(fraction * self.warmup / self.total)
+
+    def count(self, value: Tensor) -> Tensor:
+        self.done += 1
+        if self.told is not None:
+            self.told(self.done / self.total)
+        return value
 
 
 def _gradient(model: LatentVariableModel, x: Data, objective: Objective, theta: list[str]) -> Tensor:

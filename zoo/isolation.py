@@ -11,6 +11,8 @@ import numpy as np
 import pyro
 import torch
 
+from zoo.turns import turn
+
 _AVAILABLE: ContextVar[int] = ContextVar("available_threads", default=0)
 
 __all__ = ["available_threads", "forked_rng", "isolated", "threads"]
@@ -19,10 +21,11 @@ __all__ = ["available_threads", "forked_rng", "isolated", "threads"]
 @contextmanager
 def forked_rng(seed: int) -> Iterator[None]:
     """Seed torch inside, give the caller's generators back outside. Touches torch only: cheap."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+    with turn():
+        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            yield
 
 
 @contextmanager
@@ -53,16 +56,17 @@ def isolated(seed: int) -> Iterator[None]:
 
     Inside: every generator (torch, numpy, Python) starts from ``seed`` and Pyro's parameter store is
     empty. Outside: generators, store, torch's default dtype and thread of autograd mode are as before.
-    Contexts nest, so a fit may run in another fit's callback.
+    Contexts nest, so a fit may run in another fit's callback. Another thread waits until it is over.
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (the caller's own generator)
-    dtype = torch.get_default_dtype()
-    with forked_rng(seed), pyro.get_param_store().scope(), torch.enable_grad():
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
-            torch.set_default_dtype(dtype)
+    with turn():
+        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (the caller's own generator)
+        dtype = torch.get_default_dtype()
+        with forked_rng(seed), pyro.get_param_store().scope(), torch.enable_grad():
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            try:
+                yield
+            finally:
+                random.setstate(python_state)
+                np.random.set_state(numpy_state)  # noqa: NPY002
+                torch.set_default_dtype(dtype)

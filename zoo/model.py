@@ -26,6 +26,7 @@ from zoo.networks import Lender
 from zoo.points import Drawn, Improper, Points, Prior, joint_with_latents, priors, sampled_parameters, supports
 from zoo.readings import TAKES_DATA, computing, plain, property_of_numbers, takes_arrays
 from zoo.schema import Schema
+from zoo.turns import turn
 from zoo.unchanged import Unchanged
 
 __all__ = ["FunctionModel", "Half", "LatentVariableModel", "as_model", "can", "parameter", "prepared", "read_by"]
@@ -92,7 +93,7 @@ class LatentVariableModel(PyroModule):
                 setattr(cls, name, takes_arrays(made) if name in TAKES_DATA else made)
 
     def __init__(self) -> None:
-        with pyro.settings.context(module_local_params=True):
+        with turn(), pyro.settings.context(module_local_params=True):
             super().__init__()
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
@@ -232,15 +233,33 @@ def parameter(value: Tensor, constraint: Any = constraints.real) -> Any:
     return PyroParam(value, constraint)
 
 
-#: Optional methods that stand in for the programs, and which programs they would have to change with.
+#: Optional methods that stand in for the programs, and which programs they would have to change with; a method of which
+#: that is not so says it itself, by :func:`stands_for`.
 STANDS_FOR: dict[str, tuple[str, ...]] = {
     "log_marginal": ("model",),
     "posterior": ("model",),
+    "predict": ("model",),
+    "viterbi": ("model",),
+    "sample_like": ("model",),
+    "sample_posterior": ("model",),
     "e_step": ("model",),
+    "prior": ("model",),
+    "numpyro_model": ("model",),
     "elbo": ("model", "guide"),
     "elbo_parts": ("model", "guide"),
     "log_weights": ("model", "guide"),
+    "posterior_means": ("guide",),
 }
+
+
+def stands_for(*programs: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Mark a method that would have to change with other programs than :data:`STANDS_FOR` has for its name."""
+
+    def marked(method: Callable[..., Any]) -> Callable[..., Any]:
+        method.stands_for = programs  # type: ignore[attr-defined]
+        return method
+
+    return marked
 
 
 def can(model: LatentVariableModel, *methods: str) -> bool:
@@ -258,7 +277,7 @@ def _left_behind(cls: type, method: str) -> bool:
     def definers(name: str) -> list[int]:
         return [i for i, c in enumerate(cls.__mro__) if name in c.__dict__ and c is not LatentVariableModel]
 
-    for name in STANDS_FOR.get(method, ()):
+    for name in getattr(getattr(cls, method, None), "stands_for", STANDS_FOR.get(method, ())):
         own, programs = definers(method), definers(name)
         # A base class that leaves the program itself to its subclasses (no definer above it) is written for theirs.
         if own and programs and programs[0] < own[0] <= programs[-1]:
@@ -297,7 +316,7 @@ def _wrap_init(init: Callable[..., None]) -> Callable[..., None]:
 def _wrap_program(program: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(program)
     def wrapped(self: LatentVariableModel, *args: Any, **kwargs: Any) -> Any:
-        with pyro.settings.context(module_local_params=True), self._pyro_context:
+        with turn(), pyro.settings.context(module_local_params=True), self._pyro_context:
             return program(self, *args, **kwargs)
 
     return wrapped
@@ -609,6 +628,7 @@ class FunctionModel(LatentVariableModel):
             tensors = {key: tensor for of_net in lent.values() for key, tensor in of_net.items()}
             lender = Lender(tensors, {name: net.value for name, net in self._nets.items()}, None, self._held())
         with ExitStack() as stack:
+            stack.enter_context(turn())
             stack.enter_context(pyro.settings.context(module_local_params=self._local))
             stack.enter_context(pyro.get_param_store().scope(state))  # type: ignore[arg-type]
             # Constants a program makes (torch.ones(3)) then have the dtype of its data.

@@ -8,21 +8,27 @@ from contextlib import contextmanager
 from typing import Any
 
 from zoo.estimators.base import Callback
+from zoo.turns import kept_random
 
 __all__ = ["fraction_shown", "shown"]
 
 
 @contextmanager
-def shown(progress: bool | Callback | None, title: str) -> Iterator[Callback | None]:
-    """The callback for ``progress``: a function as it is, True a bar, None a bar if stderr is a terminal."""
+def shown(progress: bool | Callback | None, title: str, unit: str = "iterations") -> Iterator[Callback | None]:
+    """The callback for ``progress``: a function as it is, True a bar, None a bar if stderr is a terminal.
+
+    Args:
+        unit: what a row of the history is.
+    """
     if callable(progress):
         yield progress
         return
     if progress is False:
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    with kept_random():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     if progress is None and not console.is_terminal:
@@ -31,24 +37,28 @@ def shown(progress: bool | Callback | None, title: str) -> Iterator[Callback | N
     columns = (
         TextColumn("{task.description:>12}"),
         BarColumn(bar_width=30),
-        TextColumn("{task.fields[rows]:>6} rows  {task.fields[values]}"),
+        TextColumn("{task.fields[rows]:>6} " + unit + "  {task.fields[values]}"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, console=console, refresh_per_second=8) as bars:
-        bar = Bar(bars, bars.add_task(title, total=None, rows=0, values="", left=""))
+        bar = Bar(bars, bars.add_task(title, total=None, rows=0, values="", left=""), title)
         yield bar
         bars.update(bar.task, total=1.0, completed=1.0, rows=bar.count, left="")
 
 
 @contextmanager
-def fraction_shown(title: str) -> Iterator[Callable[[float], None] | None]:
-    """A bar to be told which fraction is done, if stderr is a terminal, else None."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+def fraction_shown(title: str, progress: bool | None = None) -> Iterator[Callable[[float], None] | None]:
+    """What is to be told which fraction is done: a bar (True; None: if stderr is a terminal), else None."""
+    if progress is False:
+        yield None
+        return
+    with kept_random():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if progress is None and not console.is_terminal:
         yield None
         return
     columns = (TextColumn("{task.description:>12}"), BarColumn(bar_width=30), TimeRemainingColumn())
@@ -60,8 +70,9 @@ def fraction_shown(title: str) -> Iterator[Callable[[float], None] | None]:
 class Bar:
     """One bar: called with every row of the history, told by ``tick`` how far a long epoch has come."""
 
-    def __init__(self, bars: Any, task: Any) -> None:
-        self.bars, self.task, self.count = bars, task, 0
+    def __init__(self, bars: Any, task: Any, title: str = "") -> None:
+        self.bars, self.task, self.title, self.count = bars, task, title, 0
+        self._stage: str | None = None
         self._began, self._drawn = time.monotonic(), 0.0
         self._first: float | None = None
 
@@ -74,7 +85,17 @@ class Bar:
             self._drawn = now
             self.bars.update(self.task, rows=self.count, values=values(row))
 
+    def stage(self, name: str, fraction: float) -> None:
+        """How far a stage before the climb has come."""
+        if self._stage is None:
+            self._stage = name
+            self.bars.update(self.task, description=f"{self.title}, {name}")
+        self.bars.update(self.task, total=1.0, completed=fraction)
+
     def tick(self, fraction: float) -> None:
+        if self._stage is not None:
+            self._stage = None
+            self.bars.update(self.task, description=self.title)
         if self._first is None:  # a resumed run does not begin at nought
             self._began, self._first = time.monotonic(), fraction
         self.bars.update(self.task, total=1.0, completed=fraction, left=self.left(fraction))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError, one_line
+from zoo.turns import kept_random
 
 if TYPE_CHECKING:
     from zoo.comparison import Comparison
@@ -37,7 +38,8 @@ class _Table:
 
 def text_table(comparison: Comparison) -> str:
     """The comparison as plain text: a row an estimator, the gradients, and what a reader should know."""
-    from rich.console import Console
+    with kept_random():
+        from rich.console import Console
 
     out = io.StringIO()
     console = Console(file=out, width=WIDTH, color_system=None, force_terminal=False, highlight=False, markup=False)
@@ -85,7 +87,7 @@ def _summary(comparison: Comparison) -> _Table:
     rows = []
     for name in comparison.estimators:
         fits = [fit for fit in comparison.fits if fit.estimator == name]
-        best = max(fits, key=comparison.rank)
+        best = comparison.best_of(fits)
         known = [fit.log_likelihood for fit in fits if fit.log_likelihood is not None]
         memory = [fit.peak_memory_mb for fit in fits if fit.peak_memory_mb is not None]
         row = [name]
@@ -183,6 +185,8 @@ def _reason(fit: Fit, best: Fit) -> str:
     elif fit.status == "max_iter":
         option = next((name for name in ("max_epochs", "max_iter", "num_samples") if name in fit.options), "iterations")
         causes.append(f"it was still moving when its budget ran out; give it more {option}")
+    elif fit.status == "stalled" and fit.history.get("validation"):
+        causes.append("held-out data were served best before it converged")
     elif fit.status == "stalled":
         causes.append("its gains fell below rounding before it met tol")
     gap = fit.evidence_gap

@@ -31,6 +31,7 @@ from zoo.models import find_model, snake_case
 from zoo.pieces import by_pieces, gathered, pieces
 from zoo.readings import parameter_values
 from zoo.schema import Schema
+from zoo.turns import exclusive
 
 if TYPE_CHECKING:
     from zoo.automatic.posteriors import DiscretePosterior
@@ -48,7 +49,9 @@ class Fit:
     Attributes:
         model: the fitted copy.
         estimator: its name. options: the estimator's options. seed: what every draw came from.
-        status: "converged", "stalled" (gains below rounding before ``tol``), "max_iter", "diverged" or "interrupted".
+        status: "converged" (EM: gains below ``tol``; gradient estimators: a gradient below it), "stalled" (gains below
+            rounding before ``tol``, or held-out data served no better), "max_iter" (the budget of iterations, epochs or
+            seconds was used up), "diverged" or "interrupted".
         log_likelihood: exact ln p(x); None where not tractable.
         elbo: the bound at the estimator's q (equal to ``log_likelihood`` where the E step is exact); None without q.
         elbo_se: its Monte-Carlo standard error, 0 where summed exactly.
@@ -64,6 +67,9 @@ class Fit:
         num_units: time steps of sequences, else N.
         guide_trained: whether the estimator trained the model's guide.
         exact_q: whether the estimator's q was the exact posterior.
+        warmup: what went before the first row of the history, if anything: the guide's ``steps``, their ``seconds``
+            and the ``objective`` they reached.
+        data: name and checksum of the data that were fitted, where known.
         draws: draws of the parameters (``nuts``, ``advi``), a :class:`~zoo.bayes.Draws`; the model then holds their
             means, and the bound of ``advi`` is one on ln p(x) with the parameters integrated out.
     """
@@ -89,6 +95,8 @@ class Fit:
     exact_q: bool = False
     num_units: int = 0
     template: Any = None
+    warmup: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
     draws: Draws | None = None
 
     @property
@@ -143,6 +151,7 @@ class Fit:
         with isolated(self.seed), pyro.validation_enabled(False):  # a template that was saved is of zeros
             return parameter_values(self.model, set(program.reached_by_model(self.model, self.template)))
 
+    @exclusive
     def posterior(self, x: Any) -> Any:
         """p(z | x) of every datum's latents: a distribution, or a dict of them by site where there are several.
 
@@ -178,6 +187,7 @@ class Fit:
 
         return discrete_posterior(self.model, x, seed=self.seed)
 
+    @exclusive
     def predict(self, x: Any) -> Any:
         """The most probable z of each datum: labels (N,) or a posterior mean (N, latent_dim); a dict of them by site
         where there are several latents.
@@ -206,6 +216,7 @@ class Fit:
         labels: Tensor = call(self.model.predict, x)
         return labels
 
+    @exclusive
     def predict_proba(self, x: Any) -> Tensor:
         """Probabilities of the values of one discrete latent, (N, K); of the states of a chain, (N, T, K).
 
@@ -227,6 +238,7 @@ class Fit:
         probs: Tensor = posterior.probs
         return probs
 
+    @exclusive
     def score_samples(self, x: Any) -> Tensor:
         """Exact ln p(x) of each row or sequence, (N,), nats.
 
@@ -245,6 +257,7 @@ class Fit:
             )
         return scores
 
+    @exclusive
     def score(self, x: Any) -> float | None:
         """Exact total ln p(x) of other data, nats; None where not tractable. Warns where it is -inf, and says why."""
         from zoo.estimators.eg import exact_log_likelihood
@@ -256,6 +269,7 @@ class Fit:
             warn_of_impossible("score", self.model, x, exact)
         return None if exact is None else float(exact.sum())
 
+    @exclusive
     def sample(self, n: int, seed: int | None = None) -> Data:
         """``n`` new data from p(x), in the shape of the data that were fitted."""
         shape = self.template
@@ -359,7 +373,7 @@ class Fit:
             "template": _describe_template(self.template),
             "schema": None if self.model.schema is None else asdict(self.model.schema),
         }
-        for name in _SAVED:
+        for name in [*_SAVED, *_SAVED_LATER]:
             record[name] = getattr(self, name)
         (folder / "fit.json").write_text(to_json(record))
 
@@ -389,6 +403,8 @@ _SAVED = [
     "num_units",
     "exact_q",
 ]
+#: Written since; a fit saved before has none of these.
+_SAVED_LATER = ["warmup", "data"]
 
 
 def model_name(model: LatentVariableModel) -> str:
@@ -479,6 +495,7 @@ def check_free(folder: Path) -> None:
         )
 
 
+@exclusive
 def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None = None) -> Fit:
     """Read a fit back. Nothing found in a file is ever imported or run.
 
@@ -499,9 +516,13 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
     try:
         record = json.loads((path / "fit.json").read_text())
         state = load_file(str(path / "model.safetensors"))
+        if record["format"] != FORMAT:
+            raise ZooError(f"load: {str(path)!r} was written by another version. Fit and save again.")
         description = record["template"]
         record.setdefault("exact_q", record["elbo_se"] == 0 and record["elbo"] == record["log_likelihood"])
-        saved = {name: record[name] for name in _SAVED}
+        saved = {name: record[name] for name in _SAVED} | {name: record.get(name) for name in _SAVED_LATER}
+    except ZooError:
+        raise
     except Exception as error:  # what safetensors and json make of broken files differs from version to version
         broken = "fit.json" if isinstance(error, (ValueError, KeyError, TypeError)) else "model.safetensors"
         raise ZooError(f"load: {broken} in {str(path)!r} is damaged or cut short. Fit and save again.") from None

@@ -19,6 +19,7 @@ from zoo.batch import Data, call, map_tensors, num_data
 from zoo.checkpoint import Checkpoint, random_state, set_random_state
 from zoo.errors import ZooError
 from zoo.estimators.base import Objective, Outcome, Run, restore, snapshot
+from zoo.isolation import forked_rng
 from zoo.model import LatentVariableModel, prepared
 
 __all__ = ["DECAYS", "HeldOut", "ScaledAdam", "Schedule", "train"]
@@ -140,6 +141,35 @@ class ScaledAdam:
             parts += [nn.utils.get_total_norm(grads) * factor] if grads else []
         return torch.linalg.vector_norm(torch.stack(parts)) if parts else torch.zeros(())
 
+    def scaled_gradient(self) -> Tensor:
+        """All gradients side by side, each entry times its parameter's unit, (P,)."""
+        for p, _, scale, shadow in self.scaled:
+            shadow.grad = None if p.grad is None else p.grad * scale
+        parts = [
+            (torch.zeros_like(p) if p.grad is None else p.grad * factor).flatten()
+            for group, factor in zip(self.adam.param_groups, self.factors, strict=True)
+            for p in group["params"]
+        ]
+        return torch.cat(parts) if parts else torch.zeros(1)
+
+    def lost_in_noise(self) -> bool:
+        """Whether Adam's running mean of the gradient is no longer than noise alone would make it.
+
+        Independent gradients of mean zero and second moment v give a running mean of variance v (1 - β) / (1 + β).
+        """
+        signal, noise = torch.zeros(()), torch.zeros(())
+        for group, factor in zip(self.adam.param_groups, self.factors, strict=True):
+            beta, beta2 = group["betas"]
+            for p in group["params"]:
+                state = self.adam.state.get(p)
+                if state:
+                    steps = float(state["step"])
+                    mean = state["exp_avg"] / (1 - beta**steps)
+                    square = state["exp_avg_sq"] / (1 - beta2**steps)
+                    signal = signal + factor**2 * (mean**2).sum().cpu()
+                    noise = noise + factor**2 * (square * (1 - beta) / (1 + beta)).sum().cpu()
+        return bool(signal <= 2 * noise)
+
     def unsound(self) -> Tensor:
         """Whether a parameter is NaN or a gradient's square overflowed, ()."""
         found = [p.detach().isnan().any() for p in self.parameters]
@@ -253,7 +283,7 @@ def train(
     *,
     names: Callable[[int], Iterable[str]] | Iterable[str] | None = None,
     on_fraction: Callable[[float], None] | None = None,
-    tol: float = 1e-4,
+    tol: float = 1e-5,
     deterministic: bool = False,
     column: str = "elbo",
     record: bool = True,
@@ -266,7 +296,7 @@ def train(
         objective: batch to (surrogate, bound), per datum.
         names: which parameters move: all that require a gradient (None), some, or a function of the step.
         on_fraction: called with the fraction done before each step (annealing).
-        tol: "converged" if the mean bound per datum moved less over the last tenth than this, nats.
+        tol: "converged" if the gradient is no longer than this, see ``_Loop._stationary``.
         deterministic: whether the objective is exact on the full batch; then the best parameters are kept.
         column: which column of the history the bound also is.
         record: whether to write history (a warm-up does not).
@@ -324,7 +354,7 @@ class _Loop:
         self.parts: Any = None
         self.sums: dict[str, Tensor] = {}
         self.saver, self.epoch_random = run.checkpoints, torch.get_rng_state()
-        self.ticks = record and hasattr(run.callback, "tick")
+        self.ticks = hasattr(run.callback, "tick" if record else "stage")
 
     def climb(self, tol: float) -> Outcome:
         run, status = self.run, "max_iter"
@@ -342,35 +372,83 @@ class _Loop:
                         if reason is None:
                             raise
                         return self._diverged(notes, reason)
+                    if not self.record and run.out_of_time and self.at.step < self.total_steps:
+                        self._keep()
+                        run.cut_short = True  # what follows is for now only: more time goes on from here
+                        return self._warmed(status)
                 batches = None
                 if self._end_of_epoch():
-                    status = "converged"
+                    status = "stalled"
                     break
                 if self.record and run.out_of_time:
-                    if self.saver is not None and self.at.epoch < self.epochs:
-                        self._save()
-                        self.saver.unfinished = True
+                    if self.at.epoch < self.epochs:
+                        self._keep()
                     break
         except _Diverged:
             return self._diverged(notes, self._reason())
         except KeyboardInterrupt:
             status = "interrupted"
         if not self.record:
-            return Outcome(status, float(self.at.bound) * self.rows)
+            return self._warmed(status)
         if status != "interrupted":
             if self.held_out is not None and self.held_out.state is not None:
                 restore(self.model, self.held_out.state)
                 return Outcome(status, self.held_out.objective, [*notes, self.held_out.note])
             if self.best_state is not None:
                 restore(self.model, self.best_state)
-        history = run.history["objective"]
-        part = max(1, len(history) // 20)
-        if status == "max_iter" and len(history) >= 20:
-            late = sum(history[-part:]) / part
-            earlier = sum(history[-2 * part : -part]) / part
-            if abs(late - earlier) < tol * self.rows:
-                status = "converged"
+        if status == "max_iter" and self._stationary(tol):
+            status = "converged"
         return Outcome(status, self.at.best * self.rows if self.best_state is not None else _last(run), notes)
+
+    def _stationary(self, tol: float) -> bool:
+        """Whether the gradient says that there is nothing more to climb.
+
+        The gradient of an exact objective, per datum and in units of each parameter's scale, is measured where the run
+        ended, and must not be longer than ``tol``. A sampled one must be no longer than its own noise (both in Adam's
+        running means), and the bound must not have moved over the last tenth by more than ``tol`` or its noise.
+        """
+        if self.full:
+            before = snapshot(self.model)  # running statistics of a network move with every look
+            try:
+                with forked_rng(0):
+                    first, second = self._gradient(), self._gradient()
+            except (ValueError, RuntimeError):
+                return False
+            finally:
+                restore(self.model, before)
+            if torch.equal(first, second):
+                return bool(first.norm() <= tol)
+        return self._settled(tol) and self.optimizer.lost_in_noise()
+
+    def _gradient(self) -> Tensor:
+        """The gradient at the present parameters on all data, per datum, each entry times its unit."""
+        self.optimizer.zero_grad()
+        surrogate, _ = self.objective(self.x)
+        if self.with_prior:
+            surrogate = surrogate - self.model.log_prior() / self.rows
+        surrogate.backward()
+        flat = self.optimizer.scaled_gradient()
+        self.optimizer.zero_grad()
+        return flat
+
+    def _settled(self, tol: float) -> bool:
+        """Whether the objective's mean over the last twentieth of the rows is that of the twentieth before, per datum,
+        within ``tol`` or two standard errors of the difference."""
+        history = torch.tensor(self.run.history["objective"], dtype=torch.float64) / self.rows
+        part = len(history) // 20
+        if not part:
+            return False
+        late, earlier = history[-part:], history[-2 * part : -part]
+        noise = 2 * float(((late.var() + earlier.var()) / part).sqrt()) if part > 1 else 0.0
+        return abs(float(late.mean() - earlier.mean())) <= max(tol, noise)
+
+    def _warmed(self, status: str) -> Outcome:
+        """The end of a stage that writes no history: the run says what it did."""
+        at, reached = self.at, float(self.at.bound) * self.rows
+        self.run.warmup = {"steps": at.step, "seconds": self.run.seconds, "objective": reached}
+        short = status == "max_iter" and at.step < self.total_steps
+        note = f"max_seconds ended the guide's warm-up after {at.step} of {self.total_steps} steps"
+        return Outcome(status, reached, [note] if short else [])
 
     def _notes(self) -> list[str]:
         asked = self.schedule.batch_size
@@ -425,8 +503,8 @@ class _Loop:
         elif not self.waits and at.step % WAIT_EVERY == 0:
             self._wait()
         if self.ticks and at.step % 16 == 0:
-            self.run.tick(at.step / self.total_steps)
-        if self.saver is not None and self.saver.due():
+            self.run.tick(at.step / self.total_steps, None if self.record else "warm-up")
+        if self.saver is not None and not self.run.cut_short and self.saver.due():
             self._save()
 
     def _add_parts(self, size: int) -> None:
@@ -492,6 +570,12 @@ class _Loop:
 
     # --- checkpoints ---
 
+    def _keep(self) -> None:
+        """Write a checkpoint of a run whose time is over, to go on from."""
+        if self.saver is not None and not self.run.cut_short:
+            self._save()
+            self.saver.unfinished = True
+
     def _save(self) -> None:
         assert self.saver is not None
         self._wait()
@@ -513,6 +597,7 @@ class _Loop:
             "at": dataclasses.asdict(self.at),
             "history": self.run.history,
             "seconds": self.run.seconds,
+            "warmup": self.run.warmup,
             "held_out": None if held is None else held.record(),
             "random": plain,
         }

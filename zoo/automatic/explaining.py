@@ -15,6 +15,7 @@ from zoo.automatic.plan import SiteRow, Update, make_plan
 from zoo.errors import ZooError
 from zoo.isolation import isolated
 from zoo.model import FunctionModel, as_model, prepared
+from zoo.turns import exclusive
 
 __all__ = ["Explanation", "explain"]
 
@@ -85,6 +86,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip() for r in lines)
 
 
+@exclusive
 def explain(model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed: int = 0) -> Explanation:
     """What ``auto_em`` would do with a program on such data: sites, updates, and the cost before it is paid.
 

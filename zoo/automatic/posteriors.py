@@ -21,6 +21,7 @@ from zoo.batch import Data, call
 from zoo.errors import ZooError
 from zoo.isolation import isolated
 from zoo.model import FunctionModel, as_model, prepared
+from zoo.turns import exclusive
 
 __all__ = ["DiscretePosterior", "discrete_posterior"]
 
@@ -108,6 +109,7 @@ def _aligned(value: Tensor, plates: torch.Size, event: torch.Size) -> tuple[int,
     return (1,) * (right - len(tail)) + tail
 
 
+@exclusive
 def discrete_posterior(
     model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed: int = 0
 ) -> DiscretePosterior:

@@ -1,6 +1,6 @@
 """Where the command line begins, and what becomes of every mistake.
 
-Exit codes: 0 done, 2 the user's mistake (one line on stderr), 1 ours, 130 interrupted.
+Exit codes: 0 done, 2 the user's mistake (one line on stderr), 3 a fit that diverged, 1 ours, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from zoo.cli.fitted import evaluate, sample
 from zoo.cli.fitting import compare, explain, fit
@@ -29,11 +30,27 @@ app = typer.Typer(
     name="zoo",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Latent-variable models, each fitted by any estimator and compared on the same data and start.\n\n"
     "Example: zoo compare gaussian_mixture --data iris --seeds 5 --out runs/iris",
 )
+
+
+class _Once(TyperCommand):
+    """A command that refuses an option given twice, where it takes one value: the last one would win unseen."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for param in order:
+            often = sum(each is param for each in order)
+            flag = getattr(param, "is_flag", False) or getattr(param, "multiple", False)
+            if often > 1 and param.param_type_name == "option" and not flag:
+                raise ZooError(f"{param.opts[-1]} expected once, got it {often} times. Keep one.")
+        return super().parse_args(ctx, args)
+
+
 for command in (models, data, fit, compare, explain, evaluate, sample, reproduce, bench):  # as the help lists them
-    app.command()(command)
+    app.command(cls=_Once)(command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # OpenMP's idle threads spin for a long time by default, and on a busy machine every small operation then waits
     # for a time slice; this short spin costs nothing on a quiet one.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     with warnings.catch_warnings():
         if not debug:
             warnings.simplefilter("ignore")

@@ -180,7 +180,21 @@ def _load(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, dict
 
 def _fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source | None = None) -> tuple[str, Any]:
     """Name and values of the data a saved fit was made of, other columns or another part where these are asked for."""
-    name = record.get("data") or getattr(type(this.model), "default_data", None)
+    from zoo.batch import tensors
+    from zoo.checkpoint import fingerprint
+    from zoo.data import list_data
+    from zoo.model import prepared
+
+    known = this.data or {}
+    name, asked = record.get("data"), source or Source()
+    if name is None and known.get("name") in {info.name for info in list_data()}:
+        name = known["name"]
     if name is None:
-        raise ZooError(f"{folder}: --data expected, as the folder does not say what was fitted.")
-    return name, (source or Source()).or_else(record).read(name, this.model.takes_symbols).data
+        raise ZooError(f"{folder}: --data expected, as the folder does not say what was fitted. Name the data.")
+    x = asked.or_else(record).read(name, this.model.takes_symbols).data
+    if getattr(x, "ndim", 0) == 2 and getattr(this.template, "ndim", 2) == 1:
+        x = x.reshape(-1)  # a program that took one column as a vector
+    checksum = known.get("checksum")
+    if asked == Source() and checksum and tensors(x) and fingerprint(prepared(this.model, x)) != checksum:
+        raise ZooError(f"{folder}: expected the data it was fitted to, but {name!r} holds others now. Pass --data.")
+    return name, x

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections.abc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,7 +37,10 @@ __all__ = ["compare", "explain", "fit"]
 def fit(
     model: ModelName,
     data: DataName = None,
-    estimator: Annotated[str | None, typer.Option(help="How to fit; by default em where it can serve.")] = None,
+    estimator: Annotated[
+        str | None,
+        typer.Option(help="How to fit; by default em where it can serve, auto_em for a program of closed forms."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Where every random number comes from.")] = 0,
     settings: Settings = None,
     guide: Guide = None,
@@ -69,36 +71,31 @@ def fit(
     check_out(out, resume)
     check_seed(seed)
     source = Source(columns, labels, targets, split, standardize, sequence, decimal)
-    failure, drawn = None, list[str]()
+    drawn = list[str]()
     with stdout_for_result(as_json):
         task = prepare(model, data, None if estimator is None else [estimator], settings, guide, source, False)
         import zoo
 
+        _ready()
         name = task.estimators[0]
         try:
             this = zoo.fit(
                 task.model, task.x, estimator=name, guide=task.guide, seed=seed, progress=None, out=out,
-                checkpoint_every=checkpoint_every, resume=resume, **task.fit_options, **task.options[name],
+                checkpoint_every=checkpoint_every, resume=resume, data_name=task.record["data"], **task.fit_options,
+                **task.options[name],
             )  # fmt: skip
         except LikelihoodDecreased as error:
             if error.fit is None:
                 raise
-            failure, this = error, error.fit
+            this = error.fit
         rows = [_row(this, task)]
+        stopped = this.status == "interrupted"
         if out is not None:
             _write_record(out, task, {"command": "fit", "seed": seed})
-            if this.status not in ("interrupted", "diverged"):
-                from zoo.latent_plots import plot_latents
-
-                drawn = [path.name for path in plot_latents(this, task.x, out)]
-            if this.iterations > 1 and this.draws is None:
-                from zoo.plots import plot_history
-
-                drawn.append(plot_history(this, out / "learning_curve.png").name)
-            from zoo.state_plots import has_states, plot_states
-
-            if has_states(this.model):
-                drawn.append(plot_states(this, task.x, out / "states.png").name)
+            try:
+                drawn = _pictures(this, task.x, out)
+            except KeyboardInterrupt:
+                stopped = True
     tell(task.notes)
     if as_json:
         from zoo.results import model_name
@@ -109,15 +106,18 @@ def fit(
         _print_agreement(rows)
         if out is not None:
             print(f"saved in {out}{': ' if drawn else ''}{', '.join(drawn)}")
-    if failure is not None:
-        raise typer.Exit(complain(f"{failure}", 1))
-    _stop_if_interrupted([this], out)
+    if stopped:
+        raise typer.Exit(_stopped(out))
+    if this.status == "diverged":
+        raise typer.Exit(_diverged([this]))
 
 
 def compare(
     model: ModelName,
     data: DataName = None,
-    estimators: Annotated[str | None, typer.Option(help="Names with commas; by default em,eg,svi,gumbel.")] = None,
+    estimators: Annotated[
+        str | None, typer.Option(help="Names with commas; by default em (or auto_em), eg, svi, gumbel.")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="How many starts; each estimator gets the same ones.")] = 1,
     settings: Settings = None,
     guide: Guide = None,
@@ -128,6 +128,9 @@ def compare(
     decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
+    gradients: Annotated[
+        bool, typer.Option("--gradients/--no-gradients", help="Measure the sampled gradients' bias and spread.")
+    ] = True,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -155,12 +158,14 @@ def compare(
         if device is not None:
             template = _on_device(template, task.guide, device)
             task.guide = None
+        _ready()
         # The options are sorted out already; what is common has been handed to each estimator.
         made = zoo.compare(
             template, task.x, estimators=task.estimators, seeds=seeds, guide=task.guide, options=task.options,
-            progress=None, data_name=task.data_name, **task.fit_options,
+            progress=None, data_name=task.data_name, gradients=gradients, **task.fit_options,
         )  # fmt: skip
         rows = [_row(this, task) for this in made.fits]
+        stopped = made.interrupted
         if out is not None:
             made.save(out)
             _write_record(out, task, {"command": "compare", "seeds": seeds})
@@ -172,7 +177,10 @@ def compare(
         _print_agreement(rows)
         if out is not None:
             print(f"saved in {out}; open {out / 'report.html'}")
-    _stop_if_interrupted(made.fits, out)
+    if stopped:
+        raise typer.Exit(_stopped(out))
+    if all(this.status == "diverged" for this in made.fits):
+        raise typer.Exit(_diverged(made.fits))
 
 
 def explain(
@@ -201,6 +209,16 @@ def explain(
         found = zoo.explain(task.model, task.x, guide=task.guide)
     tell(task.notes)
     print(dumps(found.to_dict()) if as_json else found)
+
+
+def _ready() -> None:
+    """Import what every fit needs, and let Ctrl-C end a fit with what there is."""
+    import sklearn.cluster  # noqa: F401
+
+    import zoo.comparison  # noqa: F401
+    from zoo.cli import interrupts
+
+    interrupts()
 
 
 def _on_device(model: Any, guide: Any, device: str) -> Any:
@@ -249,7 +267,33 @@ def _write_record(folder: Path, task: Task, more: dict[str, Any]) -> None:
     (folder / RECORD).write_text(dumps(record, indent=1), encoding="utf-8")
 
 
-def _stop_if_interrupted(fits: collections.abc.Sequence[Fit], out: Path | None) -> None:
-    if any(this.status == "interrupted" for this in fits):
-        where = f"what was reached is in {out}" if out is not None else "nothing was saved, for want of --out"
-        raise typer.Exit(complain(f"interrupted; {where}.", 130))
+def _pictures(this: Fit, x: Any, out: Path) -> list[str]:
+    """Names of the pictures that were drawn."""
+    drawn = []
+    if this.status not in ("interrupted", "diverged"):
+        from zoo.latent_plots import plot_latents
+
+        drawn += [path.name for path in plot_latents(this, x, out)]
+    if this.iterations > 1 and this.draws is None:
+        from zoo.plots import plot_history
+
+        drawn.append(plot_history(this, out / "learning_curve.png").name)
+    from zoo.state_plots import has_states, plot_states
+
+    if has_states(this.model):
+        drawn.append(plot_states(this, x, out / "states.png").name)
+    return drawn
+
+
+def _stopped(out: Path | None) -> int:
+    where = f"what was reached is in {out}" if out is not None else "nothing was saved, for want of --out"
+    return complain(f"interrupted; {where}.", 130)
+
+
+def _diverged(fits: list[Fit]) -> int:
+    """Say which fits diverged and why."""
+    reasons = [
+        f"{this.estimator}{f', seed {this.seed}' * (len(fits) > 1)}: {this.notes[-1]}" if this.notes else this.estimator
+        for this in fits
+    ]
+    return complain(f"diverged; {'; '.join(reasons)}", 3)

@@ -284,6 +284,8 @@ def _parse(settings: list[str] | None) -> dict[str, Any]:
         name = name.strip()
         if not equals or not name:
             raise ZooError(f"--set expected NAME=VALUE, got {text!r}. For instance --set num_components=3.")
+        if name in found:
+            raise ZooError(f"--set {name} expected once, got it again with {value!r}. Keep one of them.")
         try:
             found[name] = json.loads(value, parse_constant=refuse)
         except ValueError:

@@ -16,6 +16,7 @@ from zoo.data._files import read_file
 from zoo.data._sets import DATA_SETS, DataSet
 from zoo.data._table import Column, Loaded, NoNames, pick, rows_text
 from zoo.errors import ZooError, unknown_name
+from zoo.turns import kept_random
 
 __all__ = ["Data", "DataInfo", "NoNames", "list_data", "load_data", "read"]
 
@@ -105,6 +106,7 @@ def load_data(
 ) -> tuple[Data, Tensor]: ...
 
 
+@kept_random()
 def load_data(
     name_or_path: str | Path,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -49,6 +49,8 @@ class Run:
         track_every: every how many rows.
         checkpoints: where to write checkpoints, or None.
         resumed: the checkpoint to go on from, or None.
+        warmup: what went before the first row, if anything: ``steps``, ``seconds``, the ``objective`` reached.
+        cut_short: whether the time was over before that was done.
     """
 
     num_data: int
@@ -59,6 +61,8 @@ class Run:
     checkpoints: Checkpoints | None = None
     resumed: Checkpoint | None = None
     history: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
+    warmup: dict[str, Any] | None = None
+    cut_short: bool = False
     _started: float = field(default_factory=time.perf_counter)
     _off: float = 0.0
 
@@ -102,11 +106,12 @@ class Run:
             self.callback(row, fraction)
         self._off += time.perf_counter() - now
 
-    def tick(self, fraction: float) -> None:
-        """Tell a callback that wants to know (one with a ``tick``) how far a long epoch has come."""
-        tick = getattr(self.callback, "tick", None)
-        if tick is not None:
-            tick(fraction)
+    def tick(self, fraction: float, stage: str | None = None) -> None:
+        """Tell a callback that wants to know (one with a ``tick``, or a ``stage``) how far a long epoch, or a stage
+        before the climb, has come."""
+        tell = getattr(self.callback, "tick" if stage is None else "stage", None)
+        if tell is not None:
+            tell(fraction) if stage is None else tell(stage, fraction)
 
     @property
     def stage(self) -> str | None:
@@ -119,7 +124,7 @@ class Run:
         if found is None or found.record["stage"] != stage:
             return None
         self.resumed = None
-        self.history = found.record["history"]
+        self.history, self.warmup = found.record["history"], found.record.get("warmup")
         self._started, self._off = time.perf_counter() - found.record["seconds"], 0.0
         return found
 
@@ -177,8 +182,11 @@ class Estimator:
         raise NotImplementedError
 
 
-def options_from(cls: type[Estimator], options: dict[str, Any]) -> Estimator:
+def options_from(cls: type[Estimator], options: dict[str, Any], more: Iterable[str] = ()) -> Estimator:
     """Build an estimator from options by name.
+
+    Args:
+        more: what the caller takes besides: named where an option is not known.
 
     Raises:
         ZooError: an option it does not have (the nearest is offered), or a value of the wrong kind.
@@ -186,7 +194,7 @@ def options_from(cls: type[Estimator], options: dict[str, Any]) -> Estimator:
     known = {f.name: f for f in dataclasses.fields(cls)}
     for name, value in options.items():
         if name not in known:
-            raise unknown_name(f"option of {cls.name}", name, known)
+            raise unknown_name(f"option of {cls.name}", name, {*known, *more})
         check_option(cls.name, name, known[name].default, value)
     return cls(**options)
 

@@ -36,7 +36,10 @@ class GradientEstimator(Estimator):
         max_epochs: passes over the data; None takes enough for 3000 steps.
         batch_size: rows a step; None takes what the model names (networks 128), else all rows up to 2048, else 256.
         learning_rate: Adam's, at the start, in units of each parameter's scale; it falls to a hundredth along a cosine.
-        tol: status "converged" if the bound per datum moved less than this over the schedule's last part, nats.
+        tol: status "converged" if, where the run ends, the gradient per datum is no longer than this, nats per unit of
+            each parameter's scale. A sampled gradient must be no longer than its own noise, and the bound must not have
+            moved over the last tenth by more than ``tol`` (nats per datum) or its noise. Else "max_iter", or "stalled"
+            where held-out data ended the run.
         decay: how the rate falls: "cosine", "constant", or "stages" (see :class:`~zoo.training.Schedule`).
         clip_norm: the longest gradient to follow, a norm over all parameters, each in units of its scale; None follows
             any.
@@ -49,7 +52,7 @@ class GradientEstimator(Estimator):
     max_epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float = 0.02
-    tol: float = 1e-4
+    tol: float = 1e-5
     decay: str = "cosine"
     clip_norm: float | None = None
     validation: Any = None
@@ -140,7 +143,8 @@ class GuidedEstimator(GradientEstimator):
 
     Attributes:
         warmup: guide-only steps at the starting θ: an untrained guide destroys a good start. 0 turns it off; None takes
-            500, or none for a model that starts from networks as drawn.
+            500, or none for a model that starts from networks as drawn. They count for ``max_seconds``; ``fit.warmup``
+            says what they did.
         num_particles: draws from the guide a datum and step.
     """
 
@@ -181,6 +185,7 @@ class GuidedEstimator(GradientEstimator):
         if warmed.status in ("interrupted", "diverged"):
             return warmed
         outcome = super().run(model, x, run)
+        outcome.notes = [*warmed.notes, *outcome.notes]
         if not self.weighs_kl and not program.kl_is_whole(model, x):
             note = (
                 f"{self.name} climbs a bound on the evidence, which knows no weight of the KL: beta had no part in it"

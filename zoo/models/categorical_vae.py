@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from guides import AmortizedBits, AmortizedCode
 from zoo.checks import positive
 from zoo.errors import ZooError
+from zoo.model import stands_for
 from zoo.models.neural import NeuralModel, network
 
 __all__ = ["CategoricalVAE"]
@@ -114,6 +115,7 @@ class CategoricalVAE(NeuralModel):
         q: dist.TorchDistribution = self.encoder(self.pixels(x))
         return q
 
+    @stands_for("guide")
     def predict(self, x: Tensor) -> Tensor:
         """The most probable value of each variable, (N, V) integers."""
         logits = self.encode(x).base_dist.logits

@@ -23,6 +23,7 @@ from torch.nn.functional import softplus
 
 from guides import MLP, AmortizedNormal
 from zoo.checks import positive
+from zoo.model import stands_for
 from zoo.models.neural import NeuralModel, network
 
 __all__ = ["GaussianMixtureVAE"]
@@ -156,6 +157,7 @@ class GaussianMixtureVAE(NeuralModel):
         probs: Tensor = self.classifier(self.pixels(x)).softmax(-1)
         return probs
 
+    @stands_for("guide")
     def predict(self, x: Tensor) -> Tensor:
         """The most probable label of each datum under q(c | x), (N,) integers."""
         return self.label_probs(x).argmax(-1)
