@@ -60,6 +60,6 @@ def test_the_report_highlights_the_faster_of_equals(fit: Fit) -> None:
     from zoo.report import _page
 
     slow = dataclasses.replace(fit, estimator="eg", seconds=9.0, log_likelihood=fit.log_likelihood + 4e-8)
-    page = _page(compared(dataclasses.replace(fit, seconds=0.1), slow), [])
+    page = _page(compared(dataclasses.replace(fit, seconds=0.1), slow), [], [])
     assert "by em (seed 0)" in page
     assert '<tr class="best"><td>em</td>' in page
