@@ -32,8 +32,9 @@ demo: .venv/.installed
 	rm -rf runs/demo
 	.venv/bin/zoo compare gaussian_mixture --data iris --estimators em,eg,svi,gumbel --out runs/demo
 
+# By files, so that what a file makes once is made once.
 test: lint
-	.venv/bin/python -m pytest -n auto $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -n auto --dist loadscope $(PYTEST_ARGS)
 
 # The long versions only: larger searches and whole reproductions, each kept small in `make test`.
 test-slow: .venv/.installed

@@ -24,7 +24,10 @@ posteriordb: Any = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(posteriordb)
 
 
-@pytest.mark.parametrize("name", sorted(posteriordb.POSTERIORS))
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "hmm_drive_0" else pytest.param(n, marks=pytest.mark.slow) for n in sorted(posteriordb.POSTERIORS)],
+)
 def test_means_are_posteriordbs(name: str, zoo_data: Any) -> None:
     model, data, _ = posteriordb.POSTERIORS[name]
     x, known = zoo_data(data), posteriordb.reference(name)

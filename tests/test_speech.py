@@ -122,7 +122,8 @@ def test_recordings_come_out_of_an_archive(tmp_path: Path) -> None:
     reason="ZOO_DATA names no folder with the recordings",
 )
 @pytest.mark.parametrize(
-    ("split", "count", "longest", "frames"), [("train", 2700, 226, 112911), ("test", 300, 113, 12326)]
+    ("split", "count", "longest", "frames"),
+    [pytest.param("train", 2700, 226, 112911, marks=pytest.mark.slow), ("test", 300, 113, 12326)],
 )
 def test_spoken_digits(split: str, count: int, longest: int, frames: int) -> None:
     data, digits = load_data("spoken_digits", split=split, labels=True)

@@ -119,7 +119,10 @@ def test_without_recognition_the_guide_is_the_network_itself() -> None:
     assert not [n for n, _ in model.named_parameters() if "recogn" in n]
 
 
-@pytest.mark.parametrize("estimator", ["gumbel", "st_gumbel", "reinforce", "iwae", "rws"])
+@pytest.mark.parametrize(
+    "estimator",
+    ["gumbel", "st_gumbel", "iwae", *(pytest.param(name, marks=pytest.mark.slow) for name in ("reinforce", "rws"))],
+)
 def test_estimators_learn_one_half_from_the_other(estimator: str) -> None:
     """Two kinds of picture whose halves agree: y given x is certain, y alone is not."""
     x = torch.eye(2).repeat(10, 3)
