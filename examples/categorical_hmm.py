@@ -12,9 +12,9 @@ prints, in about 40 seconds (100 games of 100 rolls, totals in nats; seed 0):
     true model -17466.40, its best path right in 81.6% of rolls
 
     dice   log-likelihood   BIC
-    1      -17587.58        35198.18
-    2      -17461.07        34982.00
-    3      -17454.77        35015.47
+    1      -17587.58        35221.21
+    2      -17461.07        35041.87
+    3      -17454.59        35121.02
 
     estimator   log-likelihood   p(six), both dice   right   steps
     em          -17461.07        0.162, 0.509        81.6%   224

@@ -35,6 +35,8 @@ class Components(LatentVariableModel):
     num_features: int
     #: What messages call a component.
     part: str = "component"
+    #: Whether distances between rows mean anything, so that clusters of them are worth starting from.
+    metric: bool = True
     #: Whether a component shrinks onto a point where there is but one value for it.
     collapses: bool = False
     #: Names of the parameters whose first dimension runs over components.

@@ -24,6 +24,7 @@ class CategoricalComponents(Components):
 
     per_component: tuple[str, ...] = ("emission_probs",)
     takes_symbols = True
+    metric = False
     emission_probs: Tensor
     emission_probs_unconstrained: Tensor
 

@@ -463,8 +463,8 @@ class HiddenMarkov(Components):
     def initialize(self, x: Data, init: str, restart: int = 0) -> None:
         """Cluster rows (left-right: cut sequences into parts), then one M step from those labels.
 
-        Where there are fewer distinct rows than states, and in every other restart, the start is the best of several
-        kinds (``zoo/components/starts.py``).
+        Where there are fewer distinct rows than states, and in some later restarts (in all, of symbols), the start is
+        the best of several kinds (``zoo/components/starts.py``).
         """
         values, lengths = x["x"], self._lengths(x["x"], x.get("lengths"))
         inside = torch.arange(values.shape[1], device=values.device) < lengths.unsqueeze(-1)
@@ -480,7 +480,7 @@ class HiddenMarkov(Components):
         if self.topology == "left_right":
             place = self._places(values.shape[1], lengths, restart)
             labels = place.clamp_max(k - 1)[inside]
-        elif starts.num_distinct(complete, k) < k or (init == self.inits[0] and restart % 2 == 1):
+        elif starts.num_distinct(complete, k) < k or (init == self.inits[0] and self._varies(restart)):
             self._start_from_best(x, restart)
             self.leave_boundary(complete, torch.full_like(self.log_transition[0], len(complete) / k), shake=False)
             return
@@ -498,6 +498,10 @@ class HiddenMarkov(Components):
             steps = steps * (self.transition_probs > 0)  # a short sequence leaves out states
         self._start_from(complete, weight, firsts, steps)
         self.leave_boundary(complete, counts)
+
+    def _varies(self, restart: int) -> bool:
+        """Whether a restart takes another kind of start than clusters of rows."""
+        return restart > 0 and (not self.metric or restart % 3 == 1)
 
     def _start_from(self, complete: Tensor, weight: Tensor, firsts: Tensor, steps: Tensor) -> None:
         """One M step from responsibilities (M, K) of rows (M, D), first states (K,) and steps (K, K)."""
