@@ -110,7 +110,7 @@ def _read_parquet(path: Path) -> Table:
     try:
         frame = pq.read_table(path).to_pandas()
     except OSError as error:
-        if error.errno is not None:
+        if error.filename is not None:  # it could not be opened
             raise
         raise _unreadable(path, "parquet", error) from None
     except Exception as error:  # what pyarrow makes of damaged files differs from version to version
@@ -188,7 +188,7 @@ def _read_arrays(
                 with content:
                     arrays = {name: content[name] for name in content.files}
     except OSError as error:
-        if error.errno is not None:  # the system's, not numpy's
+        if error.filename is not None:  # it could not be opened
             raise
         raise _damaged(path) from None
     except Exception as error:  # numpy's header is Python, parsed: a damaged one fails in more ways than can be listed
