@@ -15,6 +15,7 @@ import torch
 
 from zoo import program
 from zoo.automatic.checks import NOTHING_OBSERVED, is_observed, program_name
+from zoo.automatic.enumeration import remembered
 from zoo.automatic.starts import choose_start
 from zoo.batch import Data, as_data, map_tensors, num_data, take, tensors
 from zoo.checkpoint import Checkpoint, Checkpoints, RunFolder, fingerprint
@@ -110,7 +111,7 @@ def fit(
         raise unknown_name("init", init, {*template.inits, "current"})
     if out is None and (resume or checkpoint_every is not None):
         raise ZooError("fit: resume and checkpoint_every expected a folder for the run. Pass out=...")
-    with isolated(seed):
+    with isolated(seed), remembered():
         base = copy.deepcopy(template)
         if device is not None:
             base.to(as_device(device))
@@ -415,7 +416,7 @@ def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None
     Raises:
         ZooError: no estimator can serve the model.
     """
-    with isolated(0):
+    with isolated(0), remembered():
         base = copy.deepcopy(as_model(model, guide))
         ready = prepared(base, x, new=True)
         if isinstance(base, FunctionModel):

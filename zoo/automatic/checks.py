@@ -46,7 +46,8 @@ def is_observed(model: LatentVariableModel, x: Data) -> bool:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         trace = poutine.trace(lambda: call(model.model, x)).get_trace()
     priors: frozenset[str] = getattr(model, "points", frozenset())  # parameters with a prior, which are no data
-    return any(site["is_observed"] and name not in priors for name, site in program.with_density(trace).items())
+    stated = ((name, s) for name, s in sample_sites(trace).items() if not (s["infer"] or {}).get("_deterministic"))
+    return any(site["is_observed"] and name not in priors for name, site in stated)
 
 
 def takes_a_part(trace: Trace) -> str | None:

@@ -13,6 +13,7 @@ import math
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,10 +37,10 @@ from zoo.automatic.checks import (
     program_name,
 )
 from zoo.automatic.evidence import log_evidence
-from zoo.batch import Data, call
+from zoo.batch import Data, arguments, call, tensors
 from zoo.errors import ZooError
 from zoo.isolation import forked_rng
-from zoo.model import LatentVariableModel
+from zoo.model import FunctionModel, LatentVariableModel
 from zoo.program import SiteMessage, sample_sites
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "evidence",
     "first_enumeration",
     "predicted_elements",
+    "remembered",
     "why_not_exact",
 ]
 
@@ -282,6 +284,39 @@ def why_not_exact(model: LatentVariableModel, x: Data, in_parts: bool = False) -
     Args:
         in_parts: whether a plate may take a part of the data, so that what is had is an estimate.
     """
+    known = _KNOWN.get()
+    which = [(t.data_ptr(), t.shape, t.stride(), t.dtype, t._version) for t in tensors(x)]
+    key = (_identity(model), tuple(which), tuple(id(a) for a in arguments(x) if not isinstance(a, Tensor)))
+    for looked_in_parts in {in_parts, False}:  # what can be summed as a whole can be summed in parts
+        reason = known.get((key, looked_in_parts), "") if known is not None else ""
+        if reason is None or (looked_in_parts == in_parts and reason):
+            return reason
+    reason = _why_not_exact(model, x, in_parts)
+    if known is not None:
+        known[key, in_parts] = reason
+    return reason
+
+
+#: Inside of :func:`remembered`, what was found, by program, data and ``in_parts``.
+_KNOWN: ContextVar[dict[Any, str | None] | None] = ContextVar("known_reasons", default=None)
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Inside, :func:`why_not_exact` looks once at each program with the same data: its parameters decide nothing."""
+    token = _KNOWN.set({})
+    try:
+        yield
+    finally:
+        _KNOWN.reset(token)
+
+
+def _identity(model: LatentVariableModel) -> int:
+    """The same for all copies of one program of a user's."""
+    return id(model._kept.value[0]) if isinstance(model, FunctionModel) else id(model)
+
+
+def _why_not_exact(model: LatentVariableModel, x: Data, in_parts: bool) -> str | None:
     if not is_observed(model, x):
         return NOTHING_OBSERVED
     try:
@@ -318,7 +353,7 @@ def _first_look(
 
 
 #: Latents of ``pyro.markov`` whose reach is looked at: a chain goes on as it begins.
-_LOOKED_AT = 5
+_LOOKED_AT = 3
 
 
 def _check_history(model: LatentVariableModel, x: Data, nesting: int, plain: Trace) -> str | None:
