@@ -140,3 +140,22 @@ def test_many_paths_follow_the_transitions(shape):
     np.add.at(steps, (states[:, :-1].ravel(), states[:, 1:].ravel()), 1)
     np.testing.assert_allclose(steps / steps.sum(1, keepdims=True), model.transition_probs.detach(), atol=0.01)
     assert steps[0, 2] == steps[1, 0] == steps[2, 1] == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["poisson_mixture", "bernoulli_mixture", "ppca", "vae", "conditional_vae", "categorical_vae"]
+)
+def test_models_see_a_piece_at_a_time(name, monkeypatch):
+    fit, x = fitted(name, 200)
+    monkeypatch.setattr(memory, "PIECE_NUMBERS", 256)
+    seen = []
+    for hook in ("component_log_prob", "_factors"):
+        if hasattr(fit.model, hook):
+            plain = getattr(type(fit.model), hook)
+            monkeypatch.setattr(type(fit.model), hook, lambda self, x, f=plain: seen.append(len(x)) or f(self, x))
+    for module in fit.model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_pre_hook(lambda _, inputs: seen.append(max(inputs[0].shape)))
+    for answer in (fit.predict, fit.posterior, fit.score):
+        answer(x)
+    assert 0 < max(seen) <= 256 < num_data(x)
