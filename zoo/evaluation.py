@@ -27,6 +27,9 @@ from zoo.turns import exclusive
 
 __all__ = ["Evaluation", "bound", "evaluate"]
 
+#: Draws for a bound of a program that takes them one by one only.
+ONE_BY_ONE = 100
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -226,6 +229,8 @@ def bound(model: LatentVariableModel, x: Data) -> tuple[float, float]:
     # As many draws as a second allows: a network of a thousand weights counts as one number.
     weights = sum(p.numel() for p in model.parameters())
     samples = min(1000, max(10, 5_000_000 // (num_data(x) * max(1, weights // 1000))))
+    if samples > ONE_BY_ONE and not program.broadcasts(model, x, program.plate_nesting(model, x)):
+        samples = ONE_BY_ONE
     total, variance = 0.0, 0.0
     for piece in pieces(model, x, samples):
         log_weight = program.log_weights(model, piece, samples)

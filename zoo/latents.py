@@ -89,7 +89,10 @@ def latents(model: LatentVariableModel, x: Data, *, trained: bool, estimator: st
         values = {s.name: drawn[s.name]["value"] for s in sites if not s.discrete and s.name in drawn}
         exact = enumerated_posterior(_Conditioned(model, values), x, nesting, seed)
         by_site.update({name: exact.marginals[name] for name in left})
-    of_data = {s.name for s in sites if s.discrete or s.local}
+    _, run = program.traces(model, x)
+    stacks = {name: {f.name for f in site["cond_indep_stack"]} for name, site in program.sample_sites(run).items()}
+    data_plates = set().union(*(stacks[name] for name, s in program.sample_sites(run).items() if s["is_observed"]))
+    of_data = {s.name for s in sites if s.discrete or data_plates & stacks[s.name]}
     return Latents({name: q for name, q in by_site.items() if name in of_data or not of_data}, exact)
 
 

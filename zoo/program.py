@@ -189,6 +189,39 @@ def draw(
     return guide_trace, model_trace
 
 
+def broadcasts(model: LatentVariableModel, x: Data, nesting: int) -> bool:
+    """Whether a program of the user's own gives several joint draws at once the densities that it gives each alone.
+
+    One that indexes a drawn table from the left (``loc[z]``) may take a draw for an entry of it, and not fail.
+    """
+    if not isinstance(model, FunctionModel):
+        return True
+    rows = num_data(x)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        single, _ = draw(model, x, 1, nesting)
+        try:
+            together, run = draw(model, x, 2, nesting)
+            both = totals(run, rows, 2, nesting)
+        except (ValueError, RuntimeError, IndexError):
+            return False
+        for i in (0, 1):
+            for name, site in sample_sites(single).items():
+                value: Any = together.nodes[name]["value"]
+                if value.numel() == 2 * site["value"].numel():  # else a site that no draw changes
+                    value = value[i]
+                site["value"] = value.reshape(site["value"].shape)
+            again = poutine.trace(poutine.replay(lambda: call(model.model, x), trace=single)).get_trace()
+            left = left_out(single, again)
+            with model.in_its_dtype(x):
+                if left:
+                    again = summed_out(lambda: call(model.model, x), left, single, again)
+                again.compute_log_prob()
+            alone = totals(again, rows, 1, nesting)[0]
+            if not torch.allclose(both[i], alone, rtol=1e-3, atol=1e-3, equal_nan=True):
+                return False
+    return True
+
+
 def left_out(guide_trace: Trace, model_trace: Trace) -> set[str]:
     """The discrete latents of a program that its guide does not draw."""
     return {
@@ -384,6 +417,8 @@ def log_weights(model: LatentVariableModel, x: Data, num_samples: int, *, max_el
     nesting = 0 if own else plate_nesting(model, x)
     widest = max([1, *(p.shape[0] for p in model.parameters() if p.dim() > 1)])  # numbers of a network's widest layer
     group = max(1, min(num_samples, max_elements // rows, 16 * max_elements // (rows * widest)))
+    if group > 1 and not own and not broadcasts(model, x, nesting):
+        group = 1
     pieces = []
     hook: Any = getattr(model, "log_weights", None)
     with torch.no_grad():

@@ -245,7 +245,7 @@ def _agreement(this: Fit, task: Task) -> float | None:
         predicted = this.predict(task.x)
     except (ZooError, NotImplementedError):
         return None
-    if predicted.is_floating_point() or predicted.shape != task.labels.shape:
+    if isinstance(predicted, dict) or predicted.is_floating_point() or predicted.shape != task.labels.shape:
         return None
     seen = task.labels.flatten() >= 0
     return float(adjusted_rand_score(task.labels.flatten()[seen].numpy(), predicted.cpu().flatten()[seen].numpy()))
