@@ -156,6 +156,17 @@ def test_from_data() -> None:
     assert zoo.fit(model, x, estimator="em", max_iter=3).log_likelihood is not None
 
 
+def test_from_data_reads_no_padding() -> None:
+    padded = torch.tensor([[0, 2, 99], [1, 0, 1]])
+    for x in (
+        {"lengths": torch.tensor([2, 3]), "x": padded},
+        {"x": padded.unsqueeze(-1), "lengths": torch.tensor([2, 3])},
+        (padded, torch.tensor([2, 3])),
+    ):
+        assert CategoricalHMM.from_data(x, num_states=2).num_symbols == 3
+    assert CategoricalHMM.from_data(torch.tensor([0.0, float("nan"), 4.0]), num_states=2).num_symbols == 5
+
+
 @pytest.mark.parametrize(
     ("x", "match"),
     [

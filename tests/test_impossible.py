@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import zoo
+from zoo.fitting import _judged as judged
 from zoo.models.categorical_hmm import CategoricalHMM
 
 INF = float("inf")
@@ -133,6 +134,13 @@ def test_pseudo_counts_have_their_mode_found(estimator: str) -> None:
         other = emission * (0.05 * torch.randn(emission.shape, generator=generator, dtype=emission.dtype)).exp()
         model.emission_probs = other / other.sum(-1, keepdim=True)
         assert objective(model, x, 3.0) < reached + 1e-6
+
+
+def test_starts_are_chosen_by_likelihood_times_prior() -> None:
+    """What a start is judged by is the objective that EM climbs."""
+    fit = zoo.fit(CategoricalHMM(2, 4, prior_strength=3.0), SEEN, estimator="em", max_iter=400)
+    assert judged(fit) == pytest.approx(objective(fit.model, SEEN.tolist(), 3.0), abs=1e-9)
+    assert judged(plain()) == plain().log_likelihood
 
 
 def test_one_state_has_a_closed_form() -> None:

@@ -607,9 +607,13 @@ def _better(this: Fit, best: Fit) -> bool:
 
 
 def _judged(this: Fit) -> float:
+    """What a start is chosen by: likelihood times prior, where the model has one."""
     score = this.log_likelihood if this.log_likelihood is not None else this.elbo
     objective = this.history["objective"][-1] if this.iterations else -math.inf
-    return objective if this.estimator == "hard_em" or score is None else score
+    if this.estimator == "hard_em" or score is None:
+        return objective
+    prior = 0.0 if isinstance(this.model, FunctionModel) else float(this.model.log_prior().detach())
+    return score + prior
 
 
 def as_device(device: str) -> torch.device:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.batch import Data, as_data, tensors
+from zoo.batch import Data, as_data
 from zoo.checks import positive
 from zoo.components import CategoricalComponents
 from zoo.errors import ZooError
@@ -64,13 +64,22 @@ class CategoricalHMM(CategoricalComponents, HiddenMarkov):
     def from_data(cls, x: Data, **arguments: object) -> CategoricalHMM:
         schema = Schema()
         data = as_data(x, schema, symbols=True)
-        values = tensors(data)[0]
         if "num_symbols" not in arguments:
+            values = within_lengths(data)
             top = float(values.nan_to_num(0).max()) if values.numel() else 0.0
             if not top < 100 + 10 * values.numel():  # a table of so many would be filled for nothing
                 raise ZooError(f"{cls.__name__}: x expected symbols 0, 1, 2, ..., got {top:g}. Recode the symbols.")
-            arguments["num_symbols"] = max(int(top) + 1, len(schema.symbols or ()))
+            arguments["num_symbols"] = max(int(top) + 1, 1, len(schema.symbols or ()))
         return super().from_data(data, **arguments)  # type: ignore[return-value]
+
+
+def within_lengths(x: Data) -> Tensor:
+    """The symbols of sequences that are not beyond a length, where the data have lengths that fit."""
+    parts = list(x) if isinstance(x, tuple) else [x.get("x"), x.get("lengths")] if isinstance(x, dict) else [x]
+    values, lengths = (*(part for part in parts if isinstance(part, Tensor)), None, None)[:2]
+    if values is None or lengths is None or values.dim() < 2 or lengths.shape != values.shape[:1]:
+        return torch.zeros(0) if values is None else values
+    return values[torch.arange(values.shape[1], device=values.device) < lengths.unsqueeze(-1)]
 
 
 def tiny() -> tuple[CategoricalHMM, dict[str, Tensor]]:
