@@ -310,6 +310,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "kind of picture": (("sample", "full", "--out", "a.gif"), "a.gif"),
     "damaged fit": (("sample", "full", "--out", "a.png"), "full"),
     "benchmark": (("bench", "gaussian_mixtur"), "'gaussian_mixture'"),
+    "--set twice": ((*GAUSSIAN, "--set", "num_components=2", "--set", "num_components=3"), "num_components"),
+    "an option twice": ((*GAUSSIAN, "--data", "iris"), "--data"),
+    "estimator in capitals": ((*GAUSSIAN, "--estimator", "EM"), "'em'"),
+    "another package's word": ((*GAUSSIAN, "--set", "n_init=3"), "'restarts'"),
 }
 
 
@@ -328,6 +332,49 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run: Callable[..., Ran], mista
     assert "Traceback" not in ran.err
     assert ran.out in ("", "a program may print\n")
     assert after == before
+
+
+def test_a_fit_that_diverged_exits_with_three(run: Callable[..., Ran]) -> None:
+    wild = ["--set", "learning_rate=1e5", "--set", "max_epochs=50"]
+    ran = run("fit", "gaussian_mixture", "--data", "iris", "--estimator", "eg", *wild, "--out", "f")
+    assert ran.code == 3
+    assert "diverged at step" in ran.err.splitlines()[-1]
+    assert strict(Path("f/fit.json").read_text())["status"] == "diverged"
+    common = ["compare", "gaussian_mixture", "--data", "iris", "--no-gradients", *wild, "--estimators"]
+    assert run(*common, "eg").code == 3
+    assert run(*common, "em,eg").code == 0, "one of them can be used"
+
+
+def test_a_wrong_m_step_exits_with_three(run: Callable[..., Ran]) -> None:
+    Path("wrong.py").write_text(
+        "import zoo\n\nclass Wrong(zoo.PoissonMixture):\n"
+        "    def __init__(self, num_components: int, num_features: int):\n"
+        "        super().__init__(num_components, num_features)\n"
+        "    def m_step(self, statistics):\n        notes = super().m_step(statistics)\n"
+        "        self.rates = self.rates.detach() * 1.5\n        return notes\n"
+    )
+    ran = run("fit", "wrong.py", "--data", "earthquakes", "--out", "f")
+    assert ran.code == 3, ran.err
+    assert "fell" in ran.err.splitlines()[-1]
+    assert Path("f/fit.json").is_file()
+
+
+def test_help_without_arguments_and_by_its_short_name(run: Callable[..., Ran]) -> None:
+    assert run().code == run("-h").code == run("fit", "-h").code == 0
+    assert run().out == run("--help").out
+
+
+def test_data_are_asked_for_where_a_fit_does_not_know_them(run: Callable[..., Ran]) -> None:
+    x = zoo.load_data("iris")
+    zoo.fit(zoo.GaussianMixture(2, 4), x + 1, max_iter=3).save("unknown")
+    ran = run("evaluate", "unknown")
+    assert (ran.code, "--data" in ran.err) == (2, True)
+    zoo.fit(zoo.GaussianMixture(2, 4), x, max_iter=3, data_name="iris").save("known")
+    assert "on iris" in run("evaluate", "known").out
+    zoo.fit(zoo.GaussianMixture(2, 4), x + 1, max_iter=3, data_name="iris").save("other")
+    assert run("evaluate", "other").code == 2
+    Path("known/run.json").write_text("{")
+    assert "on iris" in run("evaluate", "known").out, "the record beside it is damaged"
 
 
 def test_rows_of_missing_values_are_named(run: Callable[..., Ran]) -> None:
