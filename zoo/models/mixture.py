@@ -203,4 +203,7 @@ class Mixture(Components):
 
 def _first_largest(piece: tuple[Tensor, float]) -> Tensor:
     joint, slack = piece
-    return (joint >= joint.amax(0) - slack).to(torch.uint8).argmax(0)
+    # By the largest of numbers that fall from the first on: torch's argmax down the columns takes three times as long.
+    falling = torch.arange(len(joint), 0, -1, dtype=torch.int32, device=joint.device).unsqueeze(-1)
+    first = torch.where(joint >= joint.amax(0) - slack, falling, 0).amax(0)
+    return (len(joint) - first).where(first > 0, 0).long()
