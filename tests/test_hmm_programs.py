@@ -261,12 +261,11 @@ def test_it_reaches_what_gradient_steps_reach(model):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_larger_slice_is_fitted_by_default(model):
-    sequences, lengths = chorales(10, 12)
-    x = (
-        (sequences, lengths)
-        if model is not model_5
-        else (sequences, lengths, Tones(STATES, sequences.shape[-1]).double())
-    )
-    fit = zoo.fit(model, x, max_seconds=60.0, restarts=1)
+    sequences, lengths = chorales(6, 8)
+    x = (sequences, lengths)
+    if model is model_5:
+        x = (*x, Tones(STATES, sequences.shape[-1]).double())
+    fit = zoo.fit(model, x, max_seconds=30.0, restarts=1)
     assert fit.status != "diverged"
-    assert fit.history["objective"][-1] == pytest.approx(fitted_joint(model, x, fit.model), rel=1e-6)
+    joint = fit.log_likelihood + fit.model.log_prior().item()
+    assert joint == pytest.approx(fitted_joint(model, x, fit.model), rel=1e-9)

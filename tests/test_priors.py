@@ -380,3 +380,15 @@ def test_a_fitted_program_goes_on_from_where_it_is():
     fit = zoo.fit(published, X, estimator="auto_em", seed=1, restarts=1)
     more = zoo.fit(fit.model, X, estimator="auto_em", seed=7, restarts=1, max_iter=1)
     assert more.history["objective"][0] == pytest.approx(fit.history["objective"][-1], abs=1e-6)
+
+
+def test_explain_and_notes_say_which_prior_and_how_far_off_the_edge():
+    text = str(zoo.explain(published, X))
+    assert "weights" in text
+    assert "kept 1e-06 of the support off the edge" in text
+    assert "LogNormal" in text
+    series = torch.randn(2, 10, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    fit = zoo.fit(zoo.GaussianHMM(2, 1, prior_strength=1.0), series, estimator="em", max_iter=3)
+    assert any("conjugate prior (concentration=1, prior_strength=1.0)" in note for note in fit.notes)
+    plain = zoo.fit(zoo.GaussianHMM(2, 1), series, estimator="em", max_iter=3)
+    assert not any("prior" in note for note in plain.notes)

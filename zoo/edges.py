@@ -182,6 +182,11 @@ def without_bound(fn: Any, support: Any, typical: Tensor) -> bool:
 
     Along rays in free coordinates a bounded density ends by falling; one that is infinite at the edge keeps rising.
     """
+    base = support
+    while isinstance(base, constraints.independent):
+        base = base.base_constraint
+    if isinstance(base, type(constraints.real)):
+        return False  # no edge; along a ray an angle's density only comes round again
     transform = transform_to(support)
     origin = transform.inv(typical)
     generator = torch.Generator().manual_seed(0)

@@ -554,9 +554,8 @@ def _finish(
     theta = scores.take("number of parameters", lambda: program.parameter_roles(model, x)[0]) or []
     size = scores.take("number of parameters", lambda: model.num_free_parameters(theta))
     units = scores.take("number of time steps", lambda: num_units(model, x))
-    if isinstance(model, FunctionModel) and model.points:
-        more, at_edge = scores.take("word on the priors", lambda: told(model, x)) or ([], False)
-        outcome.notes, outcome.degenerate = [*outcome.notes, *more], outcome.degenerate or at_edge
+    more, at_edge = scores.take("word on the priors", lambda: told(model, x, outcome.draws is not None)) or ([], False)
+    outcome.notes, outcome.degenerate = [*outcome.notes, *more], outcome.degenerate or at_edge
     return Fit(
         model=model,
         estimator=estimator.name,
@@ -612,8 +611,7 @@ def _judged(this: Fit) -> float:
     objective = this.history["objective"][-1] if this.iterations else -math.inf
     if this.estimator == "hard_em" or score is None:
         return objective
-    prior = 0.0 if isinstance(this.model, FunctionModel) else float(this.model.log_prior().detach())
-    return score + prior
+    return score if this.draws is not None else score + float(this.model.log_prior().detach())
 
 
 def as_device(device: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""What is to be said of a mode under priors: which priors, and where an edge of a support decides it."""
+"""What is to be said of priors: which entered a fit, and where an edge of a support decides a mode."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import Tensor
 from zoo.batch import Data, call, num_data
 from zoo.edges import Inset, margin_of
 from zoo.estimators.eg import enumerated_evidence
-from zoo.model import FunctionModel
+from zoo.model import FunctionModel, LatentVariableModel
+from zoo.program import family_of
 
 __all__ = ["told"]
 
@@ -16,12 +17,33 @@ __all__ = ["told"]
 PULL = 0.03
 
 
-def told(model: FunctionModel, x: Data) -> tuple[list[str], bool]:
-    """Notes on a mode under priors, and whether the edge of a support decides it.
+def told(model: LatentVariableModel, x: Data, sampled: bool = False) -> tuple[list[str], bool]:
+    """Notes on the priors of a fit, and whether the edge of a support decides it.
 
     The second is so where the objective would go on rising towards the edge without bound: its value then hangs on how
     far off the edge a parameter stays.
+
+    Args:
+        sampled: whether the parameters are draws from their posterior, not a mode.
     """
+    if sampled:
+        families = ", ".join(f"{name} {family_of(fn)}" for name, fn in model.prior(x).items())
+        return [f"priors of the parameters, as {type(model).__name__}.prior(x) states them: {families}"], False
+    if isinstance(model, FunctionModel):
+        return _told_of_points(model, x) if model.points else ([], False)
+    with torch.no_grad():
+        prior = float(model.log_prior())
+    if prior == 0:
+        return [], False
+    given = {n: v for n in ("concentration", "prior_strength") if (v := model.config.get(n)) is not None}
+    stated = " (" + ", ".join(f"{n}={v}" for n, v in given.items()) + ")" if given else ""
+    return [
+        f"estimated at the mode under the model's own conjugate prior{stated}: ln p(θ) = {prior:.6g} nats is part of "
+        "the objective, not of log_likelihood"
+    ], False
+
+
+def _told_of_points(model: FunctionModel, x: Data) -> tuple[list[str], bool]:
     notes = [f"estimated at the mode under their priors (MAP): {', '.join(sorted(model.points))}"]
     if model.joint_points:
         names = ", ".join(sorted(model.joint_points))

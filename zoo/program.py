@@ -90,9 +90,13 @@ def latent_sites(model: LatentVariableModel, x: Data) -> list[Site]:
 
 def family_of(fn: Any) -> str:
     """A distribution's class name, without wrappers."""
-    while hasattr(fn, "base_dist"):
+    while hasattr(fn, "base_dist") and type(fn).__name__ in _WRAPPERS:
         fn = fn.base_dist
     return type(fn).__name__
+
+
+#: Distributions that change another's shape or mask, or have no name of their own for what they are.
+_WRAPPERS = ("Independent", "MaskedDistribution", "ExpandedDistribution", "TransformedDistribution")
 
 
 def _is_sample(site: SiteMessage) -> bool:

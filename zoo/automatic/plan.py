@@ -19,6 +19,7 @@ from zoo.automatic.lookup import Finder, Lookup, ParameterSpace, recorded
 from zoo.automatic.newton import climb
 from zoo.automatic.rules import RULES, Rule, Use, Weighted, kind_of
 from zoo.batch import Data
+from zoo.edges import margin_of
 from zoo.errors import ZooError
 from zoo.model import LatentVariableModel
 from zoo.statistics import Moments, wide
@@ -204,6 +205,10 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True, chec
             if leaf.value is not None and a.value is not None and b.value is not None:
                 leaf.value_lookup = _source(finder, leaf.value, a.value, b.value)
     rules, updates, numeric = _assign(space, found, reached)
+    for update in updates:
+        off = margin_of(space.constraints[update.parameter])
+        if off is not None:
+            update.how += f"; kept {off.fraction:.0e} {off.unit} off the edge"
     for mine in found.values():
         for leaf in mine or ():
             leaf.args = {key: value.detach() for key, value in leaf.args.items()}
