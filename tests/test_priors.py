@@ -138,7 +138,7 @@ PROGRAMS = [
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_prior_counts_as_pyro_counts_it(program):
-    fit = zoo.fit(program, X, estimator="auto_em", max_iter=3, tol=0)
+    fit = zoo.fit(program, X, estimator="auto_em", max_iter=3, tol=0, restarts=1)
     with torch.no_grad():
         joint = fit.log_likelihood + float(fit.model.log_prior())
     assert joint == pytest.approx(joint_by_pyro(program, X, fit.model), abs=1e-9)
@@ -150,7 +150,7 @@ def test_a_prior_counts_as_pyro_counts_it(program):
 @pytest.mark.parametrize("program", [program for program in PROGRAMS if program is not in_plates])
 def test_the_mode_is_flat_or_at_an_edge(program):
     """The slope of Pyro's own joint at the fitted parameters, in free coordinates."""
-    fit = zoo.fit(program, X, estimator="auto_em", tol=1e-12)
+    fit = zoo.fit(program, X, estimator="auto_em", tol=1e-12, restarts=1)
     assert fit.status in ("converged", "stalled")
     model = fit.model
     rise = model.log_prior() - call(zoo.estimators.eg.enumerated_evidence(model, X), X)
@@ -159,7 +159,7 @@ def test_the_mode_is_flat_or_at_an_edge(program):
 
 
 def test_the_tutorials_mixture_has_its_published_answer():
-    fit = zoo.fit(published, X, estimator="auto_em", seed=1)
+    fit = zoo.fit(published, X, estimator="auto_em", seed=1, restarts=1)
     order = fit.model.point("loc").argsort()
     assert fit.model.point("weights")[order].tolist() == pytest.approx([0.375, 0.625], abs=1e-3)
     assert fit.model.point("loc")[order].tolist() == pytest.approx([0.499, 10.984], abs=1e-3)
@@ -234,8 +234,8 @@ def test_gradients_end_where_em_does():
             pyro.sample("n", dist.Poisson(rate), obs=torch.zeros(len(x)))
 
     x = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
-    by_em = zoo.fit(coin, x, estimator="auto_em")
-    by_gradient = zoo.fit(coin, x, estimator="eg", max_epochs=500, learning_rate=0.15)
+    by_em = zoo.fit(coin, x, estimator="auto_em", restarts=1)
+    by_gradient = zoo.fit(coin, x, estimator="eg", max_epochs=500, learning_rate=0.15, restarts=1)
     assert by_em.model.point("p").tolist() == pytest.approx([1.5 / 2, NARROW, 4 / 4.5], abs=1e-6)
     assert by_gradient.history["objective"][-1] == pytest.approx(by_em.history["objective"][-1], abs=0.2)
     assert by_gradient.degenerate
@@ -254,12 +254,12 @@ def test_a_collapsing_scale_is_kept_off_zero_and_said():
         loc = pyro.param("loc", torch.tensor(0.3))
         pyro.sample("x", dist.Normal(loc, scale), obs=x)
 
-    fit = zoo.fit(alone, torch.tensor(0.5, dtype=torch.float64), estimator="auto_em")
+    fit = zoo.fit(alone, torch.tensor(0.5, dtype=torch.float64), estimator="auto_em", restarts=1)
     assert fit.status in ("converged", "stalled")
     assert fit.degenerate
     assert fit.model.point("scale").item() == pytest.approx(1e-9, rel=0.5)
     assert any(note.startswith("scale: 1 of 1 entries are at the edge") for note in fit.notes)
-    assert not zoo.fit(program, X, estimator="auto_em").degenerate
+    assert not zoo.fit(program, X, estimator="auto_em", restarts=1).degenerate
 
 
 def test_a_prior_without_a_mode_is_refused_by_name():
@@ -269,7 +269,7 @@ def test_a_prior_without_a_mode_is_refused_by_name():
             pyro.sample("x", dist.MultivariateNormal(torch.zeros(2), scale_tril=factor), obs=x)
 
     with pytest.raises(zoo.ZooError, match="site 'factor' expected a prior with a bounded density, got LKJCholesky"):
-        zoo.fit(singular, torch.randn(5, 2, dtype=torch.float64), estimator="auto_em")
+        zoo.fit(singular, torch.randn(5, 2, dtype=torch.float64), estimator="auto_em", restarts=1)
 
 
 @pytest.mark.parametrize(
@@ -368,11 +368,13 @@ def test_a_start_comes_from_the_seed_and_leaves_other_parameters():
         loc = pyro.param("loc", torch.tensor([1.0, 7.0]))
         mixture(x, weights, loc, 1.0)
 
-    first, again, other = (zoo.fit(program, X, estimator="auto_em", seed=s, max_iter=0).model for s in (0, 0, 1))
+    first, again, other = (
+        zoo.fit(program, X, estimator="auto_em", seed=s, max_iter=0, restarts=1).model for s in (0, 0, 1)
+    )
     assert torch.equal(first.point("weights"), again.point("weights"))
     assert not torch.equal(first.point("weights"), other.point("weights"))
     assert first.get_parameter("param/loc").tolist() == [1.0, 7.0]
-    by_gradient = zoo.fit(program, X, estimator="eg", seed=0, max_epochs=1, learning_rate=1e-9).model
+    by_gradient = zoo.fit(program, X, estimator="eg", seed=0, max_epochs=1, learning_rate=1e-9, restarts=1).model
     assert torch.allclose(by_gradient.point("weights"), first.point("weights"), atol=1e-6)
 
 

@@ -311,7 +311,7 @@ def start(
             if not staying.requires_grad and name in dict(candidate.named_parameters()):
                 candidate.get_parameter(name).copy_(staying)
     if searched and isinstance(candidate, FunctionModel):
-        choose_start(candidate, x)
+        choose_start(candidate, x, first=restart == 0)
     return candidate
 
 

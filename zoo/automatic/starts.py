@@ -38,10 +38,13 @@ REACH = 0.97
 
 
 @torch.no_grad()
-def choose_start(model: FunctionModel, x: Data) -> None:
+def choose_start(model: FunctionModel, x: Data, first: bool = True) -> None:
     """Set the parameters that have a prior, where they have been drawn and not fitted yet, to the best of some draws.
 
     Draws come from torch's generator; the other parameters stay as their program begins.
+
+    Args:
+        first: whether it is the first start; later ones, which are tried beside it anyway, are one draw from the data.
     """
     if not model.points or not model.drawn or why_not_exact(model, x) is not None:
         return
@@ -53,7 +56,7 @@ def choose_start(model: FunctionModel, x: Data) -> None:
         plan = None
     size = 1 if plan is None else plan.elements * len(plan.sites)
     scale = min(1.0, ELEMENTS / size)
-    draws, bootstraps = max(3, round(DRAWS * scale)), max(2, round(BOOTSTRAPS * scale))
+    draws, bootstraps = (max(3, round(DRAWS * scale)), max(2, round(BOOTSTRAPS * scale))) if first else (1, 1)
     moves = plan is not None and sum(plan.space.raw[name].numel() for name in plan.numeric) <= NEWTON_SIZE
     candidates = [_state(model)]
     for _ in range(draws - 1):
@@ -67,6 +70,9 @@ def choose_start(model: FunctionModel, x: Data) -> None:
             if _assign(plan, model, x):
                 candidates.append(_state(model))
         _restore(model, others)
+    if not first:
+        _restore(model, candidates[-1])
+        return
     if scale < 1 or plan is None or not moves:
         candidates = _highest(candidates, [_height(model, x, c) for c in candidates])[:FINALISTS]
     if plan is not None and moves:
