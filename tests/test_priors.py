@@ -391,6 +391,6 @@ def test_explain_and_notes_say_which_prior_and_how_far_off_the_edge():
     assert "LogNormal" in text
     series = torch.randn(2, 10, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     fit = zoo.fit(zoo.GaussianHMM(2, 1, prior_strength=1.0), series, estimator="em", max_iter=3)
-    assert any("conjugate prior (concentration=1, prior_strength=1.0)" in note for note in fit.notes)
+    assert any("conjugate prior (concentration=1.0, prior_strength=1.0)" in note for note in fit.notes)
     plain = zoo.fit(zoo.GaussianHMM(2, 1), series, estimator="em", max_iter=3)
     assert not any("prior" in note for note in plain.notes)
