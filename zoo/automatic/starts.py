@@ -3,7 +3,7 @@
 A draw of the prior alone may put all data into one component, from where EM does not come back. So some candidates are
 drawn from the data: latents are assigned at random, the data weighted at random (a Bayesian bootstrap, Rubin 1981, of
 few effective rows), and one M step made of that. All go a few EM steps (of a large program, those under which the data
-are likeliest); where the likeliest of these began is the start.
+are likeliest); where the likeliest of these came to is the start.
 """
 
 from __future__ import annotations
@@ -46,14 +46,17 @@ def choose_start(model: FunctionModel, x: Data, first: bool = True) -> None:
     Args:
         first: whether it is the first start; later ones, which are tried beside it anyway, are one draw from the data.
     """
-    if not model.points or not model.drawn or why_not_exact(model, x) is not None:
+    if not model.points or not model.drawn:
         return
-    model.drawn = False
-    try:
-        with torch.enable_grad():
-            plan = make_plan(model, x, recognised=False, checked=True)
-    except ZooError:  # said by the estimator that needs it
-        plan = None
+    with torch.random.fork_rng(devices=[]):  # the same draws follow, whatever an estimator has looked at before
+        if why_not_exact(model, x) is not None:
+            return
+        model.drawn = False
+        try:
+            with torch.enable_grad():
+                plan = make_plan(model, x, recognised=False, checked=True)
+        except ZooError:  # said by the estimator that needs it
+            plan = None
     size = 1 if plan is None else plan.elements * len(plan.sites)
     scale = min(1.0, ELEMENTS / size)
     draws, bootstraps = (max(3, round(DRAWS * scale)), max(2, round(BOOTSTRAPS * scale))) if first else (1, 1)
@@ -77,12 +80,13 @@ def choose_start(model: FunctionModel, x: Data, first: bool = True) -> None:
         candidates = _highest(candidates, [_height(model, x, c) for c in candidates])[:FINALISTS]
     if plan is not None and moves:
         others = {name: p.detach().clone() for name, p in model.named_parameters()}
-        heights = []
+        heights, ends = [], []
         for candidate in candidates:
             _restore(model, {**others, **candidate})
             heights.append(_climbed(plan, x))
+            ends.append(_state(model))
         _restore(model, others)
-        candidates = _highest(candidates, heights)
+        candidates = _highest(ends, heights)
     _restore(model, candidates[0])
 
 
