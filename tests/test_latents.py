@@ -154,17 +154,18 @@ class Breaking:
 
 @pytest.mark.parametrize("estimator", ["auto_em", "eg", "svi"])
 def test_a_fit_outlives_its_scores(estimator, monkeypatch, tmp_path):
+    from zoo.fitting import _finish
+
     program = Breaking()
-    finish = zoo.fitting._finish
 
     def broken(*args, **kwargs):
         program.broken = True
         try:
-            return finish(*args, **kwargs)
+            return _finish(*args, **kwargs)
         finally:
             program.broken = False
 
-    monkeypatch.setattr(zoo.fitting, "_finish", broken)
+    monkeypatch.setattr("zoo.fitting._finish", broken)
     options = {"max_iter": 3} if estimator == "auto_em" else {"max_epochs": 3}
     fit = zoo.fit(program, X, estimator=estimator, **options)
     assert fit.log_likelihood is None
@@ -181,7 +182,7 @@ def test_ctrl_c_while_scoring_keeps_the_fit(monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(zoo.fitting, "total_log_likelihood", interrupted)
+    monkeypatch.setattr("zoo.fitting.total_log_likelihood", interrupted)
     fit = zoo.fit(counts, X, estimator="auto_em", max_iter=3)
     assert fit.status == "interrupted"
     assert "no log-likelihood: interrupted" in fit.notes
@@ -193,7 +194,7 @@ def test_a_comparison_outlives_its_pictures_and_gradients(monkeypatch, tmp_path)
 
     monkeypatch.setattr("zoo.comparison.gradient_quality", broken)
     monkeypatch.setattr("zoo.plots.plot_responsibilities", broken)
-    made = zoo.compare(counts, X, estimators=["auto_em", "eg"], options={"eg": {"max_epochs": 3}})
+    made = zoo.compare(counts, X, estimators=["auto_em", "reinforce"], options={"reinforce": {"max_epochs": 3}})
     assert len(made.fits) == 2
     assert made.notes == ["no gradient quality: RuntimeError: no room left"]
     assert "no gradient quality" in str(made)

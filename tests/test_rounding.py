@@ -90,7 +90,7 @@ def fitted() -> dict[str, tuple[Any, Any]]:
         x = zoo.fit(model, x, estimator="em", init="current", tol=0.0, max_iter=0)
         x = x.sample(60 if isinstance(x.template, dict) else 200, seed=1)
         found[name] = (
-            zoo.fit(model, x, estimator="em", init="current", accelerate="squarem", max_iter=300).model,
+            zoo.fit(model, x, estimator="em", init="current", accelerate="squarem", max_iter=1500).model,
             model.validate(x),
         )
     return found
@@ -102,13 +102,15 @@ def test_an_m_step_that_is_off_by_a_thousandth_raises_at_once(
     name: str, dtype: torch.dtype, fitted: dict[str, tuple[Any, Any]]
 ) -> None:
     model, x = fitted[name]
-    # The third M step is the first wrong one; the fourth E step sees what it lost.
-    wrong = wrong_from(model.to(torch.float64), 3, 1.001 if dtype == torch.float64 else 1.01).to(dtype)
+    # The first wrong M step is the third; the fourth E step sees what it lost. In float32 it is the first: M steps are
+    # repeated where rounding is measured, which a mutant that counts them would take for steps of its own.
+    first = 3 if dtype == torch.float64 else 1
+    wrong = wrong_from(model.to(torch.float64), first, 1.001 if dtype == torch.float64 else 1.01).to(dtype)
     with pytest.raises(zoo.LikelihoodDecreased, match="m_step does not maximise") as caught:
         zoo.fit(wrong, x, estimator="em", init="current", tol=0.0, max_iter=6)
-    assert caught.value.iteration == 4
+    assert caught.value.iteration == first + 1
     assert caught.value.decrease > 10 * caught.value.rounding
-    assert caught.value.fit.iterations == 3
+    assert caught.value.fit.iterations == first
     model.to(torch.float64)
 
 
@@ -228,7 +230,7 @@ def test_a_fall_within_rounding_is_taken_back_and_told(monkeypatch: pytest.Monke
     x = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr("zoo.estimators.em.judged", lambda steps, start, fall: (fall, 5.0))
     sound = zoo.fit(zoo.GaussianMixture(2, 2), x, tol=0.0, max_iter=3)
-    fit = zoo.fit(wrong_from(zoo.GaussianMixture(2, 2), 4, 1.2), x)
+    fit = zoo.fit(wrong_from(zoo.GaussianMixture(2, 2), 4, 1.2), x, restarts=1)
     assert fit.status == "stalled"
     assert fit.history["objective"] == sound.history["objective"]
     assert fit.log_likelihood == pytest.approx(fit.history["objective"][-1], rel=1e-12)
