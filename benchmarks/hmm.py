@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from zoo.isolation import threads
+from zoo.core.isolation import threads
 from zoo.models.gaussian_hmm import GaussianHMM
 from zoo.structures import chain
 
@@ -92,8 +92,8 @@ class Automatic:
         from torch.distributions import constraints
 
         from zoo.automatic.plan import make_plan
-        from zoo.isolation import isolated
-        from zoo.model import as_model
+        from zoo.core.functions import as_model
+        from zoo.core.isolation import isolated
 
         def program(x: Tensor) -> None:
             initial = pyro.param("initial", start.initial, constraint=constraints.simplex)

@@ -21,8 +21,8 @@ import torch
 from pyro.infer import TraceEnum_ELBO, config_enumerate
 
 import zoo
-from zoo.isolation import threads
-from zoo.model import Half
+from zoo.core.contract import Half
+from zoo.core.isolation import threads
 
 STEPS, ROUNDS = 200, 5
 
@@ -59,9 +59,9 @@ def numpyro_steps(model: Any, x: torch.Tensor) -> tuple[Callable[[], None], floa
     import jax
     from numpyro.infer.util import potential_energy
 
-    from zoo import bayes
+    from zoo.bayes import joint as bayes
+    from zoo.bayes.numpyro import double_precision
     from zoo.estimators.nuts import _start
-    from zoo.numpyro_programs import double_precision
 
     present = {n: v.numpy() for n, v in bayes.site_values(model, model.prior(x)).items()}
     program = functools.partial(model.numpyro_model, x.numpy())

@@ -30,9 +30,9 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
+from zoo.core.isolation import isolated, threads
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Estimator, Run
-from zoo.isolation import isolated, threads
 from zoo.models.vae import VAE
 
 FEATURES, HIDDEN, LATENT, BATCH = 784, 400, 20, 200

@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 import zoo
-from zoo.evaluation_neural import importance_nll
+from zoo.scores.importance import importance_nll
 
 #: What to train: a label, the estimator, and its options.
 RUNS: tuple[tuple[str, str, dict[str, Any]], ...] = (

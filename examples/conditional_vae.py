@@ -35,8 +35,8 @@ from rich.console import Console
 from rich.table import Table
 
 import zoo
-from zoo.evaluation_neural import importance_nll
 from zoo.models.conditional_vae import quadrants
+from zoo.scores.importance import importance_nll
 
 
 def images(name: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 import zoo
-from zoo.clustering import hungarian_accuracy, normalized_mutual_information, purity
+from zoo.scores.clustering import hungarian_accuracy, normalized_mutual_information, purity
 
 ESTIMATORS = ("svi", "gumbel", "reinforce")
 

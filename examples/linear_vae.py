@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 import zoo
-from zoo.evaluation_neural import active_units
+from zoo.scores.codes import active_units
 
 
 def skewness(loadings: torch.Tensor) -> float:

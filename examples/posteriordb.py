@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 import zoo
-from zoo.model import parameter
+from zoo.core.contract import parameter
 from zoo.structures import chain
 
 
@@ -65,7 +65,7 @@ class HMMExample(zoo.GaussianHMM):
         import numpyro
         from numpyro import distributions as nd
 
-        from zoo.numpyro_programs.hidden_markov import log_forward
+        from zoo.bayes.numpyro.hidden_markov import log_forward
 
         rows = numpyro.sample("theta", nd.Dirichlet(jnp.ones((2, 2))).to_event(1))
         mu = numpyro.sample("mu", nd.ImproperUniform(nd.constraints.positive_ordered_vector, (), (2,)))
@@ -116,7 +116,7 @@ class HMMDrive(zoo.LatentVariableModel):
         import numpyro
         from numpyro import distributions as nd
 
-        from zoo.numpyro_programs.hidden_markov import log_forward
+        from zoo.bayes.numpyro.hidden_markov import log_forward
 
         ordered = nd.ImproperUniform(nd.constraints.positive_ordered_vector, (), (2,))
         rows = numpyro.sample("theta", nd.Dirichlet(jnp.array([[4.0, 2.0], [2.0, 4.0]])).to_event(1))

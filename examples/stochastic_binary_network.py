@@ -35,8 +35,8 @@ from rich.console import Console
 from rich.table import Table
 
 import zoo
-from zoo.evaluation_neural import importance_nll
 from zoo.models.stochastic_binary_network import halves
+from zoo.scores.importance import importance_nll
 
 #: What to train: a label, the estimator, its options, and arguments of the network.
 RUNS: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (

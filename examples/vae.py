@@ -38,7 +38,9 @@ from rich.console import Console
 from rich.table import Table
 
 import zoo
-from zoo.evaluation_neural import active_units, bound_parts, importance_nll
+from zoo.scores.bounds import bound_parts
+from zoo.scores.codes import active_units
+from zoo.scores.importance import importance_nll
 
 #: What to train: a label, the estimator and its options, and arguments of the model.
 RUNS: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
@@ -101,7 +103,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     x, held_out = images(options.data)
     if options.smoke:
         x, held_out, options.epochs, options.samples = x[:200], held_out[:50], 3, 50
-    # A learning rate of 0.02 is Adam's 1e-3 for networks, see zoo.models.neural.
+    # A learning rate of 0.02 is Adam's 1e-3 for networks, see zoo.models.shared.neural.
     common = {"max_epochs": options.epochs, "batch_size": options.batch_size, "warmup": 0, "seed": options.seed}
     latent, widths = (50, (200, 200)) if options.data == "mnist" else (10, (200,))
     metrics: dict[str, float] = {}

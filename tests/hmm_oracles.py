@@ -22,8 +22,8 @@ from pyro.infer import TraceEnum_ELBO, config_enumerate
 from torch import Tensor
 
 import zoo
-from zoo.batch import call
-from zoo.models.hidden_markov import HiddenMarkov
+from zoo.core.data import call
+from zoo.models.shared.hidden_markov import HiddenMarkov
 
 __all__ = ["CHECKS", "Case", "check_fit_methods", "em_steps", "sequences", "set_chain", "table"]
 

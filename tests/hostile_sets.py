@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 import zoo
-from zoo.batch import map_tensors
+from zoo.core.contract import can
+from zoo.core.data import map_tensors
 from zoo.estimators import estimator_classes
 from zoo.estimators.em import EM
-from zoo.model import can
 from zoo.models import model_classes
 
 KINDS = ("plain", "duplicates", "integers", "collinear", "offset", "constant", "scaled", "mixed scales", "few values")

@@ -12,8 +12,8 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
-from zoo import program
-from zoo.model import Half
+from zoo.core import program, weighing
+from zoo.core.contract import Half
 
 __all__ = [
     "enumerated",
@@ -52,7 +52,7 @@ def traced_weights(model: Any, x: Any, num_particles: int) -> Tensor:
     """ln p(x, z) - ln q(z | x) read off Pyro's traces, (K, N); differentiable."""
     rows = (x[0] if isinstance(x, tuple) else x).shape[0]
     traces = program.draw(model, x, num_particles, 1)
-    log_joint, log_guide = program.joint_and_guide(*traces, rows, num_particles, 1)
+    log_joint, log_guide = weighing.joint_and_guide(*traces, rows, num_particles, 1)
     return log_joint - log_guide
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo import priors
+from zoo.bayes import priors
 from zoo.estimators.advi import ADVI
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
 import zoo
-from zoo.batch import as_data
+from zoo.core.data import as_data
 from zoo.errors import ZooError
 
 NAN = math.nan

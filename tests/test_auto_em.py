@@ -15,13 +15,15 @@ from pyro import poutine
 from torch.distributions import constraints
 
 import zoo
-from zoo.automatic.enumeration import MAX_ELEMENTS, enumerated, predicted_elements
+from zoo.automatic.enumerated import enumerated
+from zoo.automatic.enumeration import MAX_ELEMENTS, predicted_elements
 from zoo.automatic.lookup import Finder, ParameterSpace, recorded
 from zoo.automatic.plan import make_plan
+from zoo.core.contract import LatentVariableModel, can, prepared
+from zoo.core.functions import as_model
 from zoo.estimators.auto_em import AutoEM
-from zoo.estimators.eg import enumerated_evidence
-from zoo.model import LatentVariableModel, as_model, can, prepared
 from zoo.models import model_classes
+from zoo.scores.evidence import enumerated_evidence
 
 
 def instances():

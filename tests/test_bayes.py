@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 import zoo
-from zoo import bayes, priors
-from zoo.batch import call, map_tensors
-from zoo.bayes import Draws
-from zoo.model import can, prepared
+from zoo.bayes import joint as bayes
+from zoo.bayes import priors
+from zoo.bayes.draws import Draws
+from zoo.core.contract import can, prepared
+from zoo.core.data import call, map_tensors
 from zoo.models import model_classes
 
 BAYESIAN = sorted(name for name, cls in model_classes().items() if can(cls.__new__(cls), "prior", "numpyro_model"))
@@ -73,7 +74,7 @@ def test_numpyros_log_joint_is_pyros(name: str, arguments: dict[str, Any]) -> No
     import jax
     from numpyro.infer.util import log_density
 
-    from zoo.numpyro_programs import double_precision
+    from zoo.bayes.numpyro import double_precision
 
     model, x = case(name, arguments)
     arrays = map_tensors(lambda t: t.numpy(), x)
@@ -166,7 +167,7 @@ def test_factor_analysis_joint_is_scipys() -> None:
 def test_missing_entries_are_summed_out_in_numpyro_too() -> None:
     from numpyro.infer.util import log_density
 
-    from zoo.numpyro_programs import double_precision
+    from zoo.bayes.numpyro import double_precision
 
     model, x = case("gaussian_hmm", {"num_states": 2, "num_features": 2})
     x["x"][0, 2, 1] = torch.nan

@@ -15,7 +15,7 @@ from hmm_oracles import CHECKS, Array, Case, em_steps, sequences
 from torch import Tensor
 
 import zoo
-from zoo.batch import call
+from zoo.core.data import call
 from zoo.models.bernoulli_hmm import BernoulliHMM
 
 INF = float("inf")

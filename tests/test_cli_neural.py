@@ -12,9 +12,10 @@ import torch
 from command_line import Ran
 
 import zoo
-from zoo.estimators.base import Run, snapshot
+from zoo.core.contract import prepared
+from zoo.core.state import snapshot
+from zoo.estimators.base import Run
 from zoo.estimators.svi import SVI
-from zoo.model import prepared
 
 SMALL = ("--set", "max_epochs=1", "--set", "hidden_dims=6")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
-from zoo.clustering import confusion, hungarian_accuracy, normalized_mutual_information, purity
 from zoo.errors import ZooError
+from zoo.scores.clustering import confusion, hungarian_accuracy, normalized_mutual_information, purity
 
 
 def test_by_hand() -> None:

@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_iris
 
 import zoo
-from zoo.gradients import gradient_quality
+from zoo.runs.gradients import gradient_quality
 
 IRIS = torch.tensor(load_iris().data)
 QUICK = {"max_epochs": 30, "warmup": 20}

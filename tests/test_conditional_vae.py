@@ -14,8 +14,9 @@ from torch.distributions import Bernoulli
 
 import zoo
 from zoo.errors import ZooError
-from zoo.evaluation_neural import bound_parts, importance_nll
 from zoo.models.conditional_vae import ConditionalVAE, quadrants, tiny
+from zoo.scores.bounds import bound_parts
+from zoo.scores.importance import importance_nll
 
 
 def make(latent: int = 2, rows: int = 4, likelihood: str = "bernoulli") -> tuple[ConditionalVAE, tuple[Tensor, Tensor]]:

@@ -26,14 +26,14 @@ from torch import Tensor
 from torch.distributions.kl import kl_divergence
 
 import zoo
-from zoo import program
-from zoo.batch import call, map_tensors, num_data, take
+from zoo.core import program, roles, weighing
+from zoo.core.contract import LatentVariableModel, can, prepared
+from zoo.core.data import call, map_tensors, num_data, take
 from zoo.estimators import estimator_classes
-from zoo.fitting import serving
-from zoo.model import LatentVariableModel, can, prepared
 from zoo.models import model_classes
-from zoo.models.hidden_markov import HiddenMarkov
-from zoo.models.mixture import Mixture
+from zoo.models.shared.hidden_markov import HiddenMarkov
+from zoo.models.shared.mixture import Mixture
+from zoo.runs.prepare import serving
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"max_iter": 3, "max_epochs": 3, "warmup": 2, "num_samples": 20, "num_warmup": 20, "num_chains": 1}
@@ -66,7 +66,7 @@ def needs(model: LatentVariableModel, *methods: str) -> None:
 
 
 def theta(model: LatentVariableModel, x: Any) -> list[Tensor]:
-    return [model.get_parameter(name) for name in program.parameter_roles(model, x)[0]]
+    return [model.get_parameter(name) for name in roles.parameter_roles(model, x)[0]]
 
 
 def options_of(estimator: str) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def test_shapes(name: str) -> None:
     if can(model, "posterior"):
         assert call(model.posterior, x).batch_shape[:1] == (rows,)
     if program.has_guide(model):
-        assert program.log_weights(model, x, 3).shape in ((3, rows), (3, 1))
+        assert weighing.log_weights(model, x, 3).shape in ((3, rows), (3, 1))
 
 
 @every_model

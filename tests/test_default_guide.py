@@ -19,11 +19,11 @@ from torch.distributions import constraints
 import zoo
 from guides import FiniteSupport
 from tests import oracles
+from zoo.core.functions import as_model
+from zoo.core.weighing import log_weights
 from zoo.errors import ZooError
-from zoo.evaluation import bound
-from zoo.fitting import first_run
-from zoo.model import as_model
-from zoo.program import log_weights
+from zoo.runs.prepare import first_run
+from zoo.scores.bounds import bound
 
 BITS = torch.tensor([[0, 1, 1], [1, 1, 0]], dtype=torch.float64)
 STEP = torch.tensor([[0.8, 0.2], [0.3, 0.7]], dtype=torch.float64)

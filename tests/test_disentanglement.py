@@ -11,8 +11,8 @@ from torch import Tensor
 
 import zoo
 from zoo.data._sprites import FACTORS, SIDE, sprites
-from zoo.disentanglement import mutual_information_gap
 from zoo.errors import ZooError
+from zoo.scores.disentanglement import mutual_information_gap
 
 
 def grid() -> Tensor:

@@ -21,16 +21,18 @@ from torch.distributions.kl import kl_divergence
 
 import zoo
 from guides import AmortizedCategorical
+from zoo.core.functions import as_model
 from zoo.estimators.base import Run
 from zoo.estimators.eg import EG
 from zoo.estimators.gumbel import Gumbel, GumbelObjective, StraightThroughGumbel
 from zoo.estimators.iwae import iwae_surrogate
+from zoo.estimators.loop.loop import train
+from zoo.estimators.loop.schedule import Schedule
 from zoo.estimators.reinforce import reinforce_surrogate
 from zoo.estimators.rws import rws_surrogate
-from zoo.estimators.svi import SVI, elbo_module
-from zoo.model import as_model
+from zoo.estimators.svi import SVI
 from zoo.models.poisson_mixture import PoissonMixture, tiny
-from zoo.training import Schedule, train
+from zoo.scores.bounds import elbo_module
 
 DRAWS = 600
 Surrogate = Callable[..., tuple[Tensor, Tensor]]
@@ -281,7 +283,7 @@ def test_particles_lie_left_of_the_data() -> None:
     """More particles, the same expectation: the bound of many draws is the exact ELBO up to its error."""
     model, x = untrained()
     with torch.no_grad():
-        log_weight = zoo.program.log_weights(model, x, 4000)
+        log_weight = zoo.core.weighing.log_weights(model, x, 4000)
         exact = (model.encoder(x).probs * (model.log_joint(x) - model.encoder(x).logits)).sum(-1)
     assert log_weight.shape == (4000, len(x))
     within(log_weight.mean(0), exact, log_weight.std(0) / 4000**0.5)

@@ -15,7 +15,9 @@ from weight_oracles import weights_on_a_line
 
 import zoo
 from zoo.errors import ZooError
-from zoo.evaluation_neural import active_units, bound_parts, importance_nll
+from zoo.scores.bounds import bound_parts
+from zoo.scores.codes import active_units
+from zoo.scores.importance import importance_nll
 
 
 def linear() -> tuple[zoo.LinearVAE, Tensor]:
@@ -116,7 +118,7 @@ def test_parts_are_means_over_all_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
     model, x = nonlinear()
     x = torch.cat([x[:10], torch.ones(2, 5).double()])
     exact = weights_on_a_line(model, x)
-    monkeypatch.setattr("zoo.evaluation_neural.MAX_ELEMENTS", 5 * 5 * 2000)
+    monkeypatch.setattr("zoo.scores.importance.MAX_ELEMENTS", 5 * 5 * 2000)
     parts = bound_parts(model, x, 2000)
     with torch.no_grad():
         kl = kl_divergence(Normal(*model.encoder.moments(x)), Normal(0.0, 1.0)).sum(-1)

@@ -15,8 +15,8 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor
 
 import zoo
+from zoo.core.contract import Half
 from zoo.errors import ZooError
-from zoo.model import Half
 from zoo.models.factor_analysis import FactorAnalysis, best_loadings, best_noise, tiny
 from zoo.models.ppca import PPCA
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import zoo
-from zoo import state_plots
 from zoo.models import gaussian_hmm, gaussian_mixture, vae
+from zoo.reporting import states as state_plots
 
 NORMAL = torch.distributions.Normal
 
@@ -195,7 +195,7 @@ def test_exported_paths_are_joint_draws():
 
 
 def test_pictures_of_states_go_by_their_shares(tmp_path, monkeypatch):
-    from zoo import plots
+    from zoo.reporting import components as plots
 
     model = zoo.PoissonHMM(2, 1)
     model.rates = torch.tensor([[1.0], [20.0]])

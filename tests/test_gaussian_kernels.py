@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from zoo.core.statistics import Moments
+from zoo.densities import gaussian, gaussian_sums
 from zoo.errors import ZooError
-from zoo.statistics import Moments
-from zoo.structures import gaussian
 
 TYPES = gaussian.COVARIANCE_TYPES
 Parameters = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -115,20 +115,20 @@ def check(
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each way through the E step, whatever the size of the data."""
     if request.param != "default":
-        monkeypatch.setattr(gaussian, "_SMALL", 0 if request.param == "features" else 10**18)
+        monkeypatch.setattr(gaussian_sums, "SMALL", 0 if request.param == "features" else 10**18)
     return str(request.param)
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
     """The rows of each call of a method of the mixture."""
-    original = getattr(gaussian._Mixture, name)
+    original = getattr(gaussian_sums.GaussianSums, name)
     calls: list[int] = []
 
     def spy(self: Any, x: Tensor, *rest: Any) -> Any:
         calls.append(x.shape[0])
         return original(self, x, *rest)
 
-    monkeypatch.setattr(gaussian._Mixture, name, spy)
+    monkeypatch.setattr(gaussian_sums.GaussianSums, name, spy)
     return calls
 
 
@@ -168,12 +168,12 @@ def test_e_step_is_the_formula(covariance_type: str, hard: bool, data: st.DataOb
     rows, features, components = (data.draw(st.integers(1, high)) for high in (40, 6, 5))
     chunk = data.draw(st.one_of(st.none(), st.integers(1, rows + 1)))
     parameters = problem(covariance_type, rows, features, components, data.draw(st.integers(0, 2**31)))
-    small = gaussian._SMALL
+    small = gaussian_sums.SMALL
     try:
-        gaussian._SMALL = data.draw(st.sampled_from([0, 10**18]))
+        gaussian_sums.SMALL = data.draw(st.sampled_from([0, 10**18]))
         got = gaussian.e_step(*parameters, covariance_type, hard=hard, chunk_size=chunk)
     finally:
-        gaussian._SMALL = small
+        gaussian_sums.SMALL = small
     check(got, parameters, covariance_type, hard, 1e-9)
 
 
@@ -226,7 +226,7 @@ def test_narrow_clusters_far_from_the_centre(
 
 
 def test_far_data_with_near_parameters_still_take_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gaussian, "_SMALL", 0)
+    monkeypatch.setattr(gaussian_sums, "SMALL", 0)
     calls = count_calls(monkeypatch, "_differences")
     gaussian.e_step(*narrow("far", "full", False), "full")
     assert not calls
@@ -237,7 +237,7 @@ def test_far_data_with_near_parameters_still_take_the_features(monkeypatch: pyte
 def test_one_wild_piece_does_not_slow_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = problem("full", 2000, 3, 3)
     parameters[0][150] = 1e9
-    monkeypatch.setattr(gaussian, "_SMALL", 0)
+    monkeypatch.setattr(gaussian_sums, "SMALL", 0)
     calls = count_calls(monkeypatch, "_differences")
     got = gaussian.e_step(*parameters, "full", chunk_size=100)
     assert calls == [100] or sum(calls) == 2100  # all of it again if that datum swamps a component
@@ -354,7 +354,7 @@ def test_memory_stays_below_half_the_data(spread: float) -> None:
     program = f"""
         import torch
         from pathlib import Path
-        from zoo.structures.gaussian import e_step
+        from zoo.densities.gaussian import e_step
         means = {spread} * torch.randn(16, 16, dtype=torch.float64)
         parameters = torch.zeros(16).double(), means, torch.eye(16).double().expand(16, 16, 16), "full"
         e_step(torch.randn(2000, 16, dtype=torch.float64), *parameters)  # loads what is loaded once

@@ -14,7 +14,7 @@ from sklearn.datasets import load_iris
 from sklearn.mixture import GaussianMixture as Reference
 
 import zoo
-from zoo.components.gaussian import floored_factor
+from zoo.densities.covariance import floored_factor
 
 TYPES = ("full", "tied", "diag", "spherical")
 IRIS = torch.tensor(load_iris().data)

@@ -17,7 +17,7 @@ import torch
 from hmm_oracles import CHECKS, Array, Case, em_steps, sequences, table
 
 import zoo
-from zoo.batch import call
+from zoo.core.data import call
 from zoo.models.gaussian_mixture_hmm import GaussianMixtureHMM
 
 INF = float("inf")

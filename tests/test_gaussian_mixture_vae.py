@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.distributions import Categorical, Normal, kl_divergence
 
 import zoo
-from zoo.clustering import hungarian_accuracy
+from zoo.core.contract import Half
 from zoo.errors import ZooError
 from zoo.estimators import estimator_classes
 from zoo.estimators.reinforce import Reinforce
 from zoo.estimators.svi import SVI
-from zoo.model import Half
 from zoo.models.gaussian_mixture_vae import GaussianMixtureVAE, tiny
+from zoo.scores.clustering import hungarian_accuracy
 
 
 def make(rows: int = 3, latent: int = 2) -> tuple[GaussianMixtureVAE, Tensor]:

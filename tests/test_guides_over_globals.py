@@ -14,8 +14,9 @@ from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoGuideList, A
 from torch.distributions import constraints
 
 import zoo
-from zoo.evaluation import bound
-from zoo.program import broadcasts, draw, log_weights, totals
+from zoo.core.program import broadcasts, draw, totals
+from zoo.core.weighing import log_weights
+from zoo.scores.bounds import bound
 
 X = torch.tensor([0.0, 1.0, 10.0, 11.0, 12.0])
 

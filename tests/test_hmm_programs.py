@@ -23,7 +23,7 @@ from pyro.ops.indexing import Vindex
 from torch import nn
 
 import zoo
-from zoo.edges import NARROW
+from zoo.core.edges import NARROW
 
 STATES = 4
 CHORALES = Path(os.environ.get("ZOO_DATA", "")) / "polyphonic" / "jsb-chorales-quarter.json"

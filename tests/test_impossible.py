@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo.fitting import _judged as judged
 from zoo.models.categorical_hmm import CategoricalHMM
+from zoo.runs.fit import _judged as judged
 
 INF = float("inf")
 SEEN = torch.tensor([0, 1, 0, 1, 1, 2, 0, 0, 1, 2, 1, 0])

@@ -13,13 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 import zoo
-from zoo import latent_plots, plots
-from zoo.latent_plots import draw, plot_latents
 from zoo.models.categorical_vae import CategoricalVAE
 from zoo.models.conditional_vae import ConditionalVAE, quadrants
 from zoo.models.gaussian_mixture_vae import GaussianMixtureVAE
 from zoo.models.stochastic_binary_network import StochasticBinaryNetwork
 from zoo.models.vae import VAE
+from zoo.reporting import latents as latent_plots
+from zoo.reporting import page, samples
+from zoo.reporting.latents import draw, plot_latents
 
 QUICK: dict[str, Any] = {"max_epochs": 1}
 FOUR = ["manifold.png", "reconstructions.png", "samples.png", "traversals.png"]
@@ -171,13 +172,13 @@ def test_a_sheet_is_one_image_beside_the_other(tmp_path: Path) -> None:
     known = np.linspace(0, 1, 64).reshape(8, 8)
     unknown = np.full((8, 8), np.nan)
     for dark in (False, True):
-        path = plots.plot_sheet([np.stack([known, unknown])], tmp_path / f"{dark}.png", labels=["a"], dark=dark)
+        path = samples.plot_sheet([np.stack([known, unknown])], tmp_path / f"{dark}.png", labels=["a"], dark=dark)
         with Image.open(path) as picture:
             colours = {colour for _, colour in picture.convert("RGB").getcolors(1_000_000)}
-        theme = plots._DARK if dark else plots._LIGHT
+        theme = page._DARK if dark else page._LIGHT
         for name in (theme.paper, theme.grid):
             assert tuple(int(name[i : i + 2], 16) for i in (1, 3, 5)) in colours
         assert len([c for c in colours if len(set(c)) == 1]) >= 60
-    assert plots.image_shape(784) == (28, 28)
-    assert plots.image_shape(560) == (28, 20)
-    assert plots.image_shape(63) is None
+    assert page.image_shape(784) == (28, 28)
+    assert page.image_shape(560) == (28, 20)
+    assert page.image_shape(63) is None

@@ -10,8 +10,8 @@ from torch.distributions import constraints
 
 import zoo
 from zoo.errors import ZooError
-from zoo.latents import centre, most_probable
-from zoo.plots import responsibilities
+from zoo.reporting.seen import responsibilities
+from zoo.runs.latents import centre, most_probable
 
 X = torch.tensor([0.0, 1.0, 0.0, 2.0, 9.0, 11.0, 8.0], dtype=torch.float64)
 TRUTH = [0, 0, 0, 0, 1, 1, 1]
@@ -69,7 +69,7 @@ class Gauge(zoo.LatentVariableModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loc = zoo.model.parameter(torch.zeros(()))
+        self.loc = zoo.core.contract.parameter(torch.zeros(()))
 
     def model(self, x):
         with pyro.plate("data", len(x)):
@@ -154,18 +154,18 @@ class Breaking:
 
 @pytest.mark.parametrize("estimator", ["auto_em", "eg", "svi"])
 def test_a_fit_outlives_its_scores(estimator, monkeypatch, tmp_path):
-    from zoo.fitting import _finish
+    from zoo.runs.one_start import finish
 
     program = Breaking()
 
     def broken(*args, **kwargs):
         program.broken = True
         try:
-            return _finish(*args, **kwargs)
+            return finish(*args, **kwargs)
         finally:
             program.broken = False
 
-    monkeypatch.setattr("zoo.fitting._finish", broken)
+    monkeypatch.setattr("zoo.runs.one_start.finish", broken)
     options = {"max_iter": 3} if estimator == "auto_em" else {"max_epochs": 3}
     fit = zoo.fit(program, X, estimator=estimator, **options)
     assert fit.log_likelihood is None
@@ -182,7 +182,7 @@ def test_ctrl_c_while_scoring_keeps_the_fit(monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("zoo.fitting.total_log_likelihood", interrupted)
+    monkeypatch.setattr("zoo.runs.one_start.total_log_likelihood", interrupted)
     fit = zoo.fit(counts, X, estimator="auto_em", max_iter=3)
     assert fit.status == "interrupted"
     assert "no log-likelihood: interrupted" in fit.notes
@@ -192,8 +192,8 @@ def test_a_comparison_outlives_its_pictures_and_gradients(monkeypatch, tmp_path)
     def broken(*args, **kwargs):
         raise RuntimeError("no room left")
 
-    monkeypatch.setattr("zoo.comparison.gradient_quality", broken)
-    monkeypatch.setattr("zoo.plots.plot_responsibilities", broken)
+    monkeypatch.setattr("zoo.runs.compare.gradient_quality", broken)
+    monkeypatch.setattr("zoo.reporting.responsibilities.plot_responsibilities", broken)
     made = zoo.compare(counts, X, estimators=["auto_em", "reinforce"], options={"reinforce": {"max_epochs": 3}})
     assert len(made.fits) == 2
     assert made.notes == ["no gradient quality: RuntimeError: no room left"]

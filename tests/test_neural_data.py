@@ -13,10 +13,11 @@ import zoo
 from guides import AmortizedBits, AmortizedNormal
 from guides.networks import MLP
 from zoo.errors import ZooError
-from zoo.evaluation_neural import active_units, importance_nll
 from zoo.models.conditional_vae import ConditionalVAE
 from zoo.models.gaussian_mixture_vae import GaussianMixtureVAE
 from zoo.models.vae import VAE
+from zoo.scores.codes import active_units
+from zoo.scores.importance import importance_nll
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import zoo
-from zoo import memory
-from zoo.batch import num_data, take, tensors
-from zoo.distributions import FEW, Selected
-from zoo.model import prepared
+from zoo.core import memory
+from zoo.core.contract import prepared
+from zoo.core.data import num_data, take, tensors
+from zoo.densities.distributions import FEW, Selected
 
 MODELS = [
     "gaussian_mixture", "poisson_mixture", "bernoulli_mixture", "factor_analysis", "ppca", "linear_vae",
@@ -117,7 +117,7 @@ def test_many_draws_of_components_are_those_of_the_components():
     assert len(z) * 3 * 2 > FEW
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        many = zoo.model.pyro.distributions.MultivariateNormal(loc, scale_tril=scale.expand(3, 2, 2))
+        many = zoo.core.contract.pyro.distributions.MultivariateNormal(loc, scale_tril=scale.expand(3, 2, 2))
         draws = Selected(many, z).sample()
     for k in range(3):
         mine = draws[z == k]

@@ -16,7 +16,7 @@ from hmm_oracles import CHECKS, Array, Case, em_steps, sequences, table
 from torch import Tensor
 
 import zoo
-from zoo.batch import call
+from zoo.core.data import call
 from zoo.models.poisson_hmm import PoissonHMM
 
 INF = float("inf")

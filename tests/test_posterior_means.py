@@ -11,9 +11,9 @@ from pyro import poutine
 from torch import Tensor
 
 import zoo
-from zoo import program
-from zoo.batch import num_data
-from zoo.model import Half, LatentVariableModel
+from zoo.core import program
+from zoo.core.contract import Half, LatentVariableModel
+from zoo.core.data import num_data
 
 DRAWS = 4000
 

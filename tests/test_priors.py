@@ -17,10 +17,10 @@ from pyro.infer.autoguide import AutoDelta, init_to_value
 from torch.distributions import constraints, transform_to
 
 import zoo
-from zoo.automatic.rules import likeliest_rows
-from zoo.batch import call
-from zoo.edges import NARROW, inset
-from zoo.model import as_model
+from zoo.automatic.counts import likeliest_rows
+from zoo.core.data import call
+from zoo.core.edges import NARROW, inset
+from zoo.core.functions import as_model
 
 X = torch.tensor([0.0, 1.0, 10.0, 11.0, 12.0], dtype=torch.float64)
 
@@ -153,7 +153,7 @@ def test_the_mode_is_flat_or_at_an_edge(program):
     fit = zoo.fit(program, X, estimator="auto_em", tol=1e-12, restarts=1)
     assert fit.status in ("converged", "stalled")
     model = fit.model
-    rise = model.log_prior() - call(zoo.estimators.eg.enumerated_evidence(model, X), X)
+    rise = model.log_prior() - call(zoo.scores.evidence.enumerated_evidence(model, X), X)
     for slope in torch.autograd.grad(rise, list(model.parameters()), allow_unused=True):
         assert slope is None or slope.abs().max() < 1e-3
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributions import constraints
 
 import zoo
-from zoo.batch import as_data, map_tensors, num_data, tensors
+from zoo.core.data import as_data, map_tensors, num_data, tensors
 
 X = torch.tensor([-1.0, -0.5, 0.2, 3.0, 3.5, 4.1], dtype=torch.float64)
 Sizes = namedtuple("Sizes", ["components", "scale"])

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import zoo
-from zoo.comparison import Comparison
-from zoo.ranking import leaders
-from zoo.results import Fit
+from zoo.runs.compare import Comparison
+from zoo.runs.ranking import leaders
+from zoo.runs.result import Fit
 
 X = torch.tensor([[1.0], [2], [0], [1], [18], [22], [3], [2], [17], [25]])
 
@@ -57,7 +57,7 @@ def test_diverged_and_degenerate_fits_come_last_whatever_their_score(fit: Fit) -
 
 
 def test_the_report_highlights_the_faster_of_equals(fit: Fit) -> None:
-    from zoo.report import _page
+    from zoo.reporting.report import _page
 
     slow = dataclasses.replace(fit, estimator="eg", seconds=9.0, log_likelihood=fit.log_likelihood + 4e-8)
     page = _page(compared(dataclasses.replace(fit, seconds=0.1), slow), [], [])

@@ -21,10 +21,12 @@ import torch
 from PIL import Image
 
 import zoo
-from zoo import plots
-from zoo.comparison import Comparison
-from zoo.gradients import GradientQuality
-from zoo.report import shortfalls, text_table, write_report
+from zoo.reporting import components as plots
+from zoo.reporting import curves, gradients, page, responsibilities, samples, seen
+from zoo.reporting.report import write_report
+from zoo.reporting.text import shortfalls, text_table
+from zoo.runs.compare import Comparison
+from zoo.runs.gradients import GradientQuality
 
 HOSTILE = '<script src="https://example.org/a.js">$x^{2</script>&"'
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
@@ -41,9 +43,9 @@ def points(rows: int = 60) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def made() -> Comparison:
     """EM and an SVI that stops far too early, two seeds, on data with a hostile name."""
-    few = functools.partial(zoo.comparison.gradient_quality, num_draws=10, warmup=5)
+    few = functools.partial(zoo.runs.compare.gradient_quality, num_draws=10, warmup=5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zoo.comparison.gradient_quality", few)
+        patch.setattr("zoo.runs.compare.gradient_quality", few)
         return zoo.compare(
             zoo.GaussianMixture(num_components=2, num_features=3),
             points(),
@@ -312,17 +314,17 @@ def test_ellipses_are_the_covariances_of_the_two_features_that_tell_groups_apart
 
 
 def test_comparison_shows_every_estimator(made: Comparison, tmp_path: Path) -> None:
-    image = assert_drawn(plots.plot_comparison(made, tmp_path / "a.png").read_bytes())
+    image = assert_drawn(curves.plot_comparison(made, tmp_path / "a.png").read_bytes())
     for i in range(3):
-        assert has_colour(image, plots.PALETTE[i])
+        assert has_colour(image, page.PALETTE[i])
     one = dataclasses.replace(made, fits=made.fits[:2])
-    assert not has_colour(assert_drawn(plots.plot_comparison(one, tmp_path / "b.png").read_bytes()), plots.PALETTE[1])
+    assert not has_colour(assert_drawn(curves.plot_comparison(one, tmp_path / "b.png").read_bytes()), page.PALETTE[1])
 
 
 def test_frame_leaves_out_far_starts_but_no_end() -> None:
     seconds = np.geomspace(1e-3, 1, 200)
     climb = -100 - 1e6 * np.exp(-np.arange(200.0))
-    low, high, cut = plots._frame(None, [("svi", "elbo", seconds, climb)], [-100.0, -104.0])  # type: ignore[arg-type]
+    low, high, cut = curves._frame(None, [("svi", "elbo", seconds, climb)], [-100.0, -104.0])  # type: ignore[arg-type]
     assert -120 < low < -104
     assert -100 < high < -90
     assert cut
@@ -332,7 +334,7 @@ def test_comparison_of_nothing_finite_is_still_a_picture(made: Comparison, tmp_p
     """A run that diverged at once has no scores and a history of NaN."""
     history = {name: [math.nan] for name in made.fits[0].history}
     lost = dataclasses.replace(made.fits[0], log_likelihood=None, elbo=None, history=history, status="diverged")
-    path = plots.plot_comparison(dataclasses.replace(made, fits=[lost]), tmp_path / "a.png")
+    path = curves.plot_comparison(dataclasses.replace(made, fits=[lost]), tmp_path / "a.png")
     assert_drawn(path.read_bytes(), colours=5)
 
 
@@ -343,19 +345,19 @@ def test_gradients_show_biases_and_zeros(made: Comparison, tmp_path: Path) -> No
         for name, bias, sd in (("eg", 0.0, 0.0), ("svi", 0.2, 0.1))
     ]
     image = assert_drawn(
-        plots.plot_gradients(dataclasses.replace(made, gradients=rows), tmp_path / "g.png").read_bytes()
+        gradients.plot_gradients(dataclasses.replace(made, gradients=rows), tmp_path / "g.png").read_bytes()
     )
-    assert has_colour(image, plots.PALETTE[2])
+    assert has_colour(image, page.PALETTE[2])
     assert has_colour(image, "#e3e6ea", 500)  # the noise floor
     with pytest.raises(zoo.ZooError, match="gradients=True"):
-        plots.plot_gradients(dataclasses.replace(made, gradients=[]), tmp_path / "none.png")
+        gradients.plot_gradients(dataclasses.replace(made, gradients=[]), tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     fit = fitted(zoo.PPCA(2, 3), points())
     with pytest.raises(zoo.ZooError, match="one discrete latent"):
-        plots.plot_responsibilities(fit, points(), tmp_path / "r.png")
+        responsibilities.plot_responsibilities(fit, points(), tmp_path / "r.png")
     with pytest.raises(zoo.ZooError, match="png"):
         plots.plot_components(fit, points(), tmp_path / "r.doc")
 
@@ -369,24 +371,24 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
 
 def test_large_data_are_drawn_from_a_seeded_part() -> None:
     x = torch.arange(20_000, dtype=torch.float64).reshape(-1, 1)
-    part, rows = plots._visible(x)
-    again, _ = plots._visible(x)
-    assert rows.shape == (plots.MAX_POINTS, 1)
-    assert len(part) == plots.MAX_POINTS
+    part, rows = seen.visible(x)
+    again, _ = seen.visible(x)
+    assert rows.shape == (seen.MAX_POINTS, 1)
+    assert len(part) == seen.MAX_POINTS
     assert torch.equal(part, again)
     assert rows.max() > 19_000
 
 
 def test_sequences_are_flattened_without_their_padding() -> None:
     x = torch.arange(24, dtype=torch.float64).reshape(2, 4, 3)
-    _, rows = plots._visible({"x": x, "lengths": torch.tensor([4, 1])})
+    _, rows = seen.visible({"x": x, "lengths": torch.tensor([4, 1])})
     assert rows[:, 0].tolist() == [0, 3, 6, 9, 12]
 
 
 @pytest.mark.parametrize("shape", [(64, 1), (64, 3), (20, 64), (5, 7, 2)])
 def test_samples(shape: tuple[int, ...], tmp_path: Path) -> None:
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    assert_drawn(plots.plot_samples(x, tmp_path / "s.png").read_bytes(), colours=10)
+    assert_drawn(samples.plot_samples(x, tmp_path / "s.png").read_bytes(), colours=10)
 
 
 def test_pictures_leave_the_callers_matplotlib_alone(made: Comparison, tmp_path: Path) -> None:
@@ -396,7 +398,7 @@ def test_pictures_leave_the_callers_matplotlib_alone(made: Comparison, tmp_path:
     matplotlib.use("svg")
     figure = pyplot.figure()
     before = dict(matplotlib.rcParams)
-    plots.plot_comparison(made, tmp_path / "a.png")
+    curves.plot_comparison(made, tmp_path / "a.png")
     assert matplotlib.get_backend() == "svg"
     assert dict(matplotlib.rcParams) == before
     assert pyplot.get_fignums() == [figure.number]

@@ -16,9 +16,9 @@ from torch import Tensor
 
 import zoo
 from zoo.cli import main
-from zoo.evaluation_neural import importance_nll
 from zoo.reproduce import BUDGETS, Reproduction, find_table, gumbel, iwae, reproduce, tables
 from zoo.reproduce._neural import likelihood, teller
+from zoo.scores.importance import importance_nll
 
 RESULTS = Path(__file__).parents[1] / "results"
 OURS = {"iwae": iwae, "gumbel": gumbel}

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.distributions import constraints
 
 import zoo
-from zoo.automatic import rules
-from zoo.components.gaussian import floored_factor
-from zoo.estimators.base import snapshot
+from zoo.automatic import gaussians
+from zoo.core.contract import LatentVariableModel, parameter
+from zoo.core.state import snapshot
+from zoo.densities.covariance import floored_factor
 from zoo.estimators.steps import ModelSteps, allowance, measured_rounding, objective_of
-from zoo.model import LatentVariableModel, parameter
 from zoo.models import model_classes
 
 BOTH = pytest.mark.parametrize("dtype", hostile_sets.DTYPES, ids=str)
@@ -133,14 +133,14 @@ def bimodal(seed: int, dtype: torch.dtype, offset: float = 0.0) -> Tensor:
 def test_auto_em_with_a_wrong_update_raises_and_blames_no_m_step_of_the_users(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound = rules.Gaussians._locations
+    sound = gaussians.Gaussians._locations
 
     def wrong(self: Any, weighted: Any, data: Any, vector: Tensor) -> None:
         sound(self, weighted, data, vector)
         vector[self.space.offsets["param/loc"] :][:2] *= 1.01
 
     start = zoo.fit(two_normals, bimodal(0, dtype), estimator="auto_em").model
-    monkeypatch.setattr(rules.Gaussians, "_locations", wrong)
+    monkeypatch.setattr(gaussians.Gaussians, "_locations", wrong)
     with pytest.raises(zoo.LikelihoodDecreased, match="derived from the program is wrong") as caught:
         zoo.fit(start, bimodal(0, dtype), estimator="auto_em", init="current")
     assert caught.value.iteration == 2

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import zoo
-from zoo.evaluation_neural import importance_nll
-from zoo.models.neural import PairedModel
+from zoo.models.shared.paired import PairedModel
+from zoo.scores.importance import importance_nll
 
 #: A model of data with 4 features (of y, where x comes with it), and who fits it.
 MODELS: dict[str, tuple[Any, str]] = {

@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.distributions.kl import kl_divergence
 
 import zoo
-from zoo import program
+from zoo.core import program, weighing
+from zoo.core.contract import LatentVariableModel, can
 from zoo.estimators.em import EM
 from zoo.estimators.gumbel import Gumbel, GumbelObjective
 from zoo.estimators.iwae import IWAE, iwae_surrogate, without_each
 from zoo.estimators.reinforce import reinforce_surrogate
 from zoo.estimators.rws import rws_surrogate
 from zoo.estimators.svi import SVI
-from zoo.model import LatentVariableModel, can
 from zoo.models.vae import VAE
 
 K = 3
@@ -187,7 +187,7 @@ def test_a_program_that_subsamples_its_own_data(name: str) -> None:
         with pyro.plate(name, len(x), subsample_size=8) as index:
             pyro.sample("z", dist.Normal(0.5 * x[index], scale))
 
-    built = zoo.model.as_model(model, guide)
+    built = zoo.core.functions.as_model(model, guide)
     built.initialize(x, "current")
     for surrogate, k in ((iwae_surrogate, 1), (reinforce_surrogate, 3)):
         torch.manual_seed(1)
@@ -274,7 +274,7 @@ def test_evaluation_of_a_scaled_program_knows_no_beta() -> None:
         own = Own(**plain.config).double()
         own.load_state_dict(plain.state_dict())
         torch.manual_seed(1)
-        found.append(program.log_weights(own, x, 6))
+        found.append(weighing.log_weights(own, x, 6))
     torch.testing.assert_close(*found)
 
 
@@ -296,7 +296,7 @@ def test_a_global_latent_keeps_the_data_s_count_inside() -> None:
     p = poutine.trace(poutine.replay(programs(True), trace=q)).get_trace(X)
     q.compute_log_prob()
     p.compute_log_prob()
-    log_joint, log_guide, count = program.densities(q, p, len(X), 1, 1)
+    log_joint, log_guide, count = weighing.densities(q, p, len(X), 1, 1)
     g, z = (dist.Normal(loc, s).log_prob(q.nodes[n]["value"]) for n, loc, s in (("g", 0.0, 2.0), ("z", 0.3 * X, 1.5)))
     x = dist.Normal(q.nodes["g"]["value"] + q.nodes["z"]["value"], 0.7).log_prob(X)
     assert count == 1.0
@@ -386,7 +386,7 @@ def test_gumbels_kl_has_the_scale_of_its_site() -> None:
             with pyro.plate("data", len(x)), poutine.scale(scale=scale):
                 pyro.sample("z", dist.Categorical(q))
 
-        built = zoo.model.as_model(model, guide)
+        built = zoo.core.functions.as_model(model, guide)
         built.initialize(x, "current")
         pyros[scale] = float(GumbelObjective(built, x, 2, Gumbel())(x)[1])
     kl = float(kl_divergence(dist.Categorical(q), dist.Categorical(prior)))
@@ -422,7 +422,7 @@ def test_an_overridden_program_is_what_is_climbed_and_scored() -> None:
     seen = {
         "svi": SVI(num_particles=2000).objective(wide, x)(x)[1],
         "iwae": torch.stack([IWAE(num_particles=1).objective(wide, x)(x)[1] for _ in range(200)]).mean(),
-        "weights": program.log_weights(wide, x, 2000).mean(),
+        "weights": weighing.log_weights(wide, x, 2000).mean(),
         "evaluate": torch.tensor(zoo.evaluate(wide, x).elbo / len(x)),
     }
     for name, value in seen.items():

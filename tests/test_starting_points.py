@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import zoo
-from zoo.batch import call
-from zoo.fitting import start
-from zoo.isolation import isolated
+from zoo.core.data import call
+from zoo.core.isolation import isolated
+from zoo.runs.prepare import start
 
 FAMILIES: dict[str, Callable[[int], Any]] = {
     **{

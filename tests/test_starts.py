@@ -13,8 +13,8 @@ from torch.distributions import constraints
 
 import zoo
 from zoo.estimators.em import EM
-from zoo.fitting import usual_estimators
-from zoo.starts import ITERATIONS, MOST, scout, usual_number
+from zoo.runs.prepare import usual_estimators
+from zoo.runs.starts import ITERATIONS, MOST, scout, usual_number
 
 COUNTS = torch.tensor([1.0, 2, 0, 1, 18, 22, 3, 2, 17, 25, 1, 19])
 

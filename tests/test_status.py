@@ -13,9 +13,9 @@ import torch
 from sklearn.datasets import load_iris
 
 import zoo
-from zoo.gradients import gradient_quality, sampled_gradients
-from zoo.model import can
-from zoo.training import ScaledAdam
+from zoo.core.contract import can
+from zoo.estimators.loop.adam import ScaledAdam
+from zoo.runs.gradients import gradient_quality, sampled_gradients
 
 IRIS = torch.tensor(load_iris().data)
 X = torch.tensor([[1.0], [2], [0], [1], [18], [22], [3], [2], [17], [25], [16], [4]])

@@ -17,8 +17,8 @@ from zoo.errors import ZooError
 from zoo.estimators import estimator_classes
 from zoo.estimators.iwae import IWAE
 from zoo.estimators.reinforce import Reinforce
-from zoo.evaluation_neural import importance_nll
 from zoo.models.stochastic_binary_network import StochasticBinaryNetwork, halves, tiny
+from zoo.scores.importance import importance_nll
 
 Pair = tuple[Tensor, Tensor]
 KINDS = {

@@ -24,18 +24,20 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.cli import main
+from zoo.core.isolation import forked_rng
 from zoo.errors import ZooError
 from zoo.estimators import estimator_classes, gradient
 from zoo.estimators.base import Run, options_from
 from zoo.estimators.eg import EG
 from zoo.estimators.gradient import fixed_score
+from zoo.estimators.loop.adam import ScaledAdam
+from zoo.estimators.loop.loop import train
+from zoo.estimators.loop.schedule import Schedule
 from zoo.estimators.svi import SVI
-from zoo.isolation import forked_rng
 from zoo.models.gaussian_mixture import tiny as gaussian_mixture
 from zoo.models.poisson_mixture import tiny as poisson_mixture
 from zoo.models.vae import tiny as vae
-from zoo.progress import Bar, values
-from zoo.training import ScaledAdam, Schedule, train
+from zoo.runs.progress import Bar, values
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = '''
@@ -189,7 +191,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str, tmp_path: Path) -> No
     rows = 97 if options["max_epochs"] == 100 else 6
     with pytest.MonkeyPatch.context() as patch:
         if "warm-up" in name:  # stop it there, where no row is written
-            calls, save = [0], zoo.checkpoint.Checkpoints.save
+            calls, save = [0], zoo.storage.checkpoint.Checkpoints.save
 
             def stop(self: Any, *args: Any) -> None:
                 save(self, *args)
@@ -197,7 +199,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str, tmp_path: Path) -> No
                 if calls[0] == 5:
                     raise KeyboardInterrupt
 
-            patch.setattr(zoo.checkpoint.Checkpoints, "save", stop)
+            patch.setattr(zoo.storage.checkpoint.Checkpoints, "save", stop)
         fit = zoo.fit(model, x, out=tmp_path / "r", checkpoint_every=4, progress=stop_at(rows), **options)
     assert fit.status == "interrupted"
     record = position(newest(tmp_path / "r"))
@@ -290,8 +292,10 @@ def test_more_time_goes_on_where_the_budget_ended(tmp_path: Path) -> None:
 
 def test_finished_starts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = zoo.fit(Network(), binary(), estimator="svi", restarts=3, **SMALL)
-    finish = zoo.checkpoint.RunFolder.finish
-    monkeypatch.setattr(zoo.checkpoint.RunFolder, "finish", lambda self, i, write, _: finish(self, i, write, 60.0))
+    finish = zoo.storage.checkpoint.RunFolder.finish
+    monkeypatch.setattr(
+        zoo.storage.checkpoint.RunFolder, "finish", lambda self, i, write, _: finish(self, i, write, 60.0)
+    )
     interrupted(tmp_path / "r", row=SMALL["max_epochs"] + 5, restarts=3)
     assert (tmp_path / "r/checkpoints/starts/0/fit.json").is_file()
     rows: list[Any] = []
@@ -308,7 +312,7 @@ def test_a_full_disk_stops_no_training(tmp_path: Path, monkeypatch: pytest.Monke
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(zoo.checkpoint, "save_file", full)
+    monkeypatch.setattr(zoo.storage.checkpoint, "save_file", full)
     fit = zoo.fit(Network(), binary(), estimator="svi", out=tmp_path / "r", checkpoint_every=5, **SMALL)
     assert fit.notes == ["the last checkpoint could not be written (No space left on device)"]
 
@@ -323,7 +327,7 @@ def test_resume_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     arguments = ["fit", "poisson_mixture", "--estimator", "svi", "--set", "max_epochs=20", "--set", "batch_size=20"]
     arguments += ["--set", "warmup=20"]
     assert main([*arguments, "--out", "whole"]) == 0
-    save, calls = zoo.checkpoint.Checkpoints.save, [0]
+    save, calls = zoo.storage.checkpoint.Checkpoints.save, [0]
 
     def stop(self: Any, *args: Any) -> None:
         save(self, *args)
@@ -332,7 +336,7 @@ def test_resume_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(zoo.checkpoint.Checkpoints, "save", stop)
+        patch.setattr(zoo.storage.checkpoint.Checkpoints, "save", stop)
         assert main([*arguments, "--out", "r", "--checkpoint-every", "15 steps"]) == 130
     assert main([*arguments, "--out", "r", "--resume"]) == 0
     expected, found = (load_file(f"{name}/model.safetensors") for name in ("whole", "r"))
@@ -351,7 +355,7 @@ def test_resume_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
      ("500", (None, 500))],
 )  # fmt: skip
 def test_intervals(every: Any, expected: Any) -> None:
-    assert zoo.checkpoint.interval(every) == expected
+    assert zoo.storage.checkpoint.interval(every) == expected
 
 
 # --- held-out data ----------------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import zoo
-from zoo import fitting
 from zoo.estimators.em import EM
 from zoo.estimators.steps import ModelSteps
+from zoo.runs import fit as fitting
 
 X = torch.tensor([[1.0], [2], [0], [1], [18], [22], [3], [2], [17], [25], [16], [4]])
 
@@ -101,7 +101,7 @@ def test_an_interrupt_gives_a_fit_wherever_it_strikes(monkeypatch: pytest.Monkey
         monkeypatch.setattr(EM, "rehearse", lambda *_: None)
         monkeypatch.setattr(ModelSteps, "e_step", interrupt)
     elif place == "score":
-        monkeypatch.setattr(fitting, "total_log_likelihood", interrupt)
+        monkeypatch.setattr("zoo.runs.one_start.total_log_likelihood", interrupt)
     else:
         monkeypatch.setattr(fitting, "run_trial", interrupt)
     fit = zoo.fit(mixture(), X)
@@ -118,10 +118,10 @@ def test_before_there_is_a_start_nothing_comes_back(monkeypatch: pytest.MonkeyPa
 
 def test_a_comparison_stops_and_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted at the second seed of two estimators: no gradients are measured then."""
-    import zoo.comparison
+    import zoo.runs.compare
 
     asked = []
-    monkeypatch.setattr(zoo.comparison, "gradient_quality", lambda *a, **k: asked.append(1) or [])
+    monkeypatch.setattr(zoo.runs.compare, "gradient_quality", lambda *a, **k: asked.append(1) or [])
 
     def progress(name: str, seed: int) -> Any:
         return interrupt if (name, seed) == ("em", 1) else False
@@ -138,9 +138,9 @@ def test_a_comparison_stops_and_keeps_what_it_has(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_interrupt_among_the_gradients_leaves_the_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    import zoo.comparison
+    import zoo.runs.compare
 
-    monkeypatch.setattr(zoo.comparison, "gradient_quality", interrupt)
+    monkeypatch.setattr(zoo.runs.compare, "gradient_quality", interrupt)
     made = zoo.compare(mixture(), X, estimators=["em", "svi"], max_epochs=3, warmup=2, track=0)
     assert made.interrupted
     assert [fit.status for fit in made.fits] == ["converged", "max_iter"]
@@ -162,7 +162,7 @@ assert random.getstate() == state, "load_data"
 made = zoo.compare(zoo.GaussianMixture(2, 4), x, estimators=["em"], gradients=False)
 str(made)
 assert random.getstate() == state, "compare"
-from zoo.progress import fraction_shown, shown
+from zoo.runs.progress import fraction_shown, shown
 with fraction_shown("a", True), shown(True, "b"):
     pass
 assert random.getstate() == state, "progress"

@@ -15,11 +15,13 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Normal
 
 import zoo
+from zoo.densities.continuous_bernoulli import ContinuousBernoulli, log_normalizer
 from zoo.errors import ZooError
 from zoo.estimators.base import Run
 from zoo.estimators.iwae import IWAE
 from zoo.estimators.svi import SVI
-from zoo.models.neural import NOISE_FLOOR, ContinuousBernoulli, Likelihood, log_normalizer, noise_of
+from zoo.models.shared.likelihood import NOISE_FLOOR, Likelihood
+from zoo.models.shared.pixels import noise_of
 from zoo.models.vae import VAE, tiny
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -8,72 +8,29 @@ TYPE_CHECKING = False  # as typing has it, which takes time to import: an interr
 if TYPE_CHECKING:
     from typing import Any
 
-    from zoo.alignment import align
-    from zoo.automatic.explaining import Explanation, explain
-    from zoo.automatic.posteriors import DiscretePosterior, discrete_posterior
-    from zoo.comparison import Comparison, compare
-    from zoo.data import list_data, load_data
-    from zoo.distributions import ExactBernoulli, Selected
-    from zoo.errors import LikelihoodDecreased, ZooError
-    from zoo.evaluation import Evaluation, evaluate
-    from zoo.fitting import fit
-    from zoo.model import LatentVariableModel
-    from zoo.models import model_classes
-    from zoo.results import Fit, load
-    from zoo.statistics import Moments, Statistics
-
 __version__ = "0.1.0"
 
-# Imported when first asked for: `zoo --help` then need not wait for torch.
-_HOME = {
-    "align": "alignment",
-    "Explanation": "automatic.explaining",
-    "explain": "automatic.explaining",
-    "DiscretePosterior": "automatic.posteriors",
-    "discrete_posterior": "automatic.posteriors",
-    "Comparison": "comparison",
-    "compare": "comparison",
-    "list_data": "data",
-    "load_data": "data",
-    "ExactBernoulli": "distributions",
-    "LikelihoodDecreased": "errors",
-    "ZooError": "errors",
-    "Selected": "distributions",
-    "Evaluation": "evaluation",
-    "evaluate": "evaluation",
-    "fit": "fitting",
-    "LatentVariableModel": "model",
-    "model_classes": "models",
-    "Fit": "results",
-    "load": "results",
-    "Moments": "statistics",
-    "Statistics": "statistics",
+#: The public names, by the module that has them; ``__init__.pyi`` is printed from this. A name is imported when it is
+#: first asked for: `zoo --help` then need not wait for torch.
+_PUBLIC = {
+    "automatic.posteriors": ("DiscretePosterior", "discrete_posterior"),
+    "core.contract": ("LatentVariableModel",),
+    "core.statistics": ("Moments", "Statistics"),
+    "data": ("list_data", "load_data"),
+    "densities.distributions": ("ExactBernoulli", "Selected"),
+    "errors": ("LikelihoodDecreased", "ZooError"),
+    "models": ("model_classes",),
+    "runs.align": ("align",),
+    "runs.compare": ("Comparison", "compare"),
+    "runs.evaluate": ("Evaluation", "evaluate"),
+    "runs.explain": ("Explanation", "explain"),
+    "runs.fit": ("fit",),
+    "runs.load": ("load",),
+    "runs.result": ("Fit",),
 }
+_HOME = {name: home for home, names in _PUBLIC.items() for name in names}
 
-__all__ = [
-    "Comparison",
-    "DiscretePosterior",
-    "Evaluation",
-    "ExactBernoulli",
-    "Explanation",
-    "Fit",
-    "LatentVariableModel",
-    "LikelihoodDecreased",
-    "Moments",
-    "Selected",
-    "Statistics",
-    "ZooError",
-    "align",
-    "compare",
-    "discrete_posterior",
-    "evaluate",
-    "explain",
-    "fit",
-    "list_data",
-    "load",
-    "load_data",
-    "model_classes",
-]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from zoo.results import Fit
+from typing import Any
 
 __all__ = ["LikelihoodDecreased", "ZooError", "one_line", "unknown_name"]
 
@@ -46,7 +43,7 @@ class LikelihoodDecreased(RuntimeError):
         self,
         iteration: int,
         decrease: float,
-        fit: Fit | None = None,
+        fit: Any = None,
         *,
         rounding: float = 0.0,
         cause: str = "The model's m_step does not maximise what its e_step measures",
@@ -56,7 +53,7 @@ class LikelihoodDecreased(RuntimeError):
             f"than {rounding:.1g}. {cause}; the fit up to there is in this exception's `fit`."
         )
         self.iteration, self.decrease, self.rounding = iteration, decrease, rounding
-        self.fit: Any = fit
+        self.fit = fit
 
 
 def one_line(error: BaseException) -> str:

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.automatic.enumeration import Enumerated
+from zoo.automatic.enumerated import Enumerated
 from zoo.automatic.leaves import Leaf
 from zoo.automatic.lookup import Lookup, ParameterSpace
-from zoo.program import SiteMessage
-from zoo.statistics import Moments, wide
-from zoo.structures import chain, diagonal, gaussian
+from zoo.core.program import SiteMessage
+from zoo.core.statistics import Moments, wide
+from zoo.densities import diagonal, gaussian
+from zoo.structures import chain
 
 __all__ = ["Chain", "recognise"]
 

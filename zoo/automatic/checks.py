@@ -9,11 +9,11 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from pyro.util import check_site_shape
 
-from zoo import program
-from zoo.batch import Data, call
-from zoo.model import LatentVariableModel
-from zoo.program import SiteMessage, sample_sites
-from zoo.unchanged import Unchanged
+from zoo.core import program
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data, call
+from zoo.core.program import SiteMessage, sample_sites
+from zoo.core.unchanged import Unchanged
 
 __all__ = ["check_enumerable", "check_plates", "is_observed", "plain_trace", "program_name", "takes_a_part"]
 

@@ -18,8 +18,8 @@ from pyro.ops.rings import SampleRing
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from zoo.core.program import SiteMessage, data_dim, sample_sites
 from zoo.errors import ZooError
-from zoo.program import SiteMessage, data_dim, sample_sites
 
 __all__ = ["log_evidence"]
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from zoo.automatic.lookup import ARGUMENTS, Lookup, ParameterSpace
-from zoo.distributions import Selected
-from zoo.program import SiteMessage
+from zoo.core.program import SiteMessage
+from zoo.densities.distributions import Selected
 
 __all__ = ["Inner", "Leaf", "leaves"]
 

@@ -22,7 +22,7 @@ from pyro.distributions.distribution import DistributionMeta
 from torch import Tensor
 from torch.distributions import constraints, transform_to
 
-from zoo.model import LatentVariableModel
+from zoo.core.contract import LatentVariableModel
 
 __all__ = ["ARGUMENTS", "Lookup", "ParameterSpace", "View", "recorded"]
 

@@ -6,28 +6,28 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from zoo import program
 from zoo.automatic.chains import Chain, recognise
 from zoo.automatic.checks import program_name
-from zoo.automatic.enumeration import Enumerated, enumerated, first_enumeration, shown
+from zoo.automatic.enumerated import Enumerated, enumerated
+from zoo.automatic.enumeration import first_enumeration
 from zoo.automatic.leaves import Leaf, leaves
 from zoo.automatic.lookup import Finder, Lookup, ParameterSpace, recorded
 from zoo.automatic.newton import climb
-from zoo.automatic.rules import RULES, Rule, Use, Weighted, kind_of
-from zoo.batch import Data
-from zoo.edges import margin_of
+from zoo.automatic.refusals import check_densities, refuse_edges, refuse_unused
+from zoo.automatic.rule import Rule
+from zoo.automatic.rules import RULES, kind_of
+from zoo.automatic.sums import Use, Weighted
+from zoo.core import program
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data
+from zoo.core.edges import margin_of
+from zoo.core.statistics import Moments, wide
 from zoo.errors import ZooError
-from zoo.model import LatentVariableModel
-from zoo.statistics import Moments, wide
 
 __all__ = ["Plan", "SiteRow", "make_plan"]
-
-#: Families whose support moves with these parameters: no gradient leads to the maximum.
-_EDGES = {"Uniform": ("low", "high"), "Pareto": ("scale",), "Delta": ("v",)}
 
 
 @dataclass
@@ -176,8 +176,8 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True, chec
     name_of = program_name(model)
     reached = _reached(model, run)
     names = [name for name, sites in reached.items() if sites]
-    _refuse_unused(model, reached, run)
-    _refuse_edges(model, reached, run)
+    refuse_unused(model, reached, run)
+    refuse_edges(model, reached, run)
     space = ParameterSpace(model, names)
     found = {name: leaves(name, site) for name, site in run.sites.items()}
     points = {
@@ -197,7 +197,7 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True, chec
                     "may depend on data, not on parameters or random numbers."
                 )
     finder = Finder(there[0][1], there[1][1])
-    _check_densities(there[0][0], found)
+    check_densities(there[0][0], found)
     for name, mine in found.items():
         for index, leaf in enumerate(mine or ()):
             a, b = ((place[name] or [])[index] for place, _ in there)
@@ -287,51 +287,6 @@ def _reached(model: LatentVariableModel, run: Enumerated) -> dict[str, list[str]
             if grad is not None:
                 reached[name].append(site)
     return reached
-
-
-def _refuse_unused(model: LatentVariableModel, reached: dict[str, list[str]], run: Enumerated) -> None:
-    """A parameter that the program asks for and no site depends on is a mistake."""
-    asked = {name for name, site in run.trace.nodes.items() if site["type"] == "param"}
-    for name in asked:
-        for candidate in (name, "param/" + name.replace(".", "/")):
-            if candidate in reached and not reached[candidate]:
-                raise ZooError(
-                    f"{program_name(model)}: parameter {name!r} expected to enter some site, got used by none. "
-                    "Take it out, or use it."
-                )
-
-
-def _refuse_edges(model: LatentVariableModel, reached: dict[str, list[str]], run: Enumerated) -> None:
-    """A family whose support moves with a parameter has no update: no gradient leads to the maximum."""
-    for name, sites in reached.items():
-        for site in sites:
-            fn = run.sites[site]["fn"]
-            while isinstance(fn, (torch.distributions.Independent, dist.MaskedDistribution)):
-                fn = fn.base_dist
-            family = type(fn).__name__
-            edges = (getattr(fn, edge, None) for edge in _EDGES.get(family, ()))
-            if any(isinstance(edge, Tensor) and edge.requires_grad for edge in edges):
-                raise ZooError(
-                    f"{program_name(model)}: parameter {shown(name)!r} at site {site!r} expected a family with "
-                    f"an update, got {family}, whose support moves with it. Use another family."
-                )
-
-
-def _check_densities(found: dict[str, list[Leaf] | None], target: dict[str, list[Leaf] | None]) -> None:
-    """A subclass may score otherwise than its family: then it is not known."""
-    for name, mine in found.items():
-        for leaf in mine or ():
-            if leaf.value is None:
-                continue
-            plain = getattr(dist, leaf.family)
-            if leaf.cls is plain:
-                continue
-            own = leaf.log_prob(leaf.args)
-            expected = plain(**leaf.args, validate_args=False).log_prob(leaf.plain_value(leaf.args))
-            both = own.isfinite() & expected.isfinite()
-            alike = torch.allclose(own[both], expected[both], rtol=1e-6, atol=1e-6)
-            if not alike or bool((own.isnan() != expected.isnan()).any()):
-                target[name] = None
 
 
 def _assign(

@@ -14,14 +14,16 @@ from pyro.infer import config_enumerate, infer_discrete
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from zoo import program
 from zoo.automatic.checks import program_name
-from zoo.automatic.enumeration import Enumerated, first_enumeration
-from zoo.batch import Data, call
+from zoo.automatic.enumerated import Enumerated
+from zoo.automatic.enumeration import first_enumeration
+from zoo.core import program
+from zoo.core.contract import prepared
+from zoo.core.data import Data, call
+from zoo.core.functions import FunctionModel, as_model
+from zoo.core.isolation import isolated
+from zoo.core.turns import exclusive
 from zoo.errors import ZooError
-from zoo.isolation import isolated
-from zoo.model import FunctionModel, as_model, prepared
-from zoo.turns import exclusive
 
 __all__ = ["DiscretePosterior", "discrete_posterior"]
 

@@ -14,16 +14,17 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from zoo import program
-from zoo.automatic.enumeration import enumerated, evidence, why_not_exact
+from zoo.automatic.enumerated import enumerated
+from zoo.automatic.enumeration import evidence, why_not_exact
 from zoo.automatic.lookup import recorded
 from zoo.automatic.newton import NEWTON_SIZE
 from zoo.automatic.plan import Plan, make_plan
-from zoo.batch import Data
-from zoo.edges import margin_of
+from zoo.core import program
+from zoo.core.data import Data
+from zoo.core.edges import margin_of
+from zoo.core.functions import FunctionModel
+from zoo.core.program import SiteMessage
 from zoo.errors import ZooError
-from zoo.model import FunctionModel
-from zoo.program import SiteMessage
 
 __all__ = ["choose_start"]
 

@@ -15,16 +15,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
+
+from zoo.cli.stopping import leave
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
-__all__ = ["interrupts", "main"]
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Only in a process of our own: its end is the end of all.
     quick = argv is None and before is signal.default_int_handler
     if quick:
-        signal.signal(signal.SIGINT, _leave)
+        signal.signal(signal.SIGINT, leave)
     try:
         from zoo.cli.entry import main as run
 
@@ -41,19 +40,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if quick:
             signal.signal(signal.SIGINT, before)
-
-
-def interrupts() -> None:
-    """From here on there is something to save: Ctrl-C raises KeyboardInterrupt again.
-
-    Before, while packages are imported and data read, it ends the process at once: an exception raised inside an import
-    may be swallowed there.
-    """
-    if signal.getsignal(signal.SIGINT) is _leave:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _leave(number: int, frame: Any) -> None:
-    sys.stdout.flush()
-    print("zoo: interrupted before there was anything to save.", file=sys.stderr, flush=True)
-    os._exit(130)

@@ -17,7 +17,7 @@ from zoo.cli.task import Source
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
-    from zoo.results import Fit
+    from zoo.runs.result import Fit
 
 __all__ = ["evaluate", "sample"]
 
@@ -57,8 +57,8 @@ def evaluate(
             source = source.or_else(kept) if Path(data).suffix else source
             name, x = data, source.read_like(data, this.columns, this.model.takes_symbols).data
         import zoo
-        from zoo.progress import fraction_shown
-        from zoo.results import model_name
+        from zoo.runs.progress import fraction_shown
+        from zoo.runs.result import model_name
 
         with fraction_shown("evaluate") as told:
             found = zoo.evaluate(this, x, num_samples=samples, seed=seed, progress=told)
@@ -94,8 +94,8 @@ def sample(
     if not out.absolute().parent.is_dir():
         raise ZooError(f"--out expected a folder that exists, got {str(out.parent)!r}. Make it first.")
     this, record = _load(folder, model, guide)
-    from zoo.batch import tensors
-    from zoo.latent_plots import draw
+    from zoo.core.data import tensors
+    from zoo.reporting.latents import draw
 
     given = hasattr(this.model, "num_inputs")  # p(y | x)
     if given or mean:
@@ -116,7 +116,7 @@ def sample(
 
 def _write_draws(drawn: Any, path: Path, this: Fit) -> None:
     if path.suffix.lower() == ".png":
-        from zoo.plots import plot_samples
+        from zoo.reporting.samples import plot_samples
 
         plot_samples(drawn, path)
         return
@@ -180,10 +180,10 @@ def _load(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, dict
 
 def _fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source | None = None) -> tuple[str, Any]:
     """Name and values of the data a saved fit was made of, other columns or another part where these are asked for."""
-    from zoo.batch import tensors
-    from zoo.checkpoint import fingerprint
+    from zoo.core.contract import prepared
+    from zoo.core.data import tensors
     from zoo.data import list_data
-    from zoo.model import prepared
+    from zoo.storage.checkpoint import fingerprint
 
     known = this.data or {}
     name, asked = record.get("data"), source or Source()

@@ -29,7 +29,7 @@ from zoo.cli.task import Source, Task, prepare
 from zoo.errors import LikelihoodDecreased, ZooError
 
 if TYPE_CHECKING:
-    from zoo.results import Fit
+    from zoo.runs.result import Fit
 
 __all__ = ["compare", "explain", "fit"]
 
@@ -98,7 +98,7 @@ def fit(
                 stopped = True
     tell(task.notes)
     if as_json:
-        from zoo.results import model_name
+        from zoo.runs.result import model_name
 
         print(dumps({"model": model_name(this.model), "data": task.data_name, "num_data": this.num_data, "rows": rows}))
     else:
@@ -215,8 +215,8 @@ def _ready() -> None:
     """Import what every fit needs, and let Ctrl-C end a fit with what there is."""
     import sklearn.cluster  # noqa: F401
 
-    import zoo.comparison  # noqa: F401
-    from zoo.cli import interrupts
+    import zoo.runs.compare  # noqa: F401
+    from zoo.cli.stopping import interrupts
 
     interrupts()
 
@@ -224,8 +224,8 @@ def _ready() -> None:
 def _on_device(model: Any, guide: Any, device: str) -> Any:
     import copy
 
-    from zoo.fitting import as_device
-    from zoo.model import as_model
+    from zoo.core.functions import as_model
+    from zoo.runs.fit import as_device
 
     return copy.deepcopy(as_model(model, guide)).to(as_device(device))
 
@@ -261,7 +261,7 @@ def _print_agreement(rows: list[dict[str, Any]]) -> None:
 
 
 def _write_record(folder: Path, task: Task, more: dict[str, Any]) -> None:
-    from zoo.report import versions
+    from zoo.reporting.report import versions
 
     record = {**more, **task.record, "estimators": task.estimators, "versions": versions()}
     (folder / RECORD).write_text(dumps(record, indent=1), encoding="utf-8")
@@ -271,14 +271,14 @@ def _pictures(this: Fit, x: Any, out: Path) -> list[str]:
     """Names of the pictures that were drawn."""
     drawn = []
     if this.status not in ("interrupted", "diverged"):
-        from zoo.latent_plots import plot_latents
+        from zoo.reporting.latents import plot_latents
 
         drawn += [path.name for path in plot_latents(this, x, out)]
     if this.iterations > 1 and this.draws is None:
-        from zoo.plots import plot_history
+        from zoo.reporting.curves import plot_history
 
         drawn.append(plot_history(this, out / "learning_curve.png").name)
-    from zoo.state_plots import has_states, plot_states
+    from zoo.reporting.states import has_states, plot_states
 
     if has_states(this.model):
         drawn.append(plot_states(this, x, out / "states.png").name)

@@ -73,10 +73,10 @@ def data(as_json: Json = False) -> None:
 def _describe_model(name: str, cls: Any) -> dict[str, Any]:
     import inspect
 
-    from zoo.batch import map_tensors
+    from zoo.core.contract import prepared
+    from zoo.core.data import map_tensors
     from zoo.estimators import estimator_classes
-    from zoo.fitting import serving
-    from zoo.model import prepared
+    from zoo.runs.prepare import serving
 
     arguments: list[dict[str, Any]] = [
         {"name": p.name, "default": None if p.default is p.empty else p.default, "required": p.default is p.empty}

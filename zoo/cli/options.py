@@ -49,7 +49,7 @@ def check_out(out: Path | None, resume: bool = False) -> None:
     """Refuse a folder that cannot take the result, before any work."""
     if out is None:
         return
-    from zoo.results import check_free
+    from zoo.storage.folders import check_free
 
     if not resume:
         check_free(out)

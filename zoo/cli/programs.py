@@ -64,7 +64,7 @@ def load_object(spec: str, kind: str) -> Any:
 def _candidates(module: Any, kind: str) -> dict[str, Any]:
     import inspect
 
-    from zoo.model import LatentVariableModel
+    from zoo.core.contract import LatentVariableModel
 
     own = {n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
     if kind == "model":
@@ -160,8 +160,8 @@ def listed(build: Any, key: str, value: Any) -> Any:
 def build_model(build: Any, x: Any, arguments: dict[str, Any]) -> Any:
     import inspect
 
-    from zoo.batch import as_data
-    from zoo.model import LatentVariableModel
+    from zoo.core.contract import LatentVariableModel
+    from zoo.core.data import as_data
 
     if not inspect.isclass(build):
         return build

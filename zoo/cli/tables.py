@@ -60,7 +60,7 @@ def bench(
     import platform
 
     import zoo
-    from zoo.results import to_json
+    from zoo.storage.json import to_json
 
     root = Path(zoo.__file__).resolve().parent.parent
     files = sorted(p.stem for p in (root / "benchmarks").glob("*.py") if not p.stem.startswith("_"))

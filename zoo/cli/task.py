@@ -160,12 +160,12 @@ def prepare(
     source: Source,
     many: bool,
 ) -> Task:
-    from zoo.batch import as_data
+    from zoo.core.contract import LatentVariableModel
+    from zoo.core.data import as_data
+    from zoo.core.schema import Schema
     from zoo.estimators import estimator_classes, find_estimator
     from zoo.estimators.base import check_option
-    from zoo.fitting import usual_estimators
-    from zoo.model import LatentVariableModel
-    from zoo.schema import Schema
+    from zoo.runs.prepare import usual_estimators
 
     given = _parse(settings)
     for name in estimators or ():
@@ -255,9 +255,9 @@ def _one_column(model: Any, guide: Any, x: Any) -> Any:
 
     from pyro import poutine
 
-    from zoo.batch import call
-    from zoo.isolation import isolated
-    from zoo.model import FunctionModel, as_model
+    from zoo.core.data import call
+    from zoo.core.functions import FunctionModel, as_model
+    from zoo.core.isolation import isolated
 
     base = copy.deepcopy(as_model(model, guide))
     if not isinstance(base, FunctionModel) or getattr(x, "ndim", 0) != 2 or x.shape[1] != 1:

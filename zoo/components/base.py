@@ -9,11 +9,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from zoo.batch import Data
-from zoo.checks import matrix
+from zoo.core.checks import matrix
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data
+from zoo.core.statistics import Statistics, varying
 from zoo.errors import ZooError
-from zoo.model import LatentVariableModel
-from zoo.statistics import Statistics, varying
 from zoo.structures import chain
 
 __all__ = ["PIECE", "Components", "cluster", "partition"]

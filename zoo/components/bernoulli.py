@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from zoo.batch import Data
-from zoo.checks import rows
 from zoo.components.base import Components
-from zoo.distributions import ExactBernoulli
+from zoo.core.checks import rows
+from zoo.core.data import Data
+from zoo.core.statistics import Statistics, wide
+from zoo.densities.distributions import ExactBernoulli
 from zoo.errors import ZooError
-from zoo.statistics import Statistics, wide
 
 __all__ = ["BernoulliComponents"]
 

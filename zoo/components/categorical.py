@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from zoo.batch import Data
-from zoo.checks import rows
 from zoo.components.base import Components
+from zoo.core.checks import rows
+from zoo.core.contract import parameter
+from zoo.core.data import Data
+from zoo.core.statistics import Statistics, wide
 from zoo.errors import ZooError
-from zoo.model import parameter
-from zoo.statistics import Statistics, wide
 
 __all__ = ["CategoricalComponents"]
 

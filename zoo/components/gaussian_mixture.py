@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from zoo.components.gaussian import GaussianComponents
-from zoo.model import parameter
-from zoo.statistics import Statistics
+from zoo.core.contract import parameter
+from zoo.core.statistics import Statistics
 from zoo.structures import chain
 
 __all__ = ["GaussianMixtureComponents"]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from zoo.batch import Data
-from zoo.checks import counts as check_counts
 from zoo.components.base import Components
-from zoo.model import parameter
-from zoo.statistics import Statistics, wide
+from zoo.core.checks import counts as check_counts
+from zoo.core.contract import parameter
+from zoo.core.data import Data
+from zoo.core.statistics import Statistics, wide
 
 __all__ = ["LogPoisson", "PoissonComponents", "log_factorials"]
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zoo.batch import Data, call
 from zoo.components.base import Components, partition
-from zoo.model import can
+from zoo.core.contract import can
+from zoo.core.data import Data, call
 
 __all__ = ["SHORT", "keep_best", "num_distinct", "random_weights", "sticky_steps", "window_labels"]
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zoo.core.turns import kept_random
 from zoo.data._fetch import File, find, locate
 from zoo.data._files import read_file
 from zoo.data._sets import DATA_SETS, DataSet
 from zoo.data._table import Column, Loaded, NoNames, pick, rows_text
 from zoo.errors import ZooError, unknown_name
-from zoo.turns import kept_random
 
 __all__ = ["Data", "DataInfo", "NoNames", "list_data", "load_data", "read"]
 

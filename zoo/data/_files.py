@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.arrays import NotNumbers, is_missing, plain, series_array
+from zoo.core.arrays import NotNumbers, is_missing, plain, series_array
 from zoo.data._table import Column, Loaded, Table, arrange, pick, rows_text
 from zoo.data._text import COMPRESSIONS, TEXT_SUFFIXES, read_text_table
 from zoo.errors import ZooError

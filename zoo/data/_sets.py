@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from zoo.data._fetch import File
-from zoo.data._sprites import sprites
-from zoo.data._table import Loaded, arrange
-from zoo.data._text import read_text_table
-from zoo.data.speech import features, read_recordings
+from zoo.data._readers import (
+    read_amat,
+    read_chorales,
+    read_csv,
+    read_earthquakes,
+    read_frey,
+    read_idx,
+    read_json_zip,
+    read_sklearn,
+    read_spoken,
+    read_sprites,
+)
+from zoo.data._table import Loaded
 
 __all__ = ["DATA_SETS", "DataSet"]
 
@@ -56,102 +59,7 @@ class DataSet:
 # --- readers ----------------------------------------------------------------------------------------------------------
 
 
-def _sklearn(name: str) -> Callable[[Mapping[str, Path]], Loaded]:
-    def read(_: Mapping[str, Path]) -> Loaded:
-        from sklearn import datasets
-
-        bunch = getattr(datasets, f"load_{name}")()
-        names = tuple(map(str, bunch.feature_names))
-        return Loaded(np.asarray(bunch.data, dtype=np.float64), names, labels=np.asarray(bunch.target, dtype=np.int64))
-
-    return read
-
-
-# Magnitude 7 or greater, worldwide, one count a year, 1900-2006. Facts from a public catalogue of the US government.
-# fmt: off
-_EARTHQUAKES = (
-    13, 14, 8, 10, 16, 26, 32, 27, 18, 32, 36, 24, 22, 23, 22, 18, 25, 21, 21, 14, 8, 11, 14, 23, 18, 17, 19, 20, 22,
-    19, 13, 26, 13, 14, 22, 24, 21, 22, 26, 21, 23, 24, 27, 41, 31, 27, 35, 26, 28, 36, 39, 21, 17, 22, 17, 19, 15, 34,
-    10, 15, 22, 18, 15, 20, 15, 22, 19, 16, 30, 27, 29, 23, 20, 16, 21, 21, 25, 16, 18, 15, 18, 14, 10, 15, 8, 15, 6,
-    11, 8, 7, 18, 16, 13, 12, 13, 20, 15, 16, 12, 18, 15, 16, 13, 15, 16, 11, 11,
-)
 # fmt: on
-
-
-def _earthquakes(_: Mapping[str, Path]) -> Loaded:
-    return Loaded(np.array(_EARTHQUAKES, dtype=np.float64)[:, None], ("count",))
-
-
-def _csv(*columns: str) -> Callable[[Mapping[str, Path]], Loaded]:
-    def read(paths: Mapping[str, Path]) -> Loaded:
-        return arrange(read_text_table(paths["x"]), columns, None)
-
-    return read
-
-
-def _idx(paths: Mapping[str, Path]) -> Loaded:
-    # The checksum has vouched for the content: the header (16 bytes before images, 8 before labels) can be skipped.
-    images = np.frombuffer(gzip.decompress(paths["x"].read_bytes()), np.uint8, offset=16).reshape(-1, 784)
-    labels = np.frombuffer(gzip.decompress(paths["labels"].read_bytes()), np.uint8, offset=8)
-    return Loaded(images.astype(np.float32) / np.float32(255), labels=labels.astype(np.int64))
-
-
-def _amat(paths: Mapping[str, Path]) -> Loaded:
-    content = paths["x"].read_bytes()
-    if paths["x"].suffix == ".gz":
-        content = gzip.decompress(content)
-    # One image a line, 784 digits, each followed by a blank or the line's end.
-    digits = np.frombuffer(content, np.uint8).reshape(-1, 2 * 784)[:, ::2]
-    return Loaded((digits - ord("0")).astype(np.float32))
-
-
-def _frey(paths: Mapping[str, Path]) -> Loaded:
-    with np.load(paths["x"], allow_pickle=False) as arrays:
-        return Loaded(arrays["ff"].astype(np.float32) / np.float32(255))
-
-
-_KEYS, _LOWEST_KEY = 88, 21  # a piano's keys, as MIDI note numbers 21..108
-
-
-def _chorales(paths: Mapping[str, Path]) -> Loaded:
-    ((split, path),) = paths.items()  # the three parts lie in one file: the role says which is wanted
-    sequences = json.loads(path.read_text(encoding="utf-8"))[split]
-    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-    rolls = np.zeros((len(sequences), int(lengths.max()), _KEYS))
-    for i, sequence in enumerate(sequences):
-        for t, notes in enumerate(sequence):
-            rolls[i, t, [note - _LOWEST_KEY for note in notes]] = 1.0
-    return Loaded(rolls, lengths=lengths)
-
-
-def _spoken(paths: Mapping[str, Path]) -> Loaded:
-    ((split, path),) = paths.items()
-    spoken: list[tuple[tuple[int, str, int], NDArray[np.float64]]] = []
-    for name, rate, signal in read_recordings(path):
-        digit, speaker, index = name.split("_")
-        if (int(index) < 5) == (split == "test"):  # the published split
-            spoken.append(((int(digit), speaker, int(index)), features(signal, rate)))
-    spoken.sort(key=lambda pair: pair[0])  # an archive keeps its files in any order
-    lengths = np.array([len(frames) for _, frames in spoken], dtype=np.int64)
-    x = np.zeros((len(spoken), int(lengths.max()), spoken[0][1].shape[1]))
-    for row, (_, frames) in zip(x, spoken, strict=True):
-        row[: len(frames)] = frames
-    labels = np.array([key[0] for key, _ in spoken], dtype=np.int64)
-    return Loaded(x, lengths=lengths, labels=labels)
-
-
-def _json_zip(*columns: str) -> Callable[[Mapping[str, Path]], Loaded]:
-    def read(paths: Mapping[str, Path]) -> Loaded:
-        with zipfile.ZipFile(paths["x"]) as archive:
-            content = json.loads(archive.read(archive.namelist()[0]))
-        return Loaded(np.column_stack([np.asarray(content[name], dtype=np.float64) for name in columns]), columns)
-
-    return read
-
-
-def _sprites(_: Mapping[str, Path]) -> Loaded:
-    images, factors = sprites()
-    return Loaded(images, labels=factors[:, 0])
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -216,7 +124,7 @@ DATA_SETS: dict[str, DataSet] = {
         "sepals and petals of three kinds of iris, in cm",
         "R. A. Fisher (1936), in scikit-learn",
         "CC BY 4.0 (UCI)",
-        _sklearn("iris"),
+        read_sklearn("iris"),
         provider="scikit-learn",
         labelled=True,
     ),
@@ -225,7 +133,7 @@ DATA_SETS: dict[str, DataSet] = {
         "chemical analysis of wines of three cultivars",
         "M. Forina et al. (UCI), in scikit-learn",
         "CC BY 4.0 (UCI)",
-        _sklearn("wine"),
+        read_sklearn("wine"),
         provider="scikit-learn",
         labelled=True,
     ),
@@ -234,7 +142,7 @@ DATA_SETS: dict[str, DataSet] = {
         "handwritten digits, 8 x 8 counts 0..16",
         "E. Alpaydin and C. Kaynak (UCI), in scikit-learn",
         "CC BY 4.0 (UCI)",
-        _sklearn("digits"),
+        read_sklearn("digits"),
         provider="scikit-learn",
         labelled=True,
     ),
@@ -243,7 +151,7 @@ DATA_SETS: dict[str, DataSet] = {
         "16 x 16 greys: three shapes in every scale, rotation and place; labels are the shapes",
         "drawn by us, after L. Matthey and others (2017), dSprites",
         "as this package",
-        _sprites,
+        read_sprites,
         provider="latent-zoo",
         labelled=True,
     ),
@@ -252,7 +160,7 @@ DATA_SETS: dict[str, DataSet] = {
         "major earthquakes (magnitude 7 or more) a year, 1900-2006",
         "USGS; W. Zucchini and I. L. MacDonald (2009), table 1.1",
         "facts published by the US government",
-        _earthquakes,
+        read_earthquakes,
         provider="latent-zoo",
     ),
     "faithful": DataSet(
@@ -260,7 +168,7 @@ DATA_SETS: dict[str, DataSet] = {
         "Old Faithful: minutes of eruption, minutes to the next",
         _RDATASETS.format("datasets"),
         "GPL-2 or GPL-3",
-        _csv("eruptions", "waiting"),
+        read_csv("eruptions", "waiting"),
         _rdatasets("datasets", "faithful", "5043db1e2c51c8e8fd67e0868c768ae589770cc76ad0ac0c5b7afd1fca31fc57", 3260),
     ),
     "nile": DataSet(
@@ -268,7 +176,7 @@ DATA_SETS: dict[str, DataSet] = {
         "yearly flow of the Nile at Aswan, 1871-1970",
         _RDATASETS.format("datasets"),
         "GPL-2 or GPL-3",
-        _csv("value"),
+        read_csv("value"),
         _rdatasets("datasets", "Nile", "d0452bea38c61e796a4eeb950bf91d20fb5c7f13d5822eadf5990fe54f9c8d07", 1242),
     ),
     "lynx": DataSet(
@@ -276,7 +184,7 @@ DATA_SETS: dict[str, DataSet] = {
         "lynx trapped a year in Canada, 1821-1934",
         _RDATASETS.format("datasets"),
         "GPL-2 or GPL-3",
-        _csv("value"),
+        read_csv("value"),
         _rdatasets("datasets", "lynx", "0766d4043eb8a20ac83afefff1c78063beff3891571c59e8e38d72503ca86cf1", 1438),
     ),
     "discoveries": DataSet(
@@ -284,7 +192,7 @@ DATA_SETS: dict[str, DataSet] = {
         "great inventions and discoveries a year, 1860-1959",
         _RDATASETS.format("datasets"),
         "GPL-2 or GPL-3",
-        _csv("value"),
+        read_csv("value"),
         _rdatasets("datasets", "discoveries", "02bb14a10cd308044c8b0427ce6ced50e06b1423b9624cd027473c1c4e7ffc8b", 1014),
     ),
     "coal": DataSet(
@@ -292,7 +200,7 @@ DATA_SETS: dict[str, DataSet] = {
         "dates of coal-mining disasters in Britain, in years, 1851-1962",
         _RDATASETS.format("boot"),
         "unrestricted",
-        _csv("date"),
+        read_csv("date"),
         _rdatasets("boot", "coal", "8c8c9f98dca57efc85c8a2e6d73a19f414fcc5e6ece32b1135e95dd176e422f8", 4258),
     ),
     "mnist": DataSet(
@@ -300,7 +208,7 @@ DATA_SETS: dict[str, DataSet] = {
         "handwritten digits, 28 x 28 greys in [0, 1]",
         "http://yann.lecun.com/exdb/mnist/",
         _MNIST_LICENCE,
-        _idx,
+        read_idx,
         {
             "train": {
                 "x": _mnist(
@@ -326,7 +234,7 @@ DATA_SETS: dict[str, DataSet] = {
         "MNIST, binarised once and for all",
         "H. Larochelle and I. Murray (2011), http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",
         f"none stated; derived from MNIST ({_MNIST_LICENCE})",
-        _amat,
+        read_amat,
         {
             "train": _binarized(
                 "train",
@@ -350,7 +258,7 @@ DATA_SETS: dict[str, DataSet] = {
         "Bach's chorales, 88 piano keys down or up, one step a quarter note",
         "N. Boulanger-Lewandowski, Y. Bengio, P. Vincent (2012)",
         "none stated; the music is in the public domain",
-        _chorales,
+        read_chorales,
         {split: {split: (_JSB,)} for split in ("train", "valid", "test")},
     ),
     "spoken_digits": DataSet(
@@ -358,7 +266,7 @@ DATA_SETS: dict[str, DataSet] = {
         "ten digits spoken by six people: 13 mel cepstra and two differences, one frame every 10 ms",
         "Z. Jackson and others, https://github.com/Jakobovski/free-spoken-digit-dataset",
         "CC BY-SA 4.0",
-        _spoken,
+        read_spoken,
         {split: {split: (_RECORDINGS,)} for split in ("train", "test")},
         labelled=True,
     ),
@@ -367,7 +275,7 @@ DATA_SETS: dict[str, DataSet] = {
         "one face in a film, 28 x 20 greys in [0, 1]",
         "B. Frey, https://cs.nyu.edu/~roweis/data/frey_rawface.mat",
         "none stated; research use",
-        _frey,
+        read_frey,
         # The published .mat has no checksum we could verify, so it is not downloaded.
         _one(
             File(
@@ -382,7 +290,7 @@ DATA_SETS: dict[str, DataSet] = {
         "a mixture of two Gaussians on the line",
         _POSTERIORDB,
         "BSD-3-Clause",
-        _json_zip("y"),
+        read_json_zip("y"),
         _posteriordb("low_dim_gauss_mix", "9b5ea284321417a7816b0426a0c96788a6824e6ceb4ec4ecd89493779720b8f9", 9070),
     ),
     "hmm_example": DataSet(
@@ -390,7 +298,7 @@ DATA_SETS: dict[str, DataSet] = {
         "one sequence of a Gaussian HMM with two states",
         _POSTERIORDB,
         "BSD-3-Clause",
-        _json_zip("y"),
+        read_json_zip("y"),
         _posteriordb("hmm_example", "8c346cc7627db1b5614b1eacb81ab9b0926aa63071ba2f3b6d6ec3b492892787", 1098),
     ),
     "bball_drive": DataSet(
@@ -398,7 +306,7 @@ DATA_SETS: dict[str, DataSet] = {
         "a basketball drive: two distances at each step, for an HMM with two states",
         _POSTERIORDB,
         "BSD-3-Clause",
-        _json_zip("u", "v"),
+        read_json_zip("u", "v"),
         _posteriordb("bball_drive_event_0", "6bee0a0bb09619784dcaa39ad5c7141626745df03eada28e144d14590f038117", 7463),
     ),
 }

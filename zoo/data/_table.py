@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.arrays import check_padding, is_number, numbers_of
+from zoo.core.arrays import check_padding, is_number, numbers_of
 from zoo.errors import ZooError
 
 __all__ = ["Column", "Loaded", "NoNames", "Table", "arrange", "pick", "rows_text", "shown"]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.arrays import is_number, numbers_of, series_array, strip_text
+from zoo.core.arrays import is_number, numbers_of, series_array, strip_text
 from zoo.data._table import Table
 from zoo.errors import ZooError
 

@@ -16,15 +16,17 @@ from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoMultivariateNormal, AutoNormal, init_to_value
 from torch import Tensor
 
-from zoo import bayes
-from zoo.batch import Data, call, num_data
-from zoo.bayes import Draws
+from zoo.bayes import joint as bayes
+from zoo.bayes.draws import Draws
+from zoo.core.contract import Half, LatentVariableModel, can
+from zoo.core.data import Data, call, num_data
+from zoo.core.functions import FunctionModel, as_model
 from zoo.errors import unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, above_zero, at_least, from_zero, given, moves_all
 from zoo.estimators.gradient import mean_bound
-from zoo.evaluation import pareto_k
-from zoo.model import FunctionModel, Half, LatentVariableModel, as_model, can
-from zoo.training import Schedule, train
+from zoo.estimators.loop.loop import train
+from zoo.estimators.loop.schedule import Schedule
+from zoo.scores.importance import pareto_k
 
 __all__ = ["ADVI"]
 

@@ -12,11 +12,12 @@ import torch
 
 from zoo.automatic.enumeration import why_not_exact
 from zoo.automatic.plan import Plan, make_plan
-from zoo.batch import Data, num_data
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data, num_data
+from zoo.core.functions import FunctionModel
+from zoo.core.statistics import Statistics
 from zoo.estimators.em import EM
 from zoo.estimators.steps import Steps, doubled
-from zoo.model import FunctionModel, LatentVariableModel
-from zoo.statistics import Statistics
 
 __all__ = ["AutoEM"]
 

@@ -7,34 +7,20 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from zoo.batch import Data, tensors
-from zoo.checkpoint import Checkpoint, Checkpoints
+from zoo.core.contract import LatentVariableModel, can
+from zoo.core.data import Data, tensors
 from zoo.errors import ZooError, unknown_name
-from zoo.model import LatentVariableModel, can
+from zoo.storage.checkpoint import Checkpoint, Checkpoints
 
-__all__ = ["Estimator", "Objective", "Outcome", "Run", "options_from"]
+__all__ = ["Estimator", "Outcome", "Run", "options_from"]
 
 #: The columns of every history. Where what is climbed is another bound than the ELBO there is a column "bound" too.
 COLUMNS: tuple[str, ...] = ("objective", "log_likelihood", "elbo", "seconds")
 
 #: Called after every iteration or epoch with its row of the history and the fraction done (None if unknown).
 Callback = Callable[[dict[str, Any], float | None], None]
-
-
-class Objective(Protocol):
-    """A batch's (surrogate to minimise, bound), both means per datum; the surrogate carries the gradient.
-
-    An objective, or else the model, may have an attribute ``parts``: named pieces of the last batch's bound
-    (``reconstruction``, ``kl``) as detached 0-d tensors, nats per datum. The loop averages them over an epoch
-    into columns of the history.
-    """
-
-    def __call__(self, batch: Data) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass
@@ -140,7 +126,7 @@ class Outcome:
         degenerate: whether a constraint (a covariance floor) acts at the parameters kept.
         elbo: the bound where the estimator knows it exactly; None to have it evaluated with the guide.
         exact_q: whether the E step is exact, so that bound and evidence coincide.
-        draws: of the parameters, where they are sampled and not estimated (:class:`zoo.bayes.Draws`).
+        draws: of the parameters, where they are sampled and not estimated (:class:`zoo.bayes.draws.Draws`).
     """
 
     status: str
@@ -259,20 +245,3 @@ def moves_all(model: LatentVariableModel, what: str) -> str | None:
     if staying:
         return f"{staying[0]!r} is to stay (requires_grad=False), and its {what} sets every parameter"
     return None
-
-
-def snapshot(model: LatentVariableModel, into: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The model's tensors, copied; over an earlier snapshot where one is given, which saves the memory."""
-    if into is None:
-        return {name: value.detach().clone() for name, value in model.state_dict().items()}
-    for name, value in model.state_dict().items():
-        into[name].copy_(value)
-    return into
-
-
-def restore(model: LatentVariableModel, state: dict[str, Tensor]) -> None:
-    """Copy a snapshot back in place."""
-    with torch.no_grad():
-        own = model.state_dict()
-        for name, value in state.items():
-            own[name].copy_(value)

@@ -12,22 +12,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zoo.batch import Data, call, num_data
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data, num_data
+from zoo.core.state import restore, snapshot
 from zoo.errors import LikelihoodDecreased, unknown_name
-from zoo.estimators.base import (
-    Estimator,
-    Outcome,
-    Run,
-    at_least,
-    from_zero,
-    needs_statistics,
-    restore,
-    snapshot,
-)
-from zoo.estimators.eg import log_density, total_log_likelihood
+from zoo.estimators.base import Estimator, Outcome, Run, at_least, from_zero, needs_statistics
+from zoo.estimators.loop.held_out import HeldOut
 from zoo.estimators.steps import ModelSteps, Steps, allowance, judged, objective_of
-from zoo.model import LatentVariableModel
-from zoo.training import HeldOut
+from zoo.scores.evidence import log_density, num_units, total_log_likelihood
 
 __all__ = ["EM", "HardEM"]
 
@@ -211,12 +203,6 @@ class HardEM(EM):
         if reason is None and "hard" not in inspect.signature(model.e_step).parameters:
             return "its e_step has no hard=True: the latent has no most probable value to count"
         return reason
-
-
-def num_units(model: LatentVariableModel, x: Data) -> int:
-    """What ``tol`` is per: data, or time steps where the model counts them."""
-    count = getattr(model, "num_steps", None)
-    return int(call(count, x)) if callable(count) else num_data(x)
 
 
 def _total_density(model: LatentVariableModel, x: Data) -> float | None:

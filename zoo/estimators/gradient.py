@@ -10,13 +10,17 @@ from typing import Any, ClassVar
 
 import torch
 
-from zoo import program
-from zoo.batch import Data, call, num_data, split
+from zoo.core import program, roles, weighing
+from zoo.core.contract import LatentVariableModel, can
+from zoo.core.data import Data, call, num_data, split
+from zoo.core.functions import FunctionModel
+from zoo.core.hooks import Objective
+from zoo.core.isolation import forked_rng
 from zoo.errors import ZooError, unknown_name
-from zoo.estimators.base import Estimator, Objective, Outcome, Run, above_zero, at_least, from_zero, given
-from zoo.isolation import forked_rng
-from zoo.model import FunctionModel, LatentVariableModel, can
-from zoo.training import DECAYS, HeldOut, Schedule, train
+from zoo.estimators.base import Estimator, Outcome, Run, above_zero, at_least, from_zero, given
+from zoo.estimators.loop.held_out import HeldOut
+from zoo.estimators.loop.loop import train
+from zoo.estimators.loop.schedule import DECAYS, Schedule
 
 __all__ = ["GradientEstimator", "GuidedEstimator", "needs_guide"]
 
@@ -30,7 +34,7 @@ SCORED_ROWS = 1024
 
 @dataclass(frozen=True)
 class GradientEstimator(Estimator):
-    """An estimator that climbs an :class:`~zoo.estimators.base.Objective` by Adam.
+    """An estimator that climbs an :class:`~zoo.core.hooks.Objective` by Adam.
 
     Attributes:
         max_epochs: passes over the data; None takes enough for 3000 steps.
@@ -40,7 +44,7 @@ class GradientEstimator(Estimator):
             each parameter's scale. A sampled gradient must be no longer than its own noise, and the bound must not have
             moved over the last tenth by more than ``tol`` (nats per datum) or its noise. Else "max_iter", or "stalled"
             where held-out data ended the run.
-        decay: how the rate falls: "cosine", "constant", or "stages" (see :class:`~zoo.training.Schedule`).
+        decay: how the rate falls: "cosine", "constant", or "stages" (:class:`~zoo.estimators.loop.schedule.Schedule`).
         clip_norm: the longest gradient to follow, a norm over all parameters, each in units of its scale; None follows
             any.
         validation: a fraction of the data to hold out, or held-out data as the model takes them; the exact
@@ -117,7 +121,7 @@ class GradientEstimator(Estimator):
         if self.validation is None:
             return None
         if can(model, "log_marginal") or can(model, "e_step"):
-            from zoo.estimators.eg import total_log_likelihood
+            from zoo.scores.evidence import total_log_likelihood
 
             return HeldOut(
                 model, self.validation, functools.partial(total_log_likelihood, model), int(self.patience), "epoch"
@@ -133,7 +137,7 @@ class GradientEstimator(Estimator):
                 torch.autograd.grad(surrogate, moving, allow_unused=True)
 
     def moving(self, model: LatentVariableModel, x: Data) -> Any:
-        """Which parameters move, as :func:`zoo.training.train` takes them."""
+        """Which parameters move, as :func:`zoo.estimators.loop.loop.train` takes them."""
         return None
 
 
@@ -178,7 +182,7 @@ class GuidedEstimator(GradientEstimator):
         return None
 
     def column_for(self, model: LatentVariableModel, x: Data) -> str:
-        return self.column if not self.weighs_kl or program.kl_is_whole(model, x) else "bound"
+        return self.column if not self.weighs_kl or weighing.kl_is_whole(model, x) else "bound"
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         warmed = self.warm_up(model, x, run)
@@ -186,7 +190,7 @@ class GuidedEstimator(GradientEstimator):
             return warmed
         outcome = super().run(model, x, run)
         outcome.notes = [*warmed.notes, *outcome.notes]
-        if not self.weighs_kl and not program.kl_is_whole(model, x):
+        if not self.weighs_kl and not weighing.kl_is_whole(model, x):
             note = (
                 f"{self.name} climbs a bound on the evidence, which knows no weight of the KL: beta had no part in it"
             )
@@ -198,7 +202,7 @@ class GuidedEstimator(GradientEstimator):
         steps = getattr(model, "warmup", WARMUP) if self.warmup is None else int(self.warmup)
         if not steps or run.stage == "climb":
             return Outcome("converged", 0.0)
-        theta, psi = program.parameter_roles(model, x)
+        theta, psi = roles.parameter_roles(model, x)
         only_guide = [name for name in psi if name not in theta]
         if not only_guide:
             return Outcome("converged", 0.0)

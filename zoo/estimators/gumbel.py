@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.distributions.kl import kl_divergence
 
 from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
-from zoo import program
-from zoo.batch import Data, call, num_data
+from zoo.core import program
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data, call, num_data
+from zoo.core.hooks import Objective, fresh
 from zoo.errors import ZooError
-from zoo.estimators.base import Objective, above_zero
+from zoo.estimators.base import above_zero
 from zoo.estimators.gradient import GuidedEstimator
-from zoo.estimators.hooks import fresh
-from zoo.model import LatentVariableModel
 
 __all__ = ["Gumbel", "StraightThroughGumbel"]
 

@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from zoo import program
-from zoo.batch import Data, num_data
+from zoo.core import program, weighing
+from zoo.core.contract import LatentVariableModel, can
+from zoo.core.data import Data, num_data
+from zoo.core.hooks import FreshBatches, Objective, weigh
+from zoo.core.program import scored_sites
 from zoo.errors import ZooError
-from zoo.estimators.base import Objective
 from zoo.estimators.gradient import GuidedEstimator
-from zoo.estimators.hooks import FreshBatches, scored_sites, weigh
 from zoo.estimators.reinforce import score_terms
-from zoo.model import LatentVariableModel, can
 
 __all__ = ["IWAE"]
 
@@ -63,7 +63,7 @@ def iwae_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int
     """(surrogate, bound) per datum: the bound itself, plus VIMCO's score terms for discrete sites."""
     rows = num_data(batch)
     guide_trace, model_trace = program.draw(model, batch, k, nesting)
-    log_joint, log_guide, count = program.densities(guide_trace, model_trace, rows, k, nesting)
+    log_joint, log_guide, count = weighing.densities(guide_trace, model_trace, rows, k, nesting)
     log_weight = log_joint - log_guide  # (K, N)
     bound = log_weight.logsumexp(0) - math.log(k)
     surrogate = bound.sum()

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo import bayes
-from zoo.alignment import match
-from zoo.batch import Data, call, map_tensors
-from zoo.bayes import Draws
+from zoo.bayes import joint as bayes
+from zoo.bayes.draws import Draws
+from zoo.core.contract import LatentVariableModel, can
+from zoo.core.data import Data, call, map_tensors
+from zoo.core.matching import match
+from zoo.core.state import restore, snapshot
 from zoo.errors import ZooError
-from zoo.estimators.base import Estimator, Outcome, Run, at_least, moves_all, restore, snapshot
-from zoo.model import LatentVariableModel, can
+from zoo.estimators.base import Estimator, Outcome, Run, at_least, moves_all
 
 __all__ = ["NUTS", "relabelled"]
 
@@ -110,7 +111,7 @@ class _Sampler:
         from numpyro.infer import NUTS as Kernel
         from numpyro.infer.util import constrain_fn, potential_energy
 
-        from zoo.numpyro_programs import double_precision
+        from zoo.bayes.numpyro import double_precision
 
         self.context = double_precision
         as_array: Any = lambda t: t.detach().cpu().numpy()  # noqa: E731
@@ -235,9 +236,9 @@ COMPONENT_DIMS: dict[str, tuple[int, ...]] = {
 def relabelled(model: LatentVariableModel, values: dict[str, Tensor], stats: dict[str, Tensor]) -> Draws:
     """The draws with each one's components renumbered, or its factors turned, to agree with the most probable draw.
 
-    Components are matched by ``means`` or ``rates`` (Hungarian method, :func:`zoo.alignment.match`; Marin, Mengersen &
-    Robert 2005 call the most probable draw the pivot). Loadings are turned by orthogonal Procrustes (Aßmann,
-    Boysen-Hogrefe & Pape 2016). A program with other sites is taken to name its components itself.
+    Components are matched by ``means`` or ``rates`` (Hungarian method, :func:`zoo.core.matching.match`; Marin,
+    Mengersen & Robert 2005 call the most probable draw the pivot). Loadings are turned by orthogonal Procrustes
+    (Aßmann, Boysen-Hogrefe & Pape 2016). A program with other sites is taken to name its components itself.
 
     Args:
         values: by site, (chains, draws, ...). stats: ``lp``, ln p(θ, x) up to a constant, (chains, draws).

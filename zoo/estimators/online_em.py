@@ -8,12 +8,13 @@ from typing import ClassVar
 
 import torch
 
-from zoo.batch import Data, call, num_data, take
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data, call, num_data, take
+from zoo.core.state import restore, snapshot
+from zoo.core.statistics import Statistics
 from zoo.errors import ZooError
-from zoo.estimators.base import Estimator, Outcome, Run, at_least, from_zero, given, needs_statistics, restore, snapshot
-from zoo.estimators.em import num_units
-from zoo.model import LatentVariableModel
-from zoo.statistics import Statistics
+from zoo.estimators.base import Estimator, Outcome, Run, at_least, from_zero, given, needs_statistics
+from zoo.scores.evidence import num_units
 
 __all__ = ["OnlineEM"]
 

@@ -8,13 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from zoo import program
-from zoo.batch import Data, num_data
+from zoo.core import program, weighing
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data, num_data
+from zoo.core.hooks import FreshBatches, Objective
 from zoo.errors import ZooError
-from zoo.estimators.base import Objective
 from zoo.estimators.gradient import GuidedEstimator
-from zoo.estimators.hooks import FreshBatches
-from zoo.model import LatentVariableModel
 
 __all__ = ["Reinforce"]
 
@@ -49,7 +48,7 @@ def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting
     """(surrogate, bound) per datum. The score's baseline is the mean of the other draws: unbiased."""
     rows = num_data(batch)
     guide_trace, model_trace = program.draw(model, batch, k, nesting)
-    log_joint, log_guide = program.joint_and_guide(guide_trace, model_trace, rows, k, nesting)
+    log_joint, log_guide = weighing.joint_and_guide(guide_trace, model_trace, rows, k, nesting)
     score = score_terms(guide_trace, log_guide, rows, k, nesting)
     counted = score_terms(guide_trace, log_guide, rows, k, nesting, program.scaled_log_prob)
     value = (log_joint - log_guide).detach()

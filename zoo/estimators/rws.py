@@ -9,13 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from zoo import program
-from zoo.batch import Data, num_data
+from zoo.core import program, weighing
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data, num_data
+from zoo.core.hooks import FreshBatches, Objective
 from zoo.errors import ZooError
-from zoo.estimators.base import Objective
 from zoo.estimators.gradient import GuidedEstimator
-from zoo.estimators.hooks import FreshBatches
-from zoo.model import LatentVariableModel
 
 __all__ = ["RWS"]
 
@@ -60,7 +59,7 @@ def rws_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int)
     """(surrogate, K-sample bound) per datum: θ and ψ both climb sum_k w_k (ln p + ln q) with weights held fixed."""
     rows = num_data(batch)
     traces = program.draw(model, batch, k, nesting, detach=True)
-    log_joint, log_guide, count = program.densities(*traces, rows, k, nesting)
+    log_joint, log_guide, count = weighing.densities(*traces, rows, k, nesting)
     log_weight = (log_joint - log_guide).detach()
     weight = log_weight.softmax(0)
     bound = log_weight.logsumexp(0) - math.log(k)

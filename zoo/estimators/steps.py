@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from zoo.batch import Data, call, map_tensors, num_data, take
-from zoo.estimators.base import restore, snapshot
-from zoo.model import LatentVariableModel
-from zoo.statistics import Statistics
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data, call, map_tensors, num_data, take
+from zoo.core.state import restore, snapshot
+from zoo.core.statistics import Statistics
 
 __all__ = ["ModelSteps", "Steps", "allowance", "judged", "measured_rounding"]
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO, config_enumerate
-from torch import nn
-from torch.distributions.kl import kl_divergence
-
-from zoo import program
-from zoo.batch import Data, call, num_data
+from zoo.core import roles
+from zoo.core.contract import LatentVariableModel, can
+from zoo.core.data import Data, call, num_data
+from zoo.core.hooks import FreshBatches, HookedBound, Objective
+from zoo.core.program import scored_sites
 from zoo.errors import ZooError, unknown_name
-from zoo.estimators.base import Objective, Outcome, Run, at_least
+from zoo.estimators.base import Outcome, Run, at_least
 from zoo.estimators.gradient import GuidedEstimator, mean_bound, pyro_objective
-from zoo.estimators.hooks import FreshBatches, HookedBound, scored_sites
-from zoo.model import Half, LatentVariableModel, can
+from zoo.scores.bounds import elbo_module
 
 __all__ = ["SVI"]
 
@@ -31,7 +28,7 @@ class SVI(GuidedEstimator):
             approximate E step) and model-only steps (an approximate M step).
         phase_steps: length of an alternating phase.
         anneal_epochs: epochs over which the KL's weight rises from 0 to its full value, for models that offer
-            ``anneal`` and ``elbo_parts`` (see ``zoo.estimators.hooks``).
+            ``anneal`` and ``elbo_parts`` (see ``zoo.core.hooks``).
     """
 
     name: ClassVar[str] = "svi"
@@ -86,54 +83,5 @@ class SVI(GuidedEstimator):
     def moving(self, model: LatentVariableModel, x: Data) -> Callable[[int], Iterable[str]] | None:
         if self.schedule == "joint":
             return None
-        theta, psi = program.parameter_roles(model, x)
+        theta, psi = roles.parameter_roles(model, x)
         return lambda step: (psi, theta)[step // int(self.phase_steps) % 2]
-
-
-def elbo_module(model: LatentVariableModel, x: Data, num_particles: int = 1) -> nn.Module:
-    """Pyro's loss for this model and guide, minus the ELBO summed over data, as a module of data.
-
-    Discrete sites are enumerated, those that the guide leaves out in the model; without any, the KL is taken in closed
-    form where every pair of distributions has one.
-    """
-    kind: Any = Trace_ELBO
-    handler = model_handler = None
-    if any(site.discrete for site in program.latent_sites(model, x)):
-        kind, handler = TraceEnum_ELBO, config_enumerate
-        left = program.left_out(*program.traces(model, x))
-        model_handler = functools.partial(program.enumerating, names=left) if left else None
-    elif closed_form_kl(model, x):
-        kind = TraceMeanField_ELBO
-    elbo = kind(
-        num_particles=num_particles,
-        vectorize_particles=num_particles > 1,
-        max_plate_nesting=program.plate_nesting(model, x),
-    )
-    module: nn.Module = elbo(Half(model, "model", model_handler), Half(model, "guide", handler))
-    return _InItsDtype(module, model)
-
-
-class _InItsDtype(nn.Module):
-    """A loss that takes its log-probabilities in the dtype of its data."""
-
-    def __init__(self, loss: nn.Module, owner: LatentVariableModel) -> None:
-        super().__init__()
-        self.loss, self.owner = loss, owner
-
-    def forward(self, *args: Any, **named: Any) -> Any:
-        with self.owner.in_its_dtype(named or args):
-            return self.loss(*args, **named)
-
-
-def closed_form_kl(model: LatentVariableModel, x: Data) -> bool:
-    """Whether KL(q || p) of each latent site is known in closed form and the sites do not depend on each other."""
-    guide_trace, model_trace = program.draw(model, program.probe(model, x), 1, 0)
-    latents = program.sample_sites(guide_trace)
-    if len(latents) != 1:
-        return False
-    try:
-        for name, site in latents.items():
-            kl_divergence(site["fn"], program.sample_sites(model_trace)[name]["fn"])
-    except (NotImplementedError, KeyError):
-        return False
-    return True

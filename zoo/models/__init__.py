@@ -8,8 +8,8 @@ import pkgutil
 import re
 from functools import cache
 
+from zoo.core.contract import LatentVariableModel
 from zoo.errors import unknown_name
-from zoo.model import LatentVariableModel
 
 __all__ = ["find_model", "model_classes", "snake_case"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.components import BernoulliComponents
-from zoo.models.hidden_markov import HiddenMarkov
+from zoo.models.shared.hidden_markov import HiddenMarkov
 
 __all__ = ["BernoulliHMM"]
 

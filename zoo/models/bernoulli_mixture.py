@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.components import BernoulliComponents
-from zoo.models.mixture import Mixture
+from zoo.models.shared.mixture import Mixture
 
 __all__ = ["BernoulliMixture"]
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.batch import Data, as_data
-from zoo.checks import positive
 from zoo.components import CategoricalComponents
+from zoo.core.checks import positive
+from zoo.core.data import Data, as_data
+from zoo.core.schema import Schema
 from zoo.errors import ZooError
-from zoo.models.hidden_markov import HiddenMarkov
-from zoo.schema import Schema
+from zoo.models.shared.hidden_markov import HiddenMarkov
 
 __all__ = ["CategoricalHMM"]
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from guides import AmortizedBits, AmortizedCode
-from zoo.checks import positive
+from zoo.core.checks import positive
+from zoo.core.contract import stands_for
 from zoo.errors import ZooError
-from zoo.model import stands_for
-from zoo.models.neural import NeuralModel, network
+from zoo.models.shared.neural import NeuralModel, network
 
 __all__ = ["CategoricalVAE"]
 
@@ -34,7 +34,7 @@ class CategoricalVAE(NeuralModel):
         num_variables: V of the code. num_categories: K values each; 2 makes them bits, one number each.
         hidden_dims: widths of the encoder's hidden layers, from x on; the decoder has them in reverse. () is the
             paper's: one matrix each way.
-        likelihood, binarization, white, num_values: see :class:`~zoo.models.neural.NeuralModel`.
+        likelihood, binarization, white, num_values: see :class:`~zoo.models.shared.neural.NeuralModel`.
         activation: "relu" or "tanh".
         learned_prior: whether p(z) is learned, as in the paper's comparison, or uniform.
 

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from guides import AmortizedNormal
 from guides.normal import standard_normal
-from zoo.checks import positive
+from zoo.core.checks import positive
 from zoo.errors import ZooError
-from zoo.models.neural import PairedModel, network
+from zoo.models.shared.neural import network
+from zoo.models.shared.paired import PairedModel
 
 __all__ = ["ConditionalVAE", "quadrants"]
 
@@ -63,7 +64,7 @@ class ConditionalVAE(PairedModel):
         num_inputs: D_x of x. num_features: D of y.
         latent_dim: L; 0 leaves out z: the deterministic baseline.
         hidden_dims: widths of every network's hidden layers, from the data on; the decoder has them in reverse.
-        likelihood, binarization, white, num_values: of y, see :class:`~zoo.models.neural.NeuralModel`; under a
+        likelihood, binarization, white, num_values: of y, see :class:`~zoo.models.shared.neural.NeuralModel`; under a
             Bernoulli x and y are pixels alike.
         activation: "relu" or "tanh".
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from zoo import priors
-from zoo.model import parameter
-from zoo.models.linear_gaussian import LinearGaussian, principal_axes
-from zoo.pieces import added
-from zoo.statistics import Moments, Statistics, varying, wide
+from zoo.bayes import priors
+from zoo.core.contract import parameter
+from zoo.core.pieces import added
+from zoo.core.statistics import Moments, Statistics, varying, wide
+from zoo.models.shared.linear_gaussian import LinearGaussian, principal_axes
 
 __all__ = ["FactorAnalysis"]
 
@@ -109,12 +109,12 @@ class FactorAnalysis(LinearGaussian):
         return loadings, noise * variance
 
     def prior(self, x: Tensor) -> priors.Prior:
-        """As :func:`zoo.priors.factors`: no rotation of the factors changes it."""
+        """As :func:`zoo.bayes.priors.factors`: no rotation of the factors changes it."""
         return priors.factors(x, self.num_factors)
 
     def numpyro_model(self, x: Any) -> None:
         """The NumPyro program of ``prior`` and likelihood; the factors are integrated out."""
-        from zoo.numpyro_programs.factor_analysis import factor_analysis
+        from zoo.bayes.numpyro.factor_analysis import factor_analysis
 
         factor_analysis(self, x)
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo import priors
+from zoo.bayes import priors
 from zoo.components import GaussianComponents
-from zoo.models.hidden_markov import HiddenMarkov
+from zoo.models.shared.hidden_markov import HiddenMarkov
 
 __all__ = ["GaussianHMM"]
 
@@ -63,13 +63,13 @@ class GaussianHMM(GaussianComponents, HiddenMarkov):
         self.add_prior()
 
     def prior(self, x: Tensor, lengths: Tensor | None = None) -> priors.Prior:
-        """Start and rows of the transitions: Dirichlet(``concentration``); the rest as :func:`zoo.priors.gaussians`."""
+        """Start, transitions: Dirichlet(``concentration``); the rest: :func:`zoo.bayes.priors.gaussians`."""
         rows = self.rows({"x": x, "lengths": self._lengths(x, lengths)})
         return {**self.chain_prior(), **priors.gaussians(rows, self.num_states, self.covariance_type)}
 
     def numpyro_model(self, x: Any, lengths: Any = None) -> None:
         """The NumPyro program of ``prior`` and likelihood; paths are summed out."""
-        from zoo.numpyro_programs.hidden_markov import gaussian_hmm
+        from zoo.bayes.numpyro.hidden_markov import gaussian_hmm
 
         gaussian_hmm(self, x, lengths)
 

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo import priors
+from zoo.bayes import priors
 from zoo.components import GaussianComponents
-from zoo.models.mixture import Mixture
-from zoo.statistics import Statistics
-from zoo.structures import gaussian
+from zoo.core.statistics import Statistics
+from zoo.densities import gaussian
+from zoo.models.shared.mixture import Mixture
 
 __all__ = ["GaussianMixture"]
 
@@ -78,13 +78,13 @@ class GaussianMixture(GaussianComponents, Mixture):
         return gaussian.log_joints(x, self.log_weights, self.means, self.scale_tril, self.covariance_type)
 
     def prior(self, x: Tensor) -> priors.Prior:
-        """Weights: Dirichlet(2), off the edge where a component dies; the rest as :func:`zoo.priors.gaussians`."""
+        """Weights: Dirichlet(2), off the edge where a component dies; the rest: :func:`zoo.bayes.priors.gaussians`."""
         components = priors.gaussians(x, self.num_components, self.covariance_type)
         return {**priors.dirichlet("weights", self.weights, 2.0), **components}
 
     def numpyro_model(self, x: Any) -> None:
         """The NumPyro program of ``prior`` and likelihood; z is summed out."""
-        from zoo.numpyro_programs.mixture import gaussian_mixture
+        from zoo.bayes.numpyro.mixture import gaussian_mixture
 
         gaussian_mixture(self, x)
 

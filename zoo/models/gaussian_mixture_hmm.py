@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.checks import positive
 from zoo.components.base import partition
 from zoo.components.gaussian_mixture import GaussianMixtureComponents
-from zoo.models.hidden_markov import HiddenMarkov
+from zoo.core.checks import positive
+from zoo.models.shared.hidden_markov import HiddenMarkov
 
 __all__ = ["GaussianMixtureHMM"]
 

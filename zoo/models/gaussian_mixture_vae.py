@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from guides import MLP, AmortizedNormal
-from zoo.checks import positive
-from zoo.model import stands_for
-from zoo.models.neural import NeuralModel, network
+from zoo.core.checks import positive
+from zoo.core.contract import stands_for
+from zoo.models.shared.neural import NeuralModel, network
 
 __all__ = ["GaussianMixtureVAE"]
 
@@ -36,7 +36,7 @@ class GaussianMixtureVAE(NeuralModel):
         num_components: K, at least 1. num_features: D, at least 1.
         latent_dim: L of z.
         hidden_dims: widths of the encoders' hidden layers, from x on; the decoder has them in reverse.
-        likelihood, binarization, white, num_values: see :class:`~zoo.models.neural.NeuralModel`.
+        likelihood, binarization, white, num_values: see :class:`~zoo.models.shared.neural.NeuralModel`.
         activation: "relu" or "tanh".
 
     Shapes:

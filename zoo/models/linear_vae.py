@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from guides.networks import Standardize
-from zoo.model import parameter
-from zoo.models.linear_gaussian import LinearGaussian
+from zoo.core.contract import parameter
+from zoo.core.statistics import varying
 from zoo.models.ppca import PPCA
-from zoo.statistics import varying
+from zoo.models.shared.linear_gaussian import LinearGaussian
 
 __all__ = ["LinearEncoder", "LinearVAE"]
 

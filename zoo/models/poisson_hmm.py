@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo import priors
+from zoo.bayes import priors
 from zoo.components import PoissonComponents
-from zoo.models.hidden_markov import HiddenMarkov
+from zoo.models.shared.hidden_markov import HiddenMarkov
 
 __all__ = ["PoissonHMM"]
 
@@ -61,13 +61,13 @@ class PoissonHMM(PoissonComponents, HiddenMarkov):
         self.add_prior()
 
     def prior(self, x: Tensor, lengths: Tensor | None = None) -> priors.Prior:
-        """Start and rows of the transitions: Dirichlet(``concentration``); the rest as :func:`zoo.priors.rates`."""
+        """Start, transitions: Dirichlet(``concentration``); the rest: :func:`zoo.bayes.priors.rates`."""
         rows = self.rows({"x": x, "lengths": self._lengths(x, lengths)})
         return {**self.chain_prior(), **priors.rates(rows, self.num_states)}
 
     def numpyro_model(self, x: Any, lengths: Any = None) -> None:
         """The NumPyro program of ``prior`` and likelihood; paths are summed out."""
-        from zoo.numpyro_programs.hidden_markov import poisson_hmm
+        from zoo.bayes.numpyro.hidden_markov import poisson_hmm
 
         poisson_hmm(self, x, lengths)
 

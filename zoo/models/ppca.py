@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from zoo.model import parameter
-from zoo.models.linear_gaussian import LinearGaussian, principal_axes
-from zoo.pieces import added
-from zoo.statistics import Statistics, varying, wide
+from zoo.core.contract import parameter
+from zoo.core.pieces import added
+from zoo.core.statistics import Statistics, varying, wide
+from zoo.models.shared.linear_gaussian import LinearGaussian, principal_axes
 
 __all__ = ["PPCA"]
 
@@ -26,7 +26,7 @@ __all__ = ["PPCA"]
 class ScoreMoments:
     """Moments of the data and of their scores on q axes, about their means; O(D q) numbers, however many the data.
 
-    Merged like :class:`~zoo.statistics.Moments`.
+    Merged like :class:`~zoo.core.statistics.Moments`.
 
     Shapes:
         count: (), number of data. mean: (D,), of x. score_mean: (q,).

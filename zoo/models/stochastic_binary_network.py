@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from guides import AmortizedBits, AmortizedCode
-from zoo.checks import positive
+from zoo.core.checks import positive
 from zoo.errors import ZooError
-from zoo.models.neural import PairedModel, network
+from zoo.models.shared.neural import network
+from zoo.models.shared.paired import PairedModel
 
 __all__ = ["StochasticBinaryNetwork", "halves"]
 
@@ -48,7 +49,7 @@ class StochasticBinaryNetwork(PairedModel):
         num_categories: K values of each variable; 2 makes them bits.
         hidden_dims: widths of deterministic layers between the stochastic ones; () is the papers'.
         recognition: whether the guide has networks of its own, which see y as well as x.
-        likelihood, binarization, white, num_values: of y, see :class:`~zoo.models.neural.NeuralModel`; under a
+        likelihood, binarization, white, num_values: of y, see :class:`~zoo.models.shared.neural.NeuralModel`; under a
             Bernoulli x and y are pixels alike.
         activation: "relu" or "tanh".
 

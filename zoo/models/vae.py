@@ -23,9 +23,9 @@ from torch import Tensor
 from guides import AmortizedFlow, AmortizedNormal
 from guides.flows import FLOWS
 from guides.normal import standard_normal
-from zoo.checks import positive
+from zoo.core.checks import positive
 from zoo.errors import ZooError
-from zoo.models.neural import NeuralModel, network
+from zoo.models.shared.neural import NeuralModel, network
 
 __all__ = ["VAE"]
 
@@ -45,7 +45,7 @@ class VAE(NeuralModel):
         num_layers: 1 or 2 stochastic layers; with 2 the lower z1 has 2 L dimensions, and the networks between z1 and z2
             half the widths of those between x and z1 (with latent_dim=50, hidden_dims=(200, 200): Burda et al.'s).
         flow: None, "planar" or "iaf": what bends q(z | x) of the single layer. num_flows: how many, one after another.
-        binarization, white: how grey pixels are read, see :class:`~zoo.models.neural.NeuralModel`.
+        binarization, white: how grey pixels are read, see :class:`~zoo.models.shared.neural.NeuralModel`.
         num_values: V of the categorical likelihood.
 
     Shapes:

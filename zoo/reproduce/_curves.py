@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zoo.results import Fit
+from zoo.runs.result import Fit
 
 __all__ = ["learning_curve", "thinned"]
 

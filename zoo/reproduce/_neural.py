@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.core.contract import LatentVariableModel
 from zoo.estimators.base import Callback
-from zoo.evaluation_neural import importance_nll
-from zoo.model import LatentVariableModel
+from zoo.scores.importance import importance_nll
 
 __all__ = ["CACHED", "likelihood", "teller"]
 

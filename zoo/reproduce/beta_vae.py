@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from zoo.data._sprites import FACTORS, SIDE, sprites
-from zoo.disentanglement import mutual_information_gap
-from zoo.evaluation_neural import active_units, bound_parts
-from zoo.fitting import fit
 from zoo.models.vae import VAE
 from zoo.reproduce._curves import learning_curve
+from zoo.runs.fit import fit
+from zoo.scores.bounds import bound_parts
+from zoo.scores.codes import active_units
+from zoo.scores.disentanglement import mutual_information_gap
 
 ABOUT = "beta-VAE on sprites: mutual information gap (Chen et al. 2018) at beta = 1 and 4, five seeds each"
 

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from zoo.data import load_data
-from zoo.evaluation_neural import importance_nll
-from zoo.fitting import fit
 from zoo.models.conditional_vae import ConditionalVAE, quadrants
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._neural import CACHED, teller
+from zoo.runs.fit import fit
+from zoo.scores.importance import importance_nll
 
 ABOUT = "CVAE and a deterministic net: -ln p(hidden pixels | 1, 2, 3 quadrants of an MNIST digit)"
 

@@ -38,14 +38,14 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from zoo.clustering import hungarian_accuracy, normalized_mutual_information, purity
+from zoo.core.hooks import fresh
+from zoo.core.isolation import isolated
 from zoo.data import load_data
-from zoo.estimators.hooks import fresh
-from zoo.fitting import fit
-from zoo.isolation import isolated
 from zoo.models.gaussian_mixture_vae import GaussianMixtureVAE
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._neural import teller
+from zoo.runs.fit import fit
+from zoo.scores.clustering import hungarian_accuracy, normalized_mutual_information, purity
 
 ABOUT = "Gaussian mixture VAE: clusters of digits beside k-means and a Gaussian mixture (full budget: MNIST)"
 

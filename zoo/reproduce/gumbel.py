@@ -25,12 +25,12 @@ from typing import Any
 from torch import Tensor
 
 from zoo.data import load_data
-from zoo.evaluation_neural import importance_nll
-from zoo.fitting import fit
 from zoo.models.categorical_vae import CategoricalVAE
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._neural import CACHED, likelihood, teller
-from zoo.results import Fit
+from zoo.runs.fit import fit
+from zoo.runs.result import Fit
+from zoo.scores.importance import importance_nll
 
 ABOUT = (
     "Jang et al. 2017, table 1, categorical VAE: MNIST, fixed binarisation, test -ln p(x), 1000 discrete samples, nats"

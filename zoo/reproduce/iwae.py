@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from zoo.data import load_data
-from zoo.evaluation_neural import active_units
-from zoo.fitting import fit
 from zoo.models.vae import VAE
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._neural import likelihood, teller
+from zoo.runs.fit import fit
+from zoo.scores.codes import active_units
 
 ABOUT = "Burda et al. 2016, table 1, one layer: MNIST, dynamic binarisation, test -ln p(x) by 5000 samples, nats"
 
@@ -55,7 +55,7 @@ class Setting:
 
     Attributes:
         rows: names out of :data:`ROWS`.
-        epochs, batch_size, decay: the schedule, see :class:`zoo.training.Schedule`. rate: Adam's.
+        epochs, batch_size, decay: the schedule, see :class:`zoo.estimators.loop.schedule.Schedule`. rate: Adam's.
         scored: how many test images have ``samples`` draws for their -ln p(x); the others have ``few``.
     """
 

@@ -18,18 +18,15 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.isolation import available_threads
+from zoo.core.isolation import available_threads
+from zoo.core.parallel import in_parallel
 from zoo.structures import chain_kernels as kernels
-from zoo.structures.parallel import in_parallel
-
-if TYPE_CHECKING:
-    from zoo.structures.chain import _Chain
 
 __all__ = ["Layouts"]
 
@@ -55,10 +52,25 @@ def _split(cost: Any, parts: int) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
+class Arrays(Protocol):
+    """A checked chain of N sequences, T steps and K states; see ``zoo.structures.chain``."""
+
+    n: int
+    t: int
+    k: int
+    shared: bool  # whether one transition matrix serves all steps
+    full: bool  # whether every sequence has all T steps
+    lengths: Tensor
+    initial: Tensor
+    transition: Tensor
+    emission: Tensor
+    family: Tensor | None
+
+
 class Layouts:
     """Arrays as the kernels want them, and how the work is divided."""
 
-    def __init__(self, chain: _Chain) -> None:
+    def __init__(self, chain: Arrays) -> None:
         kernels.compile_kernels()
         self.chain = chain
         k = chain.k
@@ -94,7 +106,7 @@ class Layouts:
         in_parallel([functools.partial(kernel, *common, start, stop, *more) for start, stop in ranges])
 
     def run(self, marginals: Tensor | None, per_sequence: bool = False) -> tuple[Tensor, Tensor]:
-        """Value (N,) and expected transitions (as ``_Chain.solve``); fills the marginals (N, T, K).
+        """Value (N,) and expected transitions (as ``chain.solve``); fills the marginals (N, T, K).
 
         Without marginals the value alone is computed.
         """

@@ -1,0 +1,41 @@
+# Printed by docs/public_names.py.
+from zoo.automatic.posteriors import DiscretePosterior as DiscretePosterior
+from zoo.automatic.posteriors import discrete_posterior as discrete_posterior
+from zoo.core.contract import LatentVariableModel as LatentVariableModel
+from zoo.core.statistics import Moments as Moments
+from zoo.core.statistics import Statistics as Statistics
+from zoo.data import list_data as list_data
+from zoo.data import load_data as load_data
+from zoo.densities.distributions import ExactBernoulli as ExactBernoulli
+from zoo.densities.distributions import Selected as Selected
+from zoo.errors import LikelihoodDecreased as LikelihoodDecreased
+from zoo.errors import ZooError as ZooError
+from zoo.models import model_classes as model_classes
+from zoo.models.bernoulli_hmm import BernoulliHMM as BernoulliHMM
+from zoo.models.bernoulli_mixture import BernoulliMixture as BernoulliMixture
+from zoo.models.categorical_hmm import CategoricalHMM as CategoricalHMM
+from zoo.models.categorical_vae import CategoricalVAE as CategoricalVAE
+from zoo.models.conditional_vae import ConditionalVAE as ConditionalVAE
+from zoo.models.factor_analysis import FactorAnalysis as FactorAnalysis
+from zoo.models.gaussian_hmm import GaussianHMM as GaussianHMM
+from zoo.models.gaussian_mixture import GaussianMixture as GaussianMixture
+from zoo.models.gaussian_mixture_hmm import GaussianMixtureHMM as GaussianMixtureHMM
+from zoo.models.gaussian_mixture_vae import GaussianMixtureVAE as GaussianMixtureVAE
+from zoo.models.linear_vae import LinearVAE as LinearVAE
+from zoo.models.poisson_hmm import PoissonHMM as PoissonHMM
+from zoo.models.poisson_mixture import PoissonMixture as PoissonMixture
+from zoo.models.ppca import PPCA as PPCA
+from zoo.models.stochastic_binary_network import StochasticBinaryNetwork as StochasticBinaryNetwork
+from zoo.models.vae import VAE as VAE
+from zoo.runs.align import align as align
+from zoo.runs.compare import Comparison as Comparison
+from zoo.runs.compare import compare as compare
+from zoo.runs.evaluate import Evaluation as Evaluation
+from zoo.runs.evaluate import evaluate as evaluate
+from zoo.runs.explain import Explanation as Explanation
+from zoo.runs.explain import explain as explain
+from zoo.runs.fit import fit as fit
+from zoo.runs.load import load as load
+from zoo.runs.result import Fit as Fit
+
+__version__: str

@@ -1,0 +1,1 @@
+"""What every part of the zoo speaks: data, the contract of a model, programs, statistics."""

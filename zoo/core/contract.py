@@ -1,0 +1,360 @@
+"""The contract: what a model is, what it may offer beyond that, and how plain functions become models."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from pyro.nn import PyroModule, PyroParam
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from zoo.core.checks import magnitudes, rows
+from zoo.core.data import Data, as_data, map_tensors, take, tensors
+from zoo.core.edges import is_simplex
+from zoo.core.isolation import forked_rng
+from zoo.core.readings import TAKES_DATA, computing, plain, property_of_numbers, takes_arrays
+from zoo.core.schema import Schema
+from zoo.core.turns import turn
+from zoo.errors import ZooError
+
+__all__ = ["Half", "LatentVariableModel", "can", "parameter", "prepared", "read_by"]
+
+
+class LatentVariableModel(PyroModule):
+    """Base class of every model: a Pyro program ``model(x)`` for p(x, z) and one ``guide(x)`` for q(z | x).
+
+    Write ``model`` (data batch first, inside ``pyro.plate("data", ...)``) and ``guide``; parameters are
+    ``PyroParam``, ``nn.Parameter`` or networks created in ``__init__``. Optional methods unlock more:
+
+    ===========================  ==============================================================
+    ``log_marginal(x)``          exact ln p(x) of each datum, (N,) nats: ``eg`` on the fast path
+    ``posterior(x)``             exact p(z | x), a distribution of batch shape (N,)
+    ``elbo(x)``                  the guide's bound on each ln p(x), (N,), summed exactly: fast ``svi``
+    ``e_step(x, hard=False)``    expected :class:`~zoo.core.statistics.Statistics`; they add: ``em``
+    ``m_step(statistics)``       sets the parameters; returns notes on any constraint that acted
+    ``prior(x)``                 by parameter, its prior, a Pyro distribution: ``advi``
+    ``numpyro_model(x)``         the joint of data and parameters as a NumPyro program: ``nuts``
+    ===========================  ==============================================================
+
+    What the base class does for its subclasses: a constructor leaves the caller's random numbers alone
+    and records its arguments (for ``save``); ``model`` and ``guide`` keep their parameters to themselves
+    instead of in Pyro's global store; an assignment to a parameter is checked for shape and support.
+
+    Of a model in ``eval()`` mode, as a fitted one is, ``model.NAME`` reads as plain numbers; in ``train()`` mode, and
+    in the model's own methods, as part of torch's graph. ``reads_as`` says what users know a parameter by.
+
+    A subclass that overrides ``model`` or ``guide`` leaves behind what it inherits in their place (an exact sum, a fast
+    bound): see :func:`can`. It may define these anew.
+    """
+
+    #: Attributes that users read instead of a parameter: its name by theirs.
+    reads_as: ClassVar[dict[str, str]] = {}
+    #: Starting points that ``initialize`` knows, the default one first.
+    inits: tuple[str, ...] = ("current",)
+    #: Whether ``model`` is a density of the data, so that its sum over the latents is a likelihood. Where it is not (an
+    #: energy, a penalty), no score is called one.
+    normalized: bool = True
+    #: What the model wants of its data's dtype; exact models compute in float64.
+    dtype: torch.dtype = torch.float64
+    #: Name of the data set that the command line takes when none is given.
+    default_data: str | None = None
+    #: Whether data may be text: symbols, which are coded 0, 1, ...
+    takes_symbols: bool = False
+    #: Names of columns and symbols of the data it was fitted to, if it was.
+    schema: Schema | None = None
+    #: Paper or textbook, for `zoo models`.
+    reference: str = ""
+    #: Constructor arguments, as given; what ``save`` writes.
+    config: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _wrap_init(cls.__dict__["__init__"])  # type: ignore[method-assign]
+        for name, value in list(cls.__dict__.items()):
+            if name in ("model", "guide"):
+                setattr(cls, name, computing(_wrap_program(value)))
+            elif isinstance(value, property):
+                setattr(cls, name, property_of_numbers(value))
+            elif inspect.isfunction(value) and not name.startswith("__"):
+                made = computing(value)
+                setattr(cls, name, takes_arrays(made) if name in TAKES_DATA else made)
+
+    def __init__(self) -> None:
+        with turn(), pyro.settings.context(module_local_params=True):
+            super().__init__()
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """As every module, and ``dtype`` follows its parameters (``model.float()``)."""
+        super()._apply(*args, **kwargs)
+        self.dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), self.dtype)
+        return self
+
+    def model(self, *args: Any, **kwargs: Any) -> Any:
+        """p(x, z), a Pyro program."""
+        raise NotImplementedError(f"{type(self).__name__} does not define model(x).")
+
+    def guide(self, *args: Any, **kwargs: Any) -> Any:
+        """q(z | x), a Pyro program over the same latent sites."""
+        raise NotImplementedError(f"{type(self).__name__} does not define guide(x).")
+
+    def validate(self, x: Data) -> Data:
+        """The data as this model takes them, or a ZooError. The base class refuses what is not finite."""
+        for value in tensors(x):
+            if value.is_floating_point() and not value.isfinite().all():
+                kind = "NaN" if value.isnan().any() else "infinite entries"
+                raise ZooError(
+                    f"{type(self).__name__}: data expected finite numbers, got {kind} in {rows(~value.isfinite())}. "
+                    "Drop or fill those rows first."
+                )
+        return x
+
+    def in_its_dtype(self, x: Data) -> AbstractContextManager[None]:
+        """Inside, log-probabilities of the programs may be taken: what Pyro makes anew has the right dtype."""
+        return nullcontext()
+
+    def prepare(self, x: Any) -> Data:
+        """:func:`prepared`, for methods that are called with arrays."""
+        return prepared(self, x)
+
+    def adopt(self, x: Data) -> Data:
+        """Tensors as this model computes with them: in its dtype, on its device, checked."""
+        like = next(self.parameters(), torch.zeros((), dtype=self.dtype))
+        return magnitudes(self.validate(map_tensors(lambda t: t.to(like.device, like.dtype), x)), type(self).__name__)
+
+    def probe(self, x: Data) -> Data:
+        """A little of the data, enough to see how the programs are made: the first rows."""
+        return take(x, slice(0, 16))
+
+    def initialize(self, x: Data, init: str, restart: int = 0) -> None:
+        """Set a starting point from the data; draws come from torch's generator, which ``fit`` has seeded.
+
+        Args:
+            init: one of :attr:`inits`.
+            restart: 0 for the first start; later ones should differ in kind where one kind is not enough.
+        """
+
+    def datum_size(self, x: Data) -> int:
+        """About how many numbers a datum needs while it is worked on: itself, or a network's widest layer."""
+        layers = [max(m.in_features, m.out_features) for m in self.modules() if isinstance(m, nn.Linear)]
+        convolves = any(isinstance(m, nn.Conv2d) for m in self.modules())
+        maps = [16 * t.shape[-1] for t in tensors(x)] if convolves else []
+        return max([1, *layers, *maps, *(t[0].numel() for t in tensors(x) if t.dim())])
+
+    def reset_guide(self) -> None:
+        """Draw new starting weights for every network in the model (submodules with ``reset_parameters``)."""
+        for module in self.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if module is not self and callable(reset):
+                reset()
+
+    def parameter_scales(self, x: Data) -> dict[str, Tensor]:
+        """By parameter name (as in ``named_parameters``): the size of a unit step, for gradient estimators.
+
+        Parameters measured in the data's units would otherwise need a learning rate of their own.
+        """
+        return {}
+
+    def log_prior(self) -> Tensor:
+        """ln p(θ) up to a constant, nats; EM climbs likelihood plus this. Zero: maximum likelihood."""
+        return torch.zeros((), dtype=self.dtype)
+
+    @classmethod
+    def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
+        """Build the model with the sizes that can be read off the data (``num_features``) filled in.
+
+        Raises:
+            ZooError: an argument the constructor does not have, or one it needs is missing.
+        """
+        parameters = inspect.signature(cls).parameters
+        first = tensors(as_data(x, symbols=cls.takes_symbols))[:1]
+        if "num_features" in parameters and "num_features" not in arguments and first:
+            arguments["num_features"] = first[0].shape[-1] if first[0].dim() > 1 else 1
+        missing = [n for n, p in parameters.items() if p.default is p.empty and n not in arguments]
+        if missing:
+            raise ZooError(f"{cls.__name__}: expected {missing[0]}, got nothing for it. Pass {missing[0]}=...")
+        return cls(**arguments)
+
+    def num_free_parameters(self, names: Iterable[str]) -> int:
+        """Degrees of freedom of the named parameters, for AIC and BIC: one less a simplex, half a Cholesky factor."""
+        total = 0
+        for name in names:
+            parameter, constraint = self.get_parameter(name), self.constraint_of(name)
+            total += parameter.numel()
+            if is_simplex(constraint):
+                total -= parameter.shape[:-1].numel()
+            elif "Cholesky" in type(constraint).__name__:
+                total -= parameter.shape[:-2].numel() * parameter.shape[-1] * (parameter.shape[-1] - 1) // 2
+        return total
+
+    def constraint_of(self, name: str) -> Any:
+        """The constraint behind an entry of ``named_parameters``; None where it is free."""
+        *path, leaf = name.split(".")
+        owner = self.get_submodule(".".join(path))
+        declared = owner.__dict__.get("_pyro_params", {})
+        return declared.get(leaf.removesuffix("_unconstrained"), (None, None))[0]
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        return value if name in self.__dict__["_parameters"] else plain(self, value)
+
+    def __dir__(self) -> list[str]:
+        declared = self.__dict__.get("_pyro_params", {})
+        return sorted({*super().__dir__(), *declared} - {f"{name}_unconstrained" for name in declared})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_pyro_params", {}) and not isinstance(value, PyroParam):
+            value = self._checked(name, value)
+        super().__setattr__(name, value)
+
+    def _checked(self, name: str, value: Any) -> Tensor:
+        """An assigned parameter value as a tensor of the right shape inside the parameter's support."""
+        constraint, _ = self._pyro_params[name]
+        current = getattr(self, name)
+        who = f"{type(self).__name__}.{name}"
+        try:
+            new = torch.as_tensor(value, dtype=current.dtype, device=current.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ZooError(f"{who} expected a tensor or an array, got {type(value).__name__}.") from None
+        if new.shape != current.shape:
+            raise ZooError(f"{who} expected shape {tuple(current.shape)}, got {tuple(new.shape)}. Reshape it first.")
+        if not constraint.check(new.detach()).all():
+            raise ZooError(
+                f"{who} expected values in the support {constraint}, got {_brief(new)}. Normalise or clip it."
+            )
+        return new
+
+
+def parameter(value: Tensor, constraint: Any = constraints.real) -> Any:
+    """A ``PyroParam``, in a form that type checkers take for the tensor that reading it gives."""
+    return PyroParam(value, constraint)
+
+
+#: Optional methods that stand in for the programs, and which programs they would have to change with; a method of which
+#: that is not so says it itself, by :func:`stands_for`.
+STANDS_FOR: dict[str, tuple[str, ...]] = {
+    "log_marginal": ("model",),
+    "posterior": ("model",),
+    "predict": ("model",),
+    "viterbi": ("model",),
+    "sample_like": ("model",),
+    "sample_posterior": ("model",),
+    "e_step": ("model",),
+    "prior": ("model",),
+    "numpyro_model": ("model",),
+    "elbo": ("model", "guide"),
+    "elbo_parts": ("model", "guide"),
+    "log_weights": ("model", "guide"),
+    "posterior_means": ("guide",),
+}
+
+
+def stands_for(*programs: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Mark a method that would have to change with other programs than :data:`STANDS_FOR` has for its name."""
+
+    def marked(method: Callable[..., Any]) -> Callable[..., Any]:
+        method.stands_for = programs  # type: ignore[attr-defined]
+        return method
+
+    return marked
+
+
+def can(model: LatentVariableModel, *methods: str) -> bool:
+    """Whether the model offers all of these optional methods.
+
+    One that stands in for a program does not count where a subclass has overridden that program and not the method:
+    what it computes is then not what the program says.
+    """
+    return all(callable(getattr(type(model), name, None)) and not _left_behind(type(model), name) for name in methods)
+
+
+def _left_behind(cls: type, method: str) -> bool:
+    """Whether a class below the one that defines a method has replaced a program the method was written for."""
+
+    def definers(name: str) -> list[int]:
+        return [i for i, c in enumerate(cls.__mro__) if name in c.__dict__ and c is not LatentVariableModel]
+
+    for name in getattr(getattr(cls, method, None), "stands_for", STANDS_FOR.get(method, ())):
+        own, programs = definers(method), definers(name)
+        # A base class that leaves the program itself to its subclasses (no definer above it) is written for theirs.
+        if own and programs and programs[0] < own[0] <= programs[-1]:
+            return True
+    return False
+
+
+def _brief(value: Tensor) -> str:
+    flat = value.detach().flatten()[:6].tolist()
+    return "[" + ", ".join(f"{v:.4g}" for v in flat) + (", ...]" if value.numel() > 6 else "]")
+
+
+def _wrap_init(init: Callable[..., None]) -> Callable[..., None]:
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def wrapped(self: LatentVariableModel, *args: Any, **kwargs: Any) -> None:
+        # A fixed seed: the caller's generator is untouched and two new models of one kind are equal.
+        with forked_rng(0), pyro.settings.context(module_local_params=True):
+            init(self, *args, **kwargs)
+        if type(self).__init__ is wrapped:  # the outermost constructor that runs
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            arguments = list(bound.arguments.items())[1:]
+            self.config = {
+                key: value
+                for name, given in arguments
+                for key, value in (
+                    given.items() if signature.parameters[name].kind.name == "VAR_KEYWORD" else [(name, given)]
+                )
+            }
+
+    return wrapped
+
+
+def _wrap_program(program: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(program)
+    def wrapped(self: LatentVariableModel, *args: Any, **kwargs: Any) -> Any:
+        with turn(), pyro.settings.context(module_local_params=True), self._pyro_context:
+            return program(self, *args, **kwargs)
+
+    return wrapped
+
+
+class Half(nn.Module):
+    """``model`` or ``guide`` of an owner as a module, so that an ELBO module finds the owner's parameters."""
+
+    def __init__(self, owner: LatentVariableModel, which: str, handler: Callable[..., Any] | None = None) -> None:
+        super().__init__()
+        self.owner, self.which, self.handler = owner, which, handler
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        program = getattr(self.owner, self.which)
+        return (self.handler(program) if self.handler else program)(*args, **kwargs)
+
+
+def read_by(model: LatentVariableModel, x: Any) -> Data:
+    """Data as tensors, by the names of columns and the symbols of the model's fit; not checked."""
+    return as_data(x, copy.deepcopy(model.schema), model.takes_symbols)
+
+
+def prepared(model: LatentVariableModel, x: Any, new: bool = False) -> Data:
+    """Data checked by the model, in its dtype and on its device.
+
+    Args:
+        new: whether the model is to be fitted to them: it then takes their names of columns and symbols for its own,
+            and would read them by those of an earlier fit otherwise.
+
+    Raises:
+        ZooError: what is no data for the model; columns or symbols that are not those of its fit.
+    """
+    schema = Schema() if new or model.schema is None else copy.deepcopy(model.schema)
+    x = as_data(x, schema, model.takes_symbols)
+    if new and schema:
+        model.schema = schema
+    return model.adopt(x)

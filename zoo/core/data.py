@@ -1,0 +1,136 @@
+"""Data as models take them: one tensor, a tuple of tensors, or a dict of tensors; batch first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from numbers import Number
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.core.arrays import check_padding
+from zoo.core.schema import Schema, read_leaf
+from zoo.errors import ZooError
+
+__all__ = ["Data", "arguments", "as_data", "call", "map_tensors", "num_data", "split", "stacked", "take", "tensors"]
+
+Data: TypeAlias = Any  # Tensor | tuple[Tensor, ...] | dict[str, Tensor]; beside tensors, arguments that are no data
+
+
+def as_data(x: Any, schema: Schema | None = None, symbols: bool = False) -> Data:
+    """Arrays, nested lists and data frames become tensors; tuples and dicts keep their structure.
+
+    Every kind of numpy's and pandas' has one reading (``zoo/core/arrays.py``): missing entries are NaN, what is no real
+    number is refused by its kind. A list of sequences of unequal length becomes ``{"x": padded, "lengths": lengths}``.
+    A tuple or dict is the arguments of a program: what in it is no data (a number, a word, None, a function, a
+    namespace, a network) goes to the program as it is.
+
+    Args:
+        schema: names of columns and symbols to read by; what is new is noted in it.
+        symbols: whether text is coded, 0, 1, ... in sorted order.
+
+    Raises:
+        ZooError: ``x`` holds text or other non-numbers; other columns or symbols than the schema's.
+    """
+    schema = Schema() if schema is None else schema
+    if not isinstance(x, (dict, tuple)):
+        return read_leaf(x, schema, "", symbols)
+    places: Iterator[Any] = iter(x.keys() if isinstance(x, dict) else range(len(x)))
+
+    def read(value: Any) -> Any:
+        place = next(places)
+        if isinstance(value, (dict, tuple)):
+            return as_data(value)
+        if not _is_data(value) and not (symbols and isinstance(value, (str, list)) and place in ("x", 0)):
+            return value
+        leaf = read_leaf(value, schema, "" if place in ("x", 0) else str(place), symbols)
+        if isinstance(leaf, dict) and not (isinstance(x, dict) and place == "x" and "lengths" not in x):
+            raise ZooError(f"data expected rows of one length in {place!r}, got unequal ones. Pad them.")
+        return leaf
+
+    data = _mapped(read, x)
+    if isinstance(data, dict) and isinstance(data.get("x"), dict) and set(data["x"]) == {"x", "lengths"}:
+        data = {**data, **data["x"]}
+    return data
+
+
+def _is_data(argument: Any) -> bool:
+    """Whether an argument beside others is data: an array or a frame, or numbers in a list."""
+    if isinstance(argument, (str, bytes, Number, np.generic, type, torch.nn.Module)) or argument is None:
+        return False
+    if isinstance(argument, list):
+        return all(isinstance(value, Number) or _is_data(value) for value in argument)
+    return isinstance(argument, (Tensor, dict, tuple)) or hasattr(argument, "__array__")
+
+
+def _mapped(function: Callable[[Any], Any], x: Data) -> Data:
+    """A tuple or dict with a function of its values; the same object where that changes none."""
+    if isinstance(x, dict):
+        named = {name: function(value) for name, value in x.items()}
+        return x if all(named[name] is x[name] for name in x) else named
+    values = tuple(function(value) for value in x)
+    if all(new is old for new, old in zip(values, x, strict=True)):
+        return x
+    return type(x)(*values) if hasattr(x, "_fields") else values
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], x: Data) -> Data:
+    if isinstance(x, (dict, tuple)):
+        return _mapped(lambda value: map_tensors(function, value), x)
+    return function(x) if isinstance(x, Tensor) else x
+
+
+def arguments(x: Data) -> list[Any]:
+    """What tuples and dicts hold, one after the other: data and what is none."""
+    if isinstance(x, (dict, tuple)):
+        return [leaf for value in (x.values() if isinstance(x, dict) else x) for leaf in arguments(value)]
+    return [x]
+
+
+def tensors(x: Data) -> list[Tensor]:
+    return [value for value in arguments(x) if isinstance(value, Tensor)]
+
+
+def num_data(x: Data) -> int:
+    """Rows of ``x``: the length of its first tensor's first dimension; 0-d data, or none at all, count as one."""
+    first = tensors(x)[:1]
+    return first[0].shape[0] if first and first[0].dim() else 1
+
+
+def take(x: Data, index: Tensor | slice) -> Data:
+    """The rows ``index`` of every tensor that has as many rows as the data."""
+    rows = num_data(x)
+    return map_tensors(lambda t: t[index] if t.dim() and t.shape[0] == rows else t, x)
+
+
+def split(x: Data, rows: int) -> Iterator[Data]:
+    """The data in pieces of at most ``rows`` rows: memory then stays bounded however many data there are."""
+    total = num_data(x)
+    if total <= rows:
+        yield x
+        return
+    for begin in range(0, total, rows):
+        yield take(x, slice(begin, begin + rows))
+
+
+def call(function: Callable[..., Any], x: Data) -> Any:
+    """Call a program with its data: a tuple spreads over arguments, a dict over keywords."""
+    if isinstance(x, dict):
+        return function(**x)
+    if isinstance(x, tuple):
+        return function(*x)
+    return function(x)
+
+
+def stacked(x: Tensor, lengths: Tensor, num_features: int) -> Tensor:
+    """Sequences that come one below the other, (sum of lengths, D), as a batch (N, T, D); others as they are."""
+    below = (x.dim() == 2 and x.shape[1] == num_features) or (x.dim() == 1 and num_features == 1)
+    if not below or lengths.dim() != 1 or not (lengths >= 1).all() or (lengths != lengths.round()).any():
+        return x
+    if int(lengths.sum()) != x.shape[0]:
+        return x
+    parts = x.reshape(-1, num_features).split([int(length) for length in lengths])
+    check_padding("data", len(parts), int(lengths.max()), num_features, x.numel())
+    return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)

@@ -1,0 +1,72 @@
+"""What a fit may not touch: the caller's random numbers, Pyro's parameter store, torch's defaults."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+import pyro
+import torch
+
+from zoo.core.turns import turn
+
+_AVAILABLE: ContextVar[int] = ContextVar("available_threads", default=0)
+
+__all__ = ["available_threads", "forked_rng", "isolated", "threads"]
+
+
+@contextmanager
+def forked_rng(seed: int) -> Iterator[None]:
+    """Seed torch inside, give the caller's generators back outside. Touches torch only: cheap."""
+    with turn():
+        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            yield
+
+
+@contextmanager
+def threads(elements: int, small: int = 1_000_000) -> Iterator[None]:
+    """One thread inside when the work is small: waking others for tiny tensors costs more than it saves,
+    many times more on a machine that is busy with something else."""
+    before = torch.get_num_threads()
+    if elements >= small or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    token = _AVAILABLE.set(before)
+    try:
+        yield
+    finally:
+        _AVAILABLE.reset(token)
+        torch.set_num_threads(before)
+
+
+def available_threads() -> int:
+    """Threads that a kernel with work of its own may use, also where torch's small operations are kept to one."""
+    return _AVAILABLE.get() or torch.get_num_threads()
+
+
+@contextmanager
+def isolated(seed: int) -> Iterator[None]:
+    """Run a fit, or an evaluation, so that nothing of it is left behind.
+
+    Inside: every generator (torch, numpy, Python) starts from ``seed`` and Pyro's parameter store is
+    empty. Outside: generators, store, torch's default dtype and thread of autograd mode are as before.
+    Contexts nest, so a fit may run in another fit's callback. Another thread waits until it is over.
+    """
+    with turn():
+        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (the caller's own generator)
+        dtype = torch.get_default_dtype()
+        with forked_rng(seed), pyro.get_param_store().scope(), torch.enable_grad():
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            try:
+                yield
+            finally:
+                random.setstate(python_state)
+                np.random.set_state(numpy_state)  # noqa: NPY002
+                torch.set_default_dtype(dtype)

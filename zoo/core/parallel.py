@@ -1,0 +1,53 @@
+"""Threads for compiled kernels, which release Python's lock."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from zoo.core.isolation import available_threads
+
+__all__ = ["has_numba", "in_parallel", "pieces"]
+
+
+@functools.cache
+def has_numba() -> bool:
+    """Whether numba is installed; does not import it."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def pieces(rows: int, most: int = 16, least: int = 4096) -> list[tuple[int, int]]:
+    """Equal ranges of rows, a fixed number of them, so that sums are the same whatever the number of threads."""
+    count = max(1, min(most, rows // least))
+    return [(rows * i // count, rows * (i + 1) // count) for i in range(count)]
+
+
+@functools.lru_cache(maxsize=4)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads of this process: after a fork there are none, hence the key."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="zoo-kernels")
+
+
+def in_parallel(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Run the calls in as many threads as torch uses, this one among them; their results in order.
+
+    Threads of our own and not numba's: its default threading layer aborts the process when two threads call it.
+    """
+    results: list[Any] = [None] * len(calls)
+    queue = iter(range(len(calls)))  # next() on it is atomic
+
+    def work() -> None:
+        for i in queue:
+            results[i] = calls[i]()
+
+    threads = min(available_threads(), len(calls))
+    pool = _pool(os.getpid(), available_threads() - 1) if threads > 1 else None
+    others = [pool.submit(work) for _ in range(threads - 1)] if pool else []
+    work()
+    for other in others:
+        other.result()
+    return results

@@ -1,0 +1,114 @@
+"""A model's attributes and answers as plain numbers: what is read off a model that has been fitted.
+
+A parameter read in a model's own methods is part of torch's graph, so that what these compute can be differentiated.
+Read from outside, off a model in ``eval()`` mode (as every fitted one is), it is a number.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zoo.core.data import call
+
+__all__ = ["computing", "parameter_values", "plain", "property_of_numbers", "takes_arrays"]
+
+#: Methods of a datum's own that take arrays, lists and data frames too.
+TAKES_DATA = frozenset({"log_marginal", "posterior", "predict", "elbo", "e_step", "posterior_means"})
+
+
+class _Depth(threading.local):
+    value = 0
+
+
+_depth = _Depth()
+
+
+def computing(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A model's method, in which parameters are read as part of the graph."""
+
+    @functools.wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        _depth.value += 1
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            _depth.value -= 1
+
+    return wrapped
+
+
+def property_of_numbers(made: property) -> property:
+    """A model's property, which may be computed from parameters."""
+    get = made.fget
+    if get is None:
+        return made
+
+    @functools.wraps(get)
+    def wrapped(self: Any) -> Any:
+        _depth.value += 1
+        try:
+            value = get(self)
+        finally:
+            _depth.value -= 1
+        return plain(self, value)
+
+    return property(wrapped, made.fset, made.fdel, made.__doc__)
+
+
+def plain(model: Any, value: Any) -> Any:
+    """A parameter's value as it is read: from outside a fitted model's methods, numbers of their own."""
+    if _depth.value or model.training or not isinstance(value, Tensor) or not value.requires_grad:
+        return value
+    return value.detach().clone()
+
+
+def takes_arrays(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of the data that takes them as ``zoo.fit`` does; of arrays it gives numbers without a graph."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if all(isinstance(value, (Tensor, bool, type(None))) for value in (*args, *kwargs.values())):
+            return method(self, *args, **kwargs)
+        return _of_arrays(self, method, signature.bind(self, *args, **kwargs).arguments)
+
+    return wrapped
+
+
+def _of_arrays(model: Any, method: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    names = list(inspect.signature(type(model).model).parameters)[1:]
+    rest = dict(list(arguments.items())[1:])
+    data = {name: rest.pop(name) for name in names if rest.get(name) is not None}
+    if not data or any(isinstance(value, (int, float)) for value in data.values()):
+        return method(model, **dict(list(arguments.items())[1:]))
+    x = model.prepare(next(iter(data.values())) if len(data) == 1 else data)
+    with torch.no_grad():
+        return call(functools.partial(method, model, **rest), x)
+
+
+def parameter_values(model: nn.Module, names: set[str] | None = None) -> dict[str, np.ndarray[Any, Any]]:
+    """Parameters by the names that users know, constrained, as arrays.
+
+    Args:
+        names: which of ``named_parameters`` to tell; None for all.
+    """
+    values: dict[str, Any] = {}
+    other = {raw: shown for cls in type(model).__mro__ for shown, raw in cls.__dict__.get("reads_as", {}).items()}
+    for full in dict(model.named_parameters()):
+        *path, leaf = full.split(".")
+        leaf = leaf.removesuffix("_unconstrained")
+        if names is None or full in names:
+            leaf = leaf if path else other.get(leaf, leaf)
+            values[".".join((*path, leaf))] = getattr(model.get_submodule(".".join(path)), leaf)
+    for shown in other.values():  # what is computed without a parameter of its own, as a stationary start
+        if shown not in values and isinstance(getattr(model, shown, None), Tensor):
+            values[shown] = getattr(model, shown)
+    return {name: value.detach().cpu().numpy().copy() for name, value in values.items()}

@@ -1,0 +1,112 @@
+"""Log-probabilities and importance weights of a program, datum by datum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from zoo.core.contract import LatentVariableModel, can
+from zoo.core.data import Data, call, num_data
+from zoo.core.program import (
+    SiteMessage,
+    SiteValue,
+    broadcasts,
+    data_dim,
+    draw,
+    own_log_prob,
+    plate_nesting,
+    probe,
+    sample_sites,
+    scaled_log_prob,
+    totals,
+    with_density,
+)
+
+__all__ = ["densities", "joint_and_guide", "kl_is_whole", "log_weights"]
+
+
+def joint_and_guide(
+    guide_trace: Trace,
+    model_trace: Trace,
+    rows: int,
+    num_particles: int,
+    nesting: int,
+    value: SiteValue = scaled_log_prob,
+) -> tuple[Tensor, Tensor]:
+    """ln p(x, z) and ln q(z | x), each (num_particles, rows), or (num_particles, 1) with a global latent."""
+    log_joint = totals(model_trace, rows, num_particles, nesting, value=value)
+    log_guide = totals(guide_trace, rows, num_particles, nesting, value=value)
+    if log_joint.shape[1] != log_guide.shape[1]:
+        log_joint, log_guide = log_joint.sum(-1, keepdim=True), log_guide.sum(-1, keepdim=True)
+    return log_joint, log_guide
+
+
+def densities(
+    guide_trace: Trace, model_trace: Trace, rows: int, num_particles: int, nesting: int
+) -> tuple[Tensor, Tensor, float]:
+    """(ln p(x, z), ln q(z | x), c) for importance weights: the densities themselves, and how often a datum counts.
+
+    A scale that a datum's latents have and its observed sites do not (the β of a β-VAE) belongs to no density and is
+    left out. One that all of them share (a subsampled plate, repeated data) is c, to multiply what the weights of a
+    datum give; with a global latent it stays inside, and c is 1. One of observed sites alone tempers p, and stays.
+    """
+    observed = [s for s in with_density(model_trace).values() if s["is_observed"] and s["mask"] is not False]
+    latents = [s for t in (guide_trace, model_trace) for s in with_density(t).values() if not s["is_observed"]]
+    scales = {_number(s["scale"]) for s in observed}
+    shared = next(iter(scales)) if len(scales) == 1 else 1.0
+    if shared is None or any(_number(s["scale"]) is None for s in latents):  # a scale for each datum
+        return *joint_and_guide(guide_trace, model_trace, rows, num_particles, nesting), 1.0
+    standing_alone = all(data_dim(s, rows) is not None for s in (*latents, *observed))
+    if len(scales) < 2 and standing_alone and not any(_number(s["scale"]) == 1 for s in latents):
+        return *joint_and_guide(guide_trace, model_trace, rows, num_particles, nesting, own_log_prob), shared
+
+    def value(site: SiteMessage) -> Tensor:
+        if site["is_observed"] or _number(site["scale"]) in (1.0, shared):
+            return scaled_log_prob(site)
+        return shared * own_log_prob(site)
+
+    return *joint_and_guide(guide_trace, model_trace, rows, num_particles, nesting, value), 1.0
+
+
+def kl_is_whole(model: LatentVariableModel, x: Data) -> bool:
+    """Whether latents count as often as the data, so that the scaled sum of all sites is the ELBO (β is 1)."""
+    x = probe(model, x)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        traces = draw(model, x, 1, 0)
+    rows = num_data(x)
+    local = [s for t in traces for s in sample_sites(t).values() if s["mask"] is not False and data_dim(s, rows)]
+    scales = [s["scale"] for s in local]
+    return all(torch.equal(torch.as_tensor(s), torch.as_tensor(scales[0])) for s in scales)
+
+
+def _number(scale: Any) -> float | None:
+    """A scale as one number; None where it is several."""
+    return float(scale) if not isinstance(scale, Tensor) or scale.numel() == 1 else None
+
+
+def log_weights(model: LatentVariableModel, x: Data, num_samples: int, *, max_elements: int = 2_000_000) -> Tensor:
+    """ln p(x, z) - ln q(z | x) for draws z from the guide, (num_samples, N), nats; no gradient.
+
+    Draws are made in groups, so that memory stays bounded. A model's own ``log_weights(x, num_particles)`` is taken
+    where it offers one: the same numbers without Pyro's handlers, and without the β of a β-VAE, which is no part of p.
+    """
+    rows, own = max(1, num_data(x)), can(model, "log_weights")
+    nesting = 0 if own else plate_nesting(model, x)
+    widest = max([1, *(p.shape[0] for p in model.parameters() if p.dim() > 1)])  # numbers of a network's widest layer
+    group = max(1, min(num_samples, max_elements // rows, 16 * max_elements // (rows * widest)))
+    if group > 1 and not own and not broadcasts(model, x, nesting):
+        group = 1
+    pieces = []
+    hook: Any = getattr(model, "log_weights", None)
+    with torch.no_grad():
+        for start in range(0, num_samples, group):
+            size = min(group, num_samples - start)
+            if own:
+                pieces.append(call(lambda *a, k=size, **named: hook(*a, num_particles=k, **named), x))
+                continue
+            log_joint, log_guide, count = densities(*draw(model, x, size, nesting), rows, size, nesting)
+            pieces.append(count * (log_joint - log_guide))
+    return torch.cat(pieces)

@@ -1,0 +1,1 @@
+"""Arithmetic of one density a file: Gaussians, discrete families that know the impossible."""

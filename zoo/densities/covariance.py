@@ -1,0 +1,49 @@
+"""Covariances that keep off singular ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["floored_factor"]
+
+
+#: How exactly the eigenvalues of a stored covariance are known, as a fraction of the largest: float32 may store it.
+_ROUNDING = 2.0**-23
+
+
+def floored_factor(covariance: Tensor, floor: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The factor of the likeliest covariance among those with Sigma - diag(floor) positive semi-definite.
+
+    In units where the floor is the identity, the maximiser keeps the eigenvectors and lifts eigenvalues below 1 to 1.
+
+    Args:
+        covariance: (..., D, D), symmetric.
+        floor: (D,), positive.
+        present: (..., D, D), a lower factor of the covariance before. Where that lies below the floor by more than
+            rounding, the floor is lowered (as a whole) to meet it: lifting it would lower the likelihood.
+
+    Returns:
+        The lower Cholesky factor of the clipped covariance, and whether the floor acted, (...).
+    """
+    scale = floor.sqrt()
+    values, vectors = torch.linalg.eigh(covariance / (scale.unsqueeze(-1) * scale))
+    acted = values[..., 0] < 1
+    if not acted.any():
+        return torch.linalg.cholesky(covariance), acted
+    least = torch.ones_like(values[..., :1])
+    if present is not None:
+        before = torch.linalg.svdvals(present / scale.unsqueeze(-1)).square()
+        low = before[..., -1:]
+        below = low < 1 - before.shape[-1] * _ROUNDING * before[..., :1]
+        least = low.where(below & (low > 0), least)
+    # The factor from the eigenvectors, by QR: the product and its Cholesky factor would know the lifted eigenvalues to
+    # a few roundings of the largest one only.
+    root = torch.maximum(values, least).sqrt().unsqueeze(-1) * vectors.mT  # root^T root is the clipped one
+    triangle = torch.linalg.qr(root, mode="r").R
+    upright = triangle * triangle.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-1)
+    factor = scale.unsqueeze(-1) * upright.mT.tril()
+    if acted.all():
+        return factor, acted
+    sound = torch.where(acted[..., None, None], torch.diag(floor).expand_as(covariance), covariance)
+    return torch.where(acted[..., None, None], factor, torch.linalg.cholesky(sound)), acted

@@ -1,0 +1,50 @@
+"""Where a run stands, and the rows of its next batch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from zoo.core.data import Data, map_tensors
+from zoo.estimators.base import Run
+
+__all__ = ["Diverged", "Position", "last_objective", "select"]
+
+
+@dataclass
+class Position:
+    """Where a run is: what a checkpoint holds besides tensors."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    seen: float = 0.0
+    bound: float = math.nan
+    prior: float = 0.0
+    best: float = -math.inf
+    good_step: int = 0
+
+
+def select(x: Data, index: Tensor, rows: int) -> Data:
+    """The rows ``index`` of every tensor that has as many rows as the data, side by side in memory."""
+    return map_tensors(lambda t: t.index_select(0, index) if t.dim() and t.shape[0] == rows else t, x)
+
+
+def last_objective(run: Run) -> float:
+    history: list[Any] = run.history["objective"]
+    return float(history[-1]) if history else -math.inf
+
+
+class Diverged(Exception):
+    """A bound or a parameter is not finite."""
+
+
+#: Steps between looks at the parameters; what a divergence can lose.
+LOOK_EVERY = 100
+
+
+#: Steps between waits for an accelerator, which runs ahead of us otherwise.
+WAIT_EVERY = 50

@@ -1,0 +1,118 @@
+"""p(x | z) of a network: what its outputs mean."""
+
+from __future__ import annotations
+
+import math
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from zoo.densities.continuous_bernoulli import ContinuousBernoulli, log_normalizer
+from zoo.errors import unknown_name
+
+__all__ = ["LIKELIHOODS", "Likelihood"]
+
+
+#: The families of p(x | z).
+LIKELIHOODS: tuple[str, ...] = ("bernoulli", "continuous_bernoulli", "gaussian", "categorical")
+
+
+#: A learned standard deviation stays above this share of the data's own: without it the likelihood has no maximum.
+NOISE_FLOOR = 0.01
+
+
+class Likelihood(nn.Module):
+    """p(x | z) from what a network puts out; features independent.
+
+    Args:
+        kind: one of :data:`LIKELIHOODS`. num_features: D. num_values: V, of the categorical.
+
+    Shapes:
+        outputs: (..., D), categorical (..., D V) with a feature's V logits side by side.
+        forward(outputs): a distribution of batch shape (...) and event shape (D,).
+        log_prob(outputs, x): (...), nats, x (N, D) and outputs (..., N, D): the same number without the distribution.
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, kind: str, num_features: int, num_values: int = 2) -> None:
+        super().__init__()
+        if kind not in LIKELIHOODS:
+            raise unknown_name("likelihood", str(kind), LIKELIHOODS)
+        self.kind, self.num_features, self.num_values = kind, num_features, num_values
+        if kind == "gaussian":
+            self.register_buffer("loc", torch.zeros(num_features))
+            self.register_buffer("scale", torch.ones(num_features))
+            self.raw_noise = nn.Parameter(torch.zeros(num_features))
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether data are pixels, measured in units of white."""
+        return self.kind in ("bernoulli", "continuous_bernoulli")
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers that the network puts out a datum."""
+        return self.num_features * (self.num_values if self.kind == "categorical" else 1)
+
+    def reset_parameters(self) -> None:
+        """Noise of about 0.7 of the data's standard deviation."""
+        if self.kind == "gaussian":
+            nn.init.zeros_(self.raw_noise)
+
+    def set_from(self, x: Tensor) -> None:
+        """Measure a Gaussian in units of the data (N, D): its mean and standard deviation, feature by feature."""
+        if self.kind == "gaussian":
+            loc, scale = x.mean(0), x.std(0, correction=0)
+            constant = scale <= 4 * torch.finfo(x.dtype).eps * loc.abs()
+            self.loc.copy_(loc)
+            self.scale.copy_(scale.masked_fill(constant, 1.0))
+
+    def start(self, x: Tensor) -> Tensor:
+        """The outputs of a network without inputs that suit the data (N, D) best: a start for its last bias."""
+        if self.kind == "gaussian":
+            return torch.zeros_like(x[0])
+        if self.kind == "categorical":
+            counts = torch.nn.functional.one_hot(x.long(), self.num_values).sum(0) + 1.0
+            return (counts / counts.sum(-1, keepdim=True)).log().flatten().to(x)
+        return x.mean(0).clamp(0.01, 0.99).logit()
+
+    def noise(self) -> Tensor:
+        """Standard deviation of a Gaussian's features, (D,)."""
+        return self.scale * (NOISE_FLOOR + softplus(self.raw_noise))
+
+    def forward(self, outputs: Tensor) -> dist.TorchDistribution:
+        if self.kind == "bernoulli":
+            return dist.Bernoulli(logits=outputs).to_event(1)
+        if self.kind == "continuous_bernoulli":
+            return ContinuousBernoulli(logits=outputs).to_event(1)
+        if self.kind == "gaussian":
+            return dist.Normal(self.loc + self.scale * outputs, self.noise()).to_event(1)
+        return dist.Categorical(logits=outputs.unflatten(-1, (self.num_features, self.num_values))).to_event(1)
+
+    def log_prob(self, outputs: Tensor, x: Tensor) -> Tensor:
+        if self.kind == "gaussian":
+            noise = self.noise()
+            scaled = (x - self.loc - self.scale * outputs) / noise
+            constant = noise.log().sum() + 0.5 * self.num_features * math.log(2 * math.pi)
+            return -0.5 * scaled.square().sum(-1) - constant
+        if self.kind == "categorical":
+            table = outputs.unflatten(-1, (self.num_features, self.num_values)).log_softmax(-1)
+            shape = torch.broadcast_shapes(table.shape[:-1], x.shape)
+            index = x.long().expand(shape).unsqueeze(-1)
+            return table.expand(*shape, self.num_values).gather(-1, index).squeeze(-1).sum(-1)
+        value = torch.linalg.vecdot(outputs, x) - softplus(outputs).sum(-1)
+        return value + log_normalizer(outputs).sum(-1) if self.kind == "continuous_bernoulli" else value
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        """E[x | z], (..., D); the most probable value for a categorical."""
+        if self.kind == "gaussian":
+            return self.loc + self.scale * outputs
+        if self.kind == "categorical":
+            return outputs.unflatten(-1, (self.num_features, self.num_values)).argmax(-1).to(outputs)
+        if self.kind == "bernoulli":
+            return outputs.sigmoid()
+        return ContinuousBernoulli(logits=outputs).mean

@@ -1,0 +1,95 @@
+"""Arithmetic of Markov chains: stationary starts, counts of paths, densities along one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from zoo.components.base import Components
+from zoo.core.statistics import wide
+from zoo.densities.distributions import Selected
+
+__all__ = ["Marginal", "finite", "follow", "path_counts", "stationary", "stationary_m_step"]
+
+
+class Marginal(Selected):
+    """p of the entries of x_t that are there, given z_t: the others are summed out."""
+
+    def __init__(self, owner: Components, components: dist.TorchDistribution, z: Tensor, missing: Tensor) -> None:
+        super().__init__(components, z, validate_args=False)
+        self.owner, self.missing = owner, missing
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Marginal:
+        return Marginal(self.owner, self.components, self.z.expand(torch.Size(batch_shape)), self.missing)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        holes = torch.where(self.missing, value.new_tensor(math.nan), value)
+        each = self.owner.component_log_prob(holes)  # (N, K)
+        if self._relaxed:
+            return (self.z * each).sum(-1)
+        shape = torch.broadcast_shapes(each.shape[:-1], self.z.shape)
+        return each.expand(*shape, each.shape[-1]).gather(-1, self.z.expand(shape).unsqueeze(-1)).squeeze(-1)
+
+
+def follow(log_rows: Tensor, z: Tensor) -> Tensor:
+    """Row z of a table (K, K) or of one table a datum (N, K, K); for a z on the simplex, their average."""
+    if z.is_floating_point():
+        return (z.unsqueeze(-2) @ finite(log_rows)).squeeze(-2)
+    if log_rows.dim() == 2:
+        return log_rows[z]
+    n = log_rows.shape[0]
+    index = z.expand(torch.broadcast_shapes(z.shape, (n,)))
+    return log_rows[torch.arange(n, device=z.device).expand_as(index), index]
+
+
+def finite(logs: Tensor) -> Tensor:
+    """-inf as a large negative number, where a product with a zero weight must be zero."""
+    return logs.clamp_min(-1e4)
+
+
+def stationary(transition: Tensor) -> Tensor:
+    """The distribution that a chain with this transition matrix keeps, (K,); differentiable."""
+    k = transition.shape[0]
+    system = torch.eye(k, dtype=transition.dtype, device=transition.device) - transition.mT
+    system = torch.cat([system[:-1], torch.ones_like(system[:1])])
+    right = torch.zeros(k, dtype=transition.dtype, device=transition.device)
+    right[-1] = 1
+    return torch.linalg.solve(system, right).clamp_min(torch.finfo(transition.dtype).tiny)
+
+
+def stationary_m_step(current: Tensor, closed: Tensor, steps: Tensor, starts: Tensor) -> Tensor:
+    """Climb sum steps ln A + sum starts ln stationary(A) over transition matrices; never below ``current``."""
+    current, closed, steps, starts = (wide(v.detach()) for v in (current, closed, steps, starts))
+
+    def score(matrix: Tensor) -> Tensor:
+        return torch.special.xlogy(steps, matrix).sum() + (starts * stationary(matrix).log()).sum()
+
+    possible = closed > 0
+    logits = closed.clamp_min(1e-12).log().detach().clone()
+    with torch.enable_grad():
+        logits.requires_grad_(True)
+        optimizer = torch.optim.LBFGS([logits], max_iter=50, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = -score(torch.softmax(logits.masked_fill(~possible, -math.inf), -1)) / steps.sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    candidates = [current, closed, torch.softmax(logits.detach().masked_fill(~possible, -math.inf), -1)]
+    scores = torch.stack([score(c) for c in candidates]).nan_to_num(-math.inf)
+    return candidates[int(scores.argmax())]
+
+
+def path_counts(paths: Tensor, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Starts (K,), steps (K, K) and one-hot states (N, T, K) of paths (N, T) with -1 where there is none."""
+    states = torch.zeros(*paths.shape, k, dtype=dtype)
+    inside = paths >= 0
+    states[inside] = torch.nn.functional.one_hot(paths[inside], k).to(dtype)
+    steps = states[:, :-1].reshape(-1, k).mT @ states[:, 1:].reshape(-1, k)
+    return states[:, 0].sum(0), steps, states

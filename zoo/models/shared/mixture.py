@@ -1,0 +1,209 @@
+"""What all mixtures share: z picks one of K components, x comes from it.
+
+    z ~ Categorical(weights)
+    x | z ~ component z
+
+McLachlan & Peel (2000), Finite Mixture Models, chapter 2. A subclass gives ``components()``, its sufficient
+statistics and its M step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import add
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from guides import AmortizedCategorical
+from zoo.components import starts
+from zoo.components.base import PIECE, Components, cluster
+from zoo.core.checks import positive
+from zoo.core.contract import parameter
+from zoo.core.data import Data
+from zoo.core.memory import rows_at_once
+from zoo.core.pieces import categorical, gathered
+from zoo.core.statistics import Statistics, wide
+from zoo.densities.distributions import FEW, Selected
+
+__all__ = ["Mixture"]
+
+
+class Mixture(Components):
+    """Base class of mixtures with K components over vectors of D features.
+
+    Shapes:
+        x: (N, D).
+        log_marginal(x): (N,), nats. posterior(x): Categorical of batch shape (N,) over K.
+        e_step(x): ``counts`` (K,), and what :meth:`component_statistics` adds.
+    """
+
+    weights: Tensor
+    weights_unconstrained: Tensor
+    encoder: AmortizedCategorical
+
+    def __init__(self, num_components: int, num_features: int, hidden_dims: Sequence[int]) -> None:
+        super().__init__()
+        who = type(self).__name__
+        self.num_components = positive(num_components, "num_components", who)
+        self.num_features = positive(num_features, "num_features", who)
+        equal = torch.full((num_components,), 1.0 / num_components, dtype=self.dtype)
+        self.weights = parameter(equal, constraints.simplex)
+        self.encoder = AmortizedCategorical(num_features, num_components, hidden_dims).to(self.dtype)
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", x.shape[0]):
+            z = pyro.sample("z", dist.Categorical(logits=self.log_weights))
+            pyro.sample("x", Selected(self.components(), z), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        with pyro.plate("data", x.shape[0]):
+            pyro.sample("z", self.encoder(x))
+
+    @property
+    def log_weights(self) -> Tensor:
+        """ln weights, (K,), -inf for a component that has died."""
+        return torch.log_softmax(self.weights_unconstrained, -1)
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """ln p(x_n, z_n = k), (N, K), nats."""
+        return self.component_log_prob(x) + self.log_weights
+
+    def joint_pieces(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
+        """:meth:`log_joint`, piece by piece and without gradient: (K, B) of the next B rows, which may be overwritten.
+
+        Beside each, how far two of a row's entries may lie apart and still be equal but for rounding.
+        """
+        with torch.no_grad():
+            for piece in x.split(rows_at_once(self.datum_size(x))):
+                yield self.log_joint(piece).mT, 0.0
+
+    def datum_size(self, x: Data) -> int:
+        return self.row_size()
+
+    def log_marginal(self, x: Tensor) -> Tensor:
+        """ln p(x_n), (N,), nats; exact, differentiable; -inf for impossible data."""
+        if not torch.is_grad_enabled():
+            return gathered((joint.logsumexp(0).to(x.dtype) for joint, _ in self.joint_pieces(x)), len(x))
+        log_joint = self.log_joint(x)
+        log_marginal = log_joint.logsumexp(-1)
+        impossible = log_marginal == -torch.inf
+        if not impossible.any():
+            return log_marginal
+        # One impossible datum must not turn the gradient of the others into NaN, as logsumexp of nothing does.
+        return log_joint.masked_fill(impossible.unsqueeze(-1), 0.0).logsumexp(-1).masked_fill(impossible, -torch.inf)
+
+    def posterior(self, x: Tensor) -> dist.Categorical:
+        """p(z_n | x_n), batch shape (N,) over K; the prior where x_n is impossible."""
+        if not torch.is_grad_enabled():
+            return categorical(gathered(self._log_posteriors(x), len(x)))
+        log_joint = self.log_joint(x)
+        impossible = log_joint.amax(-1, keepdim=True) == -torch.inf
+        return dist.Categorical(logits=torch.where(impossible, self.log_weights, log_joint))
+
+    def _log_posteriors(self, x: Tensor) -> Iterator[Tensor]:
+        for joint, _ in self.joint_pieces(x):
+            log_marginal = joint.logsumexp(0)
+            impossible = log_marginal == -torch.inf
+            logits = (joint - log_marginal).mT.to(x.dtype)
+            yield torch.where(impossible.unsqueeze(-1), self.log_weights, logits) if impossible.any() else logits
+
+    @torch.no_grad()
+    def e_step(self, x: Tensor, hard: bool = False) -> Statistics:
+        """Expected sufficient statistics under p(z | x), or at the most probable z (``hard``)."""
+        return reduce(add, (self._e_step(piece, hard) for piece in x.split(PIECE)))
+
+    def _e_step(self, x: Tensor, hard: bool) -> Statistics:
+        log_joint = wide(self.log_joint(x))
+        log_marginal = log_joint.logsumexp(-1, keepdim=True)
+        if hard:
+            best, index = log_joint.max(-1, keepdim=True)
+            weight = torch.zeros_like(log_joint).scatter_(-1, index, 1.0)
+        else:
+            best = log_marginal
+            weight = (log_joint - log_marginal.clamp_min(torch.finfo(log_joint.dtype).min)).exp()
+        return self._statistics(x, weight, log_marginal.sum(), best.sum())
+
+    def _statistics(self, x: Tensor, weight: Tensor, log_likelihood: Tensor, objective: Tensor) -> Statistics:
+        return Statistics(
+            x.shape[0], log_likelihood, objective, counts=weight.sum(0), **self.component_statistics(x, weight)
+        )
+
+    def m_step(self, statistics: Statistics) -> list[str]:
+        """Set weights and components to the maximum of the expected complete-data likelihood."""
+        counts = statistics["counts"]
+        self.weights = counts / counts.sum()
+        return self.update_components(statistics)
+
+    def validate(self, x: Data) -> Tensor:
+        return self.check_rows(x)
+
+    def rows(self, x: Data) -> Tensor:
+        return x
+
+    def initialize(self, x: Tensor, init: str, restart: int = 0) -> None:
+        """Cluster the data and take one M step from that hard assignment; the encoder takes the data's scale.
+
+        Where there are fewer distinct rows than components, the start is the best of random responsibilities.
+        """
+        self.encoder.set_from(x)
+        if init == "current":
+            return self.enter_support(x)
+        k = self.num_components
+        if not self.collapses and starts.num_distinct(x, k) < k:
+            self._start_from_best(x, restart)
+            self.leave_boundary(x, self.weights.detach() * x.shape[0], shake=False)
+            return
+        labels = cluster(x, k, init, lloyd=restart == 0, who=type(self).__name__)
+        weights = torch.eye(self.num_components, dtype=x.dtype, device=x.device)
+        zero = torch.zeros((), dtype=x.dtype)
+        pieces = (
+            self._statistics(rows, weights[chosen], zero, zero)
+            for rows, chosen in zip(x.split(PIECE), labels.split(PIECE), strict=True)
+        )
+        self.m_step(reduce(add, pieces))
+        self.leave_boundary(x, self.weights.detach() * x.shape[0])
+
+    def _start_from_best(self, x: Tensor, restart: int) -> None:
+        part = x[torch.randperm(x.shape[0])[: starts.SHORT].to(x.device)]
+        zero = torch.zeros((), dtype=x.dtype)
+
+        def draw(_: int) -> None:
+            self.m_step(self._statistics(part, starts.random_weights(part, self.num_components), zero, zero))
+
+        starts.keep_best(self, part, part, restart, draw)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The most probable component of each datum, (N,) integers, the lowest of equals."""
+        return gathered(map(_first_largest, self.joint_pieces(x)), len(x))
+
+    @torch.no_grad()
+    def sample_like(self, template: Tensor, num_data: int) -> Tensor:
+        """``num_data`` new rows, by torch's generator."""
+        if num_data * self.num_components <= FEW:  # as the program draws
+            z = dist.Categorical(logits=self.log_weights).expand([num_data]).sample()
+        else:
+            z = torch.multinomial(self.log_weights.exp(), num_data, replacement=True)
+        return Selected(self.components(), z).sample()
+
+    def permute_components(self, order: Tensor) -> None:
+        """Relabel: component ``k`` becomes what ``order[k]`` was. Guides are permuted too."""
+        self.permute_rows(order)
+        with torch.no_grad():
+            self.weights_unconstrained.copy_(self.weights_unconstrained[order].clone())
+            last = self.encoder[-1]
+            assert isinstance(last, torch.nn.Linear)
+            last.weight.copy_(last.weight[order].clone())
+            last.bias.copy_(last.bias[order].clone())
+
+
+def _first_largest(piece: tuple[Tensor, float]) -> Tensor:
+    joint, slack = piece
+    # By the largest of numbers that fall from the first on: torch's argmax down the columns takes three times as long.
+    falling = torch.arange(len(joint), 0, -1, dtype=torch.int32, device=joint.device).unsqueeze(-1)
+    first = torch.where(joint >= joint.amax(0) - slack, falling, 0).amax(0)
+    return (len(joint) - first).where(first > 0, 0).long()

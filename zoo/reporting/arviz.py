@@ -1,0 +1,109 @@
+"""Export to ArviZ. Importing arviz takes seconds, so it is done here, when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from zoo.core import program, roles
+from zoo.core.contract import LatentVariableModel, can
+from zoo.core.data import Data, call, num_data, tensors
+from zoo.core.isolation import isolated
+from zoo.core.pieces import gathered, pieces
+from zoo.errors import ZooError
+from zoo.reporting.subjects import Fitted
+from zoo.scores.evidence import exact_log_likelihood
+
+__all__ = ["from_groups", "to_inference_data"]
+
+
+def to_inference_data(fits: Sequence[Fitted], x: Data, num_draws: int = 100) -> Any:
+    """The fits of one model on the same data as ArviZ ``InferenceData``.
+
+    Chains are fits, in order (coordinate ``fit`` names them). Groups: ``posterior`` (draws of each latent from q:
+    the exact posterior for exact estimators, else the guide), ``log_likelihood`` (exact ln p(x) by datum, where
+    tractable), ``observed_data`` and ``constant_data`` (the fitted parameters).
+    """
+    labels = [f"{fit.estimator}:{fit.seed}" for fit in fits]
+    posterior: dict[str, list[np.ndarray[Any, Any]]] = {}
+    parameters: dict[str, list[np.ndarray[Any, Any]]] = {}
+    evidence = []
+    for fit in fits:
+        with isolated(fit.seed):
+            for name, draws in latent_draws(fit, x, num_draws).items():
+                posterior.setdefault(name, []).append(_array(draws))
+            exact = exact_log_likelihood(fit.model, x)
+        for name, value in fitted_parameters(fit.model, x).items():
+            parameters.setdefault(name, []).append(_array(value))
+        if exact is not None:
+            evidence.append(_array(exact.reshape(-1)))
+    groups: dict[str, Any] = {
+        "posterior": {name: np.stack(values) for name, values in posterior.items() if len(values) == len(fits)},
+        "observed_data": {f"x{i or ''}": _array(t) for i, t in enumerate(tensors(x))},
+        "constant_data": {"fit": np.array(labels), **{name: np.stack(v) for name, v in parameters.items()}},
+    }
+    if len(evidence) == len(fits):
+        each = np.stack(evidence)[:, None]  # the same for every draw: z is summed out
+        groups["log_likelihood"] = {"x": np.broadcast_to(each, (len(fits), num_draws, *each.shape[2:]))}
+    return from_groups({name: values for name, values in groups.items() if values})
+
+
+def from_groups(groups: dict[str, dict[str, Any]]) -> Any:
+    """``InferenceData`` of groups of arrays whose first dimensions are chain and draw."""
+    import arviz
+
+    # ArviZ 1.x has no InferenceData: there from_dict takes one dict of groups and gives a DataTree.
+    from_dict: Any = arviz.from_dict
+    return from_dict(**groups) if hasattr(arviz, "InferenceData") else from_dict(groups)
+
+
+def latent_draws(fit: Fitted, x: Data, num_draws: int) -> dict[str, Tensor]:
+    """Joint draws of the latents from the fit's q, (num_draws, N, ...); the states of a chain are one latent, ``z``.
+
+    q is the guide where the estimator trained it, else the exact posterior. A step beyond a sequence's length is -1.
+    """
+    model = fit.model
+    with torch.no_grad():
+        if fit.guide_trained and program.has_guide(model):
+            return _guide_draws(model, x, num_draws)
+        if can(model, "sample_posterior"):
+
+            def paths(piece: Data) -> Tensor:
+                drawn: Tensor = model.sample_posterior(piece, num_draws)
+                return drawn.movedim(0, 1)
+
+            return {"z": gathered(map(paths, pieces(model, x)), num_data(x)).movedim(1, 0)}
+        if can(model, "posterior"):
+            name = program.latent_sites(model, x)[0].name
+            return {name: fit.posterior(x).sample((num_draws,))}
+        try:
+            return fit.discrete_posterior(x).sample(num_draws, fit.seed)
+        except ZooError:  # latents without an exact posterior, and no guide that was trained
+            return {}
+
+
+def _guide_draws(model: LatentVariableModel, x: Data, num_draws: int) -> dict[str, Tensor]:
+    traces = [program.sample_sites(poutine.trace(lambda: call(model.guide, x)).get_trace()) for _ in range(num_draws)]
+    draws = {name: torch.stack([trace[name]["value"] for trace in traces]) for name in traces[0]}
+    if not can(model, "sample_posterior"):
+        return draws
+    steps = torch.stack([draws[f"z_{t}"] for t in range(len(draws))], -1)
+    inside = torch.arange(steps.shape[-1], device=steps.device) < x["lengths"].unsqueeze(-1)
+    return {"z": steps.masked_fill(~inside, -1)}
+
+
+def fitted_parameters(model: LatentVariableModel, x: Data) -> dict[str, Tensor]:
+    """The constrained values of θ by name."""
+    theta, _ = roles.parameter_roles(model, x)
+    names = [name.removesuffix("_unconstrained") for name in theta if "." not in name]
+    return {name: getattr(model, name).detach() for name in names if hasattr(model, name)}
+
+
+def _array(value: Tensor) -> np.ndarray[Any, Any]:
+    array: np.ndarray[Any, Any] = value.detach().cpu().numpy()
+    return array

@@ -1,0 +1,103 @@
+"""Pictures of draws from a posterior over parameters: traces and pairs. As all pictures, without pyplot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from zoo.errors import ZooError, unknown_name
+
+__all__ = ["plot_draws"]
+
+KINDS = ("trace", "pair")
+#: Entries that one picture shows at most; sites are taken in order.
+MAX_TRACES, MAX_PAIRS = 12, 6
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#7570B3")
+
+
+class Draws(Protocol):
+    """Draws of parameters, (chains, draws, ...) by site; see :class:`zoo.bayes.draws.Draws`."""
+
+    values: dict[str, Any]
+    stats: dict[str, Any]
+
+
+def plot_draws(draws: Draws, path: str | Path, *, kind: str = "trace", sites: list[str] | None = None) -> Path:
+    """Draw "trace" (each chain's draws in turn, beside their histogram) or "pair" (two entries at a time).
+
+    Divergent draws are marked. Entries that never vary are left out, and so is what does not fit.
+
+    Raises:
+        ZooError: another kind, or a site that the draws do not have.
+    """
+    if kind not in KINDS:
+        raise unknown_name("plot: kind", kind, KINDS)
+    for name in sites or ():
+        if name not in draws.values:
+            raise unknown_name("plot: site", name, draws.values)
+    entries = _entries(draws, sites or list(draws.values))[: MAX_TRACES if kind == "trace" else MAX_PAIRS]
+    if not entries:
+        raise ZooError("plot: expected draws that vary, got constant ones. Draw more samples.")
+    diverging = draws.stats.get("diverging")
+    marks = None if diverging is None else diverging.numpy().astype(bool)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    FigureCanvasAgg(figure)
+    (_traces if kind == "trace" else _pairs)(figure, entries, marks)
+    figure.savefig(path, dpi=120)
+    return Path(path)
+
+
+def _entries(draws: Draws, sites: list[str]) -> list[tuple[str, np.ndarray[Any, Any]]]:
+    """Label and draws (chains, draws) of every entry that varies."""
+    found = []
+    for name in sites:
+        value = draws.values[name].numpy()
+        for index in np.ndindex(value.shape[2:]):
+            one = value[(slice(None), slice(None), *index)]
+            if np.ptp(one) > 1e-12 * np.abs(one).max():
+                found.append((name + (f"[{', '.join(map(str, index))}]" if index else ""), one))
+    return found
+
+
+def _traces(figure: Any, entries: list[tuple[str, np.ndarray[Any, Any]]], marks: np.ndarray[Any, Any] | None) -> None:
+    figure.set_size_inches(9, 1.5 * len(entries) + 0.4)
+    axes = figure.subplots(len(entries), 2, squeeze=False, width_ratios=(3, 1))
+    for (label, values), (left, right) in zip(entries, axes, strict=True):
+        for chain, one in enumerate(values):
+            colour = COLOURS[chain % len(COLOURS)]
+            left.plot(one, color=colour, linewidth=0.5)
+            right.hist(one, bins=40, density=True, histtype="step", color=colour, orientation="horizontal")
+            if marks is not None and marks[chain].any():
+                where = marks[chain].nonzero()[0]
+                left.plot(where, one[where], "kx", markersize=4)
+        left.set_ylabel(label)
+        right.set_yticklabels([])
+        right.set_xticks([])
+    axes[-1, 0].set_xlabel("draw (a colour a chain)")
+
+
+def _pairs(figure: Any, entries: list[tuple[str, np.ndarray[Any, Any]]], marks: np.ndarray[Any, Any] | None) -> None:
+    size = len(entries)
+    figure.set_size_inches(1.9 * size + 0.6, 1.9 * size + 0.6)
+    axes = figure.subplots(size, size, squeeze=False)
+    for i, (row, vertical) in enumerate(entries):
+        for j, (column, horizontal) in enumerate(entries):
+            ax = axes[i, j]
+            if i < j:
+                ax.axis("off")
+            elif i == j:
+                ax.hist(horizontal.ravel(), bins=40, color=COLOURS[0])
+                ax.set_yticks([])
+            else:
+                ax.plot(horizontal.ravel(), vertical.ravel(), ".", markersize=1.5, alpha=0.3, color=COLOURS[0])
+                if marks is not None and marks.any():
+                    ax.plot(horizontal[marks], vertical[marks], "x", markersize=4, color=COLOURS[1])
+            if i == size - 1:
+                ax.set_xlabel(column)
+            if j == 0:
+                ax.set_ylabel(row)

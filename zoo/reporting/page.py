@@ -1,0 +1,176 @@
+"""One figure: theme, axes, labels, colours.
+
+Matplotlib is imported when a picture is asked for, and only its figure objects are used: no pyplot, so the caller's
+backend, open figures and settings stay as they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.errors import ZooError
+
+__all__ = [
+    "MARKERS",
+    "PALETTE",
+    "Array",
+    "Page",
+    "Theme",
+    "array",
+    "colour",
+    "colours_of",
+    "floats",
+    "heat",
+    "image_shape",
+    "limits",
+    "rgb",
+    "ticks",
+]
+
+
+#: Okabe & Ito's colours, which colour-blind readers tell apart, then darker ones of Paul Tol's for long lists.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#7570B3", "#999933", "#44AA99")
+
+
+MARKERS = "osD^vPX*<>"
+
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Theme:
+    ink: str
+    quiet: str
+    grid: str
+    paper: str
+
+
+_LIGHT = Theme("#1d2430", "#6b7482", "#e3e6ea", "#ffffff")
+
+
+_DARK = Theme("#e6e9ee", "#98a2b0", "#343b46", "#171b21")
+
+
+class Page:
+    """One figure: axes in the theme's colours, saved at the end."""
+
+    def __init__(self, width: float, height: float, dark: bool) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self.theme = _DARK if dark else _LIGHT
+        self.figure = Figure(figsize=(width, height), facecolor=self.theme.paper, layout="constrained")
+        FigureCanvasAgg(self.figure)
+
+    def axes(self, rows: int = 1, columns: int = 1, **kwargs: Any) -> list[Any]:
+        made = self.figure.subplots(rows, columns, squeeze=False, **kwargs)
+        for ax in made.flat:
+            self.dress(ax)
+        return list(made.flat)
+
+    def dress(self, ax: Any) -> None:
+        theme = self.theme
+        ax.set_facecolor(theme.paper)
+        ax.tick_params(colors=theme.quiet, labelcolor=theme.quiet, labelsize=9, length=3)
+        for side, spine in ax.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color(theme.quiet)
+            spine.set_linewidth(0.8)
+
+    def label(self, ax: Any, title: str = "", x: str = "", y: str = "") -> None:
+        # A data set's name is text, also where it has a dollar sign.
+        if title:
+            ax.set_title(title, loc="left", fontsize=11, color=self.theme.ink, pad=8, parse_math=False)
+        ax.set_xlabel(x, fontsize=10, color=self.theme.ink, parse_math=False)
+        ax.set_ylabel(y, fontsize=10, color=self.theme.ink, parse_math=False)
+
+    def legend(self, ax: Any, handles: Sequence[Any], *, below: bool = False, **kwargs: Any) -> None:
+        if below:
+            kwargs |= {"loc": "outside lower center"}
+        made = (self.figure if below else ax).legend(
+            handles=list(handles), fontsize=9, frameon=False, labelcolor=self.theme.ink, **kwargs
+        )
+        for text in made.get_texts():
+            text.set_parse_math(False)
+
+    def save(self, path: str | Path) -> Path:
+        path = Path(path)
+        known = self.figure.canvas.get_supported_filetypes()
+        if path.suffix.lstrip(".").lower() not in known:
+            raise ZooError(f"picture expected a name ending in .png, .svg or .pdf, got {path.name!r}. Rename it.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.figure.savefig(path, dpi=150, facecolor=self.theme.paper)
+        return path
+
+
+def array(value: Tensor) -> Array:
+    return np.asarray(value.detach().cpu().double().numpy())
+
+
+def floats(values: Sequence[float | None]) -> Array:
+    return np.array([math.nan if v is None else v for v in values], dtype=np.float64)
+
+
+def colour(index: int) -> str:
+    return PALETTE[index % len(PALETTE)]
+
+
+def rgb(count: int) -> Array:
+    return np.array([colours_of(colour(k)) for k in range(count)])
+
+
+def colours_of(name: str) -> Array:
+    return np.array([int(name[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+
+
+def limits(ax: Any, points: Array) -> None:
+    """Show the data with a margin; an ellipse may leave the frame, data do not."""
+    low, high = points.min(0), points.max(0)
+    margin = 0.12 * np.maximum(high - low, 1e-9 * np.maximum(1.0, np.abs(high)))
+    ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
+    ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
+
+
+def heat(
+    page: Page, ax: Any, values: Array, cmap: str, limits: tuple[float | None, float | None], name: str, *,
+    annotate: bool = True, vertical: bool = False,
+) -> None:  # fmt: skip
+    image = ax.imshow(values, aspect="auto", cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    bar = page.figure.colorbar(image, ax=ax, pad=0.02, shrink=0.9, aspect=30 if vertical else 16)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, colors=page.theme.quiet, length=2)
+    bar.set_label(name, fontsize=9, color=page.theme.quiet)
+    if not annotate or values.shape[0] > 16 or values.shape[1] > 12:
+        return
+    for i, j in np.ndindex(*values.shape):
+        r, g, b, _ = image.cmap(image.norm(values[i, j]))
+        ink = "#111111" if 0.299 * r + 0.587 * g + 0.114 * b > 0.55 else "#f5f5f5"
+        ax.text(j, i, f"{values[i, j]:.3g}", ha="center", va="center", fontsize=8, color=ink)
+
+
+def ticks(ax: Any, axis: int, names: list[str]) -> None:
+    every = max(1, math.ceil(len(names) / 30))
+    at = list(range(0, len(names), every))
+    (ax.set_yticks if axis else ax.set_xticks)(at, [names[i] for i in at])
+
+
+#: Features from which square vectors are shown as images.
+IMAGE_FEATURES = 64
+
+
+def image_shape(num_features: int) -> tuple[int, int] | None:
+    """(height, width) of the image that a datum of so many numbers is taken for; None where it is taken for none."""
+    side = math.isqrt(num_features)
+    if side * side == num_features and num_features >= IMAGE_FEATURES:
+        return side, side
+    return (28, 20) if num_features == 560 else None  # Frey's faces

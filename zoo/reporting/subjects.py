@@ -1,0 +1,70 @@
+"""What is shown: as much of a fit and of a comparison as pictures, tables and pages read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+__all__ = ["DRAWS", "Compared", "Fitted"]
+
+
+class Fitted(Protocol):
+    """A fit; what each attribute says stands in :class:`zoo.Fit`."""
+
+    model: Any
+    estimator: str
+    options: dict[str, Any]
+    seed: int
+    status: str
+    log_likelihood: float | None
+    elbo: float | None
+    elbo_se: float | None
+    history: dict[str, list[Any]]
+    iterations: int
+    seconds: float
+    num_data: int
+    notes: list[str]
+    degenerate: bool
+    restarts: list[dict[str, Any]]
+    peak_memory_mb: float | None
+    draws: Any
+    template: Any
+    guide_trained: bool
+
+    @property
+    def evidence_gap(self) -> float | None: ...
+    @property
+    def bic(self) -> float | None: ...
+    def posterior(self, x: Any) -> Any: ...
+    def predict(self, x: Any) -> Any: ...
+    def discrete_posterior(self, x: Any) -> Any: ...
+    def sample(self, n: int, seed: int | None = None) -> Any: ...
+
+
+class Compared(Protocol):
+    """A comparison; see :class:`zoo.Comparison`."""
+
+    model: str
+    data: str
+    num_data: int
+    x: Any
+    notes: list[str]
+
+    @property
+    def fits(self) -> Sequence[Any]: ...
+    @property
+    def estimators(self) -> Sequence[str]: ...
+    @property
+    def gradients(self) -> Sequence[Any]: ...
+    @property
+    def best(self) -> Any: ...
+    @property
+    def score_kind(self) -> str: ...
+    @property
+    def weighted_bounds(self) -> Any: ...
+    def score(self, fit: Any) -> float | None: ...
+    def best_of(self, fits: Any) -> Any: ...
+
+
+#: Draws a datum of the bounds that fits without a known evidence are ranked by.
+DRAWS = 100

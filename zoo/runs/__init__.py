@@ -1,0 +1,1 @@
+"""The verbs: fit, compare, evaluate, align, explain."""

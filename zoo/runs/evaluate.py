@@ -1,0 +1,202 @@
+"""Scoring a model on data: exact where tractable, else importance weights from the guide, with their report card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.automatic.enumeration import why_not_exact
+from zoo.core import program
+from zoo.core.contract import can
+from zoo.core.data import num_data
+from zoo.core.functions import FunctionModel, as_model
+from zoo.core.contract import prepared
+from zoo.core.hooks import settled
+from zoo.core.isolation import isolated
+from zoo.core.turns import exclusive
+from zoo.errors import ZooError
+from zoo.scores.bounds import bound, pieces, summed_exactly
+from zoo.scores.codes import active_units
+from zoo.scores.evidence import log_density, total_log_likelihood
+from zoo.scores.importance import pareto_k
+from zoo.scores.impossible import impossible_note
+from zoo.core import weighing
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` found; totals over the data, nats.
+
+    Attributes:
+        num_data: N.
+        log_likelihood: exact ln p(x), None where intractable.
+        importance_bound: the S-sample importance-weighted bound, None without a guide.
+        importance_bound_se: its Monte-Carlo standard error (delta method, data independent).
+        elbo: the bound of the guide. elbo_se: its Monte-Carlo standard error.
+        khat: (N,) Pareto k̂ of each datum's importance weights (Vehtari et al. 2024): below 0.7 the guide
+            covers that posterior well enough to correct it by importance weights.
+        num_samples: S.
+        data_se: standard error of the mean of the importance-weighted estimates over the data, nats per datum: what
+            another data set of this size would change.
+        active_units: of a code with posterior means, how many units vary over the data (Burda et al. 2016). num_units:
+            of how many.
+        notes: what a user should know, one line each: data of probability zero, and why.
+        log_density: where the program is no normalised density (it has a ``pyro.factor``), the logarithm of its sum
+            over the latents: ln p(x) up to a constant. Bounds are on that number then. None elsewhere.
+    """
+
+    num_data: int
+    log_likelihood: float | None
+    importance_bound: float | None
+    importance_bound_se: float | None
+    elbo: float | None
+    elbo_se: float | None
+    khat: Tensor | None
+    num_samples: int
+    data_se: float | None = None
+    active_units: int | None = None
+    num_units: int | None = None
+    notes: tuple[str, ...] = ()
+    log_density: float | None = None
+
+    @property
+    def nll(self) -> float | None:
+        """-ln p(x) in nats per datum, as papers on deep models report it: by the importance-weighted bound."""
+        return None if self.importance_bound is None else -self.importance_bound / self.num_data
+
+    @property
+    def nll_se(self) -> float | None:
+        """Monte-Carlo standard error of :attr:`nll`."""
+        return None if self.importance_bound_se is None else self.importance_bound_se / self.num_data
+
+    @property
+    def evidence_gap(self) -> float | None:
+        """ln p(x) minus the ELBO: KL from guide to posterior, summed over data."""
+        if self.log_likelihood is None or self.elbo is None:
+            return None
+        return self.log_likelihood - self.elbo
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, with the k̂ summarised."""
+        values = {k: v for k, v in self.__dict__.items() if k != "khat"} | {
+            "evidence_gap": self.evidence_gap,
+            "nll": self.nll,
+            "nll_se": self.nll_se,
+        }
+        if self.khat is not None:
+            finite = self.khat[self.khat.isfinite()]
+            values["khat_max"] = float(finite.max()) if len(finite) else None
+            values["khat_above_0.7"] = int((self.khat > 0.7).sum())
+        return values
+
+    def __str__(self) -> str:
+        lines = [f"{self.num_data} data"]
+        if self.log_likelihood is not None:
+            lines.append(f"log-likelihood    {self.log_likelihood:.4f} (exact)")
+        if self.log_density is not None:
+            lines.append(f"log-density       {self.log_density:.4f} (exact; no likelihood: ln Z is not known)")
+        if self.importance_bound is not None:
+            lines.append(
+                f"importance bound  {self.importance_bound:.4f} ± {self.importance_bound_se:.4f} "
+                f"({self.num_samples} samples)"
+            )
+            lines.append(f"elbo              {self.elbo:.4f} ± {self.elbo_se:.4f}")
+            if self.log_likelihood is None and self.data_se is not None:
+                lines.append(
+                    f"-ln p(x), a datum {self.nll:.4f} ± {self.nll_se:.4f} by the draws, "
+                    f"± {self.data_se:.4f} by the data"
+                )
+        if self.active_units is not None:
+            lines.append(f"active units      {self.active_units} of {self.num_units}")
+        if self.khat is not None:
+            lines.append(f"PSIS k̂            {int((self.khat > 0.7).sum())} of {len(self.khat)} data above 0.7")
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+
+@exclusive
+def evaluate(
+    model: Any,
+    x: Any,
+    *,
+    guide: Any = None,
+    num_samples: int = 1000,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> Evaluation:
+    """Score a model (or a fit) on data.
+
+    Args:
+        model: a zoo model, a fit, or a program with ``guide``.
+        x: data as the model takes them. The guide of a fit that did not train it (``em``, ``eg``) is left out, as is a
+            default one (tables) on other data than it was fitted to.
+        num_samples: S, draws from the guide a datum.
+        seed: where these come from, and the 0s and 1s of grey pixels.
+        progress: told now and then which fraction of the data is scored.
+
+    Returns:
+        An :class:`Evaluation`: the exact log-likelihood where tractable, and, with a guide, the importance-weighted
+        bound, the ELBO, their Monte-Carlo errors and the PSIS k̂ of each datum.
+
+    Raises:
+        ZooError: neither an exact sum nor a guide is to be had.
+    """
+    untrained = _is_fit(model) and not model.guide_trained
+    model = as_model(model.model if _is_fit(model) else model, guide)
+    x = settled(model, prepared(model, x), seed)
+    with isolated(seed):
+        if isinstance(model, FunctionModel):
+            model.initialize(x, "current")
+        reason = None if can(model, "log_marginal") or can(model, "e_step") else why_not_exact(model, x)
+        exact = total_log_likelihood(model, x, checked=True) if reason is None else None
+        note = impossible_note(model, x) if exact == -math.inf else None
+        notes = () if note is None else (note,)
+        density = float(log_density(model, x).sum()) if reason is None and not model.normalized else None
+        untrained = untrained or (isinstance(model, FunctionModel) and not model.guide_knows(x))
+        if not program.has_guide(model) or (untrained and exact is not None):
+            if density is not None:
+                return Evaluation(num_data(x), None, None, None, None, None, None, 0, log_density=density)
+            if exact is None:
+                raise ZooError(f"evaluate: {reason}. Mend that, or pass guide=... for a bound.")
+            return Evaluation(num_data(x), exact, None, None, None, None, None, 0, notes=notes)
+        evidence, variance, khats, estimates = 0.0, 0.0, [], []
+        elbo, elbo_variance, scored = 0.0, 0.0, 0
+        for piece in pieces(model, x, num_samples):
+            log_weight = weighing.log_weights(model, piece, num_samples)
+            each = log_weight.logsumexp(0) - math.log(num_samples)
+            evidence += float(each.sum())
+            estimates.append(each)
+            relative = (log_weight - each).exp()
+            variance += float(relative.var(0).sum()) / num_samples if num_samples > 1 else math.inf
+            elbo += float(log_weight.mean(0).sum())
+            elbo_variance += float(log_weight.var(0).sum()) / num_samples if num_samples > 1 else math.inf
+            khats.append(pareto_k(log_weight))
+            scored += num_data(piece)
+            if progress is not None:
+                progress(scored / num_data(x))
+        if summed_exactly(model, x):
+            elbo, elbo_se = bound(model, x)
+        else:
+            elbo_se = math.sqrt(elbo_variance)
+    known = [k for k in khats if k is not None]
+    khat = torch.cat(known) if known else None
+    rows = num_data(x)
+    by_datum = torch.cat(estimates)  # one number where a latent is shared by all data
+    data_se = float(by_datum.std()) / math.sqrt(rows) if len(by_datum) > 1 else None
+    units = active_units(model, x) if can(model, "posterior_means") and rows > 1 else None
+    if units is not None and not len(units.active):
+        units = None
+    return Evaluation(
+        rows, exact, evidence, math.sqrt(variance), elbo, elbo_se, khat, num_samples, data_se,
+        None if units is None else units.num_active, None if units is None else len(units.active), notes, density,
+    )  # fmt: skip
+
+
+def _is_fit(model: Any) -> bool:
+    return hasattr(model, "estimator") and hasattr(model, "history")

@@ -1,0 +1,267 @@
+"""``zoo.fit``: one model, one estimator, any number of starts; a new fitted copy comes back."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.automatic.checks import NOTHING_OBSERVED, is_observed, program_name
+from zoo.automatic.enumeration import remembered
+from zoo.automatic.starts import choose_start
+from zoo.core import program
+from zoo.core.checks import failed_on_data
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data, as_data, map_tensors, num_data, take, tensors
+from zoo.core.functions import FunctionModel, as_model
+from zoo.core.contract import prepared
+from zoo.core.isolation import isolated, threads
+from zoo.core.memory import PeakMemory
+from zoo.core.state import restore, snapshot
+from zoo.core.turns import exclusive
+from zoo.errors import LikelihoodDecreased, ZooError, one_line, unknown_name
+from zoo.estimators import estimator_classes, find_estimator
+from zoo.estimators.base import Callback, Estimator, Outcome, Run, options_from
+from zoo.runs.modes import told
+from zoo.runs.ranking import PRINTED, leaders
+from zoo.runs.result import Fit, model_name
+from zoo.runs.load import load
+from zoo.scores.bounds import bound
+from zoo.scores.evidence import num_units, total_log_likelihood
+from zoo.runs.starts import MOST, Trial, promising, run_trial, same_start, scout, usual_number
+from zoo.storage.checkpoint import Checkpoint, Checkpoints, RunFolder, fingerprint
+from zoo.runs.identity import derived_seed, describe, identify
+from zoo.runs.prepare import check_moves, check_serves, first_run, start, unnormalised, usual_estimators, with_held_out
+from zoo.runs.one_start import run_one
+
+__all__ = ["as_device", "fit"]
+
+#: What ``fit`` takes besides the options of an estimator.
+OPTIONS = ("init", "restarts", "seed", "device", "max_seconds", "progress", "track")
+
+
+@exclusive
+def fit(
+    model: Any,
+    x: Any,
+    *,
+    estimator: str | None = None,
+    guide: Callable[..., Any] | None = None,
+    seed: int = 0,
+    init: str | None = None,
+    restarts: int | None = None,
+    device: str | None = None,
+    max_seconds: float | None = None,
+    progress: bool | Callback | None = False,
+    track: int = 0,
+    out: str | Path | None = None,
+    checkpoint_every: float | str | None = None,
+    resume: bool = False,
+    data_name: str | None = None,
+    **options: Any,
+) -> Fit:
+    """Fit a model to data.
+
+    Fits in several threads of one process come one after the other: what Pyro and torch keep is the process's.
+
+    Args:
+        model: a zoo model, or a Pyro program ``model(x)``. It is left as it is.
+        x: data as the model takes them: array, tensor, or a tuple or dict of these.
+        estimator: a name from ``zoo.estimators``; None takes em where the model has it, auto_em where the program's
+            updates are closed forms (or few numbers), else the first of eg, svi, gumbel that can serve, else whichever
+            can.
+        guide: the guide of a program that is a plain function.
+        seed: every draw comes from it.
+        init: a starting point the model knows ("kmeans++", "random"), or "current"; None takes the model's default.
+        restarts: starts, each run to its end; every one is listed, the best whose covariance floor did not act wins.
+            None: em, auto_em and hard_em run the first and try up to nine others by short runs, as many as their cost
+            allows; what promises more is run to its end too (see ``zoo.runs.starts``). Other estimators,
+            ``init="current"`` and a budget of seconds take one.
+        device: where to compute; None leaves the model where it is.
+        max_seconds: budget of each start.
+        progress: True shows a bar; a function is called with every row of the history.
+        track: evaluate the exact log-likelihood about this many times on the way, off the clock (0: only if free).
+        out: a new folder for the result, and for checkpoints on the way to it (gradient estimators write them).
+        checkpoint_every: how often: seconds (90.0, "90s"; 60 by default) or steps (500).
+        data_name: what the data are called, for the record.
+        resume: go on with what ``out`` holds, to the same parameters bit for bit; start anew if it holds nothing.
+        options: the estimator's own, see its class.
+
+    Returns:
+        A :class:`~zoo.runs.result.Fit` holding a new, fitted copy of the model.
+
+    Raises:
+        ZooError: a mistake in the arguments or the data; nothing has been done then.
+        LikelihoodDecreased: EM's objective fell; its ``fit`` holds what was reached.
+        KeyboardInterrupt: before there was a start; from there on the fit comes back, its status "interrupted".
+    """
+    template = as_model(model, guide)
+    if estimator is None:
+        estimator = usual_estimators(template, x, for_fit=True)[0]
+    asked = chosen = options_from(find_estimator(estimator), options, OPTIONS)
+    if restarts is not None and (not isinstance(restarts, int) or isinstance(restarts, bool) or restarts < 1):
+        raise ZooError(f"fit: restarts expected a whole number of at least 1, got {restarts!r}.")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise ZooError(f"fit: seed expected a whole number from 0 to 2**63 - 1, got {seed!r}.")
+    asked_init, init = init, template.inits[0] if init is None else init
+    if init not in {*template.inits, "current"}:
+        raise unknown_name("init", init, {*template.inits, "current"})
+    if out is None and (resume or checkpoint_every is not None):
+        raise ZooError("fit: resume and checkpoint_every expected a folder for the run. Pass out=...")
+    with isolated(seed), remembered():
+        base = copy.deepcopy(template)
+        if device is not None:
+            base.to(as_device(device))
+        data = prepared(base, x, new=True)
+        whole = data
+        data, chosen = with_held_out(chosen, base, data, seed)
+        if isinstance(base, FunctionModel):
+            with torch.random.fork_rng(devices=[]):
+                first_run(base, data, chosen.uses_guide)
+        if guide is not None and chosen.takes_no_guide:
+            with torch.random.fork_rng(devices=[]):
+                under = program.latent_sites(base, data)
+            what = f"site {under[0].name!r}" if under else "the program"
+            raise ZooError(
+                f"{chosen.name}: {what} is under a guide, but its exact posterior is taken. Leave out the guide."
+            )
+        check_serves(chosen, base, data)
+        check_moves(chosen, base, data)
+        settings = {**describe(asked), "init": init, "restarts": restarts}
+        folder = None
+        if out is not None:
+            identity = identify(base, whole, asked, seed, settings)
+            folder = RunFolder(Path(out), Checkpoints(Path(out), identity, checkpoint_every), resume)
+            if folder.complete:
+                return load(out, base)
+        resumed = None if folder is None or not resume else folder.checkpoints.latest()
+        best: Fit | None = None
+        failure: LikelihoodDecreased | None = None
+        listed: dict[int, dict[str, Any]] = {}
+        order, stopped = list(range(restarts or 1)), False
+        tries = restarts is None and max_seconds is None and asked_init != "current"
+        for restart in order:
+            start_seed = seed if restart == 0 else derived_seed(seed, restart)
+            done = None if folder is None else folder.finished(restart)
+            with isolated(start_seed), threads(chosen.elements(data, base)):
+                try:
+                    candidate = start(base, data, init, restart)
+                except KeyboardInterrupt:
+                    if best is None:
+                        raise
+                    stopped = True
+                    break
+                try:
+                    if done is not None:
+                        this = load(done, candidate)
+                    else:
+                        if folder is not None:
+                            folder.checkpoints.restart = restart
+                        mine = resumed if resumed is not None and resumed.record["restart"] == restart else None
+                        this = run_one(
+                            chosen, candidate, data, start_seed, max_seconds, progress, track,
+                            None if folder is None else folder.checkpoints, mine,
+                        )  # fmt: skip
+                except LikelihoodDecreased as error:
+                    failure, this = error, error.fit
+            this.seed = seed
+            if folder is not None and (restarts or 1) > 1 and done is None and this.status != "interrupted":
+                folder.finish(restart, this.write, this.seconds)
+            listed[restart] = {
+                "seed": start_seed,
+                "status": this.status,
+                "objective": this.history["objective"][-1] if this.iterations else None,
+                "log_likelihood": this.log_likelihood,
+                "degenerate": this.degenerate,
+                "chosen": False,
+                "notes": this.notes,
+            }
+            if best is None or _better(this, best):
+                best, chosen_index = this, restart
+            stopped = this.status == "interrupted"
+            if stopped:
+                break
+            if restart == 0 and tries:
+                try:
+                    trials = _trials(chosen, base, data, init, seed)
+                except KeyboardInterrupt:
+                    stopped = True
+                    break
+                listed.update({trial.restart: trial.entry for trial in trials})
+                stopped = any(trial.outcome.status == "interrupted" for trial in trials)
+                if stopped:
+                    break
+                order += promising(trials, this, _judged(this), PRINTED)
+        assert best is not None
+        listed[chosen_index]["chosen"] = True
+        best.restarts = [listed[restart] for restart in sorted(listed)]
+        best.options = settings
+        best.data = {"name": data_name, "checksum": fingerprint(whole)}
+        if stopped:
+            best.status = "interrupted"
+        if folder is not None:
+            folder.publish(best.write, keep=stopped or (restarts in (None, 1) and folder.checkpoints.unfinished))
+        if failure is not None and best.status == "diverged":
+            failure.fit = best
+            raise failure
+        return best
+
+
+def _trials(estimator: Estimator, model: LatentVariableModel, x: Data, init: str, seed: int) -> list[Trial]:
+    """Short runs from the starts beside the first, as many as usual; a start that comes again is left out."""
+    scouting, trials = scout(estimator), list[Trial]()
+    if scouting is None:
+        return trials
+    with isolated(seed):
+        first = start(model, x, init)
+        known = [snapshot(first)]
+    count = MOST
+    for restart in range(1, MOST):
+        if restart >= count:
+            break
+        start_seed = derived_seed(seed, restart)
+        with isolated(start_seed), threads(estimator.elements(x, model)):
+            try:
+                candidate = start(model, x, init, restart)
+            except ZooError:
+                continue  # the first one was made, and is fitted
+            if any(same_start(state, candidate) for state in known):
+                continue
+            if not trials and (count := usual_number(scouting, candidate, x)) <= restart:
+                break
+            trials.append(run_trial(scouting, candidate, x, restart, start_seed))
+            known.append(trials[-1].state)
+            if trials[-1].outcome.status == "interrupted":
+                break
+    return trials
+
+
+def _better(this: Fit, best: Fit) -> bool:
+    """Whether a later start beats the best of the earlier ones: by more than rounding."""
+    return leaders([best, this], [_judged(best), _judged(this)]) == [1]
+
+
+def _judged(this: Fit) -> float:
+    """What a start is chosen by: likelihood times prior, where the model has one."""
+    score = this.log_likelihood if this.log_likelihood is not None else this.elbo
+    objective = this.history["objective"][-1] if this.iterations else -math.inf
+    if this.estimator == "hard_em" or score is None:
+        return objective
+    return score if this.draws is not None else score + float(this.model.log_prior().detach())
+
+
+def as_device(device: str) -> torch.device:
+    """The torch device of a name, or a ZooError if this torch cannot use it."""
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ZooError(f"device expected one this torch can use, got {device!r}. Use 'cpu'.") from None
+    return chosen

@@ -1,0 +1,142 @@
+"""How good is an estimator's gradient? Its bias and spread against the exact expected gradient, at shared points."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.core import program
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data, num_data
+from zoo.core.hooks import Objective
+from zoo.core.isolation import isolated
+from zoo.estimators import estimator_classes
+from zoo.estimators.base import Run
+from zoo.estimators.eg import EG
+from zoo.estimators.gradient import GradientEstimator, GuidedEstimator
+from zoo.estimators.svi import SVI
+from zoo.core import roles
+
+__all__ = ["GradientQuality", "gradient_quality", "sampled_gradients"]
+
+
+@dataclass(frozen=True)
+class GradientQuality:
+    """One estimator's gradient in θ at one point, per datum, in units of each parameter's scale.
+
+    Attributes:
+        estimator: its name. point: "start" or "optimum".
+        exact_norm: length of the exact gradient ∇ ln p(x) / N.
+        bias: length of (mean of the draws - exact). bias_se: its Monte-Carlo noise; below about twice that it is none.
+        A bias may be true and still have no noise: ``svi`` with exact sums is off by what its guide misses.
+        sd: root of the summed variance of a single draw.
+        num_draws: draws taken.
+    """
+
+    estimator: str
+    point: str
+    exact_norm: float
+    bias: float
+    bias_se: float
+    sd: float
+    num_draws: int
+
+
+def gradient_quality(
+    model: LatentVariableModel,
+    x: Data,
+    estimators: dict[str, dict[str, Any]],
+    *,
+    point: str,
+    num_draws: int = 100,
+    warmup: int = 1000,
+    seed: int = 0,
+    told: Callable[[float], None] | None = None,
+) -> list[GradientQuality]:
+    """Bias and spread of estimators' gradients at the model's present θ, with one warmed-up guide for all that have q.
+
+    Args:
+        model: at the point; left as it is. Needs an exact evidence.
+        estimators: name to options; those without a gradient are passed over.
+        point: a word for the table.
+        told: called now and then with the fraction done.
+    """
+    kinds = {name: estimator_classes()[name] for name in estimators}
+    measured = {name: kind for name, kind in kinds.items() if issubclass(kind, GradientEstimator)}
+    if not measured:
+        return []
+    guided = any(issubclass(kind, GuidedEstimator) for kind in measured.values())
+    with isolated(seed):
+        here = copy.deepcopy(model)
+        draws_in_all = sum(1 if kind.deterministic else num_draws for kind in measured.values())
+        steps = _Steps(told, warmup if guided else 0, draws_in_all)
+        if guided:
+            SVI(warmup=warmup).warm_up(here, x, Run(num_data(x), steps))
+            steps.done = steps.warmup
+        theta, _ = roles.parameter_roles(here, x)
+        exact = _gradient(here, x, EG().objective(here, x), theta)
+        rows = []
+        for name, kind in measured.items():
+            estimator = kind(**estimators[name])
+            if isinstance(estimator, GuidedEstimator):
+                estimator = replace(estimator, warmup=0)
+            objective = estimator.objective(here, x)
+            count = 1 if kind.deterministic else num_draws
+            draws = torch.stack([steps.count(_gradient(here, x, objective, theta)) for _ in range(count)])
+            variance = draws.var(0).sum() if count > 1 else torch.zeros(())
+            rows.append(
+                GradientQuality(
+                    name,
+                    point,
+                    float(exact.norm()),
+                    float((draws.mean(0) - exact).norm()),
+                    float((variance / count).sqrt()),
+                    float(variance.sqrt()),
+                    count,
+                )
+            )
+        return rows
+
+
+def sampled_gradients(names: Iterable[str]) -> bool:
+    """Whether one of these estimators follows a gradient that is not exact: else there is nothing to measure."""
+    kinds = [estimator_classes()[name] for name in names]
+    return any(issubclass(kind, GradientEstimator) and not kind.deterministic for kind in kinds)
+
+
+class _Steps:
+    """Counts steps of a known number, and tells which fraction is done; a callback of the warm-up's run."""
+
+    def __init__(self, told: Callable[[float], None] | None, warmup: int, draws: int) -> None:
+        self.told, self.warmup, self.total, self.done = told, warmup, warmup + draws, 0
+
+    def __call__(self, row: dict[str, Any], fraction: float | None) -> None:
+        """A row of a history: a warm-up has none."""
+
+    def stage(self, name: str, fraction: float) -> None:
+        if self.told is not None:
+            self.told(fraction * self.warmup / self.total)
+
+    def count(self, value: Tensor) -> Tensor:
+        self.done += 1
+        if self.told is not None:
+            self.told(self.done / self.total)
+        return value
+
+
+def _gradient(model: LatentVariableModel, x: Data, objective: Objective, theta: list[str]) -> Tensor:
+    """The ascent direction in θ, flattened, each entry times its parameter's unit step."""
+    named = dict(model.named_parameters())
+    scales = model.parameter_scales(x)
+    surrogate, _ = objective(x)
+    grads = torch.autograd.grad(-surrogate, [named[n] for n in theta], allow_unused=True)
+    parts = []
+    for name, grad in zip(theta, grads, strict=True):
+        value = torch.zeros_like(named[name]) if grad is None else grad
+        parts.append((value * scales[name].to(value) if name in scales else value).flatten())
+    return torch.cat(parts)

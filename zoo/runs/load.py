@@ -1,0 +1,98 @@
+"""Reading a fit back; nothing found in a file is ever imported or run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+import torch
+from safetensors.torch import load_file
+from zoo.bayes.draws import Draws
+from zoo.core.data import Data
+from zoo.core.functions import FunctionModel
+from zoo.core.functions import as_model
+from zoo.core.isolation import isolated
+from zoo.core.schema import Schema
+from zoo.core.state import restore
+from zoo.core.turns import exclusive
+from zoo.errors import ZooError
+from zoo.models import find_model
+from zoo.runs.result import FORMAT, Fit, SAVED, SAVED_LATER
+from zoo.runs.templates import expanded
+
+__all__ = ["load"]
+
+
+def template_from(description: Any) -> Data:
+    if description is None or "value" in description:
+        return None if description is None else description["value"]
+    if "dict" in description:
+        return {name: template_from(d) for name, d in description["dict"].items()}
+    if "tuple" in description:
+        return tuple(template_from(d) for d in description["tuple"])
+    return torch.zeros(description["shape"], dtype=getattr(torch, description["dtype"]))
+
+
+@exclusive
+def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None = None) -> Fit:
+    """Read a fit back. Nothing found in a file is ever imported or run.
+
+    Args:
+        folder: what :meth:`Fit.save` wrote.
+        model: the program, for a fit of a user's own; a zoo model is rebuilt from its recorded arguments.
+
+    Raises:
+        ZooError: the folder, or a file in it, is missing or damaged; a user's own program is not given.
+    """
+    path = Path(folder)
+    if not (path / "fit.json").is_file():
+        if (path / "checkpoints").is_dir():
+            raise ZooError(f"load: expected a finished fit, got {str(path)!r} with checkpoints alone. Resume that run.")
+        near = [p.parent.name for p in path.parent.glob("*/fit.json")] if path.parent.is_dir() else []
+        hint = f"There are: {', '.join(sorted(near)[:5])}." if near else "Save one with fit.save(folder)."
+        raise ZooError(f"load: expected a folder with fit.json, got {str(path)!r}. {hint}")
+    try:
+        record = json.loads((path / "fit.json").read_text())
+        state = load_file(str(path / "model.safetensors"))
+        if record["format"] != FORMAT:
+            raise ZooError(f"load: {str(path)!r} was written by another version. Fit and save again.")
+        description = record["template"]
+        record.setdefault("exact_q", record["elbo_se"] == 0 and record["elbo"] == record["log_likelihood"])
+        saved = {name: record[name] for name in SAVED} | {name: record.get(name) for name in SAVED_LATER}
+    except ZooError:
+        raise
+    except Exception as error:  # what safetensors and json make of broken files differs from version to version
+        broken = "fit.json" if isinstance(error, (ValueError, KeyError, TypeError)) else "model.safetensors"
+        raise ZooError(f"load: {broken} in {str(path)!r} is damaged or cut short. Fit and save again.") from None
+    template = template_from(description)
+    if record["own_program"] or model is not None:
+        if model is None:
+            raise ZooError(
+                f"load: {str(path)!r} holds the program {record['model']!r} of a user; pass model=... to load it."
+            )
+        built = as_model(model, guide)
+        if isinstance(built, FunctionModel):
+            rows = expanded(template, record["num_data"])  # parameters may be as many as the data
+            with isolated(0):
+                built.initialize(rows, "current")
+            if isinstance(record.get("guide_tables"), dict) and not built.has_guide:
+                built.restore_guide(record["guide_tables"], state)
+    else:
+        built = find_model(record["model"])(**record["config"])
+    own = built.state_dict()
+    if {n: tuple(v.shape) for n, v in own.items()} != {n: tuple(v.shape) for n, v in state.items()}:
+        raise ZooError(
+            f"load: {str(path)!r} expected the parameters of {record['model']}, got others. "
+            "Pass the model it was fitted with."
+        )
+    saved_as = {value.dtype for value in state.values() if value.is_floating_point()}
+    if len(saved_as) == 1:  # a network may have been fitted in double precision
+        built.to(dtype=saved_as.pop())
+    restore(built, state)
+    for name in record.get("fixed", ()):
+        built.get_parameter(name).requires_grad_(False)
+    if record.get("schema"):
+        columns, symbols = record["schema"]["columns"], record["schema"]["symbols"]
+        built.schema = Schema({k: tuple(v) for k, v in columns.items()}, None if symbols is None else tuple(symbols))
+    return Fit(model=built.eval(), template=template, draws=Draws.read(path), **saved)

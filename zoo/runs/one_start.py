@@ -1,0 +1,180 @@
+"""One start: run, then scored; what fails in scoring loses no fit."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+import torch
+from zoo.core import program
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data
+from zoo.core.data import map_tensors
+from zoo.core.data import num_data
+from zoo.core.memory import PeakMemory
+from zoo.core.state import restore
+from zoo.core.state import snapshot
+from zoo.errors import LikelihoodDecreased
+from zoo.errors import one_line
+from zoo.estimators.base import Callback
+from zoo.estimators.base import Estimator
+from zoo.estimators.base import Outcome
+from zoo.estimators.base import Run
+from zoo.runs.modes import told
+from zoo.runs.result import Fit
+from zoo.scores.bounds import bound
+from zoo.scores.evidence import num_units
+from zoo.scores.evidence import total_log_likelihood
+from zoo.storage.checkpoint import Checkpoint
+from zoo.storage.checkpoint import Checkpoints
+from zoo.runs.identity import describe
+from zoo.runs.prepare import unnormalised
+from zoo.core import roles
+
+__all__ = ["exact_log_likelihood_known", "run_one"]
+
+
+@functools.cache
+def _optimizer_imported() -> None:
+    """Take one step of Adam on nothing: torch imports its compiler at the first, a second that no fit should pay."""
+    nothing = torch.zeros(1, requires_grad=True)
+    nothing.grad = torch.zeros(1)
+    torch.optim.Adam([nothing], fused=True).step()
+
+
+def run_one(
+    estimator: Estimator,
+    model: LatentVariableModel,
+    x: Data,
+    seed: int,
+    max_seconds: float | None,
+    progress: bool | Callback | None,
+    track: int,
+    checkpoints: Checkpoints | None = None,
+    resumed: Checkpoint | None = None,
+) -> Fit:
+    """One run, from where the model is."""
+    from zoo.runs.progress import shown
+
+    def evidence() -> float:
+        with torch.random.fork_rng(devices=[]):
+            try:
+                total = total_log_likelihood(model, x, checked=True)
+            except Exception:  # it is for the curve alone; the score at the end has a note on what fails
+                total = None
+        return math.nan if total is None else total
+
+    gradient = hasattr(estimator, "learning_rate")
+    with shown(progress, estimator.name, "epochs" if gradient else "iterations") as callback, PeakMemory() as memory:
+        began, run = snapshot(model), Run(num_data(x), callback)
+        failure: LikelihoodDecreased | None = None
+        try:
+            if gradient:
+                _optimizer_imported()
+            estimator.rehearse(model, x)
+            run = Run(num_data(x), callback, max_seconds, checkpoints=checkpoints, resumed=resumed)
+            if track and not estimator.sees_evidence and exact_log_likelihood_known(model, x):
+                run.track, run.track_every = evidence, max(1, 3000 // track)
+            model.train()
+            outcome = estimator.run(model, x, run)
+        except LikelihoodDecreased as error:
+            failure = error
+            last = run.history["objective"][-1] if run.iterations else -math.inf
+            outcome = Outcome("diverged", last, [str(error)], exact_q=True)
+        except KeyboardInterrupt:  # outside the estimator's own loop
+            last = run.history["objective"][-1] if run.iterations else -math.inf
+            outcome = Outcome("interrupted", last, exact_q=estimator.sees_evidence)
+            if not run.iterations:
+                restore(model, began)
+        seconds = run.seconds
+        model.eval()
+    if not all(
+        bool(v.isfinite().all()) or bool(v.isinf().any() and not v.isnan().any()) for v in model.state_dict().values()
+    ):
+        restore(model, began)
+        outcome = Outcome("diverged", -math.inf, [*outcome.notes, "a parameter became NaN; the starting point is kept"])
+    if checkpoints is not None:
+        outcome.notes = [*outcome.notes, *(resumed.damaged if resumed is not None else ()), *checkpoints.notes]
+    this = finish(estimator, model, x, run, outcome, seed, seconds, memory.peak_mb)
+    if failure is not None:
+        failure.fit = this
+        raise failure
+    return this
+
+
+def exact_log_likelihood_known(model: LatentVariableModel, x: Data) -> bool:
+    """Whether ln p(x) is tractable."""
+    with torch.random.fork_rng(devices=[]):
+        return total_log_likelihood(model, program.probe(model, x)) is not None
+
+
+def finish(
+    estimator: Estimator,
+    model: LatentVariableModel,
+    x: Data,
+    run: Run,
+    outcome: Outcome,
+    seed: int,
+    seconds: float,
+    peak_mb: float | None,
+) -> Fit:
+    """Score the parameters that were kept, with the discrete model always; what fails is noted, no fit lost to it."""
+    scores = _Scores()
+    total = scores.take("log-likelihood", lambda: total_log_likelihood(model, x))
+    elbo, elbo_se = outcome.elbo, None if outcome.elbo is None else 0.0
+    if outcome.draws is not None:
+        elbo_se = outcome.draws.diagnostics.get("elbo_se", elbo_se)
+    if outcome.exact_q:
+        elbo, elbo_se = total, None if total is None else 0.0
+    elif elbo is None and program.has_guide(model):
+        elbo, elbo_se = scores.take("elbo", lambda: bound(model, x)) or (None, None)
+    if not model.normalized:
+        outcome.notes = [*outcome.notes, unnormalised(model)]
+    theta = scores.take("number of parameters", lambda: roles.parameter_roles(model, x)[0]) or []
+    size = scores.take("number of parameters", lambda: model.num_free_parameters(theta))
+    units = scores.take("number of time steps", lambda: num_units(model, x))
+    more, at_edge = scores.take("word on the priors", lambda: told(model, x, outcome.draws is not None)) or ([], False)
+    outcome.notes, outcome.degenerate = [*outcome.notes, *more], outcome.degenerate or at_edge
+    return Fit(
+        model=model,
+        estimator=estimator.name,
+        options=describe(estimator),
+        seed=seed,
+        status="interrupted" if scores.interrupted else outcome.status,
+        log_likelihood=total,
+        elbo=elbo,
+        elbo_se=elbo_se,
+        draws=outcome.draws,
+        history=run.history,
+        iterations=run.iterations,
+        seconds=seconds,
+        num_data=num_data(x),
+        num_units=units or num_data(x),
+        num_parameters=size or 0,
+        notes=[*outcome.notes, *scores.notes],
+        degenerate=outcome.degenerate,
+        peak_memory_mb=peak_mb,
+        exact_q=outcome.exact_q,
+        guide_trained=not outcome.exact_q and program.has_guide(model) and estimator.uses_guide,
+        warmup=run.warmup,
+        template=map_tensors(lambda t: t[:1].clone() if t.dim() else t.clone(), x),
+    )
+
+
+class _Scores:
+    """Takes scores one by one; one that fails is None, with a note that says why; Ctrl-C leaves out the rest."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.interrupted = False
+
+    def take(self, what: str, score: Callable[[], Any]) -> Any:
+        try:
+            return None if self.interrupted else score()
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self.notes.append(f"no {what}: interrupted")
+        except Exception as error:  # whatever a program does where it is scored: the fit is done
+            self.notes.append(f"no {what}: {one_line(error)}")
+        return None

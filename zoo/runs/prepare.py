@@ -1,0 +1,218 @@
+"""From a model, data and options to what can be run: first runs, checks, starts, the usual estimators."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+import torch
+from zoo.automatic.checks import NOTHING_OBSERVED
+from zoo.automatic.checks import is_observed
+from zoo.automatic.checks import program_name
+from zoo.automatic.enumeration import remembered
+from zoo.automatic.starts import choose_start
+from zoo.core import program
+from zoo.core.checks import failed_on_data
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data
+from zoo.core.data import num_data
+from zoo.core.data import take
+from zoo.core.data import tensors
+from zoo.core.functions import FunctionModel
+from zoo.core.functions import as_model
+from zoo.core.contract import prepared
+from zoo.core.isolation import isolated
+from zoo.errors import ZooError
+from zoo.estimators import estimator_classes
+from zoo.estimators.base import Estimator
+from zoo.core import roles
+
+__all__ = ["check_guide", "check_moves", "check_serves", "first_run", "serving", "start", "suits_auto_em", "unnormalised", "usual_estimators", "with_held_out"]
+
+
+#: What is taken, in this order, where nobody names an estimator.
+DEFAULT_ESTIMATORS = ("em", "eg", "svi", "gumbel")
+
+
+def with_held_out(estimator: Estimator, model: LatentVariableModel, x: Data, seed: int) -> tuple[Data, Estimator]:
+    """The data to fit, and the estimator with the held-out ones: a fraction is drawn from the data by the seed.
+
+    Raises:
+        ZooError: no fraction between 0 and 1, or one that leaves no data on a side.
+    """
+    asked = getattr(estimator, "validation", None)
+    if asked is None:
+        return x, estimator
+    if isinstance(asked, (bool, str)):
+        raise ZooError(f"{estimator.name}: validation expected a fraction or data, got {asked!r}. Take 0.1.")
+    if not isinstance(asked, (int, float)):
+        return x, replace(estimator, validation=prepared(model, asked))  # type: ignore[call-arg]
+    if not 0 < asked < 1:
+        raise ZooError(f"{estimator.name}: validation expected a fraction between 0 and 1, got {asked}. Take 0.1.")
+    rows = num_data(x)
+    held = max(1, round(asked * rows))
+    if held >= rows:
+        raise ZooError(
+            f"{estimator.name}: validation={asked} expected data on both sides, got {rows} in all. "
+            "Pass held-out data instead."
+        )
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).to(tensors(x)[0].device)
+    apart = take(x, order[:held].sort().values)
+    return take(x, order[held:].sort().values), replace(estimator, validation=apart)  # type: ignore[call-arg]
+
+
+def start(
+    model: LatentVariableModel, x: Data, init: str, restart: int = 0, searched: bool = True
+) -> LatentVariableModel:
+    """A copy of the model at a starting point: fresh guide, parameters from the data (both from torch's generator).
+
+    Args:
+        searched: whether parameters that have a prior go to the best of a few draws.
+    """
+    candidate = copy.deepcopy(model)
+    if init != "current":
+        candidate.reset_guide()
+    candidate.initialize(x, init, restart)
+    with torch.no_grad():
+        for name, staying in model.named_parameters():
+            if not staying.requires_grad and name in dict(candidate.named_parameters()):
+                candidate.get_parameter(name).copy_(staying)
+    if searched and isinstance(candidate, FunctionModel):
+        choose_start(candidate, x, first=restart == 0)
+    return candidate
+
+
+def first_run(model: FunctionModel, x: Data, wants_guide: bool = False) -> None:
+    """Create a program's parameters; what its data cannot do is the user's to hear in one line.
+
+    A program with discrete latents only, and no guide where one is wanted, gets one of tables.
+    """
+    try:
+        model.initialize(x, "current")
+        if wants_guide and not model.has_guide:
+            latents = program.latent_sites(model, x)
+            if latents and all(site.discrete for site in latents):
+                model.take_guide(x)
+        if model.has_guide:
+            check_guide(model, x)
+    except Exception as error:
+        raise failed_on_data(model.name, error) from error
+    if not is_observed(model, x):
+        raise ZooError(f"{model.name}: {NOTHING_OBSERVED}. Give a sample statement obs=...")
+
+
+def unnormalised(model: LatentVariableModel) -> str:
+    """The note on a fit whose objective is no log-likelihood."""
+    factors = model.factors if isinstance(model, FunctionModel) else ()
+    what = f"site {factors[0]!r} is a pyro.factor, so the program" if factors else "the program"
+    return (
+        f"{what} is a density only up to a factor Z that is not known: what was climbed is no log-likelihood, and "
+        f"there is none. If its factors are log-densities of data, say so: {program_name(model)}.normalized = True"
+    )
+
+
+def check_moves(estimator: Estimator, model: LatentVariableModel, x: Data) -> None:
+    """Raise ZooError where an estimator has no parameter to fit."""
+    moving = [name for name, p in model.named_parameters() if p.requires_grad]
+    if moving and isinstance(model, FunctionModel) and model.has_guide and not estimator.uses_guide:
+        moving = roles.parameter_roles(model, x)[0]
+    if not moving:
+        some = any(True for _ in model.parameters())
+        what = "all its parameters are to stay (requires_grad=False)" if some else "it has no parameters"
+        raise ZooError(
+            f"{program_name(model)}: nothing is to be fitted: {what}. Score it by zoo.evaluate(model, x), decode it by "
+            "zoo.discrete_posterior(model, x)."
+        )
+
+
+def check_guide(model: FunctionModel, x: Data) -> None:
+    """Raise ZooError where a user's guide draws what the program does not have, leaves out what it needs, or draws it
+    in another shape. A discrete latent may be left out: it can be summed over."""
+    drawn, run = program.draw(model, x, 1, 0)
+    found, sites = program.sample_sites(drawn), program.sample_sites(run)
+    latents = [name for name, site in sites.items() if not site["is_observed"]]
+    strange = [name for name, site in found.items() if name not in latents and not site["infer"].get("is_auxiliary")]
+    if strange:
+        known = ", ".join(map(repr, latents)) or "none"
+        raise ZooError(
+            f"the guide expected to draw the latents of the program {model.name!r}, {known}, got {strange[0]!r}. "
+            "Give it the name the program has."
+        )
+    for name in latents:
+        if name in found:
+            ours, theirs = (one[name]["fn"].event_dim for one in (found, sites))
+            if ours != theirs:
+                raise ZooError(
+                    f"site {name!r} expected as many event dimensions in the guide as in the program, got {ours} and "
+                    f"{theirs}. Put both in the plate, or end both with .to_event(n)."
+                )
+        elif not getattr(sites[name]["fn"], "has_enumerate_support", False):
+            raise ZooError(
+                f"the guide expected to draw every continuous latent of the program {model.name!r}, got none for "
+                f"{name!r}. Sample {name!r} in it."
+            )
+
+
+def check_serves(estimator: Estimator, model: LatentVariableModel, x: Data) -> None:
+    """Raise ZooError if the estimator cannot serve the model, naming the ones that can."""
+    reason = estimator.refuses(model, x)
+    if reason is not None:
+        able = serving(model, x)
+        fix = f"Use {', '.join(able)}." if able else "No estimator can."
+        raise ZooError(f"{estimator.name} cannot fit this model: {reason}. {fix}")
+
+
+def serving(model: LatentVariableModel, x: Data, among: Iterable[str] | None = None) -> list[str]:
+    """The names of the estimators that can serve a model on such data, of all or in the order of those asked for."""
+    classes = estimator_classes()
+    with torch.random.fork_rng(devices=[]):
+        return [name for name in among or sorted(classes) if classes[name]().refuses(model, x) is None]
+
+
+def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None, for_fit: bool = False) -> list[str]:
+    """Which estimators to take where nobody says: those of em, eg, svi, gumbel that can serve the model.
+
+    In the place of em stands auto_em where the model has no M step of its own and the program's is closed form, or
+    climbs a few numbers only: steps along the gradient take hundreds of times as long there.
+    Where only one of them can, iwae and rws come beside it, so that there is something to compare; where none can, all
+    others that can. Never empty.
+
+    Args:
+        for_fit: whether one fit is to be made, in which a guide that was given must have a part.
+
+    Raises:
+        ZooError: no estimator can serve the model.
+    """
+    with isolated(0), remembered():
+        base = copy.deepcopy(as_model(model, guide))
+        ready = prepared(base, x, new=True)
+        if isinstance(base, FunctionModel):
+            first_run(base, ready)
+        usual = serving(base, ready, DEFAULT_ESTIMATORS)
+        given_guide = for_fit and isinstance(base, FunctionModel) and base.has_guide
+        if "em" not in usual and not given_guide and suits_auto_em(base, ready):
+            usual.insert(0, "auto_em")
+        if len(usual) == 1:
+            usual += serving(base, ready, ("iwae", "rws"))
+        usual = usual or serving(base, ready)
+    if not usual:
+        raise ZooError("no estimator can serve this model: it has neither an exact sum nor a guide. Pass a guide.")
+    return usual
+
+
+def suits_auto_em(model: LatentVariableModel, x: Data) -> bool:
+    """Whether auto_em can serve a model, and its updates are closed forms but for a few numbers."""
+    from zoo.automatic.newton import NEWTON_SIZE
+    from zoo.automatic.plan import make_plan
+
+    if not serving(model, x, ("auto_em",)):
+        return False
+    ready = start(model, x, model.inits[0])
+    try:
+        with torch.random.fork_rng(devices=[]):
+            plan = make_plan(ready, x)
+    except ZooError:
+        return False
+    return sum(plan.space.raw[name].numel() for name in plan.numeric) <= NEWTON_SIZE

@@ -1,0 +1,116 @@
+"""A live progress line on stderr, when it is a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from zoo.core.turns import kept_random
+from zoo.estimators.base import Callback
+
+__all__ = ["fraction_shown", "shown"]
+
+
+@contextmanager
+def shown(progress: bool | Callback | None, title: str, unit: str = "iterations") -> Iterator[Callback | None]:
+    """The callback for ``progress``: a function as it is, True a bar, None a bar if stderr is a terminal.
+
+    Args:
+        unit: what a row of the history is.
+    """
+    if callable(progress):
+        yield progress
+        return
+    if progress is False:
+        yield None
+        return
+    with kept_random():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if progress is None and not console.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description:>12}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[rows]:>6} " + unit + "  {task.fields[values]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=console, refresh_per_second=8) as bars:
+        bar = Bar(bars, bars.add_task(title, total=None, rows=0, values="", left=""), title)
+        yield bar
+        bars.update(bar.task, total=1.0, completed=1.0, rows=bar.count, left="")
+
+
+@contextmanager
+def fraction_shown(title: str, progress: bool | None = None) -> Iterator[Callable[[float], None] | None]:
+    """What is to be told which fraction is done: a bar (True; None: if stderr is a terminal), else None."""
+    if progress is False:
+        yield None
+        return
+    with kept_random():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if progress is None and not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description:>12}"), BarColumn(bar_width=30), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task(title, total=1.0)
+        yield lambda fraction: bars.update(task, completed=fraction)
+
+
+class Bar:
+    """One bar: called with every row of the history, told by ``tick`` how far a long epoch has come."""
+
+    def __init__(self, bars: Any, task: Any, title: str = "") -> None:
+        self.bars, self.task, self.title, self.count = bars, task, title, 0
+        self._stage: str | None = None
+        self._began, self._drawn = time.monotonic(), 0.0
+        self._first: float | None = None
+
+    def __call__(self, row: dict[str, Any], fraction: float | None) -> None:
+        self.count += 1
+        now = time.monotonic()
+        if fraction is not None:
+            self.tick(fraction)
+        if self.count == 1 or now - self._drawn > 0.1 or fraction == 1.0:
+            self._drawn = now
+            self.bars.update(self.task, rows=self.count, values=values(row))
+
+    def stage(self, name: str, fraction: float) -> None:
+        """How far a stage before the climb has come."""
+        if self._stage is None:
+            self._stage = name
+            self.bars.update(self.task, description=f"{self.title}, {name}")
+        self.bars.update(self.task, total=1.0, completed=fraction)
+
+    def tick(self, fraction: float) -> None:
+        if self._stage is not None:
+            self._stage = None
+            self.bars.update(self.task, description=self.title)
+        if self._first is None:  # a resumed run does not begin at nought
+            self._began, self._first = time.monotonic(), fraction
+        self.bars.update(self.task, total=1.0, completed=fraction, left=self.left(fraction))
+
+    def left(self, fraction: float) -> str:
+        """The time left, if the rest goes as fast as what has been seen."""
+        done = fraction - (self._first or 0.0)
+        if done <= 0:
+            return ""
+        seconds = round((time.monotonic() - self._began) * (1 - fraction) / done)
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} left"
+
+
+def values(row: dict[str, Any]) -> str:
+    """What a line shows of a row: the objective, and the columns that not every run has."""
+    usual = ("objective", "log_likelihood", "elbo", "bound", "seconds")
+    more = [f"{name} {value:.2f}" for name, value in row.items() if name not in usual and value is not None]
+    return "  ".join([f"objective {row['objective']:.4f}", *more])

@@ -1,0 +1,417 @@
+"""What comes back from a fit: parameters, scores, history; saved without a pickle."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zoo.bayes.draws import Draws
+from zoo.core import program
+from zoo.core.contract import LatentVariableModel, can
+from zoo.core.data import Data, call, map_tensors, num_data
+from zoo.core.functions import FunctionModel, as_model
+from zoo.core.contract import prepared
+from zoo.core.isolation import isolated
+from zoo.core.memory import LARGE
+from zoo.core.pieces import by_pieces, gathered, pieces
+from zoo.core.readings import parameter_values
+from zoo.core.schema import Schema
+from zoo.core.state import restore
+from zoo.core.turns import exclusive
+from zoo.errors import ZooError
+from zoo.models import find_model, snake_case
+from zoo.scores.impossible import warn_of_impossible
+from zoo.storage.folders import new_folder
+from zoo.storage.json import to_json
+from zoo.core import roles
+from zoo.runs.templates import describe_template, expanded
+
+if TYPE_CHECKING:
+    from zoo.automatic.posteriors import DiscretePosterior
+    from zoo.runs.latents import Latents
+
+__all__ = ["Fit", "model_name"]
+
+FORMAT = 1
+
+
+@dataclass(repr=False)
+class Fit:
+    """One fitted model and how it got there. Totals over the data, nats.
+
+    Attributes:
+        model: the fitted copy.
+        estimator: its name. options: the estimator's options. seed: what every draw came from.
+        status: "converged" (EM: gains below ``tol``; gradient estimators: a gradient below it), "stalled" (gains below
+            rounding before ``tol``, or held-out data served no better), "max_iter" (the budget of iterations, epochs or
+            seconds was used up), "diverged" or "interrupted".
+        log_likelihood: exact ln p(x); None where not tractable.
+        elbo: the bound at the estimator's q (equal to ``log_likelihood`` where the E step is exact); None without q.
+        elbo_se: its Monte-Carlo standard error, 0 where summed exactly.
+        history: columns ``objective``, ``log_likelihood``, ``elbo``, ``seconds``; one row an iteration or epoch,
+            None where a run does not see the value. ``bound`` where a bound is climbed that is not the ELBO (``iwae``
+            with K above 1, ``rws``, ``gumbel``, a weighted KL).
+        iterations: rows of the history. seconds: of work, evaluation left out.
+        num_data: N. num_parameters: degrees of freedom of θ.
+        notes: what a user should know, a line each (a covariance floor that acts, a divergence).
+        degenerate: whether a constraint acts at the solution.
+        restarts: one entry for every start: seed, status, objective, degenerate, chosen, notes.
+        peak_memory_mb: peak resident memory above the start of the fit, where the system tells.
+        num_units: time steps of sequences, else N.
+        guide_trained: whether the estimator trained the model's guide.
+        exact_q: whether the estimator's q was the exact posterior.
+        warmup: what went before the first row of the history, if anything: the guide's ``steps``, their ``seconds``
+            and the ``objective`` they reached.
+        data: name and checksum of the data that were fitted, where known.
+        draws: draws of the parameters (``nuts``, ``advi``), a :class:`~zoo.bayes.draws.Draws`; the model then holds their
+            means, and the bound of ``advi`` is one on ln p(x) with the parameters integrated out.
+    """
+
+    model: LatentVariableModel
+    estimator: str
+    options: dict[str, Any]
+    seed: int
+    status: str
+    log_likelihood: float | None
+    elbo: float | None
+    elbo_se: float | None
+    history: dict[str, list[Any]]
+    iterations: int
+    seconds: float
+    num_data: int
+    num_parameters: int
+    notes: list[str] = field(default_factory=list)
+    degenerate: bool = False
+    restarts: list[dict[str, Any]] = field(default_factory=list)
+    peak_memory_mb: float | None = None
+    guide_trained: bool = False
+    exact_q: bool = False
+    num_units: int = 0
+    template: Any = None
+    warmup: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+    draws: Draws | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Names of the columns that were fitted, where the data came with names; other data are read by them."""
+        return self.model.schema.columns.get("") if self.model.schema is not None else None
+
+    @property
+    def symbols(self) -> tuple[str, ...] | None:
+        """What the codes 0, 1, ... stand for, where the data were text."""
+        return self.model.schema.symbols if self.model.schema is not None else None
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """What the parameters' draws say of themselves: R-hat, effective sizes, divergences; or ELBO and k-hat."""
+        return {} if self.draws is None else self.draws.diagnostics
+
+    @property
+    def evidence_gap(self) -> float | None:
+        """ln p(x) minus the bound: the KL from q to the exact posterior, summed over data.
+
+        None where the bound is on another quantity, ln p(x) with the parameters integrated out.
+        """
+        if self.log_likelihood is None or self.elbo is None or "elbo" in self.diagnostics:
+            return None
+        return self.log_likelihood - self.elbo
+
+    @property
+    def aic(self) -> float | None:
+        """Akaike's criterion, 2 p - 2 ln p(x); lower is better."""
+        return None if self.log_likelihood is None else 2 * self.num_parameters - 2 * self.log_likelihood
+
+    @property
+    def bic(self) -> float | None:
+        """Schwarz's criterion, p ln N - 2 ln p(x), N data or time steps; lower is better."""
+        if self.log_likelihood is None:
+            return None
+        return self.num_parameters * math.log(self.num_units or self.num_data) - 2 * self.log_likelihood
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray[Any, Any]]:
+        """What was estimated, by name, constrained, as arrays: ``weights``, ``means``, ``covariances`` and the like.
+
+        Parameters of a program have the names its author gave them, those with a prior their site's. Weights of
+        networks have torch's names. A guide's are among them if the estimator trained it.
+        """
+        if isinstance(self.model, FunctionModel):
+            values = self.model.named_values(guide=self.guide_trained)
+            return {name: value.detach().cpu().numpy().copy() for name, value in values.items()}
+        if self.guide_trained or self.template is None:
+            return parameter_values(self.model)
+        with isolated(self.seed), pyro.validation_enabled(False):  # a template that was saved is of zeros
+            return parameter_values(self.model, set(roles.reached_by_model(self.model, self.template)))
+
+    @exclusive
+    def posterior(self, x: Any) -> Any:
+        """p(z | x) of every datum's latents: a distribution, or a dict of them by site where there are several.
+
+        Exact wherever it can be had: the model's own posterior, else the marginals of its discrete latents by
+        enumeration (numbered in the order of their support). Else the guide's q(z | x), if this fit trained it;
+        discrete latents that the guide leaves out are enumerated at its point (the median, or mean, of its continuous
+        draws). A continuous latent in no plate of the data is a parameter with a prior: named only where there is no
+        other latent.
+
+        Warns of data of probability zero: they have no posterior, and what is returned for them says nothing.
+
+        Raises:
+            ZooError: neither an exact posterior nor a trained guide is to be had.
+        """
+        x = prepared(self.model, x)
+        warn_of_impossible("posterior", self.model, x)
+        with isolated(self.seed), torch.no_grad():
+            return by_pieces(self.model, x, self._posterior)
+
+    def _posterior(self, x: Data) -> Any:
+        if can(self.model, "posterior"):
+            return call(self.model.posterior, x)
+        return _alone(self._latents(x).by_site)
+
+    def _latents(self, x: Data) -> Latents:
+        from zoo.runs.latents import latents
+
+        return latents(self.model, x, trained=self.guide_trained, estimator=self.estimator, seed=self.seed)
+
+    def discrete_posterior(self, x: Any) -> DiscretePosterior:
+        """Marginals, mode, draws and entropy of the discrete latents given x, exact by enumeration of the program."""
+        from zoo.automatic.posteriors import discrete_posterior
+
+        return discrete_posterior(self.model, x, seed=self.seed)
+
+    @exclusive
+    def predict(self, x: Any) -> Any:
+        """The most probable z of each datum: labels (N,) or a posterior mean (N, latent_dim); a dict of them by site
+        where there are several latents.
+
+        A label is the number of a value in the order of its site's support. Several discrete latents are decoded
+        jointly (the path of a chain is Viterbi's), as far as their posterior is exact; see :meth:`posterior`.
+
+        Raises:
+            ZooError: neither an exact posterior nor a trained guide is to be had.
+        """
+        if can(self.model, "predict"):
+            x = prepared(self.model, x)
+            warn_of_impossible("predict", self.model, x)
+            with torch.no_grad():
+                return by_pieces(self.model, x, self._labels)
+        if can(self.model, "posterior"):
+            from zoo.runs.latents import most_probable
+
+            q = self.posterior(x)
+            return {n: most_probable(one) for n, one in q.items()} if isinstance(q, dict) else most_probable(q)
+        x = prepared(self.model, x)
+        warn_of_impossible("predict", self.model, x)
+        return by_pieces(self.model, x, lambda piece: _alone(self._latents(piece).most_probable()))
+
+    def _labels(self, x: Data) -> Tensor:
+        labels: Tensor = call(self.model.predict, x)
+        return labels
+
+    @exclusive
+    def predict_proba(self, x: Any) -> Tensor:
+        """Probabilities of the values of one discrete latent, (N, K); of the states of a chain, (N, T, K).
+
+        Raises:
+            ZooError: the latent is continuous, or there are several.
+        """
+        posterior = self.posterior(x)
+        if isinstance(posterior, dict):
+            raise ZooError(f"predict_proba: expected one latent site, got {', '.join(posterior)}. Use posterior(x).")
+        while isinstance(posterior, torch.distributions.Independent):
+            posterior = posterior.base_dist
+        if isinstance(posterior, torch.distributions.Bernoulli):
+            return torch.stack([1 - posterior.probs, posterior.probs], -1)
+        if not getattr(posterior, "has_enumerate_support", False):
+            raise ZooError(
+                f"predict_proba: expected a discrete latent, got a continuous one ({type(posterior).__name__}). "
+                "Use posterior(x)."
+            )
+        probs: Tensor = posterior.probs
+        return probs
+
+    @exclusive
+    def score_samples(self, x: Any) -> Tensor:
+        """Exact ln p(x) of each row or sequence, (N,), nats.
+
+        Raises:
+            ZooError: ln p(x) is not tractable, or is no sum over data.
+        """
+        from zoo.scores.evidence import row_log_likelihoods
+
+        x = prepared(self.model, x)
+        with isolated(self.seed):
+            scores = row_log_likelihoods(self.model, x)
+        if scores is None:
+            raise ZooError(
+                "score_samples: expected a model whose ln p(x) is tractable, got one with a bound alone. "
+                "zoo.evaluate(fit, x) estimates it."
+            )
+        return scores
+
+    @exclusive
+    def score(self, x: Any) -> float | None:
+        """Exact total ln p(x) of other data, nats; None where not tractable. Warns where it is -inf, and says why."""
+        from zoo.scores.evidence import exact_log_likelihood
+
+        x = prepared(self.model, x)
+        with isolated(self.seed):
+            exact = exact_log_likelihood(self.model, x)
+        if exact is not None:
+            warn_of_impossible("score", self.model, x, exact)
+        return None if exact is None else float(exact.sum())
+
+    @exclusive
+    def sample(self, n: int, seed: int | None = None) -> Data:
+        """``n`` new data from p(x), in the shape of the data that were fitted."""
+        shape = self.template
+        if shape is None:
+            raise ZooError("sample: this fit does not know the shape of its data. Fit again with this version.")
+        with isolated(self.seed if seed is None else seed), torch.no_grad():
+            rows = expanded(shape, n)
+            return gathered(map(self._draw, pieces(self.model, rows, LARGE)), n)
+
+    def _draw(self, rows: Data) -> Data:
+        """As many new data as ``rows`` has, by torch's generator."""
+        if can(self.model, "sample_like"):
+            return self.model.sample_like(self.template, num_data(rows))
+        unconditioned = poutine.uncondition(self.model.model)
+        trace = poutine.trace(lambda: call(unconditioned, rows)).get_trace()
+        observed = [
+            site["value"]
+            for site in program.sample_sites(trace).values()
+            if site["infer"].get("was_observed") and isinstance(site["value"], Tensor)
+        ]
+        if can(self.model, "from_pixels"):
+            observed = [self.model.from_pixels(value) for value in observed]
+        return observed[0] if len(observed) == 1 else tuple(observed)
+
+    def to_inference_data(self, x: Any = None, num_draws: int = 100) -> Any:
+        """ArviZ ``InferenceData``. With draws of the parameters: ``posterior``, ``sample_stats``, and, where the data
+        are known, ``log_likelihood`` and ``observed_data``. Else as ``Comparison.to_inference_data``, one chain.
+
+        Args:
+            x: the data; a fit that was loaded does not have them.
+            num_draws: draws of the latents where there are none of the parameters.
+
+        Raises:
+            ZooError: neither draws of the parameters nor data.
+        """
+        if x is not None:
+            x = prepared(self.model, x)
+        if self.draws is not None:
+            return self.draws.inference_data(self.model, self.draws.x if x is None else x)
+        if x is None:
+            raise ZooError("to_inference_data: expected the data, got none. Pass x=...")
+        from zoo.reporting.arviz import to_inference_data
+
+        return to_inference_data([self], x, num_draws)
+
+    def summary(self) -> dict[str, Any]:
+        """One row of a comparison: plain numbers and words."""
+        return {
+            "estimator": self.estimator,
+            "seed": self.seed,
+            "status": self.status,
+            "log_likelihood": self.log_likelihood,
+            "elbo": self.elbo,
+            "evidence_gap": self.evidence_gap,
+            "iterations": self.iterations,
+            "seconds": self.seconds,
+            "peak_memory_mb": self.peak_memory_mb,
+        }
+
+    def __repr__(self) -> str:
+        many = f"{len(self.notes)} notes, see fit.notes" if len(self.notes) > 1 else "".join(self.notes)
+        return "\n".join([*str(self).split("\n")[:2], *([f"note: {many}"] if many else [])])
+
+    def __str__(self) -> str:
+        def number(value: float | None) -> str:
+            return "-" if value is None else f"{value:.4f}"
+
+        lines = [
+            f"{model_name(self.model)} by {self.estimator}: {self.status} after {self.iterations} iterations, "
+            f"{self.seconds:.2f} s",
+            f"log-likelihood {number(self.log_likelihood)}   elbo {number(self.elbo)}   "
+            f"bic {number(self.bic)}   ({self.num_data} data, {self.num_parameters} parameters)",
+        ]
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``model.safetensors`` and ``fit.json`` into a new folder; all of it or nothing.
+
+        Raises:
+            ZooError: the folder already holds something.
+        """
+        with new_folder(folder) as staging:
+            self.write(staging)
+        return Path(folder)
+
+    def write(self, folder: Path) -> None:
+        """The files of :meth:`save`, into a folder that exists."""
+        state = {name: value.detach().cpu().contiguous().clone() for name, value in self.model.state_dict().items()}
+        save_file(state, str(folder / "model.safetensors"))
+        if self.draws is not None:
+            self.draws.write(folder)
+        own = isinstance(self.model, FunctionModel)
+        record: dict[str, Any] = {
+            "format": FORMAT,
+            "model": model_name(self.model),
+            "own_program": own,
+            "config": {} if own else self.model.config,
+            "constraints": sorted(self.model._constraints) if isinstance(self.model, FunctionModel) else [],
+            "fixed": [name for name, p in self.model.named_parameters() if not p.requires_grad],
+            "guide_tables": self.model.guide_record() if isinstance(self.model, FunctionModel) else None,
+            "template": describe_template(self.template),
+            "schema": None if self.model.schema is None else asdict(self.model.schema),
+        }
+        for name in [*SAVED, *SAVED_LATER]:
+            record[name] = getattr(self, name)
+        (folder / "fit.json").write_text(to_json(record))
+
+
+def _alone(by_site: dict[str, Any]) -> Any:
+    return next(iter(by_site.values())) if len(by_site) == 1 else by_site
+
+
+SAVED = [
+    "estimator",
+    "options",
+    "seed",
+    "status",
+    "log_likelihood",
+    "elbo",
+    "elbo_se",
+    "history",
+    "iterations",
+    "seconds",
+    "num_data",
+    "num_parameters",
+    "notes",
+    "degenerate",
+    "restarts",
+    "peak_memory_mb",
+    "guide_trained",
+    "num_units",
+    "exact_q",
+]
+#: Written since; a fit saved before has none of these.
+SAVED_LATER = ["warmup", "data"]
+
+
+def model_name(model: LatentVariableModel) -> str:
+    return model.name if isinstance(model, FunctionModel) else snake_case(type(model).__name__)
+
+

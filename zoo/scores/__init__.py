@@ -1,0 +1,1 @@
+"""Numbers about a model on data, without fitting anything."""

@@ -1,0 +1,133 @@
+"""The guide's bound on ln p(x), and its parts."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO, config_enumerate
+from torch import nn
+from torch.distributions.kl import kl_divergence
+
+from zoo.core import program, weighing
+from zoo.core.contract import Half, LatentVariableModel, can, prepared
+from zoo.core.data import Data, call, num_data, split
+from zoo.core.functions import FunctionModel
+from zoo.core.hooks import HookedBound, settled
+from zoo.core.isolation import isolated
+from zoo.errors import ZooError
+from zoo.scores.importance import MAX_ELEMENTS
+
+__all__ = ["bound", "bound_parts", "closed_form_kl", "elbo_module", "pieces", "summed_exactly"]
+
+
+#: Draws for a bound of a program that takes them one by one only.
+ONE_BY_ONE = 100
+
+
+def pieces(model: LatentVariableModel, x: Data, num_samples: int) -> Iterator[Data]:
+    """The data in pieces whose log-weights fit in memory; a program of a user's own gets all its data at once."""
+    if isinstance(model, FunctionModel):
+        return iter([x])
+    rows = 4_000_000 // num_samples
+    if can(model, "log_weights"):  # networks: their layers are wider than the data's weights
+        rows = min(rows, MAX_ELEMENTS // (num_samples * model.datum_size(x)))
+    return split(x, max(1, rows))
+
+
+def summed_exactly(model: LatentVariableModel, x: Data) -> bool:
+    """Whether every latent is discrete, so that the bound needs no draws."""
+    return all(site.discrete for site in program.latent_sites(model, x))
+
+
+def bound(model: LatentVariableModel, x: Data) -> tuple[float, float]:
+    """The guide's ELBO and its standard error, totals; summed exactly when every latent is discrete."""
+    if can(model, "elbo"):
+        with torch.no_grad():
+            return sum(float(call(model.elbo, piece).sum()) for piece in pieces(model, x, 256)), 0.0
+    if summed_exactly(model, x):
+        loss = elbo_module(model, x)
+        return -sum(float(call(loss, piece).detach()) for piece in pieces(model, x, 256)), 0.0
+    # As many draws as a second allows: a network of a thousand weights counts as one number.
+    weights = sum(p.numel() for p in model.parameters())
+    samples = min(1000, max(10, 5_000_000 // (num_data(x) * max(1, weights // 1000))))
+    if samples > ONE_BY_ONE and not program.broadcasts(model, x, program.plate_nesting(model, x)):
+        samples = ONE_BY_ONE
+    total, variance = 0.0, 0.0
+    for piece in pieces(model, x, samples):
+        log_weight = weighing.log_weights(model, piece, samples)
+        total += float(log_weight.mean(0).sum())
+        variance += float(log_weight.var(0).sum()) / samples
+    return total, math.sqrt(variance)
+
+
+def elbo_module(model: LatentVariableModel, x: Data, num_particles: int = 1) -> nn.Module:
+    """Pyro's loss for this model and guide, minus the ELBO summed over data, as a module of data.
+
+    Discrete sites are enumerated, those that the guide leaves out in the model; without any, the KL is taken in closed
+    form where every pair of distributions has one.
+    """
+    kind: Any = Trace_ELBO
+    handler = model_handler = None
+    if any(site.discrete for site in program.latent_sites(model, x)):
+        kind, handler = TraceEnum_ELBO, config_enumerate
+        left = program.left_out(*program.traces(model, x))
+        model_handler = functools.partial(program.enumerating, names=left) if left else None
+    elif closed_form_kl(model, x):
+        kind = TraceMeanField_ELBO
+    elbo = kind(
+        num_particles=num_particles,
+        vectorize_particles=num_particles > 1,
+        max_plate_nesting=program.plate_nesting(model, x),
+    )
+    module: nn.Module = elbo(Half(model, "model", model_handler), Half(model, "guide", handler))
+    return _InItsDtype(module, model)
+
+
+class _InItsDtype(nn.Module):
+    """A loss that takes its log-probabilities in the dtype of its data."""
+
+    def __init__(self, loss: nn.Module, owner: LatentVariableModel) -> None:
+        super().__init__()
+        self.loss, self.owner = loss, owner
+
+    def forward(self, *args: Any, **named: Any) -> Any:
+        with self.owner.in_its_dtype(named or args):
+            return self.loss(*args, **named)
+
+
+def closed_form_kl(model: LatentVariableModel, x: Data) -> bool:
+    """Whether KL(q || p) of each latent site is known in closed form and the sites do not depend on each other."""
+    guide_trace, model_trace = program.draw(model, program.probe(model, x), 1, 0)
+    latents = program.sample_sites(guide_trace)
+    if len(latents) != 1:
+        return False
+    try:
+        for name, site in latents.items():
+            kl_divergence(site["fn"], program.sample_sites(model_trace)[name]["fn"])
+    except (NotImplementedError, KeyError):
+        return False
+    return True
+
+
+def bound_parts(model: LatentVariableModel, x: Any, num_particles: int = 1, *, seed: int = 0) -> dict[str, float]:
+    """The guide's bound and its parts ("bound", "reconstruction", "kl"), means over the data, nats per datum.
+
+    Raises:
+        ZooError: the model has no ``elbo_parts``.
+    """
+    if not can(model, "elbo_parts"):
+        raise ZooError(f"bound_parts: {type(model).__name__} offers no parts of its bound. Use zoo.evaluate.")
+    x = settled(model, prepared(model, x), seed)
+    found: dict[str, float] = {}
+    with isolated(seed), torch.no_grad():
+        objective = HookedBound(model, num_particles, draw_anew=False)
+        for piece in split(x, max(1, MAX_ELEMENTS // (model.datum_size(x) * num_particles))):
+            share = num_data(piece) / num_data(x)
+            _, bound = objective(piece)
+            for name, value in {"bound": bound, **objective.parts}.items():
+                found[name] = found.get(name, 0.0) + share * float(value)
+    return found

@@ -1,0 +1,49 @@
+"""Data of probability zero are said, not only scored: a warning that names them, why, and what would help."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from zoo.core.contract import LatentVariableModel, can
+from zoo.core.data import Data, call, num_data
+from zoo.core.pieces import gathered, pieces
+
+__all__ = ["impossible_note", "warn_of_impossible"]
+
+
+def impossible_note(model: LatentVariableModel, x: Data, log_marginal: Tensor | None = None) -> str | None:
+    """One line on the data that have probability zero under a model; None where there are none.
+
+    Args:
+        x: data as the model takes them.
+        log_marginal: ln p(x) of each datum, (N,), where it is known; else it is computed where the model can rule
+            anything out.
+    """
+    if log_marginal is None:
+        rules_out = getattr(model, "rules_out", None)
+        if not callable(rules_out) or not rules_out() or not can(model, "log_marginal"):
+            return None
+        with torch.no_grad():
+            log_marginal = gathered((call(model.log_marginal, piece) for piece in pieces(model, x)), num_data(x))
+    impossible = (log_marginal == -torch.inf).reshape(-1)
+    if not impossible.any():
+        return None
+    which = impossible.nonzero().flatten()
+    if len(impossible) == 1:
+        subject = "the data have"
+    else:
+        named = ", ".join(map(str, which[:5].tolist())) + (", ..." if len(which) > 5 else "")
+        subject = f"{len(which)} of {len(impossible)} data (index {named}) {'have' if len(which) > 1 else 'has'}"
+    because = getattr(model, "why_impossible", None)
+    reason = f": {because(x, which)}" if callable(because) else ""
+    return f"{subject} probability zero under the model{reason}"
+
+
+def warn_of_impossible(what: str, model: LatentVariableModel, x: Data, log_marginal: Tensor | None = None) -> None:
+    """Warn of data of probability zero, if there are any; ``what`` is the method asked."""
+    note = impossible_note(model, x, log_marginal)
+    if note is not None:
+        warnings.warn(f"{what}: {note}.", UserWarning, stacklevel=3)

@@ -1,0 +1,1 @@
+"""Files of a run: whole or not at all."""

@@ -1,0 +1,362 @@
+"""Checkpoints: what a run needs to go on as if it had never stopped. Tensors as safetensors, the rest as JSON.
+
+A checkpoint is a folder, written beside its place, flushed to disk and moved there in one step; the one before it is
+kept. It carries checksums and the identity of its run (model, data, options): one that is torn is passed over for the
+one before it, one of another run is refused. Nothing found in it is ever imported or run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import random
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zoo.core.data import Data, arguments, tensors
+from zoo.errors import ZooError
+
+__all__ = ["Checkpoint", "Checkpoints", "RunFolder", "fingerprint", "interval", "random_state", "set_random_state"]
+
+FORMAT = 1
+#: Folder of the checkpoints inside a run's folder.
+FOLDER = "checkpoints"
+#: Name of the file that says which run a folder's result is of.
+IDENTITY = "identity.json"
+#: Seconds between checkpoints where nobody says otherwise.
+EVERY = 60.0
+_KEPT = 2
+
+
+@dataclass
+class Checkpoint:
+    """What one checkpoint holds.
+
+    Attributes:
+        record: plain values: position, history, counters.
+        tensors: by name.
+        damaged: the newer checkpoints that could not be used, a phrase each.
+    """
+
+    record: dict[str, Any]
+    tensors: dict[str, Tensor]
+    damaged: list[str] = field(default_factory=list)
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with ``prefix/``, under the rest of their names."""
+        return {n.removeprefix(f"{prefix}/"): t for n, t in self.tensors.items() if n.startswith(f"{prefix}/")}
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: the run's own; nothing is made there before there is something to write.
+        identity: what the run is made of, plain values by name; a checkpoint with another is refused.
+        every: what :func:`interval` takes.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any], every: float | str | None = None) -> None:
+        self.folder, self.identity = folder / FOLDER, identity
+        self.seconds, self.steps = interval(every)
+        self.restart = 0
+        self.unfinished = False
+        self.notes: list[str] = []
+        self._written, self._counted = time.monotonic(), 0
+
+    def due(self) -> bool:
+        """Count a step; True when it is time to write."""
+        self._counted += 1
+        if self.steps is not None:
+            return self._counted >= self.steps
+        return self.seconds is not None and time.monotonic() - self._written >= self.seconds
+
+    def save(self, record: dict[str, Any], values: dict[str, Tensor]) -> None:
+        """Write a checkpoint. A disk that is full stops no training: the run gets a note."""
+        self._counted = 0
+        try:
+            self._write({**record, "restart": self.restart}, values)
+        except OSError as error:
+            self.notes = [f"the last checkpoint could not be written ({error.strerror})"]
+        self._written = time.monotonic()
+
+    def _write(self, record: dict[str, Any], values: dict[str, Tensor]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(".new-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        there = self._there()
+        number = int(there[-1].name) + 1 if there else 1
+        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
+        file = staging / "state.safetensors"
+        save_file({name: _plain(value) for name, value in values.items()}, str(file))
+        record = {"format": FORMAT, "identity": self.identity, **record, "tensors_sha256": _digest(file)}
+        text = json.dumps(_encoded(record), allow_nan=False)
+        (staging / "state.json").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n", encoding="utf-8")
+        staging.chmod(0o755)
+        for path in (file, staging / "state.json", staging):
+            _flush(path)
+        staging.rename(self.folder / f"{number:08d}")
+        _flush(self.folder)
+        for old in there[: 1 - _KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; None where there is none at all.
+
+        Raises:
+            ZooError: none is whole, or one is of another run.
+        """
+        damaged: list[str] = []
+        for path in reversed(self._there()):
+            try:
+                lines = (path / "state.json").read_text(encoding="utf-8").split("\n")
+                if hashlib.sha256(lines[1].encode()).hexdigest() != lines[0]:
+                    raise ValueError("its checksum is wrong")
+                record = _decoded(json.loads(lines[1]))
+                if _digest(path / "state.safetensors") != record["tensors_sha256"]:
+                    raise ValueError("the checksum of its tensors is wrong")
+                values = load_file(str(path / "state.safetensors"))
+            except (OSError, ValueError, LookupError) as error:
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                damaged.append(f"checkpoint {path.name} is damaged ({reason})")
+                continue
+            if record["format"] != FORMAT:
+                raise ZooError(f"resume: {path} was written by another version. Fit anew into another folder.")
+            check_identity(self.folder.parent, record["identity"], self.identity)
+            return Checkpoint(record, values, damaged)
+        if damaged:
+            raise ZooError(f"resume: {damaged[0]}, and there is no whole one in {self.folder}. Fit anew elsewhere.")
+        return None
+
+    def clear(self) -> None:
+        """Remove all of them: the run is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _there(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("[0-9]*") if path.name.isdecimal() and path.is_dir())
+
+
+class RunFolder:
+    """The folder of one run: checkpoints and finished starts on the way, the result in the end.
+
+    Args:
+        path: the folder; it need not exist.
+        checkpoints: its checkpoints.
+        resume: whether it may hold a run already.
+
+    Attributes:
+        complete: whether it holds the result of this very run.
+
+    Raises:
+        ZooError: the folder holds files; or, to resume, files that are not this run's.
+    """
+
+    def __init__(self, path: Path, checkpoints: Checkpoints, resume: bool) -> None:
+        self.path, self.checkpoints, self.complete = path, checkpoints, False
+        self.starts = checkpoints.folder / "starts"
+        if path.is_file():
+            raise ZooError(f"output folder expected a folder, got the file {str(path)!r}. Choose another name.")
+        held = any(path.iterdir()) if path.is_dir() else False
+        begun = checkpoints.folder.is_dir() or (path / IDENTITY).is_file()
+        if held and not resume:
+            fix = "Resume the run, or choose another name." if begun else "Choose another name."
+            raise ZooError(f"output folder {str(path)!r} expected to be new or empty, but it holds files. {fix}")
+        if held and not begun:
+            raise ZooError(f"resume: {str(path)!r} holds files, but no run of zoo.fit. Choose another folder.")
+        if held:
+            try:
+                found = json.loads((path / IDENTITY).read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                return
+            except ValueError:
+                raise ZooError(f"resume: {str(path / IDENTITY)!r} is damaged. Fit anew into another folder.") from None
+            check_identity(path, found["identity"], checkpoints.identity)
+            self.complete = found["complete"] and (path / "fit.json").is_file()
+
+    def finished(self, restart: int) -> Path | None:
+        """Where the fit of an earlier start lies, if it was finished."""
+        place = self.starts / str(restart)
+        if not (place / IDENTITY).is_file():
+            return None
+        check_identity(self.path, json.loads((place / IDENTITY).read_text())["identity"], self.checkpoints.identity)
+        return place
+
+    def finish(self, restart: int, write: Callable[[Path], None], seconds: float) -> None:
+        """Keep the fit of a start that took a while; a quick one is as quickly made again."""
+        if seconds < 1:
+            return
+        self.starts.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=self.starts))
+        write(staging)
+        self._identify(staging, True)
+        for path in (*staging.iterdir(), staging):
+            _flush(path)
+        shutil.rmtree(self.starts / str(restart), ignore_errors=True)
+        staging.rename(self.starts / str(restart))
+
+    def publish(self, write: Callable[[Path], None], keep: bool = False) -> None:
+        """Put the result into the folder, what says so last; then drop the checkpoints, unless there is more to do."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".new-", dir=self.path))
+        except OSError as error:
+            raise ZooError(
+                f"output folder {str(self.path)!r} cannot be made ({error.strerror}). Choose another."
+            ) from None
+        try:
+            write(staging)
+            self._identify(staging, not keep)
+            for path in sorted(staging.iterdir(), key=lambda path: path.name == IDENTITY):
+                _flush(path)
+                path.replace(self.path / path.name)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        if not keep:
+            self.checkpoints.clear()
+
+    def _identify(self, folder: Path, complete: bool) -> None:
+        text = json.dumps({"identity": self.checkpoints.identity, "complete": complete}, indent=1, default=repr)
+        (folder / IDENTITY).write_text(text, encoding="utf-8")
+
+
+def interval(every: float | str | None) -> tuple[float | None, int | None]:
+    """(seconds, steps) between checkpoints: a whole number counts steps, another is seconds; "90s", "500 steps".
+
+    Raises:
+        ZooError: neither, or not above zero.
+    """
+    if every is None:
+        return EVERY, None
+    try:
+        text = every if isinstance(every, str) else f"{every!r}{'s' * isinstance(every, float)}"
+        number, unit = re.fullmatch(r"\s*([0-9.]+)\s*(s|steps)?\s*", text).groups()  # type: ignore[union-attr]
+        if not float(number) > 0:
+            raise ValueError
+        return (float(number), None) if unit == "s" else (None, int(number))
+    except (AttributeError, ValueError):
+        raise ZooError(
+            f"checkpoint_every expected seconds (90.0, '90s') or steps (500, '500 steps'), got {every!r}."
+        ) from None
+
+
+def check_identity(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise ZooError, naming what differs, unless a folder's run is the one asked for."""
+    found, asked = _flat(found), _flat(json.loads(json.dumps(asked, default=repr)))
+    differing = [name for name in {**asked, **found} if found.get(name) != asked.get(name)]
+    if differing:
+        name = differing[0]
+        values = f"{found.get(name)!r}, not {asked.get(name)!r}"
+        raise ZooError(
+            f"resume: {str(folder)!r} holds another run, of {' '.join(name.split('.'))} {values}. "
+            "Repeat its command as it was, or choose another folder."
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return found
+
+
+def fingerprint(x: Data) -> str:
+    """A short checksum of data: shapes, dtypes and values, and the plain values among a program's arguments."""
+    digest = hashlib.sha256()
+    for value in arguments(x):
+        if isinstance(value, (bool, int, float, str)):
+            digest.update(repr(value).encode())
+    for value in tensors(x):
+        digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
+        raw: Any = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        digest.update(raw)
+    return digest.hexdigest()[:16]
+
+
+# --- random numbers ---------------------------------------------------------------------------------------------------
+
+
+def random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The state of every generator a run may draw from, as (plain values, tensors)."""
+    drawn: Any = np.random.get_state()  # noqa: NPY002 (the one that programs share)
+    _, keys, position, has_gauss, gauss = drawn
+    version, words, following = random.getstate()
+    values = {
+        "random/torch": torch.get_rng_state(),
+        "random/numpy": torch.from_numpy(keys.astype(np.int64)),
+        "random/python": torch.tensor(words, dtype=torch.int64),
+    }
+    if torch.cuda.is_initialized():
+        for i, state in enumerate(torch.cuda.get_rng_state_all()):
+            values[f"random/cuda/{i}"] = state
+    plain = {"numpy": [int(position), int(has_gauss), float(gauss)], "python": [version, following]}
+    return plain, values
+
+
+def set_random_state(plain: dict[str, Any], values: dict[str, Tensor]) -> None:
+    """Set every generator to what :func:`random_state` gave."""
+    torch.set_rng_state(values["random/torch"])
+    position, has_gauss, gauss = plain["numpy"]
+    keys = values["random/numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, position, has_gauss, gauss))  # noqa: NPY002
+    version, following = plain["python"]
+    random.setstate((version, tuple(values["random/python"].tolist()), following))
+    states = [values[f"random/cuda/{i}"] for i in range(torch.cuda.device_count()) if f"random/cuda/{i}" in values]
+    if states and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state_all(states)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.detach().cpu().contiguous().clone()  # safetensors refuses tensors that share memory
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slow(stream)
+
+
+def _slow(stream: Any) -> str:
+    digest = hashlib.sha256()
+    while chunk := stream.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _encoded(value: Any) -> Any:
+    """Strict JSON has no infinities and NaN: they become {"float": "inf"}."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    if isinstance(value, dict):
+        return {str(name): _encoded(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encoded(each) for each in value]
+    return value if isinstance(value, (int, float, str, bool, type(None))) else repr(value)
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return float(value["float"]) if set(value) == {"float"} else {n: _decoded(each) for n, each in value.items()}
+    return [_decoded(each) for each in value] if isinstance(value, list) else value
