@@ -1,0 +1,88 @@
+"""The house holds its shape: floors, no circles, files of one idea."""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Files over the limit, each with the reason.
+LONG = {
+    "zoo/structures/chain_kernels.py": "kernels: one recursion in three layouts, side by side to be compared",
+    "zoo/models/shared/hidden_markov.py": "all that a chain answers; to shrink when structures answer for themselves",
+    "zoo/runs/result.py": "what a user holds in hand after a fit, in one place",
+}
+LIMIT, MEDIAN = 400, 140
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("floors", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def floors() -> ModuleType:
+    return load(ROOT / "docs" / "floors.py")
+
+
+def test_no_import_goes_up_a_floor(floors):
+    assert floors.climbing() == []
+
+
+def test_no_two_files_import_each_other(floors):
+    assert floors.circles() == []
+
+
+def test_every_package_stands_on_a_floor(floors):
+    rooms = {floors.package(module) for module in floors.files()} - {"zoo"}
+    assert rooms == {name for names in floors.FLOORS for name in names}
+
+
+def test_the_ground_floor_of_the_package_is_nearly_empty():
+    flat = {path.name for path in (ROOT / "zoo").glob("*.py")} - {"__init__.py"}
+    assert len(flat) <= 4, flat
+
+
+def test_a_file_holds_one_idea(floors):
+    lengths = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for path in floors.files().values()
+    }
+    assert {name for name, lines in lengths.items() if lines > LIMIT} == set(LONG)
+    assert statistics.median(lengths.values()) < MEDIAN
+
+
+def test_models_are_all_that_is_listed_among_models():
+    for path in (ROOT / "zoo" / "models").glob("*.py"):
+        if path.name != "__init__.py":
+            assert "\ndef tiny(" in path.read_text(encoding="utf-8"), f"{path.name} has no tiny()"
+
+
+def test_the_picture_of_the_floors_is_of_today(floors):
+    assert (ROOT / "docs" / "floors.svg").read_text(encoding="utf-8") == floors.drawn(), "run: python docs/floors.py"
+
+
+def test_the_checks_see_a_climb_and_a_circle(floors, tmp_path):
+    for name, text in {
+        "zoo/__init__.py": "",
+        "zoo/errors.py": "def f():\n    from zoo.core import data\n",
+        "zoo/core/__init__.py": "",
+        "zoo/core/data.py": "from zoo.errors import f\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert floors.climbing(tmp_path) == ["zoo.errors (errors) imports zoo.core.data (core)"]
+    assert floors.circles(tmp_path) == [["zoo.core.data", "zoo.errors"]]
+
+
+def test_the_names_for_type_checkers_are_of_today():
+    names = load(ROOT / "docs" / "public_names.py")
+    assert names.TARGET.read_text(encoding="utf-8") == names.stub(), "run: python docs/public_names.py"
