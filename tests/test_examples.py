@@ -11,7 +11,13 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+#: Half a minute: it draws from three posteriors.
+SLOW = {"posteriordb"}
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in SLOW)) for p in EXAMPLES]
+)
 def test_example_runs_and_returns_finite_figures(path, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
