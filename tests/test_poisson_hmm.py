@@ -127,3 +127,22 @@ def test_a_rate_of_zero() -> None:
 def test_bad_data(x: Tensor, match: str) -> None:
     with pytest.raises(zoo.ZooError, match=match):
         zoo.fit(PoissonHMM(2, 2), x)
+
+
+def test_a_stationary_start_of_a_chain_that_nearly_falls_apart():
+    from zoo.models.shared.markov import _by_elimination, stationary
+
+    generator = torch.Generator().manual_seed(0)
+    for k in (2, 3, 6):
+        matrix = torch.rand(k, k, dtype=torch.float64, generator=generator).softmax(-1).requires_grad_(True)
+        probs = _by_elimination(matrix)
+        torch.testing.assert_close(probs @ matrix, probs, rtol=1e-13, atol=0)
+        torch.testing.assert_close(probs, stationary(matrix), rtol=1e-13, atol=0)
+        assert torch.autograd.grad(probs[0], matrix)[0].isfinite().all()
+    apart = torch.eye(3, dtype=torch.float64)
+    for matrix in (apart, torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)):
+        probs = stationary(matrix)
+        assert probs.isfinite().all()
+        torch.testing.assert_close(probs @ matrix, probs)
+    leaky = torch.tensor([[1 - 1e-20, 1e-20], [3e-20, 1 - 3e-20]], dtype=torch.float64)
+    torch.testing.assert_close(_by_elimination(leaky), torch.tensor([0.75, 0.25], dtype=torch.float64))

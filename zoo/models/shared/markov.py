@@ -58,7 +58,29 @@ def stationary(transition: Tensor) -> Tensor:
     system = torch.cat([system[:-1], torch.ones_like(system[:1])])
     right = torch.zeros(k, dtype=transition.dtype, device=transition.device)
     right[-1] = 1
-    return torch.linalg.solve(system, right).clamp_min(torch.finfo(transition.dtype).tiny)
+    probs, info = torch.linalg.solve_ex(system, right)
+    if int(info):  # but for rounding, the chain falls into parts
+        probs = _by_elimination(transition)
+    return probs.clamp_min(torch.finfo(transition.dtype).tiny)
+
+
+def _by_elimination(transition: Tensor) -> Tensor:
+    """The same by eliminating states one by one, without a subtraction (Grassmann, Taksar & Heyman 1985), (K,).
+
+    Where a state is never left for those before it, rounding decides between the parts.
+    """
+    tiny = torch.finfo(transition.dtype).tiny
+    matrix, shares = transition, list[Tensor]()
+    for last in range(transition.shape[0] - 1, 0, -1):
+        out = matrix[last, :last]
+        share = matrix[:last, last] / out.sum().clamp_min(tiny)
+        matrix = matrix[:last, :last] + share[:, None] * out
+        shares.append(share)
+    probs = torch.ones_like(transition[0, :1])
+    for share in reversed(shares):
+        probs = torch.cat([probs, (probs * share).sum().reshape(1)])
+        probs = probs / probs.sum()
+    return probs
 
 
 def stationary_m_step(current: Tensor, closed: Tensor, steps: Tensor, starts: Tensor) -> Tensor:
