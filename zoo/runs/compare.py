@@ -13,24 +13,23 @@ from typing import Any
 
 import torch
 
-from zoo.core.contract import LatentVariableModel, can
+from zoo.core.contract import LatentVariableModel, can, prepared
 from zoo.core.data import Data, num_data
 from zoo.core.functions import FunctionModel, as_model
-from zoo.core.contract import prepared
 from zoo.core.isolation import isolated
 from zoo.core.turns import exclusive
 from zoo.errors import LikelihoodDecreased, ZooError, one_line, unknown_name
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Callback, options_from
+from zoo.reporting.subjects import DRAWS
 from zoo.runs.fit import as_device, fit
+from zoo.runs.gradients import GradientQuality, gradient_quality, sampled_gradients
 from zoo.runs.one_start import exact_log_likelihood_known
 from zoo.runs.prepare import check_serves, first_run, start, usual_estimators
-from zoo.runs.gradients import GradientQuality, gradient_quality, sampled_gradients
 from zoo.runs.ranking import leaders
 from zoo.runs.result import Fit, model_name
 from zoo.storage.folders import new_folder
 from zoo.storage.json import to_json
-from zoo.reporting.subjects import DRAWS
 
 __all__ = ["Comparison", "compare"]
 

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from zoo.automatic.enumeration import why_not_exact
-from zoo.core import program
-from zoo.core.contract import can
+from zoo.core import program, weighing
+from zoo.core.contract import can, prepared
 from zoo.core.data import num_data
 from zoo.core.functions import FunctionModel, as_model
-from zoo.core.contract import prepared
 from zoo.core.hooks import settled
 from zoo.core.isolation import isolated
 from zoo.core.turns import exclusive
@@ -25,7 +24,6 @@ from zoo.scores.codes import active_units
 from zoo.scores.evidence import log_density, total_log_likelihood
 from zoo.scores.importance import pareto_k
 from zoo.scores.impossible import impossible_note
-from zoo.core import weighing
 
 __all__ = ["Evaluation", "evaluate"]
 

@@ -10,11 +10,11 @@ import torch
 
 from zoo.automatic.chains import Chain
 from zoo.automatic.checks import program_name
-from zoo.automatic.enumeration import why_not_exact
 from zoo.automatic.enumerated import shown
+from zoo.automatic.enumeration import why_not_exact
 from zoo.automatic.plan import SiteRow, Update, make_plan
-from zoo.core.functions import FunctionModel, as_model
 from zoo.core.contract import prepared
+from zoo.core.functions import FunctionModel, as_model
 from zoo.core.isolation import isolated
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError

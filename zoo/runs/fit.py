@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 import copy
-import functools
-import hashlib
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import fields, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from zoo.automatic.checks import NOTHING_OBSERVED, is_observed, program_name
 from zoo.automatic.enumeration import remembered
-from zoo.automatic.starts import choose_start
 from zoo.core import program
-from zoo.core.checks import failed_on_data
-from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, as_data, map_tensors, num_data, take, tensors
+from zoo.core.contract import LatentVariableModel, prepared
+from zoo.core.data import Data
 from zoo.core.functions import FunctionModel, as_model
-from zoo.core.contract import prepared
 from zoo.core.isolation import isolated, threads
-from zoo.core.memory import PeakMemory
-from zoo.core.state import restore, snapshot
+from zoo.core.state import snapshot
 from zoo.core.turns import exclusive
-from zoo.errors import LikelihoodDecreased, ZooError, one_line, unknown_name
-from zoo.estimators import estimator_classes, find_estimator
-from zoo.estimators.base import Callback, Estimator, Outcome, Run, options_from
-from zoo.runs.modes import told
-from zoo.runs.ranking import PRINTED, leaders
-from zoo.runs.result import Fit, model_name
-from zoo.runs.load import load
-from zoo.scores.bounds import bound
-from zoo.scores.evidence import num_units, total_log_likelihood
-from zoo.runs.starts import MOST, Trial, promising, run_trial, same_start, scout, usual_number
-from zoo.storage.checkpoint import Checkpoint, Checkpoints, RunFolder, fingerprint
+from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
+from zoo.estimators import find_estimator
+from zoo.estimators.base import Callback, Estimator, options_from
 from zoo.runs.identity import derived_seed, describe, identify
-from zoo.runs.prepare import check_moves, check_serves, first_run, start, unnormalised, usual_estimators, with_held_out
+from zoo.runs.load import load
 from zoo.runs.one_start import run_one
+from zoo.runs.prepare import check_moves, check_serves, first_run, start, usual_estimators, with_held_out
+from zoo.runs.ranking import PRINTED, leaders
+from zoo.runs.result import Fit
+from zoo.runs.starts import MOST, Trial, promising, run_trial, same_start, scout, usual_number
+from zoo.storage.checkpoint import Checkpoints, RunFolder, fingerprint
 
 __all__ = ["as_device", "fit"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core import program
+from zoo.core import roles
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, num_data
 from zoo.core.hooks import Objective
@@ -20,7 +20,6 @@ from zoo.estimators.base import Run
 from zoo.estimators.eg import EG
 from zoo.estimators.gradient import GradientEstimator, GuidedEstimator
 from zoo.estimators.svi import SVI
-from zoo.core import roles
 
 __all__ = ["GradientQuality", "gradient_quality", "sampled_gradients"]
 

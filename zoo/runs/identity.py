@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import fields
 from typing import Any
+
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data
-from zoo.core.data import as_data
+from zoo.core.data import Data, as_data
 from zoo.core.functions import FunctionModel
 from zoo.core.state import snapshot
 from zoo.estimators.base import Estimator

@@ -6,19 +6,20 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
 import torch
 from safetensors.torch import load_file
+
 from zoo.bayes.draws import Draws
 from zoo.core.data import Data
-from zoo.core.functions import FunctionModel
-from zoo.core.functions import as_model
+from zoo.core.functions import FunctionModel, as_model
 from zoo.core.isolation import isolated
 from zoo.core.schema import Schema
 from zoo.core.state import restore
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
 from zoo.models import find_model
-from zoo.runs.result import FORMAT, Fit, SAVED, SAVED_LATER
+from zoo.runs.result import FORMAT, SAVED, SAVED_LATER, Fit
 from zoo.runs.templates import expanded
 
 __all__ = ["load"]

@@ -6,31 +6,23 @@ import functools
 import math
 from collections.abc import Callable
 from typing import Any
+
 import torch
-from zoo.core import program
+
+from zoo.core import program, roles
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data
-from zoo.core.data import map_tensors
-from zoo.core.data import num_data
+from zoo.core.data import Data, map_tensors, num_data
 from zoo.core.memory import PeakMemory
-from zoo.core.state import restore
-from zoo.core.state import snapshot
-from zoo.errors import LikelihoodDecreased
-from zoo.errors import one_line
-from zoo.estimators.base import Callback
-from zoo.estimators.base import Estimator
-from zoo.estimators.base import Outcome
-from zoo.estimators.base import Run
+from zoo.core.state import restore, snapshot
+from zoo.errors import LikelihoodDecreased, one_line
+from zoo.estimators.base import Callback, Estimator, Outcome, Run
+from zoo.runs.identity import describe
 from zoo.runs.modes import told
+from zoo.runs.prepare import unnormalised
 from zoo.runs.result import Fit
 from zoo.scores.bounds import bound
-from zoo.scores.evidence import num_units
-from zoo.scores.evidence import total_log_likelihood
-from zoo.storage.checkpoint import Checkpoint
-from zoo.storage.checkpoint import Checkpoints
-from zoo.runs.identity import describe
-from zoo.runs.prepare import unnormalised
-from zoo.core import roles
+from zoo.scores.evidence import num_units, total_log_likelihood
+from zoo.storage.checkpoint import Checkpoint, Checkpoints
 
 __all__ = ["exact_log_likelihood_known", "run_one"]
 

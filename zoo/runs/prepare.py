@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
+
 import torch
-from zoo.automatic.checks import NOTHING_OBSERVED
-from zoo.automatic.checks import is_observed
-from zoo.automatic.checks import program_name
+
+from zoo.automatic.checks import NOTHING_OBSERVED, is_observed, program_name
 from zoo.automatic.enumeration import remembered
 from zoo.automatic.starts import choose_start
-from zoo.core import program
+from zoo.core import program, roles
 from zoo.core.checks import failed_on_data
-from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data
-from zoo.core.data import num_data
-from zoo.core.data import take
-from zoo.core.data import tensors
-from zoo.core.functions import FunctionModel
-from zoo.core.functions import as_model
-from zoo.core.contract import prepared
+from zoo.core.contract import LatentVariableModel, prepared
+from zoo.core.data import Data, num_data, take, tensors
+from zoo.core.functions import FunctionModel, as_model
 from zoo.core.isolation import isolated
 from zoo.errors import ZooError
 from zoo.estimators import estimator_classes
 from zoo.estimators.base import Estimator
-from zoo.core import roles
 
-__all__ = ["check_guide", "check_moves", "check_serves", "first_run", "serving", "start", "suits_auto_em", "unnormalised", "usual_estimators", "with_held_out"]
+__all__ = [
+    "check_guide",
+    "check_moves",
+    "check_serves",
+    "first_run",
+    "serving",
+    "start",
+    "suits_auto_em",
+    "unnormalised",
+    "usual_estimators",
+    "with_held_out",
+]
 
 
 #: What is taken, in this order, where nobody names an estimator.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,29 +11,25 @@ import numpy as np
 import pyro
 import torch
 from pyro import poutine
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.bayes.draws import Draws
-from zoo.core import program
-from zoo.core.contract import LatentVariableModel, can
-from zoo.core.data import Data, call, map_tensors, num_data
-from zoo.core.functions import FunctionModel, as_model
-from zoo.core.contract import prepared
+from zoo.core import program, roles
+from zoo.core.contract import LatentVariableModel, can, prepared
+from zoo.core.data import Data, call, num_data
+from zoo.core.functions import FunctionModel
 from zoo.core.isolation import isolated
 from zoo.core.memory import LARGE
 from zoo.core.pieces import by_pieces, gathered, pieces
 from zoo.core.readings import parameter_values
-from zoo.core.schema import Schema
-from zoo.core.state import restore
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
-from zoo.models import find_model, snake_case
+from zoo.models import snake_case
+from zoo.runs.templates import describe_template, expanded
 from zoo.scores.impossible import warn_of_impossible
 from zoo.storage.folders import new_folder
 from zoo.storage.json import to_json
-from zoo.core import roles
-from zoo.runs.templates import describe_template, expanded
 
 if TYPE_CHECKING:
     from zoo.automatic.posteriors import DiscretePosterior
@@ -74,8 +68,8 @@ class Fit:
         warmup: what went before the first row of the history, if anything: the guide's ``steps``, their ``seconds``
             and the ``objective`` they reached.
         data: name and checksum of the data that were fitted, where known.
-        draws: draws of the parameters (``nuts``, ``advi``), a :class:`~zoo.bayes.draws.Draws`; the model then holds their
-            means, and the bound of ``advi`` is one on ln p(x) with the parameters integrated out.
+        draws: draws of the parameters (``nuts``, ``advi``), a :class:`~zoo.bayes.draws.Draws`; the model then holds
+            their means, and the bound of ``advi`` is one on ln p(x) with the parameters integrated out.
     """
 
     model: LatentVariableModel
@@ -413,5 +407,3 @@ SAVED_LATER = ["warmup", "data"]
 
 def model_name(model: LatentVariableModel) -> str:
     return model.name if isinstance(model, FunctionModel) else snake_case(type(model).__name__)
-
-

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
+
 from torch import Tensor
-from zoo.core.data import Data
-from zoo.core.data import map_tensors
+
+from zoo.core.data import Data, map_tensors
 
 __all__ = ["describe_template", "expanded"]
 
