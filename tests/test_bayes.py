@@ -20,11 +20,13 @@ import zoo
 from zoo.bayes import joint as bayes
 from zoo.bayes import priors
 from zoo.bayes.draws import Draws
-from zoo.core.contract import can, prepared
+from zoo.core.contract import lacks, prepared
 from zoo.core.data import call, map_tensors
 from zoo.models import model_classes
 
-BAYESIAN = sorted(name for name, cls in model_classes().items() if can(cls.__new__(cls), "prior", "numpyro_model"))
+BAYESIAN = sorted(
+    name for name, cls in model_classes().items() if lacks(cls.__new__(cls), "prior", "numpyro_model") is None
+)
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     *(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.components.base import Components, partition
-from zoo.core.contract import can
+from zoo.core.contract import lacks
 from zoo.core.data import Data, call
 
 __all__ = ["SHORT", "keep_best", "num_distinct", "random_weights", "sticky_steps", "window_labels"]
@@ -49,7 +49,7 @@ def keep_best(model: Components, x: Data, features: Tensor, restart: int, draw: 
         draw: sets the parameters of the i-th start.
     """
     constant = bool((features == features[:1]).all())  # one start is as good as another
-    if constant or not can(model, "e_step", "m_step"):  # or a subclass with a program of its own
+    if constant or lacks(model, "e_step", "m_step") is not None:  # or a subclass with a program of its own
         draw(0)
         return
     draws, iterations, kept, more = FIRST if restart == 0 else LATER

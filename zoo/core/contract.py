@@ -19,29 +19,21 @@ from zoo.core.checks import magnitudes, rows
 from zoo.core.data import Data, as_data, map_tensors, take, tensors
 from zoo.core.edges import is_simplex
 from zoo.core.isolation import forked_rng
+from zoo.core.offers import OFFERS
 from zoo.core.readings import TAKES_DATA, computing, plain, property_of_numbers, takes_arrays
 from zoo.core.schema import Schema
 from zoo.core.turns import turn
 from zoo.errors import ZooError
 
-__all__ = ["Half", "LatentVariableModel", "can", "parameter", "prepared", "read_by"]
+__all__ = ["Half", "LatentVariableModel", "lacks", "parameter", "prepared", "read_by"]
 
 
 class LatentVariableModel(PyroModule):
     """Base class of every model: a Pyro program ``model(x)`` for p(x, z) and one ``guide(x)`` for q(z | x).
 
     Write ``model`` (data batch first, inside ``pyro.plate("data", ...)``) and ``guide``; parameters are
-    ``PyroParam``, ``nn.Parameter`` or networks created in ``__init__``. Optional methods unlock more:
-
-    ===========================  ==============================================================
-    ``log_marginal(x)``          exact ln p(x) of each datum, (N,) nats: ``eg`` on the fast path
-    ``posterior(x)``             exact p(z | x), a distribution of batch shape (N,)
-    ``elbo(x)``                  the guide's bound on each ln p(x), (N,), summed exactly: fast ``svi``
-    ``e_step(x, hard=False)``    expected :class:`~zoo.core.statistics.Statistics`; they add: ``em``
-    ``m_step(statistics)``       sets the parameters; returns notes on any constraint that acted
-    ``prior(x)``                 by parameter, its prior, a Pyro distribution: ``advi``
-    ``numpyro_model(x)``         the joint of data and parameters as a NumPyro program: ``nuts``
-    ===========================  ==============================================================
+    ``PyroParam``, ``nn.Parameter`` or networks created in ``__init__``. What a model may offer beyond these, and what
+    that unlocks, is :data:`zoo.core.offers.OFFERS`; :func:`lacks` asks for it.
 
     What the base class does for its subclasses: a constructor leaves the caller's random numbers alone
     and records its arguments (for ``save``); ``model`` and ``guide`` keep their parameters to themselves
@@ -49,9 +41,6 @@ class LatentVariableModel(PyroModule):
 
     Of a model in ``eval()`` mode, as a fitted one is, ``model.NAME`` reads as plain numbers; in ``train()`` mode, and
     in the model's own methods, as part of torch's graph. ``reads_as`` says what users know a parameter by.
-
-    A subclass that overrides ``model`` or ``guide`` leaves behind what it inherits in their place (an exact sum, a fast
-    bound): see :func:`can`. It may define these anew.
     """
 
     #: Attributes that users read instead of a parameter: its name by theirs.
@@ -104,6 +93,10 @@ class LatentVariableModel(PyroModule):
     def guide(self, *args: Any, **kwargs: Any) -> Any:
         """q(z | x), a Pyro program over the same latent sites."""
         raise NotImplementedError(f"{type(self).__name__} does not define guide(x).")
+
+    def withholds(self) -> dict[str, str]:
+        """By name, the offers that this instance does not keep, each with the reason: a phrase to follow "because"."""
+        return {}
 
     def validate(self, x: Data) -> Data:
         """The data as this model takes them, or a ZooError. The base class refuses what is not finite."""
@@ -237,56 +230,25 @@ def parameter(value: Tensor, constraint: Any = constraints.real) -> Any:
     return PyroParam(value, constraint)
 
 
-#: Optional methods that stand in for the programs, and which programs they would have to change with; a method of which
-#: that is not so says it itself, by :func:`stands_for`.
-STANDS_FOR: dict[str, tuple[str, ...]] = {
-    "log_marginal": ("model",),
-    "posterior": ("model",),
-    "predict": ("model",),
-    "viterbi": ("model",),
-    "sample_like": ("model",),
-    "sample_posterior": ("model",),
-    "e_step": ("model",),
-    "prior": ("model",),
-    "numpyro_model": ("model",),
-    "elbo": ("model", "guide"),
-    "elbo_parts": ("model", "guide"),
-    "log_weights": ("model", "guide"),
-    "posterior_means": ("guide",),
-}
+def lacks(model: LatentVariableModel, *names: str) -> str | None:
+    """Why a model does not keep all of these offers, a phrase to follow "because"; None where it keeps them.
 
-
-def stands_for(*programs: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Mark a method that would have to change with other programs than :data:`STANDS_FOR` has for its name."""
-
-    def marked(method: Callable[..., Any]) -> Callable[..., Any]:
-        method.stands_for = programs  # type: ignore[attr-defined]
-        return method
-
-    return marked
-
-
-def can(model: LatentVariableModel, *methods: str) -> bool:
-    """Whether the model offers all of these optional methods.
-
-    One that stands in for a program does not count where a subclass has overridden that program and not the method:
-    what it computes is then not what the program says.
+    An inherited method does not count where a subclass has overridden a program that it was written for: what it
+    computes is then not what the program says. One of a base class without programs is written for any.
     """
-    return all(callable(getattr(type(model), name, None)) and not _left_behind(type(model), name) for name in methods)
+    return next((reason for name in names if (reason := _lack(model, name)) is not None), None)
 
 
-def _left_behind(cls: type, method: str) -> bool:
-    """Whether a class below the one that defines a method has replaced a program the method was written for."""
-
-    def definers(name: str) -> list[int]:
-        return [i for i, c in enumerate(cls.__mro__) if name in c.__dict__ and c is not LatentVariableModel]
-
-    for name in getattr(getattr(cls, method, None), "stands_for", STANDS_FOR.get(method, ())):
-        own, programs = definers(method), definers(name)
-        # A base class that leaves the program itself to its subclasses (no definer above it) is written for theirs.
-        if own and programs and programs[0] < own[0] <= programs[-1]:
-            return True
-    return False
+def _lack(model: LatentVariableModel, name: str) -> str | None:
+    offer, cls = OFFERS[name], type(model)
+    method = getattr(cls, name, None)
+    if not callable(method):
+        return f"it has no {name}({offer.takes})"
+    owner = next(c for c in cls.__mro__ if name in c.__dict__)
+    for program in getattr(method, "follows", offer.follows):
+        if getattr(owner, program, None) not in (None, getattr(LatentVariableModel, program), getattr(cls, program)):
+            return f"its {name} is {owner.__name__}'s, written for another {program} than its own"
+    return model.withholds().get(name)
 
 
 def _brief(value: Tensor) -> str:

@@ -1,17 +1,4 @@
-"""What a model may offer so that an estimator need not run its Pyro programs at every step.
-
-===============================  ==========================================================================
-``elbo_parts(x, S)``             (bound, parts), each (N,) nats, at S draws a datum: fast ``svi``
-``log_weights(x, K)``            ln p(x, z_k) - ln q(z_k | x), (K, N) nats, differentiable: fast ``iwae``
-``resample(x)``                  the batch with its own noise drawn anew (dynamic binarisation)
-``settle(x, seed)``              the data with that noise drawn once, for a score
-``from_pixels(x)``               what the programs draw, in the units of the data
-``anneal(share)``                weigh the KL by this share of its full weight: ``anneal_epochs`` of ``svi``
-===============================  ==========================================================================
-
-A hook gives the same numbers as the traced programs under the same random numbers; the models' tests hold them to it.
-A subclass that overrides a program leaves the inherited hooks behind (:func:`zoo.core.contract.can`).
-"""
+"""Bounds and batches by way of what a model offers instead of its Pyro programs (:mod:`zoo.core.offers`)."""
 
 from __future__ import annotations
 
@@ -20,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from zoo.core.contract import LatentVariableModel, can
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data
 
 __all__ = ["FreshBatches", "HookedBound", "Objective", "fresh", "settled", "weigh"]
@@ -28,12 +15,12 @@ __all__ = ["FreshBatches", "HookedBound", "Objective", "fresh", "settled", "weig
 
 def fresh(model: LatentVariableModel, batch: Data) -> Data:
     """The batch, with its own noise drawn anew where the model asks for that."""
-    return call(model.resample, batch) if can(model, "resample") else batch
+    return call(model.resample, batch) if lacks(model, "resample") is None else batch
 
 
 def settled(model: LatentVariableModel, x: Data, seed: int) -> Data:
     """Data whose own noise (grey pixels to be drawn as 0 or 1) is drawn once, where the model has such."""
-    if not can(model, "settle"):
+    if lacks(model, "settle") is not None:
         return x
     hook: Any = model.settle
     return call(lambda *a, **k: hook(*a, **k, seed=seed), x)

@@ -8,7 +8,7 @@ import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from zoo.core.contract import LatentVariableModel, can
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data
 from zoo.core.program import (
     SiteMessage,
@@ -93,7 +93,7 @@ def log_weights(model: LatentVariableModel, x: Data, num_samples: int, *, max_el
     Draws are made in groups, so that memory stays bounded. A model's own ``log_weights(x, num_particles)`` is taken
     where it offers one: the same numbers without Pyro's handlers, and without the β of a β-VAE, which is no part of p.
     """
-    rows, own = max(1, num_data(x)), can(model, "log_weights")
+    rows, own = max(1, num_data(x)), lacks(model, "log_weights") is None
     nesting = 0 if own else plate_nesting(model, x)
     widest = max([1, *(p.shape[0] for p in model.parameters() if p.dim() > 1)])  # numbers of a network's widest layer
     group = max(1, min(num_samples, max_elements // rows, 16 * max_elements // (rows * widest)))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zoo.bayes import joint as bayes
 from zoo.bayes.draws import Draws
-from zoo.core.contract import Half, LatentVariableModel, can
+from zoo.core.contract import Half, LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data
 from zoo.core.functions import FunctionModel, as_model
 from zoo.errors import unknown_name
@@ -73,8 +73,7 @@ class ADVI(Estimator):
         at_least("advi", 1, num_particles=self.num_particles, **given(self, "max_epochs"))
         above_zero("advi", learning_rate=self.learning_rate)
         from_zero("advi", tol=self.tol)
-        missing = [name for name in ("prior", "log_marginal") if not can(model, name)]
-        return f"it has no {missing[0]}(x)" if missing else moves_all(model, "posterior")
+        return lacks(model, "prior", "log_marginal") or moves_all(model, "posterior")
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         posterior = self.posterior(model, x)

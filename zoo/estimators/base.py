@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from zoo.core.contract import LatentVariableModel, can
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, tensors
 from zoo.errors import ZooError, unknown_name
 from zoo.storage.checkpoint import Checkpoint, Checkpoints
@@ -232,11 +232,7 @@ def given(estimator: Estimator, *names: str) -> dict[str, Any]:
 
 def needs_statistics(model: LatentVariableModel) -> str | None:
     """The reason, if any, why closed-form EM cannot serve the model."""
-    if can(model, "e_step", "m_step"):
-        return moves_all(model, "m_step")
-    if hasattr(model, "e_step") and hasattr(model, "m_step"):
-        return f"{type(model).__name__} has no e_step and m_step for the model(x) it overrides"
-    return f"{type(model).__name__} has no e_step and m_step"
+    return lacks(model, "e_step", "m_step") or moves_all(model, "m_step")
 
 
 def moves_all(model: LatentVariableModel, what: str) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from zoo.automatic.enumeration import why_not_exact
-from zoo.core.contract import LatentVariableModel, can
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call
 from zoo.core.hooks import Objective
 from zoo.estimators.base import Outcome, Run
@@ -28,10 +28,10 @@ class EG(GradientEstimator):
     column: ClassVar[str] = "log_likelihood"
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
-        return None if can(model, "log_marginal") else why_not_exact(model, x, in_parts=True)
+        return None if lacks(model, "log_marginal") is None else why_not_exact(model, x, in_parts=True)
 
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
-        if can(model, "log_marginal"):
+        if lacks(model, "log_marginal") is None:
             return lambda batch: mean_bound(-call(model.log_marginal, batch).sum(), batch)
         return pyro_objective(enumerated_evidence(model, x))
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from zoo.core import program, roles, weighing
-from zoo.core.contract import LatentVariableModel, can
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data, split
 from zoo.core.functions import FunctionModel
 from zoo.core.hooks import Objective
@@ -120,7 +120,7 @@ class GradientEstimator(Estimator):
         """What follows the held-out data, if there are any."""
         if self.validation is None:
             return None
-        if can(model, "log_marginal") or can(model, "e_step"):
+        if lacks(model, "log_marginal") is None or lacks(model, "e_step") is None:
             from zoo.scores.evidence import total_log_likelihood
 
             return HeldOut(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.core import program, weighing
-from zoo.core.contract import LatentVariableModel, can
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, num_data
 from zoo.core.hooks import FreshBatches, Objective, weigh
 from zoo.core.program import scored_sites
@@ -47,7 +47,7 @@ class IWAE(GuidedEstimator):
 
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
         k = int(self.num_particles)
-        if can(model, "log_weights") and not scored_sites(model, x):
+        if lacks(model, "log_weights") is None and not scored_sites(model, x):
             return FreshBatches(model, lambda batch: weighted_bound(weigh(model, batch, k)))
         nesting = program.plate_nesting(model, x)
         return FreshBatches(model, lambda batch: iwae_surrogate(model, batch, k, nesting))

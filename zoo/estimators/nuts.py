@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.bayes import joint as bayes
 from zoo.bayes.draws import Draws
-from zoo.core.contract import LatentVariableModel, can
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, map_tensors
 from zoo.core.matching import match
 from zoo.core.state import restore, snapshot
@@ -59,9 +59,7 @@ class NUTS(Estimator):
         at_least("nuts", 4, num_samples=self.num_samples)
         if not 0 < self.target_accept < 1:
             raise ZooError(f"nuts: target_accept expected a number between 0 and 1, got {self.target_accept}. Try 0.9.")
-        if can(model, "numpyro_model"):
-            return moves_all(model, "posterior")
-        return "it has no numpyro_model(x), a NumPyro program over its parameters"
+        return lacks(model, "numpyro_model") or moves_all(model, "posterior")
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         seed = int(torch.randint(2**31 - 1, ()))
@@ -163,7 +161,7 @@ class _Sampler:
 
 def _present(model: LatentVariableModel, x: Data) -> dict[str, Any]:
     """The model's parameters in the space of its prior's sites, or, without a prior, by their own names."""
-    if can(model, "prior"):
+    if lacks(model, "prior") is None:
         names: Any = call(model.prior, x)
     else:
         names = [name.removesuffix("_unconstrained") for name, _ in model.named_parameters()]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from zoo.core import roles
-from zoo.core.contract import LatentVariableModel, can
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data
 from zoo.core.hooks import FreshBatches, HookedBound, Objective
 from zoo.core.program import scored_sites
@@ -47,10 +47,10 @@ class SVI(GuidedEstimator):
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         if self.schedule not in ("joint", "alternating"):
             raise unknown_name("svi: schedule", self.schedule, ("joint", "alternating"))
-        if self.anneal_epochs and not can(model, "anneal", "elbo_parts"):
+        if self.anneal_epochs and lacks(model, "anneal", "elbo_parts") is not None:
             raise ZooError(f"svi: {type(model).__name__} has no KL weight to anneal. Leave anneal_epochs out.")
         reason = super().refuses(model, x)
-        if reason is None and not can(model, "elbo") and not can(model, "elbo_parts"):
+        if reason is None and lacks(model, "elbo") is not None and lacks(model, "elbo_parts") is not None:
             stuck = [name for name, summable in scored_sites(model, x) if not summable]
             if stuck:
                 return f"site {stuck[0]!r} has neither differentiable draws nor few enough values to sum over"
@@ -60,9 +60,9 @@ class SVI(GuidedEstimator):
         return "bound" if self.anneal_epochs else super().column_for(model, x)
 
     def objective(self, model: LatentVariableModel, x: Data) -> Objective:
-        if can(model, "elbo"):
+        if lacks(model, "elbo") is None:
             return lambda batch: mean_bound(-call(model.elbo, batch).sum(), batch)
-        if can(model, "elbo_parts"):
+        if lacks(model, "elbo_parts") is None:
             return HookedBound(model, int(self.num_particles), self._share(model, x))
         return FreshBatches(model, pyro_objective(elbo_module(model, x, int(self.num_particles))))
 
@@ -77,7 +77,7 @@ class SVI(GuidedEstimator):
         try:
             return super().run(model, x, run)
         finally:
-            if can(model, "anneal"):
+            if lacks(model, "anneal") is None:
                 model.anneal(1.0)
 
     def moving(self, model: LatentVariableModel, x: Data) -> Callable[[int], Iterable[str]] | None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from guides import AmortizedBits, AmortizedCode
 from zoo.core.checks import positive
-from zoo.core.contract import stands_for
+from zoo.core.offers import follows
 from zoo.errors import ZooError
 from zoo.models.shared.neural import NeuralModel, network
 
@@ -89,7 +89,7 @@ class CategoricalVAE(NeuralModel):
         else:
             self.register_buffer("prior_logits", torch.zeros(shape), persistent=False)
 
-    def prior(self) -> dist.TorchDistribution:
+    def code_prior(self) -> dist.TorchDistribution:
         """The distribution of one code, event shape (V, K) or (V,)."""
         family = dist.Bernoulli if self.binary_code else dist.OneHotCategorical
         return family(logits=self.prior_logits).to_event(1)
@@ -102,7 +102,7 @@ class CategoricalVAE(NeuralModel):
     def model(self, x: Tensor) -> None:
         x = self.pixels(x)
         with pyro.plate("data", x.shape[0]):
-            z = pyro.sample("z", self.prior())
+            z = pyro.sample("z", self.code_prior())
             pyro.sample("x", self.likelihood(self.outputs(z)), obs=x)
 
     def guide(self, x: Tensor) -> None:
@@ -115,7 +115,7 @@ class CategoricalVAE(NeuralModel):
         q: dist.TorchDistribution = self.encoder(self.pixels(x))
         return q
 
-    @stands_for("guide")
+    @follows("guide")
     def predict(self, x: Tensor) -> Tensor:
         """The most probable value of each variable, (N, V) integers."""
         logits = self.encode(x).base_dist.logits
@@ -126,7 +126,7 @@ class CategoricalVAE(NeuralModel):
         x = self.pixels(x)
         q = self.encoder(x)
         z = q.sample((num_particles,))
-        return self.likelihood.log_prob(self.outputs(z), x) + self.prior().log_prob(z) - q.log_prob(z)
+        return self.likelihood.log_prob(self.outputs(z), x) + self.code_prior().log_prob(z) - q.log_prob(z)
 
     def initialize(self, x: Tensor, init: str, restart: int = 0) -> None:
         """Networks as drawn; the decoder's last bias is what suits the data without z."""

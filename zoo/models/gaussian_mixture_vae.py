@@ -23,7 +23,7 @@ from torch.nn.functional import softplus
 
 from guides import MLP, AmortizedNormal
 from zoo.core.checks import positive
-from zoo.core.contract import stands_for
+from zoo.core.offers import follows
 from zoo.models.shared.neural import NeuralModel, network
 
 __all__ = ["GaussianMixtureVAE"]
@@ -157,7 +157,7 @@ class GaussianMixtureVAE(NeuralModel):
         probs: Tensor = self.classifier(self.pixels(x)).softmax(-1)
         return probs
 
-    @stands_for("guide")
+    @follows("guide")
     def predict(self, x: Tensor) -> Tensor:
         """The most probable label of each datum under q(c | x), (N,) integers."""
         return self.label_probs(x).argmax(-1)

@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor
 
 from zoo.core import program, roles
-from zoo.core.contract import LatentVariableModel, can
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data, tensors
 from zoo.core.isolation import isolated
 from zoo.core.pieces import gathered, pieces
@@ -71,14 +71,14 @@ def latent_draws(fit: Fitted, x: Data, num_draws: int) -> dict[str, Tensor]:
     with torch.no_grad():
         if fit.guide_trained and program.has_guide(model):
             return _guide_draws(model, x, num_draws)
-        if can(model, "sample_posterior"):
+        if lacks(model, "sample_posterior") is None:
 
             def paths(piece: Data) -> Tensor:
                 drawn: Tensor = model.sample_posterior(piece, num_draws)
                 return drawn.movedim(0, 1)
 
             return {"z": gathered(map(paths, pieces(model, x)), num_data(x)).movedim(1, 0)}
-        if can(model, "posterior"):
+        if lacks(model, "posterior") is None:
             name = program.latent_sites(model, x)[0].name
             return {name: fit.posterior(x).sample((num_draws,))}
         try:
@@ -90,7 +90,7 @@ def latent_draws(fit: Fitted, x: Data, num_draws: int) -> dict[str, Tensor]:
 def _guide_draws(model: LatentVariableModel, x: Data, num_draws: int) -> dict[str, Tensor]:
     traces = [program.sample_sites(poutine.trace(lambda: call(model.guide, x)).get_trace()) for _ in range(num_draws)]
     draws = {name: torch.stack([trace[name]["value"] for trace in traces]) for name in traces[0]}
-    if not can(model, "sample_posterior"):
+    if lacks(model, "sample_posterior") is not None:
         return draws
     steps = torch.stack([draws[f"z_{t}"] for t in range(len(draws))], -1)
     inside = torch.arange(steps.shape[-1], device=steps.device) < x["lengths"].unsqueeze(-1)

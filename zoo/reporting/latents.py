@@ -19,7 +19,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from zoo.core import program
-from zoo.core.contract import LatentVariableModel, can, prepared, read_by
+from zoo.core.contract import LatentVariableModel, lacks, prepared, read_by
 from zoo.core.data import Data, call, map_tensors, num_data, take, tensors
 from zoo.core.isolation import isolated
 from zoo.errors import ZooError
@@ -54,7 +54,7 @@ def plot_latents(fit: Fitted, x: Any, folder: str | Path) -> list[Path]:
     """
     model = fit.model
     x = read_by(model, x)
-    if not (hasattr(model, "likelihood") or can(model, "posterior_means")) or not program.has_guide(model):
+    if not (hasattr(model, "likelihood") or lacks(model, "posterior_means") is None) or not program.has_guide(model):
         return []
     cut = isinstance(x, Tensor)
     chosen = torch.randperm(num_data(x), generator=torch.Generator().manual_seed(0))[:CODED]
@@ -197,7 +197,7 @@ def _kind(model: LatentVariableModel) -> str:
 
 
 def _unit(model: LatentVariableModel) -> float:
-    return float(model.from_pixels(torch.ones(()))) if can(model, "from_pixels") else 1.0
+    return float(model.from_pixels(torch.ones(()))) if lacks(model, "from_pixels") is None else 1.0
 
 
 def _pixels_of_pair(model: LatentVariableModel, parts: Sequence[Tensor], cut: bool) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from zoo.core.contract import can, prepared
+from zoo.core.contract import lacks, prepared
 from zoo.core.data import Data
 from zoo.errors import ZooError
 from zoo.reporting.page import Array, Page, array, colour, heat, ticks
@@ -25,7 +25,7 @@ SHOWN, SEEN = 1000, 200_000
 
 def has_states(model: Any) -> bool:
     """Whether a model's latent is a chain of states."""
-    return can(model, "viterbi") and isinstance(getattr(model, "transition_probs", None), Tensor)
+    return lacks(model, "viterbi") is None and isinstance(getattr(model, "transition_probs", None), Tensor)
 
 
 def seen_sequences(fit: Fitted, x: Any) -> dict[str, Tensor]:

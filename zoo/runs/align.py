@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core.contract import can
+from zoo.core.contract import lacks
 from zoo.core.data import as_data
 from zoo.core.matching import match
 from zoo.errors import ZooError
@@ -29,7 +29,7 @@ def align(fit: Fit, other: Any, x: Any = None) -> Fit:
         ZooError: the model has no components to renumber, or labels come without ``x``.
     """
     model = fit.model
-    if not can(model, "permute_components"):
+    if lacks(model, "permute_components") is not None:
         raise ZooError(f"align: expected a model with components, got {type(model).__name__}.")
     k: int = model.num_components
     if isinstance(other, Fit) and x is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from zoo.core.contract import LatentVariableModel, can, prepared
+from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, num_data
 from zoo.core.functions import FunctionModel, as_model
 from zoo.core.isolation import isolated
@@ -75,7 +75,9 @@ class Comparison:
         """
         from zoo.scores.importance import importance_nll
 
-        if self.x is None or not all(f.log_likelihood is None and can(f.model, "log_weights") for f in self.fits):
+        if self.x is None or not all(
+            f.log_likelihood is None and lacks(f.model, "log_weights") is None for f in self.fits
+        ):
             return {}
         try:
             scored = {id(f): importance_nll(f.model, self.x, DRAWS) for f in self.fits}

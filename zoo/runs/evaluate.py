@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.automatic.enumeration import why_not_exact
 from zoo.core import program, weighing
-from zoo.core.contract import can, prepared
+from zoo.core.contract import lacks, prepared
 from zoo.core.data import num_data
 from zoo.core.functions import FunctionModel, as_model
 from zoo.core.hooks import settled
@@ -151,7 +151,9 @@ def evaluate(
     with isolated(seed):
         if isinstance(model, FunctionModel):
             model.initialize(x, "current")
-        reason = None if can(model, "log_marginal") or can(model, "e_step") else why_not_exact(model, x)
+        reason = (
+            None if lacks(model, "log_marginal") is None or lacks(model, "e_step") is None else why_not_exact(model, x)
+        )
         exact = total_log_likelihood(model, x, checked=True) if reason is None else None
         note = impossible_note(model, x) if exact == -math.inf else None
         notes = () if note is None else (note,)
@@ -187,7 +189,7 @@ def evaluate(
     rows = num_data(x)
     by_datum = torch.cat(estimates)  # one number where a latent is shared by all data
     data_se = float(by_datum.std()) / math.sqrt(rows) if len(by_datum) > 1 else None
-    units = active_units(model, x) if can(model, "posterior_means") and rows > 1 else None
+    units = active_units(model, x) if lacks(model, "posterior_means") is None and rows > 1 else None
     if units is not None and not len(units.active):
         units = None
     return Evaluation(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo.bayes.draws import Draws
 from zoo.core import program, roles
-from zoo.core.contract import LatentVariableModel, can, prepared
+from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, call, num_data
 from zoo.core.functions import FunctionModel
 from zoo.core.isolation import isolated
@@ -170,7 +170,7 @@ class Fit:
             return by_pieces(self.model, x, self._posterior)
 
     def _posterior(self, x: Data) -> Any:
-        if can(self.model, "posterior"):
+        if lacks(self.model, "posterior") is None:
             return call(self.model.posterior, x)
         return _alone(self._latents(x).by_site)
 
@@ -196,12 +196,12 @@ class Fit:
         Raises:
             ZooError: neither an exact posterior nor a trained guide is to be had.
         """
-        if can(self.model, "predict"):
+        if lacks(self.model, "predict") is None:
             x = prepared(self.model, x)
             warn_of_impossible("predict", self.model, x)
             with torch.no_grad():
                 return by_pieces(self.model, x, self._labels)
-        if can(self.model, "posterior"):
+        if lacks(self.model, "posterior") is None:
             from zoo.runs.latents import most_probable
 
             q = self.posterior(x)
@@ -279,7 +279,7 @@ class Fit:
 
     def _draw(self, rows: Data) -> Data:
         """As many new data as ``rows`` has, by torch's generator."""
-        if can(self.model, "sample_like"):
+        if lacks(self.model, "sample_like") is None:
             return self.model.sample_like(self.template, num_data(rows))
         unconditioned = poutine.uncondition(self.model.model)
         trace = poutine.trace(lambda: call(unconditioned, rows)).get_trace()
@@ -288,7 +288,7 @@ class Fit:
             for site in program.sample_sites(trace).values()
             if site["infer"].get("was_observed") and isinstance(site["value"], Tensor)
         ]
-        if can(self.model, "from_pixels"):
+        if lacks(self.model, "from_pixels") is None:
             observed = [self.model.from_pixels(value) for value in observed]
         return observed[0] if len(observed) == 1 else tuple(observed)
 

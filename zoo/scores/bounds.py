@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributions.kl import kl_divergence
 
 from zoo.core import program, weighing
-from zoo.core.contract import Half, LatentVariableModel, can, prepared
+from zoo.core.contract import Half, LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, call, num_data, split
 from zoo.core.functions import FunctionModel
 from zoo.core.hooks import HookedBound, settled
@@ -33,7 +33,7 @@ def pieces(model: LatentVariableModel, x: Data, num_samples: int) -> Iterator[Da
     if isinstance(model, FunctionModel):
         return iter([x])
     rows = 4_000_000 // num_samples
-    if can(model, "log_weights"):  # networks: their layers are wider than the data's weights
+    if lacks(model, "log_weights") is None:  # networks: their layers are wider than the data's weights
         rows = min(rows, MAX_ELEMENTS // (num_samples * model.datum_size(x)))
     return split(x, max(1, rows))
 
@@ -45,7 +45,7 @@ def summed_exactly(model: LatentVariableModel, x: Data) -> bool:
 
 def bound(model: LatentVariableModel, x: Data) -> tuple[float, float]:
     """The guide's ELBO and its standard error, totals; summed exactly when every latent is discrete."""
-    if can(model, "elbo"):
+    if lacks(model, "elbo") is None:
         with torch.no_grad():
             return sum(float(call(model.elbo, piece).sum()) for piece in pieces(model, x, 256)), 0.0
     if summed_exactly(model, x):
@@ -119,7 +119,7 @@ def bound_parts(model: LatentVariableModel, x: Any, num_particles: int = 1, *, s
     Raises:
         ZooError: the model has no ``elbo_parts``.
     """
-    if not can(model, "elbo_parts"):
+    if lacks(model, "elbo_parts") is not None:
         raise ZooError(f"bound_parts: {type(model).__name__} offers no parts of its bound. Use zoo.evaluate.")
     x = settled(model, prepared(model, x), seed)
     found: dict[str, float] = {}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core.contract import LatentVariableModel, can, prepared
+from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, num_data, split
 from zoo.core.hooks import settled
 from zoo.core.isolation import isolated
@@ -49,7 +49,7 @@ def active_units(
     Raises:
         ZooError: the model offers no posterior means; fewer than two data.
     """
-    if not can(model, "posterior_means"):
+    if lacks(model, "posterior_means") is not None:
         raise ZooError(f"active_units: {type(model).__name__} has no continuous code to measure. Take a VAE.")
     x = settled(model, prepared(model, x), seed)
     if num_data(x) < 2:

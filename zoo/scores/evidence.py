@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.automatic.enumeration import evidence, why_not_exact
 from zoo.core import program
-from zoo.core.contract import LatentVariableModel, can
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data
 from zoo.core.pieces import gathered, pieces
 from zoo.errors import ZooError
@@ -41,7 +41,7 @@ def log_density(model: LatentVariableModel, x: Data) -> Tensor:
     """The logarithm of a program's sum over its latents, nats, of each datum, (N,), or summed, (): ln p(x) if the
     program is normalised, else that up to a constant ln Z that is not known. No gradient is kept."""
     with torch.no_grad():
-        if can(model, "log_marginal"):
+        if lacks(model, "log_marginal") is None:
             return gathered((call(model.log_marginal, piece) for piece in pieces(model, x)), num_data(x))
         nesting, parts = program.plate_nesting(model, x, alone=True), pieces(model, x)
         first = next(parts)
@@ -59,7 +59,7 @@ def exact_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = Fa
     Args:
         checked: whether it is known already that the program can be summed.
     """
-    summed = can(model, "log_marginal") or checked or why_not_exact(model, next(pieces(model, x))) is None
+    summed = lacks(model, "log_marginal") is None or checked or why_not_exact(model, next(pieces(model, x))) is None
     return log_density(model, x) if summed and model.normalized else None
 
 
@@ -69,7 +69,7 @@ def row_log_likelihoods(model: LatentVariableModel, x: Data) -> Tensor | None:
     Raises:
         ZooError: the program's ln p(x) is no sum over its data.
     """
-    if can(model, "log_marginal"):
+    if lacks(model, "log_marginal") is None:
         return exact_log_likelihood(model, x)
     if not model.normalized or why_not_exact(model, x) is not None:
         return None
@@ -80,7 +80,7 @@ def row_log_likelihoods(model: LatentVariableModel, x: Data) -> Tensor | None:
 def total_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = False) -> float | None:
     """ln p(x) summed over the data, None as in :func:`exact_log_likelihood`; read off the E step where there is one,
     which is the fastest way to it."""
-    if can(model, "e_step") and model.normalized:
+    if lacks(model, "e_step") is None and model.normalized:
         return float(call(model.e_step, x)["log_likelihood"].detach())
     exact = exact_log_likelihood(model, x, checked)
     return None if exact is None else float(exact.sum())

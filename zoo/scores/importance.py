@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.core import program, weighing
-from zoo.core.contract import LatentVariableModel, can, prepared
+from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, num_data, split
 from zoo.core.hooks import settled, weigh
 from zoo.core.isolation import isolated
@@ -101,7 +101,7 @@ def _accumulate(model: LatentVariableModel, piece: Data, num_samples: int, group
     total = square = plain = torch.zeros(())
     for start in range(0, num_samples, group):
         size = min(group, num_samples - start)
-        if can(model, "log_weights"):
+        if lacks(model, "log_weights") is None:
             log_weight = weigh(model, piece, size)
         else:
             log_weight = weighing.log_weights(model, piece, size)

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from zoo.core.contract import LatentVariableModel, can
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data
 from zoo.core.pieces import gathered, pieces
 
@@ -23,8 +23,7 @@ def impossible_note(model: LatentVariableModel, x: Data, log_marginal: Tensor | 
             anything out.
     """
     if log_marginal is None:
-        rules_out = getattr(model, "rules_out", None)
-        if not callable(rules_out) or not rules_out() or not can(model, "log_marginal"):
+        if lacks(model, "rules_out", "log_marginal") is not None or not model.rules_out():
             return None
         with torch.no_grad():
             log_marginal = gathered((call(model.log_marginal, piece) for piece in pieces(model, x)), num_data(x))
@@ -37,8 +36,7 @@ def impossible_note(model: LatentVariableModel, x: Data, log_marginal: Tensor | 
     else:
         named = ", ".join(map(str, which[:5].tolist())) + (", ..." if len(which) > 5 else "")
         subject = f"{len(which)} of {len(impossible)} data (index {named}) {'have' if len(which) > 1 else 'has'}"
-    because = getattr(model, "why_impossible", None)
-    reason = f": {because(x, which)}" if callable(because) else ""
+    reason = f": {model.why_impossible(x, which)}" if lacks(model, "why_impossible") is None else ""
     return f"{subject} probability zero under the model{reason}"
 
 

@@ -1,0 +1,81 @@
+"""Everything a model may offer beyond its two programs: what each says, and which programs it is written for.
+
+The library asks a model for these by name, through :func:`zoo.core.contract.lacks`, and for nothing else that the base
+class does not have. ``docs/your_own_model.md`` is printed from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+__all__ = ["OFFERS", "Offer", "follows"]
+
+
+class Offer(NamedTuple):
+    """A method that a model may have.
+
+    Attributes:
+        says: what it answers, and what that unlocks.
+        follows: the programs it is written for: a subclass that overrides one leaves an inherited method behind.
+        takes: its arguments.
+    """
+
+    says: str
+    follows: tuple[str, ...] = ()
+    takes: str = "x"
+
+
+OFFERS: dict[str, Offer] = {
+    # Exact answers
+    "log_marginal": Offer("exact ln p(x) of each datum, (N,) nats, differentiable: the fast path of `eg`", ("model",)),
+    "posterior": Offer("exact p(z | x): a distribution of batch shape (N,), or a dict of them by site", ("model",)),
+    "predict": Offer("the most probable z of each datum: labels (N,) or a mean (N, L)", ("model",)),
+    "viterbi": Offer("of a chain of states: the most probable path (N, T) and ln p(path, x) (N,) nats", ("model",)),
+    "sample_posterior": Offer("joint draws of a chain's states, (S, N, T)", ("model",), "x, S"),
+    "sample_like": Offer("new data from p(x), of a template's shape, without running the program", ("model",), "x, N"),
+    # EM
+    "e_step": Offer(
+        "expected `Statistics`, which add over data; `hard` counts the most probable z alone: `em` and its kin",
+        ("model",),
+        "x, hard=False",
+    ),
+    "m_step": Offer("sets the parameters; gives notes on any constraint that acted", (), "statistics"),
+    "closed_form": Offer("sets the parameters to the exact maximum of the likelihood; gives notes", ("model",)),
+    # Priors over parameters
+    "prior": Offer("by parameter, its prior, a Pyro distribution: `advi`", ("model",)),
+    "numpyro_model": Offer("the joint of data and parameters as a NumPyro program: `nuts`", ("model",)),
+    # Bounds without Pyro's handlers: the same numbers as the programs give under the same random numbers
+    "elbo": Offer("the guide's bound on each ln p(x), (N,) nats, summed exactly: fast `svi`", ("model", "guide")),
+    "elbo_parts": Offer(
+        "(bound, parts), each (N,) nats, at S draws a datum: fast `svi`", ("model", "guide"), "x, num_particles=S"
+    ),
+    "log_weights": Offer(
+        "ln p(x, z_k) - ln q(z_k | x), (K, N) nats, differentiable: fast `iwae`",
+        ("model", "guide"),
+        "x, num_particles=K",
+    ),
+    "anneal": Offer("weighs the KL by this share of its full weight: `anneal_epochs` of `svi`", (), "share"),
+    "posterior_means": Offer("E_q [z | x], (N, L), by S draws where there is no formula", ("guide",), "x, S"),
+    # The data's own noise and units
+    "resample": Offer("a batch with its own noise drawn anew: dynamic binarisation"),
+    "settle": Offer("data with that noise drawn once, for a score", (), "x, seed"),
+    "from_pixels": Offer("what the programs draw, in the units of the data"),
+    # Components, and what a model can rule out
+    "permute_components": Offer("renumbers the components: `zoo.align`", (), "order"),
+    "align_features": Offer("what tells the components apart, (K, F): `zoo.align` without data", (), ""),
+    "rules_out": Offer("whether there may be data of probability zero", ("model",), ""),
+    "why_impossible": Offer(
+        "one phrase on why the data of these indices have probability zero", ("model",), "x, which"
+    ),
+}
+
+
+def follows(*programs: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Mark a method that is written for other programs than :data:`OFFERS` has for its name."""
+
+    def marked(method: Callable[..., Any]) -> Callable[..., Any]:
+        method.follows = programs  # type: ignore[attr-defined]
+        return method
+
+    return marked
