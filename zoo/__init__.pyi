@@ -27,6 +27,7 @@ from zoo.models.poisson_mixture import PoissonMixture as PoissonMixture
 from zoo.models.ppca import PPCA as PPCA
 from zoo.models.stochastic_binary_network import StochasticBinaryNetwork as StochasticBinaryNetwork
 from zoo.models.vae import VAE as VAE
+from zoo.models.von_mises_mixture import VonMisesMixture as VonMisesMixture
 from zoo.runs.align import align as align
 from zoo.runs.compare import Comparison as Comparison
 from zoo.runs.compare import compare as compare

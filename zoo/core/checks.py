@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo.core.data import Data, tensors
 from zoo.errors import ZooError
 
-__all__ = ["counts", "failed_on_data", "magnitudes", "matrix", "positive", "rows"]
+__all__ = ["angles", "counts", "failed_on_data", "magnitudes", "matrix", "positive", "rows"]
 
 
 #: Folders whose frames are not the user's.
@@ -77,6 +77,14 @@ def counts(x: Tensor, who: str) -> Tensor:
         raise ZooError(
             f"{who}: x expected counts 0, 1, 2, ..., got {x[bad][0]:g} in {rows(bad)}. Round or choose columns."
         )
+    return x
+
+
+def angles(x: Tensor, who: str) -> Tensor:
+    """Raise ZooError unless all entries are within 2π of zero, as radians are and degrees are not."""
+    bad = x.abs() > 6.2832
+    if bad.any():
+        raise ZooError(f"{who}: x expected radians, up to 2π, got {x[bad][0]:g} in {rows(bad)}. Convert or wrap them.")
     return x
 
 

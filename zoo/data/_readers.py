@@ -27,6 +27,7 @@ __all__ = [
     "read_sklearn",
     "read_spoken",
     "read_sprites",
+    "read_turtles",
 ]
 
 
@@ -49,6 +50,17 @@ _EARTHQUAKES = (
     10, 15, 22, 18, 15, 20, 15, 22, 19, 16, 30, 27, 29, 23, 20, 16, 21, 21, 25, 16, 18, 15, 18, 14, 10, 15, 8, 15, 6,
     11, 8, 7, 18, 16, 13, 12, 13, 20, 15, 16, 12, 18, 15, 16, 13, 15, 16, 11, 11,
 )
+
+# Degrees clockwise from north; Fisher (1993), Statistical Analysis of Circular Data, B.3.
+_TURTLES = (
+    8, 9, 13, 13, 14, 18, 22, 27, 30, 34, 38, 38, 40, 44, 45, 47, 48, 48, 48, 48, 50, 53, 56, 57, 58, 58, 61, 63, 64,
+    64, 64, 65, 65, 68, 70, 73, 78, 78, 78, 83, 83, 88, 88, 88, 90, 92, 92, 93, 95, 96, 98, 100, 103, 106, 113, 118,
+    138, 153, 153, 155, 204, 215, 223, 226, 237, 238, 243, 244, 250, 251, 257, 268, 285, 319, 343, 350,
+)
+
+
+def read_turtles(_: Mapping[str, Path]) -> Loaded:
+    return Loaded(np.deg2rad(np.array(_TURTLES, dtype=np.float64))[:, None], ("direction",))
 
 
 def read_earthquakes(_: Mapping[str, Path]) -> Loaded:

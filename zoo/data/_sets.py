@@ -18,6 +18,7 @@ from zoo.data._readers import (
     read_sklearn,
     read_spoken,
     read_sprites,
+    read_turtles,
 )
 from zoo.data._table import Loaded
 
@@ -161,6 +162,14 @@ DATA_SETS: dict[str, DataSet] = {
         "USGS; W. Zucchini and I. L. MacDonald (2009), table 1.1",
         "facts published by the US government",
         read_earthquakes,
+        provider="latent-zoo",
+    ),
+    "turtles": DataSet(
+        "76 x 1",
+        "directions that turtles took after a treatment, radians clockwise from north",
+        "M. A. Stephens (1969), Techniques for directional data, Stanford report 150; N. I. Fisher (1993), B.3",
+        "facts, published often",
+        read_turtles,
         provider="latent-zoo",
     ),
     "faithful": DataSet(

@@ -46,14 +46,17 @@ class Mixture(Components):
     weights_unconstrained: Tensor
     encoder: AmortizedCategorical
 
-    def __init__(self, num_components: int, num_features: int, hidden_dims: Sequence[int]) -> None:
+    def __init__(
+        self, num_components: int, num_features: int, hidden_dims: Sequence[int], num_coordinates: int | None = None
+    ) -> None:
         super().__init__()
         who = type(self).__name__
         self.num_components = positive(num_components, "num_components", who)
         self.num_features = positive(num_features, "num_features", who)
         equal = torch.full((num_components,), 1.0 / num_components, dtype=self.dtype)
         self.weights = parameter(equal, constraints.simplex)
-        self.encoder = AmortizedCategorical(num_features, num_components, hidden_dims).to(self.dtype)
+        self.encoder = AmortizedCategorical(num_coordinates or num_features, num_components, hidden_dims)
+        self.encoder.to(self.dtype)
 
     def model(self, x: Tensor) -> None:
         with pyro.plate("data", x.shape[0]):
@@ -62,7 +65,11 @@ class Mixture(Components):
 
     def guide(self, x: Tensor) -> None:
         with pyro.plate("data", x.shape[0]):
-            pyro.sample("z", self.encoder(x))
+            pyro.sample("z", self.encoder(self.coordinates(x)))
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        """Rows (N, D) as the encoder and k-means see them, (N, num_coordinates): where distances mean something."""
+        return x
 
     @property
     def log_weights(self) -> Tensor:
@@ -150,15 +157,16 @@ class Mixture(Components):
 
         Where there are fewer distinct rows than components, the start is the best of random responsibilities.
         """
-        self.encoder.set_from(x)
+        points = self.coordinates(x)
+        self.encoder.set_from(points)
         if init == "current":
             return self.enter_support(x)
         k = self.num_components
-        if not self.collapses and starts.num_distinct(x, k) < k:
+        if not self.collapses and starts.num_distinct(points, k) < k:
             self._start_from_best(x, restart)
             self.leave_boundary(x, self.weights.detach() * x.shape[0], shake=False)
             return
-        labels = cluster(x, k, init, lloyd=restart == 0, who=type(self).__name__)
+        labels = cluster(points, k, init, lloyd=restart == 0, who=type(self).__name__)
         weights = torch.eye(self.num_components, dtype=x.dtype, device=x.device)
         zero = torch.zeros((), dtype=x.dtype)
         pieces = (

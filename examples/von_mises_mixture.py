@@ -1,0 +1,82 @@
+"""Where did the turtles go?
+
+The data are the directions in which 76 turtles set off after a treatment (Stephens 1969; Fisher 1993, B.3), clockwise
+from north. Most go north-east; some seem to hold their map upside down. A single von Mises distribution has to be wide
+to cover both; a mixture finds the second direction by itself, and BIC says whether it is worth three parameters more.
+The same two-component model is then fitted by four estimators from the same start.
+
+    python examples/von_mises_mixture.py
+
+prints, in about 20 seconds (totals over 76 turtles, nats; seed 0):
+
+    K   BIC      log-likelihood   directions (degrees)   concentrations     weights
+    1   247.75   -119.5445        64.2                   1.15               1.00
+    2   232.47   -105.4104        63.5, 241.2            2.62, 8.45         0.84, 0.16
+    3   244.91   -105.1332        63.3, 63.6, 240.8      1.80, 5.39, 9.34   0.50, 0.35, 0.15
+
+    estimator   steps   log-likelihood   directions (degrees)   concentrations   weights
+    em          18      -105.4104        63.5, 241.2            2.62, 8.45       0.84, 0.16
+    eg          3000    -105.4104        63.5, 241.2            2.62, 8.45       0.84, 0.16
+    svi         3000    -105.4104        63.5, 241.2            2.62, 8.44       0.84, 0.16
+    auto_em     18      -105.4104        63.5, 241.2            2.62, 8.45       0.84, 0.16
+
+Two directions it is, all but opposite: 84 % went one way and 16 % its reverse. Nothing in the model asked for that.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import zoo
+
+ESTIMATORS = ("em", "eg", "svi", "auto_em")
+
+
+def degrees(model: zoo.VonMisesMixture) -> list[str]:
+    """Direction, concentration and weight of each component, the heaviest first, as text."""
+    order = model.weights.argsort(descending=True)
+    columns = (torch.rad2deg(model.loc[order, 0]) % 360, model.concentration[order, 0], model.weights[order])
+    return [
+        ", ".join(f"{v:.{digits}f}" for v in values.tolist()) for values, digits in zip(columns, (1, 2, 2), strict=True)
+    ]
+
+
+def main(args: Sequence[str] | None = None) -> dict[str, float | None]:
+    """Fit, print two tables, return the figures in them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-components", type=int, default=3)
+    parser.add_argument("--smoke", action="store_true", help="a few seconds' worth of steps")
+    options = parser.parse_args(args)
+    console = Console(width=110)
+    metrics: dict[str, float | None] = {}
+
+    x = zoo.load_data("turtles")
+    assert isinstance(x, Tensor)
+    headings = ("log-likelihood", "directions (degrees)", "concentrations", "weights")
+    table = Table("K", "BIC", *headings, title="How many directions? (em)")
+    for k in range(1, options.max_components + 1):
+        fit = zoo.fit(zoo.VonMisesMixture(k, 1), x, estimator="em", seed=options.seed)
+        table.add_row(str(k), f"{fit.bic:.2f}", f"{fit.log_likelihood:.4f}", *degrees(fit.model))
+        metrics[f"log_likelihood_{k}"], metrics[f"bic_{k}"] = fit.log_likelihood, fit.bic
+    console.print(table)
+
+    table = Table("estimator", "steps", *headings, title="Two directions, four estimators")
+    for name in ESTIMATORS:
+        quick: dict[str, Any] = {"max_epochs": 200} if options.smoke and name in ("eg", "svi") else {}
+        fit = zoo.fit(zoo.VonMisesMixture(2, 1), x, estimator=name, seed=options.seed, **quick)
+        table.add_row(name, str(fit.iterations), f"{fit.log_likelihood:.4f}", *degrees(fit.model))
+        metrics[name] = fit.log_likelihood
+    console.print(table)
+    return metrics
+
+
+if __name__ == "__main__":
+    main()
