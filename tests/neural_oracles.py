@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.core import program, weighing
 from zoo.core.contract import Half
+from zoo.core.sites import sample_sites
 
 __all__ = [
     "enumerated",
@@ -87,7 +88,7 @@ def enumerated(model: Any, x: Any, codes: list[dict[str, Tensor]]) -> tuple[Tens
             values = {name: value.expand(rows, *value.shape) for name, value in code.items()}
             trace = poutine.trace(poutine.condition(half, data=values)).get_trace(*args)
             trace.compute_log_prob()
-            scored = [s["log_prob"].expand(rows) for s in program.sample_sites(trace).values()]
+            scored = [s["log_prob"].expand(rows) for s in sample_sites(trace).values()]
             each.append(torch.stack(scored).sum(0))
         sums.append(torch.stack(each))
     return sums[0], sums[1]

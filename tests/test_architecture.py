@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parent.parent
 LONG = {
     "zoo/structures/chain_kernels.py": "kernels: one recursion in three layouts, side by side to be compared",
     "zoo/models/shared/hidden_markov.py": "all that a chain answers; to shrink when structures answer for themselves",
-    "zoo/runs/result.py": "what a user holds in hand after a fit, in one place",
 }
 LIMIT, MEDIAN = 400, 140
 

@@ -138,7 +138,7 @@ def test_shapes(name: str) -> None:
         assert value.isfinite().all()
     if lacks(model, "posterior") is None:
         assert call(model.posterior, x).batch_shape[:1] == (rows,)
-    if program.has_guide(model):
+    if model.has_guide:
         assert weighing.log_weights(model, x, 3).shape in ((3, rows), (3, 1))
 
 
@@ -273,7 +273,7 @@ def test_the_two_forms_of_the_objective_agree(name: str) -> None:
     """E_q ln p(x, z) + H(q) = ln p(x) - KL(q || p(z | x)), at the untrained guide, without sampling."""
     model, x = instance(name)
     needs(model, "log_marginal", "posterior")
-    if not program.has_guide(model):
+    if not model.has_guide:
         pytest.skip("no guide")
     site = one_site(model, x)
     with torch.no_grad():
@@ -445,7 +445,7 @@ def test_constructing_leaves_random_numbers_alone(name: str) -> None:
 def test_running_a_program_leaves_the_store_empty(name: str) -> None:
     model, x = instance(name)
     call(model.model, x)
-    if program.has_guide(model):
+    if model.has_guide:
         call(model.guide, x)
     assert not list(pyro.get_param_store().keys())
 

@@ -20,6 +20,7 @@ from torch.distributions.kl import kl_divergence
 import zoo
 from zoo.core import program, weighing
 from zoo.core.contract import LatentVariableModel, lacks
+from zoo.core.sites import sample_sites
 from zoo.estimators.em import EM
 from zoo.estimators.gumbel import Gumbel, GumbelObjective
 from zoo.estimators.iwae import IWAE, iwae_surrogate, without_each
@@ -201,7 +202,7 @@ def test_a_program_that_subsamples_its_own_data(name: str) -> None:
         torch.manual_seed(1)
         bound = surrogate(built, x, 5, 1)[1]
         torch.manual_seed(1)
-        q, p = (program.sample_sites(trace) for trace in program.draw(built, x, 5, 1))
+        q, p = (sample_sites(trace) for trace in program.draw(built, x, 5, 1))
         z, taken = q["z"]["value"], p["x"]["value"]
         log_weight = p["z"]["fn"].log_prob(z) + p["x"]["fn"].log_prob(taken) - q["z"]["fn"].log_prob(z)
         assert log_weight.shape == (5, 8)

@@ -17,7 +17,7 @@ from torch import Tensor
 from zoo.automatic.enumerated import Enumerated
 from zoo.automatic.leaves import Leaf
 from zoo.automatic.lookup import Lookup, ParameterSpace
-from zoo.core.program import SiteMessage
+from zoo.core.sites import SiteMessage
 from zoo.core.statistics import Moments, wide
 from zoo.densities import diagonal, gaussian
 from zoo.structures import chain

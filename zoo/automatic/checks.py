@@ -9,18 +9,12 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from pyro.util import check_site_shape
 
-from zoo.core import program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call
-from zoo.core.program import SiteMessage, sample_sites
+from zoo.core.sites import SiteMessage, family_of, sample_sites
 from zoo.core.unchanged import Unchanged
 
-__all__ = ["check_enumerable", "check_plates", "is_observed", "plain_trace", "program_name", "takes_a_part"]
-
-
-def program_name(model: LatentVariableModel) -> str:
-    """What to call a model in a message."""
-    return getattr(model, "name", None) or type(model).__name__
+__all__ = ["check_enumerable", "check_plates", "is_observed", "plain_trace", "takes_a_part"]
 
 
 def plain_trace(model: LatentVariableModel, x: Data) -> Trace:
@@ -33,7 +27,7 @@ def plain_trace(model: LatentVariableModel, x: Data) -> Trace:
     with torch.no_grad(), torch.random.fork_rng(devices=[]), model.in_its_dtype(x):
         with unchanged:
             trace = poutine.trace(lambda: call(model.model, x)).get_trace()
-        unchanged.check(program_name(model))
+        unchanged.check(model.name)
     return trace
 
 
@@ -45,9 +39,8 @@ def is_observed(model: LatentVariableModel, x: Data) -> bool:
     """Whether any site of the program is given data."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         trace = poutine.trace(lambda: call(model.model, x)).get_trace()
-    priors: frozenset[str] = getattr(model, "points", frozenset())  # parameters with a prior, which are no data
     stated = ((name, s) for name, s in sample_sites(trace).items() if not (s["infer"] or {}).get("_deterministic"))
-    return any(site["is_observed"] and name not in priors for name, site in stated)
+    return any(site["is_observed"] and name not in model.points for name, site in stated)
 
 
 def takes_a_part(trace: Trace) -> str | None:
@@ -79,7 +72,7 @@ def check_enumerable(trace: Trace, in_parts: bool = False) -> str | None:
 
 def _not_summed(name: str, site: SiteMessage, sites: dict[str, SiteMessage]) -> str | None:
     """Why there is no exact sum over a latent."""
-    family = program.family_of(site["fn"])
+    family = family_of(site["fn"])
     asked = site["infer"].get("enumerate", "parallel")
     whole = name.removesuffix("_unobserved")
     if whole != name and f"{whole}_observed" in sites and not getattr(site["fn"], "has_enumerate_support", False):

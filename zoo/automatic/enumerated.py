@@ -23,11 +23,10 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from zoo.automatic.checks import program_name
 from zoo.automatic.evidence import log_evidence
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call
-from zoo.core.program import SiteMessage, sample_sites
+from zoo.core.sites import SiteMessage, sample_sites
 from zoo.errors import ZooError
 
 __all__ = ["Enumerated", "enumerated", "enumerated_trace"]
@@ -130,7 +129,7 @@ def _in_one_line(model: LatentVariableModel, error: BaseException, done: Trace) 
     last = list(sample_sites(done))
     place = f"after site {last[-1]!r}" if last else "before its first site"
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    who = program_name(model)
+    who = model.name
     if "ambiguous" in first or "converted to Scalar" in first or "scalars can be converted" in first:
         return ZooError(
             f"{who}: {place}, the program expected one value of a latent to branch on, got all of "

@@ -22,16 +22,14 @@ from zoo.automatic.checks import (
     check_plates,
     is_observed,
     plain_trace,
-    program_name,
 )
 from zoo.automatic.enumerated import Enumerated, _explained, _Failed, enumerated, enumerated_trace
 from zoo.automatic.evidence import log_evidence
 from zoo.core import program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, arguments, call, tensors
-from zoo.core.functions import FunctionModel
 from zoo.core.isolation import forked_rng
-from zoo.core.program import sample_sites
+from zoo.core.sites import sample_sites
 from zoo.errors import ZooError
 
 __all__ = ["MAX_ELEMENTS", "evidence", "first_enumeration", "predicted_elements", "remembered", "why_not_exact"]
@@ -128,7 +126,7 @@ def first_enumeration(
         return run, *predicted_elements(model, x, nesting)
     first = _first_look(model, x, nesting)
     if isinstance(first, str):
-        raise ZooError(f"{program_name(model)}: {first}.")
+        raise ZooError(f"{model.name}: {first}.")
     return first
 
 
@@ -167,7 +165,7 @@ def remembered() -> Iterator[None]:
 
 def _identity(model: LatentVariableModel) -> int:
     """The same for all copies of one program of a user's."""
-    return id(model._kept.value[0]) if isinstance(model, FunctionModel) else id(model)
+    return id(model if model.trusted else model._kept.value[0])
 
 
 def _why_not_exact(model: LatentVariableModel, x: Data, in_parts: bool) -> str | None:

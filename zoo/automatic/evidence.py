@@ -18,7 +18,7 @@ from pyro.ops.rings import SampleRing
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from zoo.core.program import SiteMessage, data_dim, sample_sites
+from zoo.core.sites import SiteMessage, data_dim, sample_sites
 from zoo.errors import ZooError
 
 __all__ = ["log_evidence"]

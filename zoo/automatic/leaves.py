@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo.automatic.lookup import ARGUMENTS, Lookup, ParameterSpace
-from zoo.core.program import SiteMessage
+from zoo.core.sites import SiteMessage
 from zoo.densities.distributions import Selected
 
 __all__ = ["Inner", "Leaf", "leaves"]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from zoo.automatic.chains import Chain, recognise
-from zoo.automatic.checks import program_name
 from zoo.automatic.enumerated import Enumerated, enumerated
 from zoo.automatic.enumeration import first_enumeration
 from zoo.automatic.leaves import Leaf, leaves
@@ -24,6 +23,7 @@ from zoo.core import program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
 from zoo.core.edges import margin_of
+from zoo.core.sites import family_of
 from zoo.core.statistics import Moments, wide
 from zoo.errors import ZooError
 
@@ -105,7 +105,7 @@ class Plan:
             new = leaves(name, site)
             if new is None or len(new) != len(old):
                 raise ZooError(
-                    f"{program_name(self.model)}: site {name!r} expected the same distribution in every run, got "
+                    f"{self.model.name}: site {name!r} expected the same distribution in every run, got "
                     "another. Control flow may depend on data, not on parameters or random numbers."
                 )
             for mine, fresh in zip(old, new, strict=True):
@@ -173,7 +173,7 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True, chec
     nesting = program.plate_nesting(model, x, alone=True)
     with torch.enable_grad(), recorded():
         run, elements, largest = first_enumeration(model, x, nesting, checked)
-    name_of = program_name(model)
+    name_of = model.name
     reached = _reached(model, run)
     names = [name for name, sites in reached.items() if sites]
     refuse_unused(model, reached, run)
@@ -221,7 +221,7 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True, chec
             else "observed"
             if s["is_observed"]
             else "latent",
-            program.family_of(s["fn"]),
+            family_of(s["fn"]),
             s["unscaled_log_prob"].numel(),
         )
         for name, s in run.sites.items()

@@ -14,13 +14,12 @@ from pyro.infer import config_enumerate, infer_discrete
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from zoo.automatic.checks import program_name
 from zoo.automatic.enumerated import Enumerated
 from zoo.automatic.enumeration import first_enumeration
 from zoo.core import program
 from zoo.core.contract import prepared
 from zoo.core.data import Data, call
-from zoo.core.functions import FunctionModel, as_model
+from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
@@ -72,7 +71,7 @@ class DiscretePosterior:
 
     def _infer(self, temperature: int, number: int, seed: int) -> dict[str, Tensor]:
         if self.log_evidence == -math.inf:
-            raise ZooError(f"{program_name(self._model)}: the data have probability zero: there is no posterior.")
+            raise ZooError(f"{self._model.name}: the data have probability zero: there is no posterior.")
         try:
             return self._run(temperature, number, seed)
         except (RuntimeError, ValueError, IndexError) as error:
@@ -131,8 +130,7 @@ def discrete_posterior(
     owner = as_model(model, guide)
     with isolated(seed), torch.enable_grad():
         data = prepared(owner, x)
-        if isinstance(owner, FunctionModel):
-            owner.initialize(data, "current")
+        owner.create(data)
         nesting = program.plate_nesting(owner, data, alone=True)
     return enumerated_posterior(owner, data, nesting, seed)
 
@@ -144,7 +142,7 @@ def enumerated_posterior(owner: Any, data: Data, nesting: int, seed: int = 0) ->
         evidence = float(run.log_evidence.detach())
         if not math.isfinite(evidence):
             raise ZooError(
-                f"{program_name(owner)}: data expected a positive probability under the program, got ln p(x) = "
+                f"{owner.name}: data expected a positive probability under the program, got ln p(x) = "
                 f"{evidence}. Look for values outside its support."
             )
         weights = run.weights()
@@ -180,7 +178,7 @@ def _read_off(
         supports[name] = site["fn"].enumerate_support(expand=False).reshape(-1, *site["fn"].event_shape)
         entropy[name] = marginals[name].entropy() * (total > 0).squeeze(-1)
     if not marginals:
-        raise ZooError(f"{program_name(owner)}: expected a discrete latent, got a program without any.")
+        raise ZooError(f"{owner.name}: expected a discrete latent, got a program without any.")
     return DiscretePosterior(
         evidence, marginals, supports, entropy, max(0.0, evidence - expected), owner, data, nesting
     )

@@ -6,10 +6,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from zoo.automatic.checks import program_name
 from zoo.automatic.enumerated import Enumerated, shown
 from zoo.automatic.leaves import Leaf
 from zoo.core.contract import LatentVariableModel
+from zoo.core.sites import unwrapped
 from zoo.errors import ZooError
 
 __all__ = ["check_densities", "refuse_edges", "refuse_unused"]
@@ -26,7 +26,7 @@ def refuse_unused(model: LatentVariableModel, reached: dict[str, list[str]], run
         for candidate in (name, "param/" + name.replace(".", "/")):
             if candidate in reached and not reached[candidate]:
                 raise ZooError(
-                    f"{program_name(model)}: parameter {name!r} expected to enter some site, got used by none. "
+                    f"{model.name}: parameter {name!r} expected to enter some site, got used by none. "
                     "Take it out, or use it."
                 )
 
@@ -35,14 +35,12 @@ def refuse_edges(model: LatentVariableModel, reached: dict[str, list[str]], run:
     """A family whose support moves with a parameter has no update: no gradient leads to the maximum."""
     for name, sites in reached.items():
         for site in sites:
-            fn = run.sites[site]["fn"]
-            while isinstance(fn, (torch.distributions.Independent, dist.MaskedDistribution)):
-                fn = fn.base_dist
+            fn = unwrapped(run.sites[site]["fn"], "Independent", "MaskedDistribution")
             family = type(fn).__name__
             edges = (getattr(fn, edge, None) for edge in _EDGES.get(family, ()))
             if any(isinstance(edge, Tensor) and edge.requires_grad for edge in edges):
                 raise ZooError(
-                    f"{program_name(model)}: parameter {shown(name)!r} at site {site!r} expected a family with "
+                    f"{model.name}: parameter {shown(name)!r} at site {site!r} expected a family with "
                     f"an update, got {family}, whose support moves with it. Use another family."
                 )
 

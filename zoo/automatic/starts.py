@@ -20,10 +20,10 @@ from zoo.automatic.lookup import recorded
 from zoo.automatic.newton import NEWTON_SIZE
 from zoo.automatic.plan import Plan, make_plan
 from zoo.core import program
+from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
 from zoo.core.edges import margin_of
-from zoo.core.functions import FunctionModel
-from zoo.core.program import SiteMessage
+from zoo.core.sites import SiteMessage
 from zoo.errors import ZooError
 
 __all__ = ["choose_start"]
@@ -39,7 +39,7 @@ REACH = 0.97
 
 
 @torch.no_grad()
-def choose_start(model: FunctionModel, x: Data, first: bool = True) -> None:
+def choose_start(model: LatentVariableModel, x: Data, first: bool = True) -> None:
     """Set the parameters that have a prior, where they have been drawn and not fitted yet, to the best of some draws.
 
     Draws come from torch's generator; the other parameters stay as their program begins.
@@ -97,16 +97,16 @@ def _highest(candidates: list[dict[str, Tensor]], heights: list[float]) -> list[
     return [candidates[i] for i in order]
 
 
-def _state(model: FunctionModel) -> dict[str, Tensor]:
+def _state(model: LatentVariableModel) -> dict[str, Tensor]:
     return {name: model.get_parameter(name).detach().clone() for name in model.point_parameters()}
 
 
-def _restore(model: FunctionModel, state: dict[str, Tensor]) -> None:
+def _restore(model: LatentVariableModel, state: dict[str, Tensor]) -> None:
     for name, value in state.items():
         model.get_parameter(name).copy_(value)
 
 
-def _height(model: FunctionModel, x: Data, candidate: dict[str, Tensor]) -> float:
+def _height(model: LatentVariableModel, x: Data, candidate: dict[str, Tensor]) -> float:
     """ln p(x) at a candidate; its prior is infinite at an edge, and would only say who stands there."""
     _restore(model, candidate)
     height = float(evidence(model, x, program.plate_nesting(model, x)))
@@ -125,7 +125,7 @@ def _climbed(plan: Plan, x: Data) -> float:
     return height
 
 
-def _assign(plan: Plan, model: FunctionModel, x: Data) -> bool:
+def _assign(plan: Plan, model: LatentVariableModel, x: Data) -> bool:
     """One M step from latents and weights of the data drawn at random; False where it leads nowhere."""
     with torch.enable_grad(), recorded():
         run = enumerated(model, x, plan.nesting)
@@ -164,7 +164,7 @@ def _bootstrap(site: SiteMessage, by_plate: dict[str, Tensor], rows: int, like: 
     return total
 
 
-def _off_edges(model: FunctionModel) -> None:
+def _off_edges(model: LatentVariableModel) -> None:
     """Bring parameters back from the edges of their support: few data may have sent them there."""
     for name in sorted(model.points):
         value, inset = model.point(name), margin_of(model.constraint_of_point(name))

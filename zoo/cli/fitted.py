@@ -58,15 +58,14 @@ def evaluate(
             name, x = data, source.read_like(data, this.columns, this.model.takes_symbols).data
         import zoo
         from zoo.runs.progress import fraction_shown
-        from zoo.runs.result import model_name
 
         with fraction_shown("evaluate") as told:
             found = zoo.evaluate(this, x, num_samples=samples, seed=seed, progress=told)
     shown = Path(name).name if Path(name).suffix else name
     if as_json:
-        print(dumps({"model": model_name(this.model), "data": shown, **found.to_dict()}))
+        print(dumps({"model": this.model.label, "data": shown, **found.to_dict()}))
     else:
-        print(f"{model_name(this.model)} ({this.estimator}) on {shown}: {found}")
+        print(f"{this.model.label} ({this.estimator}) on {shown}: {found}")
 
 
 def sample(

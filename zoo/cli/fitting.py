@@ -98,9 +98,7 @@ def fit(
                 stopped = True
     tell(task.notes)
     if as_json:
-        from zoo.runs.result import model_name
-
-        print(dumps({"model": model_name(this.model), "data": task.data_name, "num_data": this.num_data, "rows": rows}))
+        print(dumps({"model": this.model.label, "data": task.data_name, "num_data": this.num_data, "rows": rows}))
     else:
         print(this)
         _print_agreement(rows)

@@ -256,11 +256,11 @@ def _one_column(model: Any, guide: Any, x: Any) -> Any:
     from pyro import poutine
 
     from zoo.core.data import call
-    from zoo.core.functions import FunctionModel, as_model
+    from zoo.core.functions import as_model
     from zoo.core.isolation import isolated
 
     base = copy.deepcopy(as_model(model, guide))
-    if not isinstance(base, FunctionModel) or getattr(x, "ndim", 0) != 2 or x.shape[1] != 1:
+    if base.trusted or getattr(x, "ndim", 0) != 2 or x.shape[1] != 1:
         return x
     vector = x.reshape(-1)
     with isolated(0):

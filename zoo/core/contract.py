@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -16,16 +17,16 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.core.checks import magnitudes, rows
-from zoo.core.data import Data, as_data, map_tensors, take, tensors
+from zoo.core.data import Data, as_data, map_tensors, num_data, take, tensors
 from zoo.core.edges import is_simplex
 from zoo.core.isolation import forked_rng
 from zoo.core.offers import OFFERS
-from zoo.core.readings import TAKES_DATA, computing, plain, property_of_numbers, takes_arrays
+from zoo.core.readings import TAKES_DATA, computing, parameter_values, plain, property_of_numbers, takes_arrays
 from zoo.core.schema import Schema
 from zoo.core.turns import turn
 from zoo.errors import ZooError
 
-__all__ = ["Half", "LatentVariableModel", "lacks", "parameter", "prepared", "read_by"]
+__all__ = ["Half", "LatentVariableModel", "lacks", "parameter", "prepared", "read_by", "snake_case"]
 
 
 class LatentVariableModel(PyroModule):
@@ -50,6 +51,19 @@ class LatentVariableModel(PyroModule):
     #: Whether ``model`` is a density of the data, so that its sum over the latents is a likelihood. Where it is not (an
     #: energy, a penalty), no score is called one.
     normalized: bool = True
+    #: What to call the model in a message: its class, or a program's own name.
+    name: str
+    #: Whether the programs are known to observe data, to suit each other and to take several draws at once; those of a
+    #: user's own functions are tried first.
+    trusted: bool = True
+    #: Whether the programs may be given a part of their data.
+    splits: bool = True
+    #: Rows a step, and guide-only steps before the climb, where an estimator's options do not say; None: as usual.
+    batch_size: int | None = None
+    warmup: int | None = None
+    #: Names of the sites of a program that are parameters with a prior, and of those that are ``pyro.factor``.
+    points: frozenset[str] = frozenset()
+    factors: tuple[str, ...] = ()
     #: What the model wants of its data's dtype; exact models compute in float64.
     dtype: torch.dtype = torch.float64
     #: Name of the data set that the command line takes when none is given.
@@ -65,6 +79,8 @@ class LatentVariableModel(PyroModule):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = cls.__name__
         if "__init__" in cls.__dict__:
             cls.__init__ = _wrap_init(cls.__dict__["__init__"])  # type: ignore[method-assign]
         for name, value in list(cls.__dict__.items()):
@@ -93,6 +109,15 @@ class LatentVariableModel(PyroModule):
     def guide(self, *args: Any, **kwargs: Any) -> Any:
         """q(z | x), a Pyro program over the same latent sites."""
         raise NotImplementedError(f"{type(self).__name__} does not define guide(x).")
+
+    @property
+    def has_guide(self) -> bool:
+        """Whether the model comes with a guide."""
+        return type(self).guide is not LatentVariableModel.guide
+
+    def guide_knows(self, x: Data) -> bool:
+        """Whether the guide has a q for these data: one of tables has none for others than those it was made for."""
+        return True
 
     def withholds(self) -> dict[str, str]:
         """By name, the offers that this instance does not keep, each with the reason: a phrase to follow "because"."""
@@ -133,6 +158,13 @@ class LatentVariableModel(PyroModule):
             init: one of :attr:`inits`.
             restart: 0 for the first start; later ones should differ in kind where one kind is not enough.
         """
+
+    def create(self, x: Data) -> None:
+        """Create the parameters that only a run of the programs makes, if they are not there yet."""
+
+    def num_units(self, x: Data) -> int:
+        """What ``tol`` is per: data, or time steps where there are such."""
+        return num_data(x)
 
     def datum_size(self, x: Data) -> int:
         """About how many numbers a datum needs while it is worked on: itself, or a network's widest layer."""
@@ -186,6 +218,23 @@ class LatentVariableModel(PyroModule):
             elif "Cholesky" in type(constraint).__name__:
                 total -= parameter.shape[:-2].numel() * parameter.shape[-1] * (parameter.shape[-1] - 1) // 2
         return total
+
+    def named_values(self, names: set[str] | None = None) -> dict[str, Tensor]:
+        """Parameters by the names that users know, constrained: all, or those of some of ``named_parameters``."""
+        return parameter_values(self, names)
+
+    def of_program(self) -> set[str] | None:
+        """Which of ``named_parameters`` p(x, z) may depend on; None where only differentiating tells."""
+        return None
+
+    @property
+    def label(self) -> str:
+        """The model's name in files and tables: ``gaussian_mixture``."""
+        return snake_case(type(self).__name__)
+
+    def saved_as(self) -> dict[str, Any]:
+        """What, beside its tensors, a fit's record keeps of the model."""
+        return {"model": self.label, "own_program": False, "config": self.config, "guide_tables": None}
 
     def constraint_of(self, name: str) -> Any:
         """The constraint behind an entry of ``named_parameters``; None where it is free."""
@@ -249,6 +298,11 @@ def _lack(model: LatentVariableModel, name: str) -> str | None:
         if getattr(owner, program, None) not in (None, getattr(LatentVariableModel, program), getattr(cls, program)):
             return f"its {name} is {owner.__name__}'s, written for another {program} than its own"
     return model.withholds().get(name)
+
+
+def snake_case(name: str) -> str:
+    """``GaussianMixture`` to ``gaussian_mixture``, ``PPCA`` to ``ppca``, ``PoissonHMM`` to ``poisson_hmm``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def _brief(value: Tensor) -> str:

@@ -19,6 +19,8 @@ from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data, tensors
 from zoo.core.networks import Lender
 from zoo.core.points import Drawn, Improper, Points, Prior, joint_with_latents, priors, sampled_parameters, supports
+from zoo.core.readings import parameter_values
+from zoo.core.sites import factors
 from zoo.core.turns import turn
 from zoo.core.unchanged import Unchanged
 from zoo.errors import ZooError
@@ -38,6 +40,8 @@ class FunctionModel(LatentVariableModel):
     parameter (``NAME.mode``), estimated at its mode (MAP), and ``log_prior`` is its density, counted as Pyro counts it.
     It stays off the edges of its support (:mod:`zoo.core.edges`), where a density may be infinite.
     """
+
+    trusted = splits = False
 
     def __init__(self, model: Callable[..., Any], guide: Callable[..., Any] | None = None, local: bool = False) -> None:
         super().__init__()
@@ -64,7 +68,7 @@ class FunctionModel(LatentVariableModel):
         self._seen = Keep(None)
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         program = self._kept.value[0]
         return getattr(program, "__name__", type(program).__name__)
 
@@ -174,21 +178,32 @@ class FunctionModel(LatentVariableModel):
                 return False
         return True
 
-    def named_values(self, guide: bool = True) -> dict[str, Tensor]:
-        """Parameters as their author named them, constrained, those with a prior by site; the guide's if asked for."""
+    def of_program(self) -> set[str]:
+        names = {n for n, _ in self.named_parameters() if not n.startswith("_boxes.1.")}
+        return names - {key_of(name) for name in self._of_guide}
+
+    def named_values(self, names: set[str] | None = None) -> dict[str, Tensor]:
+        """Parameters as their author named them, constrained, those with a prior by site."""
         values: dict[str, Tensor] = {}
         for name, constraint in self._constraints.items():
-            if guide or name not in self._of_guide:
+            if names is None or key_of(name) in names:
                 site = name.removesuffix(".mode")
                 shown = site if site in self.points else name.replace("$$$", ".")
                 values[shown] = transform_to(constraint)(self._parameters[key_of(name)])
-        for box in [*self._boxes][: 2 if guide else 1]:
-            program = box._modules.get("program")
-            for full in [n for n, _ in program.named_parameters()] if program is not None else ():
-                *path, leaf = full.split(".")
-                leaf = leaf.removesuffix("_unconstrained")
-                values[".".join((*path, leaf))] = getattr(program.get_submodule(".".join(path)), leaf)
+        for i, box in enumerate(self._boxes):
+            inside = None if names is None else {n.removeprefix(f"_boxes.{i}.") for n in names}
+            values |= {n.removeprefix("program."): v for n, v in parameter_values(box, inside).items()}
         return values
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+    def saved_as(self) -> dict[str, Any]:
+        return {"model": self.name, "own_program": True, "config": {}, "guide_tables": self.guide_record()}
+
+    def create(self, x: Data) -> None:
+        self.initialize(x, "current")
 
     def take_guide(self, x: Data) -> None:
         """Give a program without a guide one over its discrete latents (tables), and create its parameters."""
@@ -261,7 +276,7 @@ class FunctionModel(LatentVariableModel):
             with unchanged, Improper():
                 first = pyro.poutine.trace(replayed).get_trace(*args, **kwargs)
             unchanged.check(self.name)
-            self.factors = _factors(first)
+            self.factors = factors(first)
             if not self.has_guide or self.has_default_guide:
                 self.points = sampled_parameters(first, num_data(x))
                 if self.points:
@@ -350,18 +365,6 @@ class FunctionModel(LatentVariableModel):
 def _moves(prior: Prior, value: Tensor) -> bool:
     """Whether a prior depends on parameters."""
     return bool(prior.log_prob(value.detach()).requires_grad)
-
-
-def _factors(trace: Any) -> tuple[str, ...]:
-    """The observed sites of a trace that are plain numbers (``pyro.factor``, ``dist.Unit``)."""
-    names = []
-    for name, site in trace.nodes.items():
-        fn = site.get("fn")
-        while hasattr(fn, "base_dist"):
-            fn = fn.base_dist
-        if site["type"] == "sample" and site["is_observed"] and type(fn).__name__ == "Unit":
-            names.append(name)
-    return tuple(names)
 
 
 def _empty_program(*args: Any, **kwargs: Any) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, map_tensors, num_data, split, tensors
-from zoo.core.functions import FunctionModel
 from zoo.core.memory import LARGE, rows_at_once
 from zoo.core.statistics import Statistics
 
@@ -25,7 +24,7 @@ def pieces(model: LatentVariableModel, x: Data, times: int = 1) -> Iterator[Data
 
     A user's own program gets all its data at once: what it does with a part of them is not known.
     """
-    if isinstance(model, FunctionModel):
+    if not model.splits:
         return iter([x])
     return split(x, rows_at_once(model.datum_size(x), times))
 

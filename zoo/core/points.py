@@ -20,6 +20,7 @@ from torch.distributions import constraints, transform_to
 
 from zoo.core.edges import inset, is_simplex, margin_of, without_bound
 from zoo.core.isolation import forked_rng
+from zoo.core.sites import unwrapped
 from zoo.errors import ZooError
 
 __all__ = ["Drawn", "Improper", "Points", "Prior", "joint_with_latents", "priors", "sampled_parameters", "supports"]
@@ -157,14 +158,8 @@ class Improper(Messenger):
     """Latents whose prior has no draws take a value inside its support."""
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] and msg["value"] is None and isinstance(_unwrapped(msg["fn"]), dist.ImproperUniform):
+        if not msg["is_observed"] and msg["value"] is None and isinstance(unwrapped(msg["fn"]), dist.ImproperUniform):
             msg["value"], msg["done"] = _inside(msg["fn"]), True
-
-
-def _unwrapped(fn: Any) -> Any:
-    while isinstance(fn, (torch.distributions.Independent, dist.MaskedDistribution)):
-        fn = fn.base_dist
-    return fn
 
 
 def _inside(fn: Any) -> Tensor:

@@ -22,18 +22,15 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from zoo.core import program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data
-from zoo.core.functions import FunctionModel
+from zoo.core.sites import PARTICLES, SiteMessage, data_dim, family_of, is_sample, sample_sites, with_density
 from zoo.errors import ZooError
 
-#: A node of a Pyro trace.
-SiteMessage: TypeAlias = Any
 #: Which of its log-probabilities a site counts with.
 SiteValue: TypeAlias = Callable[[SiteMessage], Tensor]
 
-__all__ = ["Site", "draw", "family_of", "has_guide", "latent_sites", "per_datum", "scored_sites"]
+__all__ = ["Site", "draw", "family_of", "latent_sites", "per_datum", "scored_sites"]
 
 
 @dataclass(frozen=True)
@@ -55,21 +52,9 @@ class Site:
     local: bool
 
 
-def probe(model: LatentVariableModel, x: Data) -> Data:
-    """A little of the data, to look at a program with."""
-    return model.probe(x)
-
-
-def has_guide(model: LatentVariableModel) -> bool:
-    """Whether the model comes with a guide."""
-    if isinstance(model, FunctionModel):
-        return model.has_guide
-    return type(model).guide is not LatentVariableModel.guide
-
-
 def sites(model: LatentVariableModel, x: Data) -> list[Site]:
     """The sample sites of ``model(x)`` in program order."""
-    x = probe(model, x)
+    x = model.probe(x)
     with torch.no_grad():
         trace = poutine.trace(lambda: call(model.model, x)).get_trace()
     return [
@@ -81,7 +66,7 @@ def sites(model: LatentVariableModel, x: Data) -> list[Site]:
             data_dim(site, num_data(x)) is not None,
         )
         for name, site in trace.nodes.items()
-        if _is_sample(site)
+        if is_sample(site)
     ]
 
 
@@ -90,49 +75,19 @@ def latent_sites(model: LatentVariableModel, x: Data) -> list[Site]:
     return [site for site in sites(model, x) if not site.observed]
 
 
-def family_of(fn: Any) -> str:
-    """A distribution's class name, without wrappers."""
-    while hasattr(fn, "base_dist") and type(fn).__name__ in _WRAPPERS:
-        fn = fn.base_dist
-    return type(fn).__name__
-
-
-#: Distributions that change another's shape or mask, or have no name of their own for what they are.
-_WRAPPERS = ("Independent", "MaskedDistribution", "ExpandedDistribution", "TransformedDistribution")
-
-
-def _is_sample(site: SiteMessage) -> bool:
-    return site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample"
-
-
-def data_dim(site: SiteMessage, rows: int) -> int | None:
-    """The (negative) batch dimension of a site that runs over the data, None for a global site.
-
-    The plate named "data"; without one, the outermost plate with as many rows as the data, subsampled or not.
-    """
-    frames = [f for f in site["cond_indep_stack"] if f.vectorized and f.name != _PARTICLES]
-    named = [f for f in frames if f.name == "data"]
-    sized = sorted((f for f in frames if rows in (f.size, f.full_size)), key=lambda f: f.dim)
-    chosen = (named or sized)[:1]
-    return chosen[0].dim if chosen else None
-
-
-_PARTICLES = "zoo_particles"
-
-
 def plate_nesting(model: LatentVariableModel, x: Data, *, alone: bool = False) -> int:
     """How many batch dimensions the plates of ``model(x)`` and ``guide(x)`` take; of ``model(x)`` if ``alone``."""
-    x = probe(model, x)
+    x = model.probe(x)
     with torch.no_grad():
-        programs = [model.model, model.guide] if has_guide(model) and not alone else [model.model]
+        programs = [model.model, model.guide] if model.has_guide and not alone else [model.model]
         traces = [poutine.trace(lambda p=p: call(p, x)).get_trace() for p in programs]
-    dims = [f.dim for t in traces for s in t.nodes.values() if _is_sample(s) for f in s["cond_indep_stack"]]
+    dims = [f.dim for t in traces for s in t.nodes.values() if is_sample(s) for f in s["cond_indep_stack"]]
     return max((-dim for dim in dims if dim is not None), default=0)
 
 
 def traces(model: LatentVariableModel, x: Data) -> tuple[Trace, Trace]:
     """One run of the guide and of the model on its draws, as they are; no gradient, the caller's draws untouched."""
-    x = probe(model, x)
+    x = model.probe(x)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         guide_trace = poutine.trace(lambda: call(model.guide, x)).get_trace()
         model_trace = poutine.trace(poutine.replay(lambda: call(model.model, x), trace=guide_trace)).get_trace()
@@ -143,7 +98,7 @@ def repeated(program: Callable[..., Any], num_particles: int, nesting: int) -> C
     """The program run for several joint draws at once, in a plate left of its own."""
     if num_particles == 1:
         return program
-    wrapped: Callable[..., Any] = pyro.plate(_PARTICLES, num_particles, dim=-1 - nesting)(program)
+    wrapped: Callable[..., Any] = pyro.plate(PARTICLES, num_particles, dim=-1 - nesting)(program)
     return wrapped
 
 
@@ -200,7 +155,7 @@ def broadcasts(model: LatentVariableModel, x: Data, nesting: int) -> bool:
 
     One that indexes a drawn table from the left (``loc[z]``) may take a draw for an entry of it, and not fail.
     """
-    if not isinstance(model, FunctionModel):
+    if model.trusted:
         return True
     rows = num_data(x)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -317,18 +272,6 @@ def per_datum(
     return log_prob.movedim(dim, 1).reshape(num_particles, log_prob.shape[dim], -1).sum(-1)
 
 
-def sample_sites(trace: Trace) -> dict[str, SiteMessage]:
-    """Name and site of every sample statement in a trace, plates' own left out."""
-    return {name: site for name, site in trace.nodes.items() if _is_sample(site)}
-
-
-def with_density(trace: Trace) -> dict[str, SiteMessage]:
-    """The sample sites whose density counts: a ``pyro.deterministic`` or a site masked out as a whole, wherever it
-    stands, belongs to no datum."""
-    sites = sample_sites(trace).items()
-    return {n: s for n, s in sites if s["mask"] is not False and not (s["infer"] or {}).get("_deterministic")}
-
-
 def totals(
     trace: Trace,
     rows: int,
@@ -356,11 +299,11 @@ def totals(
 
 def scored_sites(model: LatentVariableModel, x: Data) -> list[tuple[str, bool]]:
     """The guide's sites whose draws carry no gradient, and whether their values can be summed instead."""
-    x = program.probe(model, x)
+    x = model.probe(x)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         trace = poutine.trace(lambda: call(model.guide, x)).get_trace()
     return [
         (name, bool(site["fn"].has_enumerate_support))
-        for name, site in program.sample_sites(trace).items()
+        for name, site in sample_sites(trace).items()
         if not site["fn"].has_rsample
     ]

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -94,13 +93,13 @@ def _of_arrays(model: Any, method: Callable[..., Any], arguments: dict[str, Any]
         return call(functools.partial(method, model, **rest), x)
 
 
-def parameter_values(model: nn.Module, names: set[str] | None = None) -> dict[str, np.ndarray[Any, Any]]:
-    """Parameters by the names that users know, constrained, as arrays.
+def parameter_values(model: nn.Module, names: set[str] | None = None) -> dict[str, Tensor]:
+    """Parameters by the names that users know, constrained.
 
     Args:
         names: which of ``named_parameters`` to tell; None for all.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Tensor] = {}
     other = {raw: shown for cls in type(model).__mro__ for shown, raw in cls.__dict__.get("reads_as", {}).items()}
     for full in dict(model.named_parameters()):
         *path, leaf = full.split(".")
@@ -111,4 +110,4 @@ def parameter_values(model: nn.Module, names: set[str] | None = None) -> dict[st
     for shown in other.values():  # what is computed without a parameter of its own, as a stationary start
         if shown not in values and isinstance(getattr(model, shown, None), Tensor):
             values[shown] = getattr(model, shown)
-    return {name: value.detach().cpu().numpy().copy() for name, value in values.items()}
+    return values

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call
-from zoo.core.program import has_guide, probe, sample_sites
+from zoo.core.sites import sample_sites
 
 __all__ = ["parameter_roles", "reached_by_model"]
 
@@ -28,7 +28,7 @@ def parameter_roles(model: LatentVariableModel, x: Data) -> tuple[list[str], lis
 
     Found by differentiating, so shared parameters are in both and unused ones in neither.
     """
-    x = probe(model, x)
+    x = model.probe(x)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     parameters = [p for _, p in named]
 
@@ -39,7 +39,7 @@ def parameter_roles(model: LatentVariableModel, x: Data) -> tuple[list[str], lis
         return [name for (name, _), grad in zip(named, grads, strict=True) if grad is not None]
 
     with torch.random.fork_rng(devices=[]):
-        if has_guide(model):
+        if model.has_guide:
             guide_trace = poutine.trace(lambda: call(model.guide, x)).get_trace()
             guide_trace.compute_log_prob()
             latents = sample_sites(guide_trace)

@@ -10,20 +10,8 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data
-from zoo.core.program import (
-    SiteMessage,
-    SiteValue,
-    broadcasts,
-    data_dim,
-    draw,
-    own_log_prob,
-    plate_nesting,
-    probe,
-    sample_sites,
-    scaled_log_prob,
-    totals,
-    with_density,
-)
+from zoo.core.program import SiteValue, broadcasts, draw, own_log_prob, plate_nesting, scaled_log_prob, totals
+from zoo.core.sites import SiteMessage, data_dim, sample_sites, with_density
 
 __all__ = ["densities", "joint_and_guide", "kl_is_whole", "log_weights"]
 
@@ -73,7 +61,7 @@ def densities(
 
 def kl_is_whole(model: LatentVariableModel, x: Data) -> bool:
     """Whether latents count as often as the data, so that the scaled sum of all sites is the ELBO (β is 1)."""
-    x = probe(model, x)
+    x = model.probe(x)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         traces = draw(model, x, 1, 0)
     rows = num_data(x)

@@ -20,7 +20,7 @@ from zoo.bayes import joint as bayes
 from zoo.bayes.draws import Draws
 from zoo.core.contract import Half, LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data
-from zoo.core.functions import FunctionModel, as_model
+from zoo.core.functions import as_model
 from zoo.errors import unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, above_zero, at_least, from_zero, given, moves_all
 from zoo.estimators.gradient import mean_bound
@@ -96,7 +96,7 @@ class ADVI(Estimator):
             notes.append(f"PSIS k-hat {khat:.2f} is above 0.7: q does not cover the posterior; compare with nuts")
         return Outcome(outcome.status, outcome.objective, notes, elbo=draws.diagnostics["elbo"], draws=draws)
 
-    def posterior(self, model: LatentVariableModel, x: Data) -> FunctionModel:
+    def posterior(self, model: LatentVariableModel, x: Data) -> LatentVariableModel:
         """The joint program of parameters and data with its guide, started at the model's present parameters."""
         # θ's program reads the model's tensors but moves none of them.
         still = _still(model)
@@ -105,7 +105,6 @@ class ADVI(Estimator):
         values = bayes.site_values(still, sites)
         guide = FAMILIES[self.family](program, init_loc_fn=init_to_value(values=values), init_scale=0.05)
         made = as_model(program, guide)
-        assert isinstance(made, FunctionModel)
         made.initialize(x, "current")
         return made
 
@@ -133,7 +132,7 @@ def _standardised(prior: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @torch.no_grad()
-def scored(posterior: FunctionModel, model: LatentVariableModel, x: Data, num_samples: int) -> Draws:
+def scored(posterior: LatentVariableModel, model: LatentVariableModel, x: Data, num_samples: int) -> Draws:
     """Draws from the guide, with the bound over them, its standard error and the PSIS k-hat of their weights."""
     sites = call(model.prior, x)
     weights, values = [], {name: list[Tensor]() for name in sites}

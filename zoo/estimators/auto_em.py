@@ -14,7 +14,6 @@ from zoo.automatic.enumeration import why_not_exact
 from zoo.automatic.plan import Plan, make_plan
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, num_data
-from zoo.core.functions import FunctionModel
 from zoo.core.statistics import Statistics
 from zoo.estimators.em import EM
 from zoo.estimators.steps import Steps, doubled
@@ -41,7 +40,7 @@ class AutoEM(EM):
 
     def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
         reason = super().refuses(model, x)
-        if reason is None and not isinstance(model, FunctionModel) and model.log_prior().requires_grad:
+        if reason is None and not model.points and model.log_prior().requires_grad:
             return "its prior is not in its program, which is all that auto_em sees"
         return reason or why_not_exact(model, x)
 

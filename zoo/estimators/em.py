@@ -19,7 +19,7 @@ from zoo.errors import LikelihoodDecreased, unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, at_least, from_zero, needs_statistics
 from zoo.estimators.loop.held_out import HeldOut
 from zoo.estimators.steps import ModelSteps, Steps, allowance, judged, objective_of
-from zoo.scores.evidence import log_density, num_units, total_log_likelihood
+from zoo.scores.evidence import log_density, total_log_likelihood
 
 __all__ = ["EM", "HardEM"]
 
@@ -74,7 +74,7 @@ class EM(Estimator):
         return ModelSteps(model, x, self.hard)
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
-        rows, units = num_data(x), num_units(model, x)
+        rows, units = num_data(x), model.num_units(x)
         steps = self.steps(model, x)
         last, status = -math.inf, "max_iter"
         rounding = 0.0  # the largest that was measured

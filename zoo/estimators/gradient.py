@@ -10,10 +10,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from zoo.core import program, roles, weighing
+from zoo.core import roles, weighing
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data, split
-from zoo.core.functions import FunctionModel
 from zoo.core.hooks import Objective
 from zoo.core.isolation import forked_rng
 from zoo.errors import ZooError, unknown_name
@@ -82,15 +81,17 @@ class GradientEstimator(Estimator):
 
     def plan(self, model: LatentVariableModel, x: Data) -> Schedule:
         size = self.batch_size
-        if size is None and isinstance(model, FunctionModel):
-            size = num_data(x)  # a program of the user's own may not know that it sees a part of the data
-        elif size is None and hasattr(model, "batch_size"):
-            size = min(int(model.batch_size), num_data(x))
+        if size is None and not model.splits:
+            size = num_data(x)
+        elif size is None and model.batch_size is not None:
+            size = min(model.batch_size, num_data(x))
         return Schedule(self.max_epochs, size, self.learning_rate, self.decay)
 
     def elements(self, x: Data, model: LatentVariableModel | None = None) -> int:
         rows = max(1, num_data(x))
-        _, batch = Schedule(self.max_epochs, self.batch_size or getattr(model, "batch_size", None)).resolve(rows)
+        _, batch = Schedule(self.max_epochs, self.batch_size or (None if model is None else model.batch_size)).resolve(
+            rows
+        )
         batch = min(batch, rows)
         weights = 0 if model is None else sum(p.numel() for p in model.parameters() if p.dtype == torch.float32)
         return max(super().elements(x) * batch // rows, batch * weights // WEIGHTS_AN_ELEMENT)
@@ -130,9 +131,9 @@ class GradientEstimator(Estimator):
         return HeldOut(model, self.validation, score, int(self.patience), "epoch", "bound")
 
     def rehearse(self, model: LatentVariableModel, x: Data) -> None:
-        if not isinstance(model, FunctionModel):
+        if model.splits:
             with torch.random.fork_rng(devices=[]):
-                surrogate, _ = self.objective(model, x)(program.probe(model, x))
+                surrogate, _ = self.objective(model, x)(model.probe(x))
                 moving = [p for p in model.parameters() if p.requires_grad]
                 torch.autograd.grad(surrogate, moving, allow_unused=True)
 
@@ -169,7 +170,7 @@ class GuidedEstimator(GradientEstimator):
 
     def fails(self, model: LatentVariableModel, x: Data) -> str | None:
         """Why the objective of a user's program cannot be had: what it raises, in a phrase; None where it can."""
-        if not isinstance(model, FunctionModel):
+        if model.trusted:
             return None
         try:
             with torch.random.fork_rng(devices=[]):
@@ -199,7 +200,7 @@ class GuidedEstimator(GradientEstimator):
 
     def warm_up(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
         """Train the guide alone, at the model's present parameters."""
-        steps = getattr(model, "warmup", WARMUP) if self.warmup is None else int(self.warmup)
+        steps = self.warmup if self.warmup is not None else WARMUP if model.warmup is None else model.warmup
         if not steps or run.stage == "climb":
             return Outcome("converged", 0.0)
         theta, psi = roles.parameter_roles(model, x)
@@ -219,7 +220,7 @@ class GuidedEstimator(GradientEstimator):
 
 def needs_guide(model: LatentVariableModel) -> str | None:
     """The reason, if any, why an estimator that needs a guide cannot serve the model."""
-    if program.has_guide(model):
+    if model.has_guide:
         return None
     return "it has no guide; pass guide=... (for instance a pyro.infer.autoguide)"
 

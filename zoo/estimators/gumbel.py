@@ -20,6 +20,7 @@ from zoo.core import program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data
 from zoo.core.hooks import Objective, fresh
+from zoo.core.sites import unwrapped
 from zoo.errors import ZooError
 from zoo.estimators.base import above_zero
 from zoo.estimators.gradient import GuidedEstimator
@@ -67,7 +68,7 @@ class Gumbel(GuidedEstimator):
         left = sorted(program.left_out(*program.traces(model, x)))
         if left:
             return f"its guide leaves out the discrete site {left[0]!r}"
-        few = program.probe(model, x)
+        few = model.probe(x)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             program.draw(
                 model, few, 1, program.plate_nesting(model, x)
@@ -147,9 +148,7 @@ class _Relax(Messenger):
         self.names: set[str] = set()
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        fn = msg["fn"]
-        while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
-            fn = fn.base_dist
+        fn = unwrapped(msg["fn"], "Independent", "ExpandedDistribution", "MaskedDistribution")
         family = type(fn).__name__
         # Several variables at one site (to_event) have no support to enumerate, but are relaxed one by one.
         several = family in _KINDS and msg["fn"].event_dim > fn.event_dim

@@ -14,6 +14,7 @@ from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, num_data
 from zoo.core.hooks import FreshBatches, Objective, weigh
 from zoo.core.program import scored_sites
+from zoo.core.sites import sample_sites
 from zoo.errors import ZooError
 from zoo.estimators.gradient import GuidedEstimator
 from zoo.estimators.reinforce import score_terms
@@ -67,7 +68,7 @@ def iwae_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int
     log_weight = log_joint - log_guide  # (K, N)
     bound = log_weight.logsumexp(0) - math.log(k)
     surrogate = bound.sum()
-    if any(not site["fn"].has_rsample for site in program.sample_sites(guide_trace).values()):
+    if any(not site["fn"].has_rsample for site in sample_sites(guide_trace).values()):
         score = score_terms(guide_trace, log_guide, rows, k, nesting)
         signal = bound.detach() - without_each(log_weight.detach())
         surrogate = surrogate + (signal * score).sum()

@@ -14,7 +14,6 @@ from zoo.core.state import restore, snapshot
 from zoo.core.statistics import Statistics
 from zoo.errors import ZooError
 from zoo.estimators.base import Estimator, Outcome, Run, at_least, from_zero, given, needs_statistics
-from zoo.scores.evidence import num_units
 
 __all__ = ["OnlineEM"]
 
@@ -54,7 +53,7 @@ class OnlineEM(Estimator):
         return needs_statistics(model)
 
     def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
-        rows, units = num_data(x), num_units(model, x)
+        rows, units = num_data(x), model.num_units(x)
         size = min(rows, int(self.batch_size or min(4096, max(100, rows // 20))))
         average: Statistics | None = None
         step, status, last, notes = 0, "max_iter", -math.inf, []

@@ -45,7 +45,7 @@ class RWS(GuidedEstimator):
         if reason is None:
             try:
                 with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                    program.draw(model, program.probe(model, x), 1, program.plate_nesting(model, x), detach=True)
+                    program.draw(model, model.probe(x), 1, program.plate_nesting(model, x), detach=True)
             except KeyError:  # what Pyro's transforms without an inverse raise
                 return "its guide cannot score a draw again: a flow in it has no inverse"
         return reason or self.fails(model, x)

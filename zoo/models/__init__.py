@@ -5,18 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-import re
 from functools import cache
 
-from zoo.core.contract import LatentVariableModel
+from zoo.core.contract import LatentVariableModel, snake_case
 from zoo.errors import unknown_name
 
 __all__ = ["find_model", "model_classes", "snake_case"]
-
-
-def snake_case(name: str) -> str:
-    """``GaussianMixture`` to ``gaussian_mixture``, ``PPCA`` to ``ppca``, ``PoissonHMM`` to ``poisson_hmm``."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 @cache

@@ -15,6 +15,7 @@ from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data, tensors
 from zoo.core.isolation import isolated
 from zoo.core.pieces import gathered, pieces
+from zoo.core.sites import sample_sites
 from zoo.errors import ZooError
 from zoo.reporting.subjects import Fitted
 from zoo.scores.evidence import exact_log_likelihood
@@ -69,7 +70,7 @@ def latent_draws(fit: Fitted, x: Data, num_draws: int) -> dict[str, Tensor]:
     """
     model = fit.model
     with torch.no_grad():
-        if fit.guide_trained and program.has_guide(model):
+        if fit.guide_trained and model.has_guide:
             return _guide_draws(model, x, num_draws)
         if lacks(model, "sample_posterior") is None:
 
@@ -88,7 +89,7 @@ def latent_draws(fit: Fitted, x: Data, num_draws: int) -> dict[str, Tensor]:
 
 
 def _guide_draws(model: LatentVariableModel, x: Data, num_draws: int) -> dict[str, Tensor]:
-    traces = [program.sample_sites(poutine.trace(lambda: call(model.guide, x)).get_trace()) for _ in range(num_draws)]
+    traces = [sample_sites(poutine.trace(lambda: call(model.guide, x)).get_trace()) for _ in range(num_draws)]
     draws = {name: torch.stack([trace[name]["value"] for trace in traces]) for name in traces[0]}
     if lacks(model, "sample_posterior") is not None:
         return draws

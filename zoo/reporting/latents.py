@@ -22,6 +22,7 @@ from zoo.core import program
 from zoo.core.contract import LatentVariableModel, lacks, prepared, read_by
 from zoo.core.data import Data, call, map_tensors, num_data, take, tensors
 from zoo.core.isolation import isolated
+from zoo.core.sites import sample_sites, unwrapped
 from zoo.errors import ZooError
 from zoo.reporting.page import Array, image_shape
 from zoo.reporting.samples import plot_sheet
@@ -54,7 +55,7 @@ def plot_latents(fit: Fitted, x: Any, folder: str | Path) -> list[Path]:
     """
     model = fit.model
     x = read_by(model, x)
-    if not (hasattr(model, "likelihood") or lacks(model, "posterior_means") is None) or not program.has_guide(model):
+    if not (hasattr(model, "likelihood") or lacks(model, "posterior_means") is None) or not model.has_guide:
         return []
     cut = isinstance(x, Tensor)
     chosen = torch.randperm(num_data(x), generator=torch.Generator().manual_seed(0))[:CODED]
@@ -96,7 +97,7 @@ def draw(fit: Fitted, n: int, seed: int, *, x: Any = None, means: bool = False) 
             x = read_by(model, x)
             rows = prepared(model, take(x, torch.randint(num_data(x), (n,)).to(tensors(x)[0].device)))
         trace = poutine.trace(lambda: call(poutine.uncondition(model.model), rows)).get_trace()
-        observed = [s for s in program.sample_sites(trace).values() if s["infer"].get("was_observed")]
+        observed = [s for s in sample_sites(trace).values() if s["infer"].get("was_observed")]
         if len(observed) != 1:
             raise ZooError(f"sample: expected one observed variable, got {len(observed)}. Use fit.sample in Python.")
         drawn: Tensor = _unit(model) * (_expected(observed[0]["fn"]) if means else observed[0]["value"])
@@ -219,8 +220,7 @@ def _pixels_of_pair(model: LatentVariableModel, parts: Sequence[Tensor], cut: bo
 
 
 def _expected(fn: Any) -> Tensor:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
+    fn = unwrapped(fn)
     if type(fn).__name__.startswith("Categorical"):
         return fn.logits.argmax(-1).to(fn.logits)
     try:

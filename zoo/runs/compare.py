@@ -15,7 +15,7 @@ import torch
 
 from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, num_data
-from zoo.core.functions import FunctionModel, as_model
+from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.turns import exclusive
 from zoo.errors import LikelihoodDecreased, ZooError, one_line, unknown_name
@@ -27,7 +27,7 @@ from zoo.runs.gradients import GradientQuality, gradient_quality, sampled_gradie
 from zoo.runs.one_start import exact_log_likelihood_known
 from zoo.runs.prepare import check_serves, first_run, start, usual_estimators
 from zoo.runs.ranking import leaders
-from zoo.runs.result import Fit, model_name
+from zoo.runs.result import Fit
 from zoo.storage.folders import new_folder
 from zoo.storage.json import to_json
 
@@ -229,7 +229,7 @@ def compare(
         if device is not None:
             base.to(as_device(device))
         data = prepared(base, x, new=True)
-        if isinstance(base, FunctionModel):
+        if not base.trusted:
             first_run(base, data, any(find_estimator(name).uses_guide for name in chosen))
         for name, given in chosen.items():
             check_serves(options_from(find_estimator(name), given), base, data)
@@ -260,7 +260,7 @@ def compare(
             raise
     stopped = len(fits) < len(seed_list) * len(chosen) or fits[-1].status == "interrupted"
     fits.sort(key=lambda this: list(chosen).index(this.estimator))
-    comparison = Comparison(model_name(template), data_name, num_data(data), fits, x=data, interrupted=stopped)
+    comparison = Comparison(template.label, data_name, num_data(data), fits, x=data, interrupted=stopped)
     if gradients and not stopped and origin is not None:
         try:
             comparison.gradients = _gradients(origin, comparison, chosen, progress)

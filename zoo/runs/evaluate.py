@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from zoo.automatic.enumeration import why_not_exact
-from zoo.core import program, weighing
+from zoo.core import weighing
 from zoo.core.contract import lacks, prepared
 from zoo.core.data import num_data
-from zoo.core.functions import FunctionModel, as_model
+from zoo.core.functions import as_model
 from zoo.core.hooks import settled
 from zoo.core.isolation import isolated
 from zoo.core.turns import exclusive
@@ -149,8 +149,7 @@ def evaluate(
     model = as_model(model.model if _is_fit(model) else model, guide)
     x = settled(model, prepared(model, x), seed)
     with isolated(seed):
-        if isinstance(model, FunctionModel):
-            model.initialize(x, "current")
+        model.create(x)
         reason = (
             None if lacks(model, "log_marginal") is None or lacks(model, "e_step") is None else why_not_exact(model, x)
         )
@@ -158,8 +157,8 @@ def evaluate(
         note = impossible_note(model, x) if exact == -math.inf else None
         notes = () if note is None else (note,)
         density = float(log_density(model, x).sum()) if reason is None and not model.normalized else None
-        untrained = untrained or (isinstance(model, FunctionModel) and not model.guide_knows(x))
-        if not program.has_guide(model) or (untrained and exact is not None):
+        untrained = untrained or not model.guide_knows(x)
+        if not model.has_guide or (untrained and exact is not None):
             if density is not None:
                 return Evaluation(num_data(x), None, None, None, None, None, None, 0, log_density=density)
             if exact is None:

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 
 from zoo.automatic.chains import Chain
-from zoo.automatic.checks import program_name
 from zoo.automatic.enumerated import shown
 from zoo.automatic.enumeration import why_not_exact
 from zoo.automatic.plan import SiteRow, Update, make_plan
 from zoo.core.contract import prepared
-from zoo.core.functions import FunctionModel, as_model
+from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
@@ -106,7 +105,7 @@ def explain(model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed
     template = as_model(model, guide)
     with isolated(seed):
         data = prepared(template, x)
-        if isinstance(template, FunctionModel):
+        if not template.trusted:
             with torch.random.fork_rng(devices=[]):
                 first_run(template, data)
         ready = start(template, data, template.inits[0], searched=False)
@@ -123,4 +122,4 @@ def explain(model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed
         how = f"Pyro's enumeration of the program ({plan.why_not_chain})"
     if not ready.normalized:
         how += "; with its factors the program is no normalised density"
-    return Explanation(program_name(ready), plan.sites, plan.updates, plan.elements, plan.largest, how)
+    return Explanation(ready.name, plan.sites, plan.updates, plan.elements, plan.largest, how)

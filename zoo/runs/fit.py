@@ -14,7 +14,7 @@ from zoo.automatic.enumeration import remembered
 from zoo.core import program
 from zoo.core.contract import LatentVariableModel, prepared
 from zoo.core.data import Data
-from zoo.core.functions import FunctionModel, as_model
+from zoo.core.functions import as_model
 from zoo.core.isolation import isolated, threads
 from zoo.core.state import snapshot
 from zoo.core.turns import exclusive
@@ -111,7 +111,7 @@ def fit(
         data = prepared(base, x, new=True)
         whole = data
         data, chosen = with_held_out(chosen, base, data, seed)
-        if isinstance(base, FunctionModel):
+        if not base.trusted:
             with torch.random.fork_rng(devices=[]):
                 first_run(base, data, chosen.uses_guide)
         if guide is not None and chosen.takes_no_guide:

@@ -8,10 +8,8 @@ from typing import Any
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, as_data
-from zoo.core.functions import FunctionModel
 from zoo.core.state import snapshot
 from zoo.estimators.base import Estimator
-from zoo.runs.result import model_name
 from zoo.storage.checkpoint import fingerprint
 
 __all__ = ["derived_seed", "describe", "identify"]
@@ -21,20 +19,20 @@ def identify(
     model: LatentVariableModel, x: Data, estimator: Estimator, seed: int, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """What a run is made of, in plain values: two runs that agree in it take the same path."""
-    own = isinstance(model, FunctionModel)
+    saved = model.saved_as()
     given = {f.name: getattr(estimator, f.name) for f in fields(estimator)}
     more = {
         n: fingerprint(as_data(v, symbols=True)) for n, v in given.items() if settings[n] == "given" and not callable(v)
     }
     found: dict[str, Any] = {
-        "model": model_name(model),
-        "arguments": {} if own else {name: getattr(v, "__name__", str(v)) for name, v in model.config.items()},
+        "model": saved["model"],
+        "arguments": {name: getattr(v, "__name__", str(v)) for name, v in saved["config"].items()},
         "data": fingerprint(x),
         "estimator": estimator.name,
         "seed": seed,
         "option": {**settings, **more},
     }
-    if settings["init"] == "current" and not own:
+    if settings["init"] == "current" and not saved["own_program"]:
         found["start"] = fingerprint(snapshot(model))
     return found
 

@@ -16,6 +16,7 @@ from zoo.core import program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call
 from zoo.core.isolation import isolated
+from zoo.core.sites import sample_sites, unwrapped
 from zoo.errors import ZooError
 
 __all__ = ["Latents", "centre", "latents", "most_probable"]
@@ -60,8 +61,8 @@ def latents(model: LatentVariableModel, x: Data, *, trained: bool, estimator: st
     """
     sites = program.latent_sites(model, x)
     if not sites:
-        raise ZooError(f"posterior: expected a latent, got the program {_name(model)!r} without any.")
-    trained = trained and program.has_guide(model)
+        raise ZooError(f"posterior: expected a latent, got the program {model.name!r} without any.")
+    trained = trained and model.has_guide
     nesting = program.plate_nesting(model, x, alone=True)
     missing = next(
         (f"site {s.name!r} ({s.family}) has no finite support to sum over" for s in sites if not s.discrete), ""
@@ -75,13 +76,13 @@ def latents(model: LatentVariableModel, x: Data, *, trained: bool, estimator: st
                 raise
             missing = str(error)
     if not trained:
-        guide = "its guide was not trained" if program.has_guide(model) else "it has no guide"
+        guide = "its guide was not trained" if model.has_guide else "it has no guide"
         raise ZooError(
             f"posterior: {missing}, and {guide} by {estimator}. Fit by svi with a guide, or define posterior(x)."
         )
     with isolated(seed), torch.no_grad(), AtCentre():
         trace = poutine.trace(lambda: call(model.guide, x)).get_trace()
-    drawn = {n: s for n, s in program.sample_sites(trace).items() if not (s["infer"] or {}).get("is_auxiliary")}
+    drawn = {n: s for n, s in sample_sites(trace).items() if not (s["infer"] or {}).get("is_auxiliary")}
     by_site = {name: site["fn"] for name, site in drawn.items()}
     left = [site.name for site in sites if site.discrete and site.name not in drawn]
     exact: DiscretePosterior | None = None
@@ -90,8 +91,8 @@ def latents(model: LatentVariableModel, x: Data, *, trained: bool, estimator: st
         exact = enumerated_posterior(_Conditioned(model, values), x, nesting, seed)
         by_site.update({name: exact.marginals[name] for name in left})
     _, run = program.traces(model, x)
-    stacks = {name: {f.name for f in site["cond_indep_stack"]} for name, site in program.sample_sites(run).items()}
-    data_plates = set().union(*(stacks[name] for name, s in program.sample_sites(run).items() if s["is_observed"]))
+    stacks = {name: {f.name for f in site["cond_indep_stack"]} for name, site in sample_sites(run).items()}
+    data_plates = set().union(*(stacks[name] for name, s in sample_sites(run).items() if s["is_observed"]))
     of_data = {s.name for s in sites if s.discrete or data_plates & stacks[s.name]}
     return Latents({name: q for name, q in by_site.items() if name in of_data or not of_data}, exact)
 
@@ -100,7 +101,7 @@ class _Conditioned:
     """A program with some of its latents at given values, as enumeration takes it."""
 
     def __init__(self, model: LatentVariableModel, values: dict[str, Tensor]) -> None:
-        self._whole, self.name = model, _name(model)
+        self._whole, self.name = model, model.name
         self.model: Callable[..., Any] = poutine.condition(model.model, data=values)
 
     def __getattr__(self, name: str) -> Any:
@@ -144,8 +145,7 @@ def most_probable(q: Any) -> Tensor:
     """
     if not _discrete(q):
         return centre(q)
-    while hasattr(q, "base_dist"):
-        q = q.base_dist
+    q = unwrapped(q)
     if isinstance(q, torch.distributions.Bernoulli):
         return (q.logits > 0).long()
     if hasattr(q, "logits") and q.logits.dim() > len(q.batch_shape):
@@ -163,7 +163,3 @@ def _numbered(value: Tensor, support: Tensor) -> Tensor:
     event = support.dim() - 1
     same = value.unsqueeze(-1 - event) == support
     return (same.flatten(-event).all(-1) if event else same).long().argmax(-1)
-
-
-def _name(model: Any) -> str:
-    return str(getattr(model, "name", None) or type(model).__name__)

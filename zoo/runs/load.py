@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from zoo.bayes.draws import Draws
 from zoo.core.data import Data
-from zoo.core.functions import FunctionModel, as_model
+from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.schema import Schema
 from zoo.core.state import restore
@@ -73,12 +73,11 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
                 f"load: {str(path)!r} holds the program {record['model']!r} of a user; pass model=... to load it."
             )
         built = as_model(model, guide)
-        if isinstance(built, FunctionModel):
-            rows = expanded(template, record["num_data"])  # parameters may be as many as the data
-            with isolated(0):
-                built.initialize(rows, "current")
-            if isinstance(record.get("guide_tables"), dict) and not built.has_guide:
-                built.restore_guide(record["guide_tables"], state)
+        rows = expanded(template, record["num_data"])  # parameters may be as many as the data
+        with isolated(0):
+            built.create(rows)
+        if isinstance(record.get("guide_tables"), dict) and not built.has_guide:
+            built.restore_guide(record["guide_tables"], state)
     else:
         built = find_model(record["model"])(**record["config"])
     own = built.state_dict()

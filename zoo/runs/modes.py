@@ -8,8 +8,7 @@ from torch import Tensor
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data
 from zoo.core.edges import Inset, margin_of
-from zoo.core.functions import FunctionModel
-from zoo.core.program import family_of
+from zoo.core.sites import family_of
 from zoo.scores.evidence import enumerated_evidence
 
 __all__ = ["told"]
@@ -30,8 +29,8 @@ def told(model: LatentVariableModel, x: Data, sampled: bool = False) -> tuple[li
     if sampled:
         families = ", ".join(f"{name} {family_of(fn)}" for name, fn in model.prior(x).items())
         return [f"priors of the parameters, as {type(model).__name__}.prior(x) states them: {families}"], False
-    if isinstance(model, FunctionModel):
-        return _told_of_points(model, x) if model.points else ([], False)
+    if model.points:
+        return _told_of_points(model, x)
     with torch.no_grad():
         prior = float(model.log_prior())
     if prior == 0:
@@ -44,7 +43,7 @@ def told(model: LatentVariableModel, x: Data, sampled: bool = False) -> tuple[li
     ], False
 
 
-def _told_of_points(model: FunctionModel, x: Data) -> tuple[list[str], bool]:
+def _told_of_points(model: LatentVariableModel, x: Data) -> tuple[list[str], bool]:
     notes = [f"estimated at the mode under their priors (MAP): {', '.join(sorted(model.points))}"]
     if model.joint_points:
         names = ", ".join(sorted(model.joint_points))
@@ -74,7 +73,7 @@ def _told_of_points(model: FunctionModel, x: Data) -> tuple[list[str], bool]:
     return notes, any(bool(drawn.any()) for _, drawn in near.values())
 
 
-def _slopes(model: FunctionModel, x: Data, names: list[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _slopes(model: LatentVariableModel, x: Data, names: list[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """By site, the gradients of ln p(θ) and of ln p(x | θ) with respect to the parameter's value."""
     found = []
     with torch.enable_grad():

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from zoo.core import program, roles
+from zoo.core import roles
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, map_tensors, num_data
 from zoo.core.memory import PeakMemory
@@ -21,7 +21,7 @@ from zoo.runs.modes import told
 from zoo.runs.prepare import unnormalised
 from zoo.runs.result import Fit
 from zoo.scores.bounds import bound
-from zoo.scores.evidence import num_units, total_log_likelihood
+from zoo.scores.evidence import total_log_likelihood
 from zoo.storage.checkpoint import Checkpoint, Checkpoints
 
 __all__ = ["exact_log_likelihood_known", "run_one"]
@@ -98,7 +98,7 @@ def run_one(
 def exact_log_likelihood_known(model: LatentVariableModel, x: Data) -> bool:
     """Whether ln p(x) is tractable."""
     with torch.random.fork_rng(devices=[]):
-        return total_log_likelihood(model, program.probe(model, x)) is not None
+        return total_log_likelihood(model, model.probe(x)) is not None
 
 
 def finish(
@@ -119,13 +119,13 @@ def finish(
         elbo_se = outcome.draws.diagnostics.get("elbo_se", elbo_se)
     if outcome.exact_q:
         elbo, elbo_se = total, None if total is None else 0.0
-    elif elbo is None and program.has_guide(model):
+    elif elbo is None and model.has_guide:
         elbo, elbo_se = scores.take("elbo", lambda: bound(model, x)) or (None, None)
     if not model.normalized:
         outcome.notes = [*outcome.notes, unnormalised(model)]
     theta = scores.take("number of parameters", lambda: roles.parameter_roles(model, x)[0]) or []
     size = scores.take("number of parameters", lambda: model.num_free_parameters(theta))
-    units = scores.take("number of time steps", lambda: num_units(model, x))
+    units = scores.take("number of time steps", lambda: model.num_units(x))
     more, at_edge = scores.take("word on the priors", lambda: told(model, x, outcome.draws is not None)) or ([], False)
     outcome.notes, outcome.degenerate = [*outcome.notes, *more], outcome.degenerate or at_edge
     return Fit(
@@ -148,7 +148,7 @@ def finish(
         degenerate=outcome.degenerate,
         peak_memory_mb=peak_mb,
         exact_q=outcome.exact_q,
-        guide_trained=not outcome.exact_q and program.has_guide(model) and estimator.uses_guide,
+        guide_trained=not outcome.exact_q and model.has_guide and estimator.uses_guide,
         warmup=run.warmup,
         template=map_tensors(lambda t: t[:1].clone() if t.dim() else t.clone(), x),
     )

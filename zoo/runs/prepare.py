@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 
-from zoo.automatic.checks import NOTHING_OBSERVED, is_observed, program_name
+from zoo.automatic.checks import NOTHING_OBSERVED, is_observed
 from zoo.automatic.enumeration import remembered
 from zoo.automatic.starts import choose_start
 from zoo.core import program, roles
 from zoo.core.checks import failed_on_data
 from zoo.core.contract import LatentVariableModel, prepared
 from zoo.core.data import Data, num_data, take, tensors
-from zoo.core.functions import FunctionModel, as_model
+from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
+from zoo.core.sites import sample_sites
 from zoo.errors import ZooError
 from zoo.estimators import estimator_classes
 from zoo.estimators.base import Estimator
@@ -83,18 +84,18 @@ def start(
         for name, staying in model.named_parameters():
             if not staying.requires_grad and name in dict(candidate.named_parameters()):
                 candidate.get_parameter(name).copy_(staying)
-    if searched and isinstance(candidate, FunctionModel):
+    if searched:
         choose_start(candidate, x, first=restart == 0)
     return candidate
 
 
-def first_run(model: FunctionModel, x: Data, wants_guide: bool = False) -> None:
+def first_run(model: LatentVariableModel, x: Data, wants_guide: bool = False) -> None:
     """Create a program's parameters; what its data cannot do is the user's to hear in one line.
 
     A program with discrete latents only, and no guide where one is wanted, gets one of tables.
     """
     try:
-        model.initialize(x, "current")
+        model.create(x)
         if wants_guide and not model.has_guide:
             latents = program.latent_sites(model, x)
             if latents and all(site.discrete for site in latents):
@@ -109,33 +110,32 @@ def first_run(model: FunctionModel, x: Data, wants_guide: bool = False) -> None:
 
 def unnormalised(model: LatentVariableModel) -> str:
     """The note on a fit whose objective is no log-likelihood."""
-    factors = model.factors if isinstance(model, FunctionModel) else ()
-    what = f"site {factors[0]!r} is a pyro.factor, so the program" if factors else "the program"
+    what = f"site {model.factors[0]!r} is a pyro.factor, so the program" if model.factors else "the program"
     return (
         f"{what} is a density only up to a factor Z that is not known: what was climbed is no log-likelihood, and "
-        f"there is none. If its factors are log-densities of data, say so: {program_name(model)}.normalized = True"
+        f"there is none. If its factors are log-densities of data, say so: {model.name}.normalized = True"
     )
 
 
 def check_moves(estimator: Estimator, model: LatentVariableModel, x: Data) -> None:
     """Raise ZooError where an estimator has no parameter to fit."""
     moving = [name for name, p in model.named_parameters() if p.requires_grad]
-    if moving and isinstance(model, FunctionModel) and model.has_guide and not estimator.uses_guide:
+    if moving and not model.trusted and model.has_guide and not estimator.uses_guide:
         moving = roles.parameter_roles(model, x)[0]
     if not moving:
         some = any(True for _ in model.parameters())
         what = "all its parameters are to stay (requires_grad=False)" if some else "it has no parameters"
         raise ZooError(
-            f"{program_name(model)}: nothing is to be fitted: {what}. Score it by zoo.evaluate(model, x), decode it by "
+            f"{model.name}: nothing is to be fitted: {what}. Score it by zoo.evaluate(model, x), decode it by "
             "zoo.discrete_posterior(model, x)."
         )
 
 
-def check_guide(model: FunctionModel, x: Data) -> None:
+def check_guide(model: LatentVariableModel, x: Data) -> None:
     """Raise ZooError where a user's guide draws what the program does not have, leaves out what it needs, or draws it
     in another shape. A discrete latent may be left out: it can be summed over."""
     drawn, run = program.draw(model, x, 1, 0)
-    found, sites = program.sample_sites(drawn), program.sample_sites(run)
+    found, sites = sample_sites(drawn), sample_sites(run)
     latents = [name for name, site in sites.items() if not site["is_observed"]]
     strange = [name for name, site in found.items() if name not in latents and not site["infer"].get("is_auxiliary")]
     if strange:
@@ -192,10 +192,10 @@ def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None
     with isolated(0), remembered():
         base = copy.deepcopy(as_model(model, guide))
         ready = prepared(base, x, new=True)
-        if isinstance(base, FunctionModel):
+        if not base.trusted:
             first_run(base, ready)
         usual = serving(base, ready, DEFAULT_ESTIMATORS)
-        given_guide = for_fit and isinstance(base, FunctionModel) and base.has_guide
+        given_guide = for_fit and not base.trusted and base.has_guide
         if "em" not in usual and not given_guide and suits_auto_em(base, ready):
             usual.insert(0, "auto_em")
         if len(usual) == 1:

@@ -15,17 +15,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.bayes.draws import Draws
-from zoo.core import program, roles
+from zoo.core import roles
 from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, call, num_data
-from zoo.core.functions import FunctionModel
 from zoo.core.isolation import isolated
 from zoo.core.memory import LARGE
 from zoo.core.pieces import by_pieces, gathered, pieces
-from zoo.core.readings import parameter_values
+from zoo.core.sites import sample_sites
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
-from zoo.models import snake_case
 from zoo.runs.templates import describe_template, expanded
 from zoo.scores.impossible import warn_of_impossible
 from zoo.storage.folders import new_folder
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
     from zoo.automatic.posteriors import DiscretePosterior
     from zoo.runs.latents import Latents
 
-__all__ = ["Fit", "model_name"]
+__all__ = ["Fit"]
 
 FORMAT = 1
 
@@ -141,13 +139,12 @@ class Fit:
         Parameters of a program have the names its author gave them, those with a prior their site's. Weights of
         networks have torch's names. A guide's are among them if the estimator trained it.
         """
-        if isinstance(self.model, FunctionModel):
-            values = self.model.named_values(guide=self.guide_trained)
-            return {name: value.detach().cpu().numpy().copy() for name, value in values.items()}
-        if self.guide_trained or self.template is None:
-            return parameter_values(self.model)
-        with isolated(self.seed), pyro.validation_enabled(False):  # a template that was saved is of zeros
-            return parameter_values(self.model, set(roles.reached_by_model(self.model, self.template)))
+        names = None if self.guide_trained else self.model.of_program()
+        if names is None and not self.guide_trained and self.template is not None:
+            with isolated(self.seed), pyro.validation_enabled(False):  # a template that was saved is of zeros
+                names = set(roles.reached_by_model(self.model, self.template))
+        values = self.model.named_values(names)
+        return {name: value.detach().cpu().numpy().copy() for name, value in values.items()}
 
     @exclusive
     def posterior(self, x: Any) -> Any:
@@ -285,7 +282,7 @@ class Fit:
         trace = poutine.trace(lambda: call(unconditioned, rows)).get_trace()
         observed = [
             site["value"]
-            for site in program.sample_sites(trace).values()
+            for site in sample_sites(trace).values()
             if site["infer"].get("was_observed") and isinstance(site["value"], Tensor)
         ]
         if lacks(self.model, "from_pixels") is None:
@@ -336,7 +333,7 @@ class Fit:
             return "-" if value is None else f"{value:.4f}"
 
         lines = [
-            f"{model_name(self.model)} by {self.estimator}: {self.status} after {self.iterations} iterations, "
+            f"{self.model.label} by {self.estimator}: {self.status} after {self.iterations} iterations, "
             f"{self.seconds:.2f} s",
             f"log-likelihood {number(self.log_likelihood)}   elbo {number(self.elbo)}   "
             f"bic {number(self.bic)}   ({self.num_data} data, {self.num_parameters} parameters)",
@@ -359,15 +356,10 @@ class Fit:
         save_file(state, str(folder / "model.safetensors"))
         if self.draws is not None:
             self.draws.write(folder)
-        own = isinstance(self.model, FunctionModel)
         record: dict[str, Any] = {
             "format": FORMAT,
-            "model": model_name(self.model),
-            "own_program": own,
-            "config": {} if own else self.model.config,
-            "constraints": sorted(self.model._constraints) if isinstance(self.model, FunctionModel) else [],
+            **self.model.saved_as(),
             "fixed": [name for name, p in self.model.named_parameters() if not p.requires_grad],
-            "guide_tables": self.model.guide_record() if isinstance(self.model, FunctionModel) else None,
             "template": describe_template(self.template),
             "schema": None if self.model.schema is None else asdict(self.model.schema),
         }
@@ -403,7 +395,3 @@ SAVED = [
 ]
 #: Written since; a fit saved before has none of these.
 SAVED_LATER = ["warmup", "data"]
-
-
-def model_name(model: LatentVariableModel) -> str:
-    return model.name if isinstance(model, FunctionModel) else snake_case(type(model).__name__)

@@ -22,7 +22,6 @@ from zoo.core.state import snapshot
 from zoo.errors import ZooError
 from zoo.estimators.base import Estimator, Outcome, Run
 from zoo.estimators.em import EM
-from zoo.scores.evidence import num_units
 
 if TYPE_CHECKING:
     from zoo.runs.result import Fit
@@ -98,7 +97,7 @@ def _iteration_cost(model: LatentVariableModel, x: Data) -> float:
     """Multiplications of an E and an M step: every datum meets every parameter that is not a network's."""
     own = (p for m in model.modules() for name, p in m._parameters.items() if p is not None and _own(m, name))
     count = sum(p.numel() for p in own)
-    return OVERHEAD + float(num_units(model, x)) * count
+    return OVERHEAD + float(model.num_units(x)) * count
 
 
 def _own(module: Any, name: str) -> bool:

@@ -15,9 +15,9 @@ from torch.distributions.kl import kl_divergence
 from zoo.core import program, weighing
 from zoo.core.contract import Half, LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, call, num_data, split
-from zoo.core.functions import FunctionModel
 from zoo.core.hooks import HookedBound, settled
 from zoo.core.isolation import isolated
+from zoo.core.sites import sample_sites
 from zoo.errors import ZooError
 from zoo.scores.importance import MAX_ELEMENTS
 
@@ -30,7 +30,7 @@ ONE_BY_ONE = 100
 
 def pieces(model: LatentVariableModel, x: Data, num_samples: int) -> Iterator[Data]:
     """The data in pieces whose log-weights fit in memory; a program of a user's own gets all its data at once."""
-    if isinstance(model, FunctionModel):
+    if not model.splits:
         return iter([x])
     rows = 4_000_000 // num_samples
     if lacks(model, "log_weights") is None:  # networks: their layers are wider than the data's weights
@@ -101,13 +101,13 @@ class _InItsDtype(nn.Module):
 
 def closed_form_kl(model: LatentVariableModel, x: Data) -> bool:
     """Whether KL(q || p) of each latent site is known in closed form and the sites do not depend on each other."""
-    guide_trace, model_trace = program.draw(model, program.probe(model, x), 1, 0)
-    latents = program.sample_sites(guide_trace)
+    guide_trace, model_trace = program.draw(model, model.probe(x), 1, 0)
+    latents = sample_sites(guide_trace)
     if len(latents) != 1:
         return False
     try:
         for name, site in latents.items():
-            kl_divergence(site["fn"], program.sample_sites(model_trace)[name]["fn"])
+            kl_divergence(site["fn"], sample_sites(model_trace)[name]["fn"])
     except (NotImplementedError, KeyError):
         return False
     return True

@@ -21,7 +21,6 @@ __all__ = [
     "enumerated_evidence",
     "exact_log_likelihood",
     "log_density",
-    "num_units",
     "row_log_likelihoods",
     "total_log_likelihood",
 ]
@@ -84,9 +83,3 @@ def total_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = Fa
         return float(call(model.e_step, x)["log_likelihood"].detach())
     exact = exact_log_likelihood(model, x, checked)
     return None if exact is None else float(exact.sum())
-
-
-def num_units(model: LatentVariableModel, x: Data) -> int:
-    """What ``tol`` is per: data, or time steps where the model counts them."""
-    count = getattr(model, "num_steps", None)
-    return int(call(count, x)) if callable(count) else num_data(x)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.core import program, weighing
+from zoo.core import weighing
 from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, num_data, split
 from zoo.core.hooks import settled, weigh
@@ -68,7 +68,7 @@ def importance_nll(
     Raises:
         ZooError: the model has no guide.
     """
-    if not program.has_guide(model):
+    if not model.has_guide:
         raise ZooError(f"importance_nll: expected a model with a guide, got {type(model).__name__}. Use zoo.evaluate.")
     x = settled(model, prepared(model, x), seed)
     width = model.datum_size(x)

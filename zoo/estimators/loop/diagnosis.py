@@ -10,10 +10,10 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from zoo.core import program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call
 from zoo.core.hooks import Objective
+from zoo.core.sites import unwrapped
 
 __all__ = ["explain"]
 
@@ -53,18 +53,14 @@ class _Watch(Messenger):
     def look(self, model: LatentVariableModel, batch: Data) -> None:
         try:
             with self:
-                drawn = (
-                    poutine.trace(lambda: call(model.guide, batch)).get_trace() if program.has_guide(model) else None
-                )
+                drawn = poutine.trace(lambda: call(model.guide, batch)).get_trace() if model.has_guide else None
                 run = poutine.replay(model.model, trace=drawn) if drawn is not None else model.model
                 call(run, batch)
         except Exception:
             return  # whatever NaN did to the program; a mistake in it shows without us
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        fn = msg["fn"]
-        while hasattr(fn, "base_dist"):
-            fn = fn.base_dist
+        fn = unwrapped(msg["fn"])
         for name in getattr(fn, "arg_constraints", {}) if self.found is None else ():
             value = fn.__dict__.get(name)
             if isinstance(value, Tensor) and value.isnan().any():

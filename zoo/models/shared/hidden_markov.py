@@ -394,9 +394,9 @@ class HiddenMarkov(Components):
 
     # Data and starts --------------------------------------------------------------------------------------------
 
-    def num_steps(self, x: Tensor, lengths: Tensor | None = None) -> int:
-        """Time steps in the data, what EM's ``tol`` is per."""
-        return int(self._lengths(x, lengths).sum())
+    def num_units(self, x: Data) -> int:
+        """Time steps in the data."""
+        return int(self._lengths(x["x"], x.get("lengths")).sum())
 
     @staticmethod
     def _lengths(x: Tensor, lengths: Tensor | None) -> Tensor:
