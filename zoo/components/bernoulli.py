@@ -24,6 +24,7 @@ class BernoulliComponents(Components):
 
     reads_as: ClassVar[dict[str, str]] = {"probs": "logits"}
     per_component: tuple[str, ...] = ("logits",)
+    keeps: tuple[str, ...] = ("logits",)
 
     def add_components(self, k: int, d: int) -> None:
         """Create the parameters; called by a model's constructor."""
@@ -82,6 +83,8 @@ class BernoulliComponents(Components):
         return {"ones": weight.mT @ x.nan_to_num(0.0), "zeros": weight.mT @ (1 - x).nan_to_num(0.0)}
 
     def update_components(self, statistics: Statistics) -> list[str]:
+        if self.stays("logits"):
+            return []
         ones, zeros, strength = statistics["ones"], statistics["zeros"], self.pseudo_counts()
         if strength:
             ones, zeros = ones + strength * self.overall, zeros + strength * (1 - self.overall)

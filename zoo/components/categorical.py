@@ -23,6 +23,7 @@ class CategoricalComponents(Components):
     """K distributions over V symbols; a row is one symbol (D = 1). emission_probs (K, V), zeros are kept exactly."""
 
     per_component: tuple[str, ...] = ("emission_probs",)
+    keeps: tuple[str, ...] = ("emission_probs",)
     takes_symbols = True
     metric = False
     emission_probs: Tensor
@@ -62,6 +63,8 @@ class CategoricalComponents(Components):
         return {"symbols": table.mT}
 
     def update_components(self, statistics: Statistics) -> list[str]:
+        if self.stays("emission_probs"):
+            return []
         table, strength = statistics["symbols"], self.pseudo_counts()
         if strength:
             table = table + strength * self.overall

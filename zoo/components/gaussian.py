@@ -32,6 +32,7 @@ class GaussianComponents(Components):
 
     reads_as: ClassVar[dict[str, str]] = {"covariances": "scale_tril"}
     per_component: tuple[str, ...] = ("means", "scale_tril")
+    keeps: tuple[str, ...] = ("means", "scale_tril")
     collapses = True
     means: Tensor
     scale_tril: Tensor
@@ -141,8 +142,13 @@ class GaussianComponents(Components):
             moments = moments + self._pseudo_rows(strength, moments)
         alive = moments.count > 0
         count = moments.count.where(alive, torch.ones_like(moments.count))
-        self.means = moments.mean.where(alive.unsqueeze(-1), self.means.detach())
         floor = self._floor(moments)
+        if not self.stays("means"):
+            self.means = moments.mean.where(alive.unsqueeze(-1), self.means.detach())
+        else:
+            moments = moments.about(wide(self.means.detach()))
+        if self.stays("scale_tril"):
+            return []
         if self.covariance_type in ("full", "tied"):
             if self.covariance_type == "tied":
                 target = moments.scatter.sum(0) / count.where(alive, torch.zeros_like(count)).sum()

@@ -21,6 +21,7 @@ __all__ = ["GaussianMixtureComponents"]
 class GaussianMixtureComponents(GaussianComponents):
     """K mixtures of M Gaussians each: ``mixture_weights`` (K, M), ``means`` (K M, D), states outermost."""
 
+    keeps: tuple[str, ...] = ("mixture_weights",)
     mixture_weights: Tensor
     mixture_weights_unconstrained: Tensor
 
@@ -71,6 +72,8 @@ class GaussianMixtureComponents(GaussianComponents):
         return super().component_statistics(x, inner)
 
     def update_components(self, statistics: Statistics) -> list[str]:
+        if self.stays("mixture_weights"):
+            return super().update_components(statistics)
         counts = statistics["moments"].count.reshape(self.mixture_weights.shape)
         counts = counts + self.weight_counts() * (self.log_mixture_weights > -math.inf)
         total = counts.sum(-1, keepdim=True)

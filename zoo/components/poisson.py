@@ -22,6 +22,7 @@ class PoissonComponents(Components):
     """K groups of D independent Poisson counts; rates (K, D), zero allowed."""
 
     per_component: tuple[str, ...] = ("rates",)
+    keeps: tuple[str, ...] = ("rates",)
     rates: Tensor
     rates_unconstrained: Tensor
 
@@ -65,6 +66,8 @@ class PoissonComponents(Components):
         return {"sums": sums, "seen": weight.sum(0).unsqueeze(-1).expand_as(sums)}
 
     def update_components(self, statistics: Statistics) -> list[str]:
+        if self.stays("rates"):
+            return []
         sums, seen, strength = statistics["sums"], statistics["seen"], self.pseudo_counts()
         if strength:
             sums, seen = sums + strength * self.overall, seen + strength

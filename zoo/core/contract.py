@@ -46,6 +46,9 @@ class LatentVariableModel(PyroModule):
 
     #: Attributes that users read instead of a parameter: its name by theirs.
     reads_as: ClassVar[dict[str, str]] = {}
+    #: Parameters that ``m_step`` leaves as they are where they are to stay (:meth:`stays`): the others are then the
+    #: maximum given these. Each class names its own.
+    keeps: tuple[str, ...] = ()
     #: Starting points that ``initialize`` knows, the default one first.
     inits: tuple[str, ...] = ("current",)
     #: Whether ``model`` is a density of the data, so that its sum over the latents is a likelihood. Where it is not (an
@@ -118,6 +121,12 @@ class LatentVariableModel(PyroModule):
     def guide_knows(self, x: Data) -> bool:
         """Whether the guide has a q for these data: one of tables has none for others than those it was made for."""
         return True
+
+    def stays(self, name: str) -> bool:
+        """Whether a parameter is to stay as it is: it requires no gradient."""
+        raw = f"{name}_unconstrained" if name in self.__dict__.get("_pyro_params", {}) else name
+        held = self._parameters.get(raw)
+        return held is not None and not held.requires_grad
 
     def withholds(self) -> dict[str, str]:
         """By name, the offers that this instance does not keep, each with the reason: a phrase to follow "because"."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from numbers import Number
 from typing import Any, TypeAlias
 
@@ -11,10 +14,26 @@ import torch
 from torch import Tensor
 
 from zoo.core.arrays import check_padding
+from zoo.core.rows import Rows, present
 from zoo.core.schema import Schema, read_leaf
 from zoo.errors import ZooError
 
-__all__ = ["Data", "arguments", "as_data", "call", "map_tensors", "num_data", "split", "stacked", "take", "tensors"]
+__all__ = [
+    "Data",
+    "arguments",
+    "as_data",
+    "call",
+    "count",
+    "map_tensors",
+    "mass",
+    "num_data",
+    "plain",
+    "split",
+    "stacked",
+    "take",
+    "tensors",
+    "weights_of",
+]
 
 Data: TypeAlias = Any  # Tensor | tuple[Tensor, ...] | dict[str, Tensor]; beside tensors, arguments that are no data
 
@@ -77,6 +96,9 @@ def _mapped(function: Callable[[Any], Any], x: Data) -> Data:
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], x: Data) -> Data:
+    if isinstance(x, Rows):
+        data, weights = map_tensors(function, x.data), None if x.weights is None else function(x.weights)
+        return replace(x, data=data, weights=weights, known={n: function(v) for n, v in x.known.items()})
     if isinstance(x, (dict, tuple)):
         return _mapped(lambda value: map_tensors(function, value), x)
     return function(x) if isinstance(x, Tensor) else x
@@ -84,6 +106,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], x: Data) -> Data:
 
 def arguments(x: Data) -> list[Any]:
     """What tuples and dicts hold, one after the other: data and what is none."""
+    x = plain(x)
     if isinstance(x, (dict, tuple)):
         return [leaf for value in (x.values() if isinstance(x, dict) else x) for leaf in arguments(value)]
     return [x]
@@ -115,8 +138,37 @@ def split(x: Data, rows: int) -> Iterator[Data]:
         yield take(x, slice(begin, begin + rows))
 
 
+def plain(x: Data) -> Data:
+    """The data without what stands beside their rows."""
+    return x.data if isinstance(x, Rows) else x
+
+
+def weights_of(x: Data) -> Tensor | None:
+    """How often each row counts, (N,); None where each counts once."""
+    return x.weights if isinstance(x, Rows) else None
+
+
+def count(x: Data) -> float:
+    """How many rows the data are: the sum of their weights."""
+    weights = weights_of(x)
+    return num_data(x) if weights is None else float(weights.sum())
+
+
+def mass(x: Data) -> float:
+    """What a batch's sum over rows is divided by, for a mean: its rows, each of the mean weight of all the data."""
+    return num_data(x) * (x.mean_weight if isinstance(x, Rows) else 1)
+
+
 def call(function: Callable[..., Any], x: Data) -> Any:
-    """Call a program with its data: a tuple spreads over arguments, a dict over keywords."""
+    """Call a program with its data: a tuple spreads over arguments, a dict over keywords.
+
+    With :class:`~zoo.core.rows.Rows`, programs run under their weights and known latents, and a function that declares
+    ``weights`` or ``known`` is given them.
+    """
+    if isinstance(x, Rows):
+        told = x.told(inspect.signature(function).parameters)
+        with present(x):
+            return call(functools.partial(function, **told) if told else function, x.data)
     if isinstance(x, dict):
         return function(**x)
     if isinstance(x, tuple):

@@ -75,7 +75,8 @@ def takes_arrays(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if all(isinstance(value, (Tensor, bool, type(None))) for value in (*args, *kwargs.values())):
+        data = (*args, *(value for name, value in kwargs.items() if name != "known"))
+        if all(isinstance(value, (Tensor, bool, type(None))) for value in data):
             return method(self, *args, **kwargs)
         return _of_arrays(self, method, signature.bind(self, *args, **kwargs).arguments)
 

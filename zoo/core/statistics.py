@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Moments", "Statistics", "varying", "wide"]
+__all__ = ["Moments", "Statistics", "varying", "weighted", "weighted_mean", "weighted_sum", "wide"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,13 @@ class Moments:
 
     def __mul__(self, factor: float) -> Moments:
         return Moments(self.count * factor, self.mean, self.scatter * factor)
+
+    def about(self, centre: Tensor) -> Moments:
+        """The moments with the scatter about other points, (K, D), as their means."""
+        delta = self.mean - centre
+        cross = delta.square() if self.scatter.dim() == 2 else delta.unsqueeze(-1) * delta.unsqueeze(-2)
+        weight = self.count.reshape(-1, *[1] * (cross.dim() - 1))
+        return Moments(self.count, centre, self.scatter + weight * cross)
 
     def merged(self) -> Moments:
         """All K weightings as one (K = 1). With weights that sum to one a datum: the data's own moments."""
@@ -103,6 +110,21 @@ class Statistics(Mapping[str, Any]):
 def wide(values: Tensor) -> Tensor:
     """In float64, where the device has it: sums, scatters and their factors lose no more than the data have lost."""
     return values if values.device.type == "mps" else values.double()
+
+
+def weighted(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Values (N, ...) times the weights (N,) of their rows; None where each counts once."""
+    return values if weights is None else values * weights.to(values.dtype).reshape(-1, *[1] * (values.dim() - 1))
+
+
+def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The sum of values (N, ...) over rows that count ``weights`` (N,) times."""
+    return weighted(values, weights).sum(0)
+
+
+def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of values (N, ...) over rows that count ``weights`` (N,) times."""
+    return values.mean(0) if weights is None else weighted_sum(values, weights) / weights.sum()
 
 
 def varying(variance: Tensor, mean: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch.distributions import constraints
 from zoo.bayes import priors
 from zoo.core.contract import parameter
 from zoo.core.pieces import added
-from zoo.core.statistics import Moments, Statistics, varying, wide
+from zoo.core.statistics import Moments, Statistics, varying, weighted, weighted_mean, weighted_sum, wide
 from zoo.models.shared.linear_gaussian import LinearGaussian, principal_axes
 
 __all__ = ["FactorAnalysis"]
@@ -55,6 +55,7 @@ class FactorAnalysis(LinearGaussian):
         torch.Size([12, 1])
     """
 
+    keeps: tuple[str, ...] = ("mean", "noise_variance", "loadings")
     inits = ("pca", "random", "current")
     reference = "Rubin & Thayer (1982), EM algorithms for ML factor analysis"
 
@@ -63,17 +64,22 @@ class FactorAnalysis(LinearGaussian):
         self.noise_variance = parameter(torch.ones(num_features, dtype=self.dtype), constraints.positive)
 
     @torch.no_grad()
-    def e_step(self, x: Tensor) -> Statistics:
-        """``moments`` of the data: E[z | x] is linear in x, so every expected statistic follows from them."""
-        return added(self._statistics, x, self.datum_size(x))
+    def e_step(self, x: Tensor, weights: Tensor | None = None) -> Statistics:
+        """``moments`` of the data: E[z | x] is linear in x, so every expected statistic follows from them.
 
-    def _statistics(self, x: Tensor) -> Statistics:
+        Args:
+            weights: how often each row counts, (N,).
+        """
+        return added(self._statistics, (x, weights), self.datum_size(x))
+
+    def _statistics(self, x: Tensor, weights: Tensor | None) -> Statistics:
         rows = wide(x)
-        mean = rows.mean(0)
+        mean = weighted_mean(rows, weights)
         centred = rows - mean
-        count = rows.new_tensor([float(x.shape[0])])
-        moments = Moments(count, mean.unsqueeze(0), (centred.mT @ centred).unsqueeze(0))
-        return Statistics(x.shape[0], wide(self.log_marginal(x)).sum(), moments=moments)
+        count = float(weighted_sum(torch.ones_like(rows[:, 0]), weights))
+        scatter = (weighted(centred, weights).mT @ centred).unsqueeze(0)
+        moments = Moments(rows.new_tensor([count]), mean.unsqueeze(0), scatter)
+        return Statistics(count, weighted_sum(wide(self.log_marginal(x)), weights), moments=moments)
 
     @torch.no_grad()
     def m_step(self, statistics: Statistics) -> list[str]:
@@ -81,13 +87,19 @@ class FactorAnalysis(LinearGaussian):
         moments: Moments = statistics["moments"]
         mean, covariance = moments.mean[0], moments.scatter[0] / moments.count[0]
         floor = self.noise_floor * varying(covariance.diagonal(), mean)
+        if self.stays("mean"):
+            mean = wide(self.mean.detach())
+            covariance = moments.about(mean).scatter[0] / moments.count[0]
         # A start below the floor is let be: lifting it would lower the likelihood.
         present = wide(self.noise_variance.detach())
         floor = torch.minimum(floor, present)
-        noise = best_noise(covariance, wide(self.loadings.detach()), present, floor)
-        self.mean, self.noise_variance = mean, noise
-        self.loadings = best_loadings(covariance, noise, self.num_factors)
-        acting = (noise <= floor).nonzero().flatten().tolist()
+        noise = present
+        self.mean = mean
+        if not self.stays("noise_variance"):
+            noise = self.noise_variance = best_noise(covariance, wide(self.loadings.detach()), present, floor)
+        if not self.stays("loadings"):
+            self.loadings = best_loadings(covariance, noise, self.num_factors)
+        acting = [] if self.stays("noise_variance") else (noise <= floor).nonzero().flatten().tolist()
         if not acting:
             return []
         return [

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from zoo.bayes import priors
 from zoo.components import GaussianComponents
+from zoo.core.rows import Known
 from zoo.core.statistics import Statistics
 from zoo.densities import gaussian
 from zoo.models.shared.mixture import Mixture
@@ -66,8 +67,12 @@ class GaussianMixture(GaussianComponents, Mixture):
         self.add_components(num_components, num_features, covariance_type, covariance_floor)
 
     @torch.no_grad()
-    def e_step(self, x: Tensor, hard: bool = False) -> Statistics:
+    def e_step(
+        self, x: Tensor, hard: bool = False, weights: Tensor | None = None, known: Known | None = None
+    ) -> Statistics:
         """``counts`` (K,) and ``moments`` (K) of the data under each component's responsibility, in one pass."""
+        if weights is not None or known is not None:
+            return super().e_step(x, hard, weights, known)
         log_likelihood, objective, moments = gaussian.e_step(
             x, self.log_weights, self.means, self.scale_tril, self.covariance_type, hard=hard
         )

@@ -16,7 +16,7 @@ from torch.distributions import constraints
 
 from zoo.core.contract import parameter
 from zoo.core.pieces import added
-from zoo.core.statistics import Statistics, varying, wide
+from zoo.core.statistics import Statistics, varying, weighted, weighted_mean, weighted_sum, wide
 from zoo.models.shared.linear_gaussian import LinearGaussian, principal_axes
 
 __all__ = ["PPCA"]
@@ -53,6 +53,18 @@ class ScoreMoments:
             self.total + other.total + weight * dx.square().sum(),
             self.cross + other.cross + weight * torch.outer(dx, dz),
             self.scatter + other.scatter + weight * torch.outer(dz, dz),
+        )
+
+    def about(self, centre: Tensor) -> ScoreMoments:
+        """The moments about another point (D,) than the mean, whose score is zero."""
+        delta = self.mean - centre
+        return ScoreMoments(
+            self.count,
+            centre,
+            torch.zeros_like(self.score_mean),
+            self.total + self.count * delta.square().sum(),
+            self.cross + self.count * torch.outer(delta, self.score_mean),
+            self.scatter + self.count * torch.outer(self.score_mean, self.score_mean),
         )
 
     def __mul__(self, factor: float) -> ScoreMoments:
@@ -122,26 +134,31 @@ class PPCA(LinearGaussian):
         return self._notes(noise <= floor)
 
     @torch.no_grad()
-    def e_step(self, x: Tensor) -> Statistics:
-        """``moments`` of the data and of their scores on the loadings' axes, of which E[z | x] is a linear map."""
-        return added(self._statistics, x, self.datum_size(x))
+    def e_step(self, x: Tensor, weights: Tensor | None = None) -> Statistics:
+        """``moments`` of the data and of their scores on the loadings' axes, of which E[z | x] is a linear map.
 
-    def _statistics(self, x: Tensor) -> Statistics:
+        Args:
+            weights: how often each row counts, (N,).
+        """
+        return added(self._statistics, (x, weights), self.datum_size(x))
+
+    def _statistics(self, x: Tensor, weights: Tensor | None) -> Statistics:
         rows = wide(x)
-        mean = rows.mean(0)
+        mean = weighted_mean(rows, weights)
         centred = rows - mean
         scores = (rows - self.mean) @ self._axes()  # (N, q)
-        score_mean = scores.mean(0)
+        score_mean = weighted_mean(scores, weights)
         about = scores - score_mean
+        count = float(weighted_sum(torch.ones_like(rows[:, 0]), weights))
         moments = ScoreMoments(
-            rows.new_tensor(float(x.shape[0])),
+            rows.new_tensor(count),
             mean,
             score_mean,
-            centred.square().sum(),
-            centred.mT @ about,
-            about.mT @ about,
+            weighted(centred.square(), weights).sum(),
+            centred.mT @ weighted(about, weights),
+            about.mT @ weighted(about, weights),
         )
-        return Statistics(x.shape[0], wide(self.log_marginal(x)).sum(), moments=moments)
+        return Statistics(count, weighted_sum(wide(self.log_marginal(x)), weights), moments=moments)
 
     @torch.no_grad()
     def m_step(self, statistics: Statistics) -> list[str]:
@@ -154,11 +171,14 @@ class PPCA(LinearGaussian):
         """
         m: ScoreMoments = statistics["moments"]
         d, q = self.num_features, self.num_factors
+        variance, mean = m.total / m.count / d, m.mean
+        if self.stays("mean"):  # scores are taken about it
+            m = m.about(wide(self.mean.detach()))
         total = m.total / m.count
         values, vectors = torch.linalg.eigh(m.scatter / m.count)
         values, vectors = values.flip(0).clamp_min(0), _outward(vectors.flip(-1), vectors.flip(-1).diagonal())
         # A start below the floor is let be: lifting it would lower the likelihood.
-        floor = torch.minimum(self._floor(total / d, m.mean), wide(self.noise_variance.detach()))
+        floor = torch.minimum(self._floor(variance, mean), wide(self.noise_variance.detach()))
         # A direction in which the data vary less than the noise is no factor: k of the q are.
         kept = torch.cat([values.new_zeros(1), values.cumsum(0)])
         noises = (total - kept).clamp_min(0) / torch.arange(d, d - q - 1, -1, device=kept.device).clamp_min(1)

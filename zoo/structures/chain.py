@@ -110,6 +110,7 @@ def expectations(
     emission: Tensor,
     lengths: Tensor | None = None,
     *,
+    weights: Tensor | None = None,
     out: Tensor | None = None,
     _backend: str | None = None,
 ) -> Expectations:
@@ -120,6 +121,8 @@ def expectations(
         transition: see there.
         emission: see there.
         lengths: see there.
+        weights: (N,), how often each sequence counts in the expectations (not in the log-partition). Shared
+            transitions then take O(N K^2) numbers.
         out: (N, T, K), contiguous, float64 and on the CPU, where the marginals are written; saves an allocation
             every EM iteration.
 
@@ -134,7 +137,11 @@ def expectations(
             f"out: expected a contiguous float64 CPU tensor of shape {tuple(emission.shape)}, got {tuple(out.shape)} "
             f"of {out.dtype} on {out.device}; leave it away to have one made."
         )
-    value, starts, pairs, marginals = chain.solve(per_sequence=False, out=out)
+    value, starts, pairs, marginals = chain.solve(per_sequence=weights is not None, out=out)
+    if weights is not None:
+        weights = weights.to(marginals.dtype)
+        starts, marginals = weights.unsqueeze(-1) * starts, marginals.mul_(weights.reshape(-1, 1, 1))
+        pairs = torch.tensordot(weights, pairs, 1) if transition.dim() == 2 else weights.reshape(-1, 1, 1, 1) * pairs
     if initial.dim() == 1:
         starts = starts.sum(0)
     return Expectations(chain.cast(value), chain.cast(starts), chain.cast(pairs), chain.cast(marginals))

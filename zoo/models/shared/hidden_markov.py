@@ -31,6 +31,7 @@ from zoo.core.contract import parameter, prepared
 from zoo.core.data import Data, stacked, tensors
 from zoo.core.memory import rows_at_once
 from zoo.core.pieces import added, categorical, gathered
+from zoo.core.rows import Known, restricted
 from zoo.core.statistics import Statistics, wide
 from zoo.densities.distributions import FEW, Selected
 from zoo.errors import ZooError, unknown_name
@@ -59,6 +60,7 @@ class HiddenMarkov(Components):
     """
 
     reads_as: ClassVar[dict[str, str]] = {"initial_probs": "start_probs"}
+    keeps: tuple[str, ...] = ("start_probs", "transition_probs")
     transition_probs: Tensor
     transition_probs_unconstrained: Tensor
     encoder: AmortizedChain
@@ -178,8 +180,10 @@ class HiddenMarkov(Components):
 
     # Exact inference --------------------------------------------------------------------------------------------
 
-    def emission(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """ln p(x_t | z_t = k), (N, T, K), nats; 0 beyond a sequence's length."""
+    def emission(self, x: Tensor, lengths: Tensor, known: Known | None = None) -> Tensor:
+        """ln p(x_t | z_t = k), (N, T, K), nats; -inf for all k but a ``known["z"]``; 0 beyond a sequence's length."""
+        if known is not None:
+            return restricted(self.emission(x, lengths), known)
         n, t, _ = x.shape
         inside = torch.arange(t, device=x.device) < lengths.unsqueeze(-1)
         if bool(inside.all()):
@@ -203,15 +207,16 @@ class HiddenMarkov(Components):
         parts = zip(x.split(size), lengths.split(size), strict=True)
         return gathered((answer(*part) for part in parts), len(x))
 
-    def log_marginal(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """ln p(x_{1:T}) of each sequence, (N,), nats; exact, differentiable once; -inf for an impossible sequence."""
+    def log_marginal(self, x: Tensor, lengths: Tensor | None = None, known: Known | None = None) -> Tensor:
+        """ln p(x_{1:T}) of each sequence, (N,), nats, with the states that are known (``known["z"]``, (N, T), -1 where
+        not); exact, differentiable once; -inf for an impossible sequence."""
         lengths = self._lengths(x, lengths)
-        if torch.is_grad_enabled():
-            return self._log_marginal(x, lengths)
+        if torch.is_grad_enabled() or known is not None:
+            return self._log_marginal(x, lengths, known)
         return self._by_sequences(self._log_marginal, x, lengths)
 
-    def _log_marginal(self, x: Tensor, lengths: Tensor) -> Tensor:
-        return chain.log_partition(self.log_initial, self.log_transition, self.emission(x, lengths), lengths)
+    def _log_marginal(self, x: Tensor, lengths: Tensor, known: Known | None = None) -> Tensor:
+        return chain.log_partition(self.log_initial, self.log_transition, self.emission(x, lengths, known), lengths)
 
     @torch.no_grad()
     def posterior(self, x: Tensor, lengths: Tensor | None = None) -> dist.Categorical:
@@ -305,12 +310,24 @@ class HiddenMarkov(Components):
     # EM ---------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def e_step(self, x: Tensor, lengths: Tensor | None = None, hard: bool = False) -> Statistics:
-        """``starts`` (K,), ``steps`` (K, K), ``counts`` (K,), and the components' statistics."""
+    def e_step(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        hard: bool = False,
+        weights: Tensor | None = None,
+        known: Known | None = None,
+    ) -> Statistics:
+        """``starts`` (K,), ``steps`` (K, K), ``counts`` (K,), and the components' statistics.
+
+        Args:
+            weights: how often each sequence counts, (N,). known: ``known["z"]`` (N, T), -1 where z_t is not known.
+        """
         lengths = self._lengths(x, lengths)
-        found = None if hard else self.chain_statistics(self.log_initial, self.log_transition, x, lengths)
+        plainly = hard or weights is not None or known is not None
+        found = None if plainly else self.chain_statistics(self.log_initial, self.log_transition, x, lengths)
         if found is None:
-            return self._pieces_e_step(x, lengths, hard)
+            return self._pieces_e_step(x, lengths, weights, known, hard)
         totals, components = found
         left = totals.left
         statistics = Statistics(
@@ -323,27 +340,39 @@ class HiddenMarkov(Components):
         )
         return statistics + self._pieces_e_step(x[left], lengths[left]) if len(left) else statistics
 
-    def _pieces_e_step(self, x: Tensor, lengths: Tensor, hard: bool = False) -> Statistics:
+    def _pieces_e_step(
+        self,
+        x: Tensor,
+        lengths: Tensor,
+        weights: Tensor | None = None,
+        known: Known | None = None,
+        hard: bool = False,
+    ) -> Statistics:
         plain = functools.partial(self._plain_e_step, hard=hard)
-        return added(plain, (x, lengths), self.datum_size(x))
+        size = self.datum_size(x) + (0 if weights is None else self.num_states**2)
+        return added(plain, (x, lengths, weights, known), size)
 
-    def _plain_e_step(self, x: Tensor, lengths: Tensor, hard: bool = False) -> Statistics:
+    def _plain_e_step(
+        self, x: Tensor, lengths: Tensor, weights: Tensor | None, known: Known | None, hard: bool = False
+    ) -> Statistics:
         """Densities, then the chain, then the components: for every family, and for missing entries."""
-        emission = wide(self.emission(x, lengths))
-        e = chain.expectations(self.log_initial, self.log_transition, emission, lengths)
-        starts, steps, marginals, objective = e.initial, e.transition, e.marginals, e.log_likelihood.sum()
+        emission = wide(self.emission(x, lengths, known))
+        e = chain.expectations(self.log_initial, self.log_transition, emission, lengths, weights=weights)
+        starts, steps, marginals = e.initial, e.transition, e.marginals
+        log_likelihood = objective = e.log_likelihood
         if hard:
-            paths, scores = chain.viterbi(self.log_initial, self.log_transition, emission, lengths)
-            starts, steps, marginals = path_counts(paths, self.num_states, emission.dtype)
-            objective = scores.sum()
+            paths, objective = chain.viterbi(self.log_initial, self.log_transition, emission, lengths)
+            starts, steps, marginals = path_counts(paths, self.num_states, emission.dtype, weights)
+        if weights is not None:
+            log_likelihood, objective = (wide(weights) * v for v in (log_likelihood, objective))
         inside = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(-1)
         packed = bool(inside.all())
         seen = x.reshape(-1, x.shape[-1]) if packed else x[inside]
         weight = marginals.reshape(-1, self.num_states) if packed else marginals[inside]
         return Statistics(
-            x.shape[0],
-            e.log_likelihood.sum(),
-            objective,
+            x.shape[0] if weights is None else float(weights.sum()),
+            log_likelihood.sum(),
+            objective.sum(),
             starts=starts,
             steps=steps,
             counts=weight.sum(0),
@@ -360,8 +389,10 @@ class HiddenMarkov(Components):
         closed = (steps / total.where(total > 0, torch.ones_like(total))).where(total > 0, self.transition_probs)
         if self.initial == "free":
             starts = statistics["starts"] + extra * (self.start_probs_unconstrained > -math.inf)
-            if starts.sum() > 0:
+            if starts.sum() > 0 and not self.stays("start_probs"):
                 self.start_probs = starts / starts.sum()
+        if self.stays("transition_probs"):
+            return self.update_components(statistics)
         if self.initial == "stationary":
             closed = stationary_m_step(self.transition_probs, closed, steps, statistics["starts"])
         self.transition_probs = closed

@@ -27,6 +27,7 @@ from guides import AmortizedGaussian
 from zoo.core.checks import matrix, positive
 from zoo.core.contract import LatentVariableModel, parameter
 from zoo.core.data import Data
+from zoo.core.rows import Known
 from zoo.core.statistics import varying
 from zoo.errors import ZooError
 
@@ -46,6 +47,7 @@ class LinearGaussian(LatentVariableModel):
     """
 
     default_data = "wine"
+    keeps: tuple[str, ...] = ("mean",)
     loadings: Tensor
     mean: Tensor
     noise_variance: Tensor
@@ -83,8 +85,15 @@ class LinearGaussian(LatentVariableModel):
         with pyro.plate("data", x.shape[0]):
             pyro.sample("z", self.encoder(x))
 
-    def log_marginal(self, x: Tensor) -> Tensor:
-        """ln p(x_n), (N,), nats; exact, differentiable."""
+    def log_marginal(self, x: Tensor, known: Known | None = None) -> Tensor:
+        """ln p(x_n), (N,), nats, or ln p(x_n, z_n) where ``known["z"]`` (N, q) has a row, not NaN; exact,
+        differentiable."""
+        if known is not None:
+            z, unknown = known["z"].nan_to_num(0.0), known["z"].isnan().any(-1)
+            scale = self.noise().sqrt()
+            away = torch.cat([(x - self.mean - z @ self.loadings.mT) / scale, z], -1)
+            log_joint = -0.5 * (away.square() + math.log(2 * math.pi)).sum(-1) - scale.log().sum()
+            return torch.where(unknown, self.log_marginal(x), log_joint)
         root, factor_mean = self._factors(x)
         noise = self.noise()
         # (x - mean)^T covariance^-1 (x - mean), written as a sum of squares: the textbook difference of two

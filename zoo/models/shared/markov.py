@@ -108,10 +108,14 @@ def stationary_m_step(current: Tensor, closed: Tensor, steps: Tensor, starts: Te
     return candidates[int(scores.argmax())]
 
 
-def path_counts(paths: Tensor, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Starts (K,), steps (K, K) and one-hot states (N, T, K) of paths (N, T) with -1 where there is none."""
+def path_counts(
+    paths: Tensor, k: int, dtype: torch.dtype, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Starts (K,), steps (K, K) and one-hot states (N, T, K) of paths (N, T) with -1 where there is none; each counted
+    ``weights`` (N,) times."""
     states = torch.zeros(*paths.shape, k, dtype=dtype)
     inside = paths >= 0
     states[inside] = torch.nn.functional.one_hot(paths[inside], k).to(dtype)
-    steps = states[:, :-1].reshape(-1, k).mT @ states[:, 1:].reshape(-1, k)
-    return states[:, 0].sum(0), steps, states
+    counted = states if weights is None else states * weights.to(dtype).reshape(-1, 1, 1)
+    steps = states[:, :-1].reshape(-1, k).mT @ counted[:, 1:].reshape(-1, k)
+    return counted[:, 0].sum(0), steps, counted

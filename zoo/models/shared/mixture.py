@@ -24,9 +24,10 @@ from zoo.components import starts
 from zoo.components.base import PIECE, Components, cluster
 from zoo.core.checks import positive
 from zoo.core.contract import parameter
-from zoo.core.data import Data
+from zoo.core.data import Data, split
 from zoo.core.memory import rows_at_once
 from zoo.core.pieces import categorical, gathered
+from zoo.core.rows import Known, restricted
 from zoo.core.statistics import Statistics, wide
 from zoo.densities.distributions import FEW, Selected
 
@@ -42,6 +43,7 @@ class Mixture(Components):
         e_step(x): ``counts`` (K,), and what :meth:`component_statistics` adds.
     """
 
+    keeps: tuple[str, ...] = ("weights",)
     weights: Tensor
     weights_unconstrained: Tensor
     encoder: AmortizedCategorical
@@ -76,9 +78,9 @@ class Mixture(Components):
         """ln weights, (K,), -inf for a component that has died."""
         return torch.log_softmax(self.weights_unconstrained, -1)
 
-    def log_joint(self, x: Tensor) -> Tensor:
-        """ln p(x_n, z_n = k), (N, K), nats."""
-        return self.component_log_prob(x) + self.log_weights
+    def log_joint(self, x: Tensor, known: Known | None = None) -> Tensor:
+        """ln p(x_n, z_n = k), (N, K), nats; -inf for all k but the ``known["z"]``."""
+        return restricted(self.component_log_prob(x) + self.log_weights, known)
 
     def joint_pieces(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
         """:meth:`log_joint`, piece by piece and without gradient: (K, B) of the next B rows, which may be overwritten.
@@ -92,11 +94,11 @@ class Mixture(Components):
     def datum_size(self, x: Data) -> int:
         return self.row_size()
 
-    def log_marginal(self, x: Tensor) -> Tensor:
-        """ln p(x_n), (N,), nats; exact, differentiable; -inf for impossible data."""
-        if not torch.is_grad_enabled():
+    def log_marginal(self, x: Tensor, known: Known | None = None) -> Tensor:
+        """ln p(x_n), (N,), nats, or ln p(x_n, z_n) where z_n is known; exact, differentiable; -inf if impossible."""
+        if not torch.is_grad_enabled() and known is None:
             return gathered((joint.logsumexp(0).to(x.dtype) for joint, _ in self.joint_pieces(x)), len(x))
-        log_joint = self.log_joint(x)
+        log_joint = self.log_joint(x, known)
         log_marginal = log_joint.logsumexp(-1)
         impossible = log_marginal == -torch.inf
         if not impossible.any():
@@ -120,12 +122,19 @@ class Mixture(Components):
             yield torch.where(impossible.unsqueeze(-1), self.log_weights, logits) if impossible.any() else logits
 
     @torch.no_grad()
-    def e_step(self, x: Tensor, hard: bool = False) -> Statistics:
-        """Expected sufficient statistics under p(z | x), or at the most probable z (``hard``)."""
-        return reduce(add, (self._e_step(piece, hard) for piece in x.split(PIECE)))
+    def e_step(
+        self, x: Tensor, hard: bool = False, weights: Tensor | None = None, known: Known | None = None
+    ) -> Statistics:
+        """Expected sufficient statistics under p(z | x), or at the most probable z (``hard``).
 
-    def _e_step(self, x: Tensor, hard: bool) -> Statistics:
-        log_joint = wide(self.log_joint(x))
+        Args:
+            weights: how often each row counts, (N,). known: ``known["z"]`` (N,), -1 where z is not known.
+        """
+        pieces = split((x, weights, known), PIECE)
+        return reduce(add, (self._e_step(rows, counted, sure, hard) for rows, counted, sure in pieces))
+
+    def _e_step(self, x: Tensor, weights: Tensor | None, known: Known | None, hard: bool) -> Statistics:
+        log_joint = wide(self.log_joint(x, known))
         log_marginal = log_joint.logsumexp(-1, keepdim=True)
         if hard:
             best, index = log_joint.max(-1, keepdim=True)
@@ -133,17 +142,24 @@ class Mixture(Components):
         else:
             best = log_marginal
             weight = (log_joint - log_marginal.clamp_min(torch.finfo(log_joint.dtype).min)).exp()
-        return self._statistics(x, weight, log_marginal.sum(), best.sum())
+        if weights is not None:
+            weight, log_marginal, best = (wide(weights).unsqueeze(-1) * v for v in (weight, log_marginal, best))
+        count = x.shape[0] if weights is None else float(weights.sum())
+        return self._statistics(x, weight, log_marginal.sum(), best.sum(), count)
 
-    def _statistics(self, x: Tensor, weight: Tensor, log_likelihood: Tensor, objective: Tensor) -> Statistics:
+    def _statistics(
+        self, x: Tensor, weight: Tensor, log_likelihood: Tensor, objective: Tensor, count: float | None = None
+    ) -> Statistics:
+        count = x.shape[0] if count is None else count
         return Statistics(
-            x.shape[0], log_likelihood, objective, counts=weight.sum(0), **self.component_statistics(x, weight)
+            count, log_likelihood, objective, counts=weight.sum(0), **self.component_statistics(x, weight)
         )
 
     def m_step(self, statistics: Statistics) -> list[str]:
         """Set weights and components to the maximum of the expected complete-data likelihood."""
-        counts = statistics["counts"]
-        self.weights = counts / counts.sum()
+        if not self.stays("weights"):
+            counts = statistics["counts"]
+            self.weights = counts / counts.sum()
         return self.update_components(statistics)
 
     def validate(self, x: Data) -> Tensor:
