@@ -24,6 +24,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from zoo.automatic.evidence import log_evidence
+from zoo.core.beside import restrict
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call
 from zoo.core.sites import SiteMessage, sample_sites
@@ -85,6 +86,7 @@ def enumerated_trace(run: Callable[..., Any], x: Data, nesting: int, only: set[s
             call(tracer, x)
             trace = prune_subsample_sites(tracer.trace)
             trace.compute_log_prob(lambda name, site: only is None or name in only)
+            restrict(trace, x)
         except Exception as error:
             raise _Failed(tracer.trace) from error
     return trace

@@ -16,12 +16,14 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from zoo.core.beside import Beside
 from zoo.core.checks import magnitudes, rows
 from zoo.core.data import Data, as_data, map_tensors, num_data, take, tensors
 from zoo.core.edges import is_simplex
 from zoo.core.isolation import forked_rng
 from zoo.core.offers import OFFERS
 from zoo.core.readings import TAKES_DATA, computing, parameter_values, plain, property_of_numbers, takes_arrays
+from zoo.core.rows import present, present_rows
 from zoo.core.schema import Schema
 from zoo.core.turns import turn
 from zoo.errors import ZooError
@@ -345,8 +347,12 @@ def _wrap_init(init: Callable[..., None]) -> Callable[..., None]:
 def _wrap_program(program: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(program)
     def wrapped(self: LatentVariableModel, *args: Any, **kwargs: Any) -> Any:
+        rows = present_rows()
         with turn(), pyro.settings.context(module_local_params=True), self._pyro_context:
-            return program(self, *args, **kwargs)
+            if rows is None:
+                return program(self, *args, **kwargs)
+            with present(None), Beside(rows, num_data(rows), program.__name__ == "guide"):  # once, not in super() too
+                return program(self, *args, **kwargs)
 
     return wrapped
 
