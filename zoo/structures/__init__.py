@@ -1,1 +1,7 @@
-"""Latent structures: the exact computations models are built from."""
+"""Latent structures: exact sums over the values of a discrete object, from log-potentials; one structure a file."""
+
+from zoo.structures.base import Structure
+from zoo.structures.chain import Chain
+from zoo.structures.structured import Structured
+
+__all__ = ["Chain", "Structure", "Structured"]

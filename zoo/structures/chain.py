@@ -2,8 +2,7 @@
 
 The weight of a path is ``initial[z_1] + sum_t transition[z_{t-1}, z_t] + sum_t emission[t, z_t]``, in nats; none of the
 three need be normalised, and -inf forbids. One dynamic programme gives the log-partition, whose gradient is the
-posterior (Baum, 1972; Eisner, 2016, "Inside-outside and forward-backward algorithms are just backprop"), the most
-probable path, exact draws, the entropy and the filter.
+posterior (Baum, 1972), the most probable path, exact draws, the entropy and the filter: :class:`Chain`.
 
 On the CPU: numba kernels in float64, ``chain_layouts.py`` and ``chain_kernels.py``.
 Elsewhere (GPU, or without numba) torch does all sequences at once, one step after the other, by logarithms.
@@ -11,18 +10,23 @@ Elsewhere (GPU, or without numba) torch does all sequences at once, one step aft
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from zoo.densities import diagonal
 from zoo.errors import ZooError
+from zoo.structures.base import Structure
 from zoo.structures.chain_layouts import Layouts
 from zoo.structures.chain_problem import ChainProblem
 
 __all__ = [
+    "Chain",
     "Expectations",
     "Totals",
     "entropy",
@@ -33,6 +37,141 @@ __all__ = [
     "sample",
     "viterbi",
 ]
+
+
+@dataclass(frozen=True, eq=False)
+class Chain(Structure[Tensor]):
+    """Paths of N sequences through K states; see the module. Parts are paths (..., N, T), int64, -1 beyond a length.
+
+    Memory of the log-partition beyond the arguments: O(N T K) if a gradient is wanted, and O(N K^2) if shared
+    transitions want one; those that change with time are copied. Without a gradient, O(K) for each sequence now worked
+    on if all (shared) transitions are above 1e-100 of the largest; otherwise O(T K), as the check on underflow needs
+    both directions.
+
+    Args:
+        initial: (K,) or (N, K), log-weights of z_1.
+        transition: (K, K), [i, j] from state i to state j; or (N, T - 1, K, K), [n, t] from step t to t + 1.
+        emission: (N, T, K), ln p(x_t | z_t = k).
+        lengths: (N,), integers from 1 to T; by default all T. What lies beyond is never read.
+
+    Raises:
+        ZooError: shapes or lengths that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from zoo.structures import Chain
+        >>> chain = Chain(torch.zeros(2), torch.eye(2).log(), torch.tensor([[[0.0, -1.0], [0.0, -1.0]]]))
+        >>> chain.log_partition().exp()  # two paths without a change of state: 1 + exp(-2)
+        tensor([1.1353])
+        >>> chain.argmax()[0]
+        tensor([[0, 0]])
+    """
+
+    potentials: ClassVar[tuple[str, ...]] = ("initial", "transition", "emission")
+    initial: Tensor
+    transition: Tensor
+    emission: Tensor
+    lengths: Tensor | None = None
+    _backend: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        _ = self._problem  # checks the arguments
+
+    @functools.cached_property
+    def _problem(self) -> ChainProblem:
+        return ChainProblem(self.initial, self.transition, self.emission, self.lengths, self._backend)
+
+    @property
+    def num_items(self) -> int:
+        return self._problem.n
+
+    @property
+    def part_shape(self) -> tuple[int, ...]:
+        return (self._problem.t,)
+
+    def value(self) -> Tensor:
+        return self._problem.cast(self._problem.value())
+
+    def solve(self, by_item: Sequence[bool]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        value, starts, pairs, marginals = self._problem.solve(per_sequence=by_item[1])
+        if self.initial.dim() == 1 and not by_item[0]:
+            starts = starts.sum(0)
+        return self._problem.cast(value), (starts, pairs, marginals)
+
+    def moments(self, other: Chain | None, gradient: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+        problem = self._problem
+        messages, value = problem.forward_messages()
+        mean, covariances = problem.moments(messages, None if other is None else other._problem, gradient)
+        return problem.cast(mean.masked_fill(~(value > -math.inf), math.nan)), covariances or ()
+
+    def argmax(self) -> tuple[Tensor, Tensor]:
+        """The most probable path (Viterbi, 1967); of equals, the one with the lowest states, from the last step on.
+
+        Returns:
+            paths (N, T), int64; -1 beyond the length, and throughout where a sequence is impossible.
+            scores (N,), the path's weight in nats: ln p(x, z) of an HMM; -inf for an impossible sequence.
+        """
+        paths, scores = self._problem.viterbi()
+        return paths, self._problem.cast(scores)
+
+    def sample(self, num_samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        """Exact draws of whole paths from the posterior: filter forward, sample backward (Chib, 1996).
+
+        Args:
+            num_samples: S, independent draws of each sequence's path.
+            generator: torch's random numbers, of the tensors' device; by default torch's own.
+
+        Returns:
+            (S, N, T), int64; -1 beyond a sequence's length.
+
+        Raises:
+            ZooError: a sequence is impossible and has no posterior.
+        """
+        if num_samples < 1:
+            raise ZooError(f"num_samples: expected at least 1, got {num_samples}.")
+        messages, value = self._problem.forward_messages()
+        if not bool((value > -math.inf).all()):
+            first = int((~(value > -math.inf)).nonzero()[0])
+            raise ZooError(
+                f"sample: sequence {first} has probability zero or NaN and no posterior to draw from; leave it out."
+            )
+        return self._problem.sample(messages, num_samples, generator)
+
+    def score(self, parts: Tensor) -> Tensor:
+        problem = self._problem
+        if parts.dim() < 2 or parts.shape[-2:] != (problem.n, problem.t) or parts.is_floating_point():
+            raise ZooError(
+                f"score: expected integer paths (..., {problem.n}, {problem.t}), got shape {tuple(parts.shape)} of "
+                f"{parts.dtype}."
+            )
+        inside = problem.mask
+        wrong = (((parts < 0) | (parts >= problem.k)) & inside).any(-1)
+        z = parts.clamp(0, problem.k - 1).masked_fill(~inside, 0)
+        rows = torch.arange(problem.n, device=z.device)
+        steps = torch.arange(problem.t, device=z.device)
+        total = self.initial[z[..., 0]] if self.initial.dim() == 1 else self.initial[rows, z[..., 0]]
+        emitted = self.emission[rows.unsqueeze(-1), steps, z]
+        total = total + torch.where(inside, emitted, torch.zeros_like(emitted)).sum(-1)
+        if self.transition.dim() == 2:
+            moved = self.transition[z[..., :-1], z[..., 1:]]
+        else:
+            moved = self.transition[rows.unsqueeze(-1), steps[:-1], z[..., :-1], z[..., 1:]]
+        total = total + torch.where(inside[:, 1:], moved, torch.zeros_like(moved)).sum(-1)
+        return total.masked_fill(wrong, -math.inf)
+
+    def filtered(self) -> Tensor:
+        """p(z_t | x_1..x_t), (N, T, K): what is known of the state when its datum has come.
+
+        Times the transition: the forecast. Zero beyond a sequence's length, and from the step on at which it has become
+        impossible.
+        """
+        return self._problem.cast(self._problem.forward_messages()[0].exp_())
+
+    def _check_alike(self, other: Structure[Any]) -> None:
+        super()._check_alike(other)
+        assert isinstance(other, Chain)
+        if not torch.equal(self._problem.lengths, other._problem.lengths):
+            raise ZooError("expect: expected chains of the same lengths, got others; give both the same lengths.")
 
 
 class Expectations(NamedTuple):
@@ -71,36 +210,14 @@ class Totals(NamedTuple):
     left: Tensor
 
 
-# What the user calls ---------------------------------------------------------------------------------------------
+# The same as functions of tensors --------------------------------------------------------------------------------
 
 
 def log_partition(
     initial: Tensor, transition: Tensor, emission: Tensor, lengths: Tensor | None = None, *, _backend: str | None = None
 ) -> Tensor:
-    """ln of the sum over all paths of exp(weight): for an HMM, ln p(x) of each sequence.
-
-    Its gradient is the posterior: with respect to ``emission`` the marginals p(z_t | x), to ``transition`` the
-    expected transitions, to ``initial`` p(z_1 | x); zero where a sequence is impossible. It can be differentiated once;
-    a second time raises.
-
-    Memory beyond the arguments: O(N T K) if a gradient is wanted, and O(N K^2) if shared transitions want one; those
-    that change with time are copied. Without a gradient, O(K) for each sequence now worked on if all (shared)
-    transitions are above 1e-100 of the largest; otherwise O(T K), as the check on underflow needs both directions.
-
-    Args:
-        initial: (K,) or (N, K), log-weights of z_1.
-        transition: (K, K), [i, j] from state i to state j; or (N, T - 1, K, K), [n, t] from step t to t + 1.
-        emission: (N, T, K), ln p(x_t | z_t = k).
-        lengths: (N,), integers from 1 to T; by default all T. What lies beyond is never read.
-
-    Returns:
-        (N,), in nats, in the dtype of ``emission``.
-
-    Raises:
-        ZooError: for shapes or lengths that do not fit.
-    """
-    chain = ChainProblem(initial, transition, emission, lengths, _backend)
-    return _LogPartition.apply(initial, transition, emission, chain)
+    """:meth:`Chain.log_partition` of these tensors."""
+    return Chain(initial, transition, emission, lengths, _backend).log_partition()
 
 
 @torch.no_grad()
@@ -117,10 +234,7 @@ def expectations(
     """The E step of a chain: log-partition and expected counts in one forward-backward pass, without a graph.
 
     Args:
-        initial: as for :func:`log_partition`, like the next three.
-        transition: see there.
-        emission: see there.
-        lengths: see there.
+        initial, transition, emission, lengths: those of a :class:`Chain`.
         weights: (N,), how often each sequence counts in the expectations (not in the log-partition). Shared
             transitions then take O(N K^2) numbers.
         out: (N, T, K), contiguous, float64 and on the CPU, where the marginals are written; saves an allocation
@@ -162,7 +276,7 @@ def gaussian_totals(
         x: (N, T, D), contiguous or copied.
         means: (K, D), about which the sums are taken.
         scale: (K, D), standard deviations.
-        lengths: as for :func:`log_partition`.
+        lengths: (N,), as for a :class:`Chain`.
 
     Returns:
         :class:`Totals`; None where the kernels do not serve: another dtype than float64, a GPU, no numba, or a few
@@ -184,21 +298,8 @@ def gaussian_totals(
 def viterbi(
     initial: Tensor, transition: Tensor, emission: Tensor, lengths: Tensor | None = None, *, _backend: str | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The most probable path (Viterbi, 1967); of equals, the one with the lowest states, from the last step on.
-
-    Args:
-        initial: as for :func:`log_partition`, like the next three.
-        transition: see there.
-        emission: see there.
-        lengths: see there.
-
-    Returns:
-        paths (N, T), int64; -1 beyond the length, and throughout where a sequence is impossible.
-        scores (N,), the path's weight in nats: ln p(x, z) of an HMM; -inf for an impossible sequence.
-    """
-    chain = ChainProblem(initial, transition, emission, lengths, _backend)
-    paths, scores = chain.viterbi()
-    return paths, chain.cast(scores)
+    """:meth:`Chain.argmax` of these tensors."""
+    return Chain(initial, transition, emission, lengths, _backend).argmax()
 
 
 @torch.no_grad()
@@ -212,123 +313,29 @@ def sample(
     generator: torch.Generator | None = None,
     _backend: str | None = None,
 ) -> Tensor:
-    """Exact draws of whole paths from the posterior: filter forward, sample backward (Chib, 1996).
-
-    Args:
-        initial: as for :func:`log_partition`, like the next three.
-        transition: see there.
-        emission: see there.
-        lengths: see there.
-        num_samples: S, independent draws of each sequence's path.
-        generator: torch's random numbers, of the tensors' device; by default torch's own.
-
-    Returns:
-        (S, N, T), int64; -1 beyond a sequence's length.
-
-    Raises:
-        ZooError: also if a sequence is impossible, since it has no posterior.
-    """
-    if num_samples < 1:
-        raise ZooError(f"num_samples: expected at least 1, got {num_samples}.")
-    chain = ChainProblem(initial, transition, emission, lengths, _backend)
-    messages, value = chain.forward_messages()
-    if not bool((value > -math.inf).all()):
-        first = int((~(value > -math.inf)).nonzero()[0])
-        raise ZooError(
-            f"sample: sequence {first} has probability zero or NaN and no posterior to draw from; leave it out."
-        )
-    return chain.sample(messages, num_samples, generator)
+    """:meth:`Chain.sample` of these tensors."""
+    return Chain(initial, transition, emission, lengths, _backend).sample(num_samples, generator)
 
 
-@torch.no_grad()
 def entropy(
     initial: Tensor, transition: Tensor, emission: Tensor, lengths: Tensor | None = None, *, _backend: str | None = None
 ) -> Tensor:
-    """Entropy of the posterior over paths, by the recursion of Hernando, Crespi & Cybenko (2005), without cancellation.
-
-    Args:
-        initial: as for :func:`log_partition`, like the next three.
-        transition: see there.
-        emission: see there.
-        lengths: see there.
-
-    Returns:
-        (N,), in nats; NaN for an impossible sequence, which has no posterior.
-    """
-    chain = ChainProblem(initial, transition, emission, lengths, _backend)
-    messages, value = chain.forward_messages()
-    return chain.cast(chain.entropy(messages).masked_fill(~(value > -math.inf), math.nan))
+    """:meth:`Chain.entropy` of these tensors, by the recursion of Hernando, Crespi & Cybenko (2005), (N,), nats."""
+    return Chain(initial, transition, emission, lengths, _backend).entropy()
 
 
 @torch.no_grad()
 def filtered(
     initial: Tensor, transition: Tensor, emission: Tensor, lengths: Tensor | None = None, *, _backend: str | None = None
 ) -> Tensor:
-    """p(z_t | x_1..x_t): what is known of the state when its datum has come. Times the transition: the forecast.
-
-    Args:
-        initial: as for :func:`log_partition`, like the next three.
-        transition: see there.
-        emission: see there.
-        lengths: see there.
-
-    Returns:
-        (N, T, K); zero beyond a sequence's length, and from the step on at which it has become impossible.
-    """
-    chain = ChainProblem(initial, transition, emission, lengths, _backend)
-    return chain.cast(chain.forward_messages()[0].exp_())
+    """:meth:`Chain.filtered` of these tensors."""
+    return Chain(initial, transition, emission, lengths, _backend).filtered()
 
 
-class _LogPartition(torch.autograd.Function):
-    """The value with the posterior as its gradient, computed together where a gradient will be wanted."""
-
-    @staticmethod
-    def forward(ctx: Any, initial: Tensor, transition: Tensor, emission: Tensor, chain: ChainProblem) -> Tensor:
-        if not any(ctx.needs_input_grad):
-            return chain.cast(chain.value())
-        value, starts, pairs, marginals = chain.solve(per_sequence=ctx.needs_input_grad[1])
-        ctx.save_for_backward(starts, pairs, marginals, initial, transition, emission)
-        ctx.shared = initial.dim() == 1, transition.dim() == 2
-        return chain.cast(value)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        starts, pairs, marginals, *inputs = ctx.saved_tensors
-        upstream = gradient
-        gradient = gradient.to(marginals.dtype)
-        results: list[Tensor | None] = [None, None, None]
-        if ctx.needs_input_grad[0]:
-            results[0] = gradient @ starts if ctx.shared[0] else gradient.unsqueeze(-1) * starts
-        if ctx.needs_input_grad[1]:
-            if ctx.shared[1]:
-                results[1] = torch.tensordot(gradient, pairs, 1)
-            else:
-                results[1] = gradient.reshape(-1, 1, 1, 1) * pairs
-        if ctx.needs_input_grad[2]:
-            results[2] = gradient.reshape(-1, 1, 1) * marginals
-        found = [None if g is None else g.to(x.dtype) for g, x in zip(results, inputs, strict=True)]
-        if torch.is_grad_enabled():  # create_graph=True
-            found = list(_Refuse.apply(upstream, *inputs, *found))
-        return (*found, None)
-
-
-class _Refuse(torch.autograd.Function):
-    """Passes first derivatives on as functions of all inputs, and raises when they are differentiated.
-
-    torch's ``once_differentiable`` would leave them constants where the loss is linear in the value: a
-    gradient penalty would then be silently wrong.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, *arguments: Tensor | None) -> tuple[Tensor | None, ...]:
-        return tuple(None if g is None else g.view_as(g) for g in arguments[4:])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        raise RuntimeError(
-            "log_partition can be differentiated once only; for second derivatives use torch.logsumexp step by step, "
-            "or finite differences of the gradient."
-        )
-
-
-# One problem, checked, and its two implementations -----------------------------------------------------------------
+def tiny() -> Chain:
+    """The smallest honest instance: ragged, with a step that is forbidden."""
+    generator = torch.Generator().manual_seed(0)
+    initial = torch.randn(2, dtype=torch.float64, generator=generator)
+    transition = torch.tensor([[0.5, -1.0], [-math.inf, 0.2]], dtype=torch.float64)
+    emission = torch.randn(3, 4, 2, dtype=torch.float64, generator=generator)
+    return Chain(initial, transition, emission, torch.tensor([4, 1, 3]))

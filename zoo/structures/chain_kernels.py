@@ -795,34 +795,82 @@ def sample_kernel(
                 paths[d, n, t] = state
 
 
-def entropy_kernel(
+def moments_kernel(
     log_initial: Any, log_transition: Any, transition: Any, shift: Any, emission: Any, lengths: Any,
-    low: int, high: int, messages: Any, result: Any,
+    low: int, high: int, messages: Any, own: bool, other_initial: Any, other_transition: Any, other_emission: Any,
+    full: bool, mean: Any, pairs: Any, smooth: Any,
 ) -> None:  # fmt: skip
-    """Entropies of sequences low..high from their forward messages."""
+    """Means under the posterior of another chain's weights, of ln p itself if ``own``; from forward messages.
+
+    The posterior runs backward: p(z_{t-1} = i | z_t = j) is message times transition, normalised. ``behind[t, j]`` is
+    the mean of the weight up to step t given z_t = j, ``ahead`` that from there on. If ``full``, covariances with the
+    counts: ``pairs`` (N, 1 or T - 1, K, K), ``smooth`` (N, T, K), both zero on entry, and zero where no mean is finite.
+    """
     size = emission.shape[2]
-    behind, new, logits = np.empty(size), np.empty(size), np.empty(size)
+    longest = 0
+    for n in range(low, high):
+        longest = max(longest, lengths[n])
+    behind, norms = np.empty((longest, size)), np.empty((longest, size))
+    logits = np.empty(size)
+    ahead, sooner, weight, before = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
     for n in range(low, high):
         which = n if log_transition.shape[0] > 1 else 0
+        other, start = n if other_transition.shape[0] > 1 else 0, n if other_initial.shape[0] > 1 else 0
+        last = lengths[n] - 1
         for j in range(size):
-            behind[j] = 0.0
-        for t in range(1, lengths[n]):
+            behind[0, j] = 0.0 if own else other_initial[start, j] + other_emission[n, 0, j]
+        for t in range(1, last + 1):
             s = t - 1 if log_transition.shape[1] > 1 else 0
+            r = t - 1 if other_transition.shape[1] > 1 else 0
             for j in range(size):
                 for i in range(size):
                     logits[i] = messages[n, t - 1, i] + log_transition[which, s, i, j]
                 norm = _log_sum(logits)
-                new[j] = 0.0
+                norms[t, j] = norm
+                behind[t, j] = 0.0
                 for i in range(size):
                     if logits[i] > -np.inf:
-                        new[j] += math.exp(logits[i] - norm) * (behind[i] - (logits[i] - norm))
-            for j in range(size):
-                behind[j] = new[j]
-        last = lengths[n] - 1
-        result[n] = 0.0
+                        gain = logits[i] - norm if own else other_transition[other, r, i, j]
+                        share = math.exp(logits[i] - norm)
+                        if share > 0.0:
+                            behind[t, j] += share * (behind[t - 1, i] + gain)
+                if not own:
+                    behind[t, j] += other_emission[n, t, j]
+        total = 0.0
         for j in range(size):
-            if messages[n, last, j] > -np.inf:
-                result[n] += math.exp(messages[n, last, j]) * (behind[j] - messages[n, last, j])
+            weight[j] = math.exp(messages[n, last, j])
+            ahead[j] = messages[n, last, j] if own else 0.0
+            if weight[j] > 0.0:
+                total += weight[j] * (behind[last, j] + ahead[j])
+        mean[n] = total
+        if not full or not total > -np.inf:
+            continue
+        for t in range(last, -1, -1):
+            for j in range(size):
+                if weight[j] > 0.0:
+                    smooth[n, t, j] = weight[j] * (behind[t, j] + ahead[j] - total)
+            if t == 0:
+                break
+            s = t - 1 if log_transition.shape[1] > 1 else 0
+            r = t - 1 if other_transition.shape[1] > 1 else 0
+            into = t - 1 if pairs.shape[1] > 1 else 0
+            for i in range(size):
+                before[i], sooner[i] = 0.0, 0.0
+                for j in range(size):
+                    if not weight[j] > 0.0:
+                        continue
+                    logit = messages[n, t - 1, i] + log_transition[which, s, i, j]
+                    pair = weight[j] * math.exp(logit - norms[t, j])
+                    if not pair > 0.0:
+                        continue
+                    gain = ahead[j]
+                    gain += logit - norms[t, j] if own else other_transition[other, r, i, j] + other_emission[n, t, j]
+                    before[i] += pair
+                    sooner[i] += pair * gain
+                    pairs[n, into, i, j] += pair * (behind[t - 1, i] + gain - total)
+            for i in range(size):
+                weight[i] = before[i]
+                ahead[i] = sooner[i] / before[i] if before[i] > 0.0 else 0.0
 
 
 def clear_kernel(values: Any, lengths: Any) -> None:
@@ -836,7 +884,7 @@ def clear_kernel(values: Any, lengths: Any) -> None:
 _COMPILED = (
     "_exp", "_mix", "_weigh_lanes", "_gather", "lanes_kernel", "transfer_kernel", "cuts_kernel", "weigh_kernel",
     "_times", "forward_kernel", "backward_kernel", "combine_kernel", "_add", "states_kernel", "_log_step", "_log_sum",
-    "_forward_logs_one", "forward_logs_kernel", "logs_kernel", "viterbi_kernel", "sample_kernel", "entropy_kernel",
+    "_forward_logs_one", "forward_logs_kernel", "logs_kernel", "viterbi_kernel", "sample_kernel", "moments_kernel",
     "clear_kernel",
 )  # fmt: skip
 

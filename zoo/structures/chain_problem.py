@@ -236,21 +236,78 @@ class ChainProblem:
             paths[..., t] = torch.where(live, state, -1)
         return paths
 
-    def entropy(self, messages: Tensor) -> Tensor:
-        """(N,), from the forward messages; anything for an impossible sequence."""
-        if self.numba:
-            result = torch.empty(self.n, dtype=torch.float64)
-            Layouts(self).each(kernels.entropy_kernel, messages.numpy(), result.numpy())
-            return result
-        behind = torch.zeros_like(messages[:, 0])  # entropy of the path so far given its end
-        last = messages[:, 0]
-        for t in range(1, self.t):
+    def moments(
+        self, messages: Tensor, other: ChainProblem | None, gradient: bool
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor] | None]:
+        """Posterior means (N,) of another chain's weight (of ln p without one) and its covariances with the counts.
+
+        The covariances: starts (N, K), transitions (N, [T - 1,] K, K), emissions (N, T, K). The other chain has the
+        same layout. Anything for an impossible sequence.
+        """
+        if not self.numba:
+            return self._torch_moments(messages, other, gradient)
+        layouts = Layouts(self)
+        steps = (1 if self.shared else max(1, self.t - 1)) if gradient else 0
+        pairs = torch.zeros(self.n, steps, self.k, self.k, dtype=torch.float64)
+        smooth = torch.zeros(self.emission.shape if gradient else (0, 0, 0), dtype=torch.float64)
+        mean = torch.empty(self.n, dtype=torch.float64)
+        theirs = layouts if other is None else Layouts(other)
+        layouts.each(
+            kernels.moments_kernel, messages.numpy(), other is None, theirs.log_initial, theirs.log_transition,
+            theirs.emission, gradient, mean.numpy(), pairs.numpy(), smooth.numpy(),
+        )  # fmt: skip
+        if not gradient:
+            return mean, None
+        return mean, (smooth[:, 0], pairs[:, 0] if self.shared else pairs[:, : self.t - 1], smooth)
+
+    def _torch_moments(
+        self, messages: Tensor, other: ChainProblem | None, gradient: bool
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor] | None]:
+
+        def step(t: int) -> tuple[Tensor, Tensor]:
+            """p(z_{t-1} = i | z_t = j) and the weight that the step to t adds, (N, i, j)."""
             joint = messages[:, t - 1].unsqueeze(-1) + self._step(t - 1)
             norm = torch.logsumexp(joint, 1, keepdim=True)
             log_origin = joint - norm.masked_fill(norm == -math.inf, 0.0)
-            origin = log_origin.exp()
-            ahead = torch.where(origin > 0, origin * (behind.unsqueeze(-1) - log_origin), 0.0).sum(1)
-            behind = self._live(t, ahead, behind)
+            if other is None:
+                return log_origin.exp(), log_origin
+            return log_origin.exp(), (other._step(t - 1) + other._emitted(t).unsqueeze(1)).expand_as(joint)
+
+        def average(weight: Tensor, what: Tensor, dim: int) -> Tensor:
+            return torch.where(weight > 0, weight * what, 0.0).sum(dim)
+
+        first = torch.zeros_like(messages[:, 0])
+        behind = [first if other is None else first + other.initial + other._emitted(0)]  # by step: the mean so far
+        last = messages[:, 0]
+        for t in range(1, self.t):
+            origin, gain = step(t)
+            behind.append(self._live(t, average(origin, behind[-1].unsqueeze(-1) + gain, 1), behind[-1]))
             last = self._live(t, messages[:, t], last)
-        weight = last.exp()
-        return torch.where(weight > 0, weight * (behind - last), 0.0).sum(-1)
+        end = last if other is None else torch.zeros_like(last)
+        mean = average(last.exp(), behind[-1] + end, -1)
+        if not gradient:
+            return mean, None
+        finite = mean.isfinite()
+        centre = mean.where(finite, torch.zeros_like(mean)).reshape(-1, 1, 1)
+        smooth = torch.zeros_like(messages)
+        shape = (self.n, self.k, self.k) if self.shared else (self.n, self.t - 1, self.k, self.k)
+        pairs = torch.zeros(shape, dtype=messages.dtype, device=messages.device)
+        weight, ahead = torch.zeros_like(first), torch.zeros_like(first)
+        final = (self.lengths - 1).to(messages.device)
+        for t in range(self.t - 1, -1, -1):
+            ends = ((final == t) & finite).unsqueeze(-1)
+            weight, ahead = torch.where(ends, last.exp(), weight), torch.where(ends, end, ahead)
+            smooth[:, t] = torch.where(weight > 0, weight * (behind[t] + ahead - centre[..., 0]), 0.0)
+            if not t:
+                break
+            origin, gain = step(t)
+            pair = torch.where(weight.unsqueeze(1) > 0, weight.unsqueeze(1) * origin, 0.0)
+            gain = gain + ahead.unsqueeze(1)
+            moved = torch.where(pair > 0, pair * (behind[t - 1].unsqueeze(-1) + gain - centre), 0.0)
+            if self.shared:
+                pairs += moved
+            else:
+                pairs[:, t - 1] = moved
+            weight, total = pair.sum(-1), average(pair, gain, -1)
+            ahead = torch.where(weight > 0, total / weight, 0.0)
+        return mean, (smooth[:, 0], pairs, smooth)

@@ -168,15 +168,9 @@ class HiddenMarkov(Components):
         lengths = self._lengths(x, lengths)
         first, steps = self.encoder(x, lengths)
         emission = self.emission(x, lengths)
-        marginal = first.exp()  # q(z_t), (N, K)
-        bound = (marginal * (finite(self.log_initial) + emission[:, 0] - first)).sum(-1)
-        log_transition = finite(self.log_transition)
-        for t in range(1, x.shape[1]):
-            pair = marginal.unsqueeze(-1) * steps[:, t - 1].exp()  # q(z_{t-1}, z_t)
-            gain = (pair * (log_transition + emission[:, t].unsqueeze(-2) - steps[:, t - 1])).sum((-1, -2))
-            bound = bound + torch.where(t < lengths, gain, torch.zeros_like(gain))
-            marginal = pair.sum(-2)
-        return bound
+        q = chain.Chain(first, steps, torch.zeros_like(emission), lengths)
+        p = chain.Chain(finite(self.log_initial), finite(self.log_transition), emission, lengths)
+        return q.expect(p) + q.entropy()
 
     # Exact inference --------------------------------------------------------------------------------------------
 

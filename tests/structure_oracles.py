@@ -1,0 +1,199 @@
+"""Structures by enumeration: every value of an item, one by one, and the potentials it uses. Shares no code with them.
+
+A ``Kind`` describes a structure; all that is checked of it follows from that (``tests/test_structures.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.structures import Chain, Structure
+
+__all__ = ["KINDS", "Item", "Kind", "enumerated", "random_potentials"]
+
+#: A potential by name, and an index into that of one item.
+Use = tuple[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of structure.
+
+    Attributes:
+        values: every value of item n, as nested tuples of integers, and what it uses, a use as often as it is made.
+        variants: instances by name, small enough to be enumerated; NaN wherever nothing must be read.
+        impossible: an instance whose item 1, and no other, has no possible value.
+        alone: a structure of item n only, without padding.
+        parts: one item's value out of parts (N, ...), as ``values`` has it.
+        nonsense: parts (N, ...) that are no value of any item.
+    """
+
+    values: Callable[[Any, int], Iterator[tuple[Any, list[Use]]]]
+    variants: Callable[[], dict[str, Any]]
+    impossible: Callable[[], Any]
+    alone: Callable[[Any, int], Any]
+    parts: Callable[[Any, Any, int], Any]
+    nonsense: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of a structure: its values, their weights, and how often each uses each entry of each potential."""
+
+    values: list[Any]
+    weights: np.ndarray
+    uses: dict[str, np.ndarray]  # (values, *shape of one item's potential)
+
+    @property
+    def value(self) -> float:
+        top = self.weights.max(initial=-math.inf)
+        return top + math.log(math.fsum(np.exp(self.weights - top))) if top > -math.inf else -math.inf
+
+    @property
+    def probs(self) -> np.ndarray:
+        return np.exp(self.weights - self.value) if self.value > -math.inf else np.zeros(len(self.weights))
+
+    @property
+    def entropy(self) -> float:
+        p = self.probs
+        return -math.fsum(p[p > 0] * np.log(p[p > 0])) if self.value > -math.inf else math.nan
+
+    def counts(self) -> dict[str, np.ndarray]:
+        """Expected uses."""
+        return {name: np.tensordot(self.probs, use, 1) for name, use in self.uses.items()}
+
+    def covariances(self, score: np.ndarray) -> dict[str, np.ndarray]:
+        """Of the uses with a score (values,) of the values."""
+        p = self.probs
+        score = np.where(p > 0, score, 0.0)
+        return {name: np.tensordot(p * (score - p @ score), use, 1) for name, use in self.uses.items()}
+
+
+def entry(potential: Tensor, n: int, index: tuple[int, ...]) -> tuple[int, ...]:
+    """Where an entry of item n's potential stands in one that all items may share."""
+    return index if potential.dim() == len(index) else (n, *index)
+
+
+def enumerated(kind: Kind, structure: Structure[Any]) -> list[Item]:
+    """Every item of a structure."""
+    made = [list(kind.values(structure, n)) for n in range(structure.num_items)]
+    rank = {name: len(index) for item in made for _, uses in item for name, index in uses}
+    items = []
+    for n, item in enumerate(made):
+        weights = [
+            sum(float(getattr(structure, name)[entry(getattr(structure, name), n, index)]) for name, index in uses)
+            for _, uses in item
+        ]
+        arrays = {}
+        for name in structure.potentials:
+            shape = getattr(structure, name).shape
+            array = np.zeros((len(item), *shape[len(shape) - rank.get(name, len(shape)) :]))
+            for v, (_, uses) in enumerate(item):
+                for other, index in uses:
+                    if other == name:
+                        array[(v, *index)] += 1
+            arrays[name] = array
+        items.append(Item([value for value, _ in item], np.array(weights), arrays))
+    return items
+
+
+def random_potentials(structure: Any, seed: int, scale: float = 1.0) -> Any:
+    """The same structure with other potentials; what was -inf or NaN stays so."""
+    rng = np.random.default_rng(seed)
+    new = {}
+    for name in structure.potentials:
+        old = getattr(structure, name)
+        drawn = scale * torch.as_tensor(rng.normal(size=tuple(old.shape)), dtype=old.dtype)
+        new[name] = torch.where(old.isfinite(), drawn, old)
+    return dataclasses.replace(structure, **new)
+
+
+# Chains ----------------------------------------------------------------------------------------------------------
+
+
+def chain_values(chain: Chain, n: int) -> Iterator[tuple[Any, list[Use]]]:
+    """All K^T paths."""
+    steps, states = chain.emission.shape[1:]
+    length = steps if chain.lengths is None else int(chain.lengths[n])
+    varying = chain.transition.dim() == 4
+    for path in itertools.product(range(states), repeat=length):
+        uses: list[Use] = [("initial", (path[0],))]
+        uses += [("emission", (t, z)) for t, z in enumerate(path)]
+        uses += [("transition", (t, *pair) if varying else pair) for t, pair in enumerate(itertools.pairwise(path))]
+        yield path, uses
+
+
+def make_chain(
+    n: int, t: int, k: int, *, varying: bool = False, own: bool = False, ragged: bool = False, forbidden: float = 0.0
+) -> Chain:
+    rng = np.random.default_rng(n + 10 * t + 100 * k)
+    initial = rng.normal(size=(n, k) if own else k)
+    transition = rng.normal(size=(n, t - 1, k, k) if varying else (k, k))
+    emission = rng.normal(size=(n, t, k)) - 1
+    for values in (transition, emission):
+        values[rng.random(values.shape) < forbidden] = -np.inf
+    lengths = np.array([t, 1, max(1, t - 1), 2, t][:n]).clip(1, t) if ragged else np.full(n, t)
+    for i, length in enumerate(lengths):
+        emission[i, length:] = np.nan
+        if varying:
+            transition[i, length - 1 :] = np.nan
+    return Chain(*map(torch.as_tensor, (initial, transition, emission, lengths)))
+
+
+def chain_variants() -> dict[str, Chain]:
+    plain = {
+        "one step": make_chain(3, 1, 3),
+        "one step, changing": make_chain(3, 1, 2, varying=True),
+        "two steps, changing": make_chain(2, 2, 2, varying=True, ragged=True),
+        "one state": make_chain(2, 4, 1, ragged=True),
+        "ragged": make_chain(5, 5, 3, ragged=True),
+        "changing": make_chain(4, 4, 3, varying=True, own=True, ragged=True),
+        "forbidden": make_chain(4, 5, 3, own=True, ragged=True, forbidden=0.15),
+    }
+    return {
+        f"{name}, {backend}": dataclasses.replace(chain, _backend=backend)
+        for name, chain in plain.items()
+        for backend in ("numba", "torch")
+    }
+
+
+def impossible_chain() -> Chain:
+    chain = make_chain(3, 4, 2, ragged=False)
+    chain.emission[1, 2] = -math.inf
+    return chain
+
+
+def chain_alone(chain: Chain, n: int) -> Chain:
+    length = chain.emission.shape[1] if chain.lengths is None else int(chain.lengths[n])
+    return Chain(
+        chain.initial if chain.initial.dim() == 1 else chain.initial[n],
+        chain.transition if chain.transition.dim() == 2 else chain.transition[n : n + 1, : length - 1],
+        chain.emission[n : n + 1, :length],
+        None,
+        chain._backend,
+    )
+
+
+def path_of(chain: Chain, parts: Tensor, n: int) -> tuple[int, ...]:
+    length = chain.emission.shape[1] if chain.lengths is None else int(chain.lengths[n])
+    assert (parts[n, length:] == -1).all()
+    return tuple(parts[n, :length].tolist())
+
+
+def no_path(chain: Chain) -> Tensor:
+    return torch.full(chain.emission.shape[:2], chain.emission.shape[2])
+
+
+#: By the structure's name.
+KINDS: dict[str, Kind] = {
+    "Chain": Kind(chain_values, chain_variants, impossible_chain, chain_alone, path_of, no_path),
+}
