@@ -21,6 +21,7 @@ from pyro.infer import Trace_ELBO
 from structure_oracles import KINDS, Kind, Use, enumerated, random_potentials
 from torch import Tensor
 
+import zoo
 import zoo.structures
 from zoo.errors import ZooError
 from zoo.structures import Chain, Structure, Structured
@@ -346,6 +347,7 @@ def test_single_precision_in_and_out(kind: str) -> None:
         over, leaves = with_leaves(narrow)
         value = over.log_partition()
         assert value.dtype == over.entropy().dtype == torch.float32
+        assert all(getattr(narrow.marginals(), f).dtype == torch.float32 for f in structure.potentials)
         np.testing.assert_allclose(value.detach(), structure.log_partition(), rtol=1e-5, atol=1e-5)
         value.sum().backward()
         assert all(leaf.grad.dtype == torch.float32 for leaf in leaves)  # type: ignore[union-attr]
@@ -438,6 +440,23 @@ def test_a_program_draws_and_scores_paths() -> None:
     for particles in (1, 3):
         elbo = Trace_ELBO(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
         assert -elbo.loss(model, guide) == pytest.approx(expected, abs=1e-10)
+
+
+def test_a_fitted_chain_hands_out_its_structure() -> None:
+    """Joint draws take no step that the chain forbids, as draws of each step's marginal do."""
+    model = zoo.GaussianHMM(num_states=3, num_features=1, topology="left_right")
+    x = torch.tensor([[0.0, 0.1, 3.0, 2.9, 6.0], [0.1, 2.8, 3.1, 6.1, 6.2]]).double().unsqueeze(-1)
+    fit = zoo.fit(model, x, estimator="em", max_iter=2)
+    chain = fit.structure(x)
+    assert float(chain.log_partition().sum()) == pytest.approx(fit.log_likelihood, abs=1e-10)
+    close(chain.marginals().emission, fit.posterior(x).probs)
+    draws = chain.sample(200)
+    assert (draws.diff() >= 0).all()
+    assert torch.equal(chain.argmax()[0], fit.predict(x))
+    assert chain.score(draws).isfinite().all()
+    mixture = zoo.fit(zoo.GaussianMixture(2, 1), x[0], estimator="em", max_iter=2)
+    with pytest.raises(ZooError, match="it has no structure"):
+        mixture.structure(x[0])
 
 
 def test_two_gaussian_states_in_six_lines() -> None:

@@ -30,6 +30,7 @@ OFFERS: dict[str, Offer] = {
     # Exact answers
     "log_marginal": Offer("exact ln p(x) of each datum, (N,) nats, differentiable: the fast path of `eg`", ("model",)),
     "posterior": Offer("exact p(z | x): a distribution of batch shape (N,), or a dict of them by site", ("model",)),
+    "structure": Offer("exact p(z | x) of whole paths, a `zoo.structures.Structure`: `fit.structure`", ("model",)),
     "predict": Offer("the most probable z of each datum: labels (N,) or a mean (N, L)", ("model",)),
     "viterbi": Offer("of a chain of states: the most probable path (N, T) and ln p(path, x) (N,) nats", ("model",)),
     "sample_posterior": Offer("joint draws of a chain's states, (S, N, T)", ("model",), "x, S"),

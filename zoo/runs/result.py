@@ -166,6 +166,13 @@ class Fit:
         with isolated(self.seed), torch.no_grad():
             return by_pieces(self.model, x, self._posterior)
 
+    @exclusive
+    def structure(self, x: Any) -> Any:
+        """p(z | x) of whole paths, a :class:`zoo.structures.Structure`; ``posterior`` has the marginals of steps."""
+        if (reason := lacks(self.model, "structure")) is not None:
+            raise ZooError(f"structure: expected a model whose latents are one, but {reason}. Use posterior.")
+        return self.model.structure(prepared(self.model, x))
+
     def _posterior(self, x: Data) -> Any:
         if lacks(self.model, "posterior") is None:
             return call(self.model.posterior, x)
@@ -373,25 +380,9 @@ def _alone(by_site: dict[str, Any]) -> Any:
 
 
 SAVED = [
-    "estimator",
-    "options",
-    "seed",
-    "status",
-    "log_likelihood",
-    "elbo",
-    "elbo_se",
-    "history",
-    "iterations",
-    "seconds",
-    "num_data",
-    "num_parameters",
-    "notes",
-    "degenerate",
-    "restarts",
-    "peak_memory_mb",
-    "guide_trained",
-    "num_units",
+    "estimator", "options", "seed", "status", "log_likelihood", "elbo", "elbo_se", "history", "iterations", "seconds",
+    "num_data", "num_parameters", "notes", "degenerate", "restarts", "peak_memory_mb", "guide_trained", "num_units",
     "exact_q",
-]
+]  # fmt: skip
 #: Written since; a fit saved before has none of these.
 SAVED_LATER = ["warmup", "data"]

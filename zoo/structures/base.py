@@ -110,7 +110,7 @@ class Structure(abc.ABC, Generic[Parts]):
     def marginals(self: Self) -> Self:
         """The structure with each potential replaced by its expected counts: what an M step needs."""
         _, counts = self.solve([False] * len(self.potentials))
-        return self._with(counts)
+        return self._with([c.to(t.dtype) for c, t in zip(counts, self._tensors(), strict=True)])
 
     def entropy(self) -> Tensor:
         """-E ln p, (N,), nats; NaN for an impossible item, which has no posterior. Differentiable once."""

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions import constraints
 from torch import Tensor
-from torch.distributions import constraints, register_kl
+from torch.distributions import register_kl
 
 from zoo.errors import ZooError
 from zoo.structures.base import Structure

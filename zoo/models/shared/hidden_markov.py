@@ -36,7 +36,7 @@ from zoo.core.statistics import Statistics, wide
 from zoo.densities.distributions import FEW, Selected
 from zoo.errors import ZooError, unknown_name
 from zoo.models.shared.markov import Marginal, finite, follow, path_counts, stationary, stationary_m_step
-from zoo.structures import chain
+from zoo.structures import Chain, chain
 
 __all__ = ["HiddenMarkov"]
 
@@ -168,8 +168,8 @@ class HiddenMarkov(Components):
         lengths = self._lengths(x, lengths)
         first, steps = self.encoder(x, lengths)
         emission = self.emission(x, lengths)
-        q = chain.Chain(first, steps, torch.zeros_like(emission), lengths)
-        p = chain.Chain(finite(self.log_initial), finite(self.log_transition), emission, lengths)
+        q = Chain(first, steps, torch.zeros_like(emission), lengths)
+        p = Chain(finite(self.log_initial), finite(self.log_transition), emission, lengths)
         return q.expect(p) + q.entropy()
 
     # Exact inference --------------------------------------------------------------------------------------------
@@ -210,7 +210,16 @@ class HiddenMarkov(Components):
         return self._by_sequences(self._log_marginal, x, lengths)
 
     def _log_marginal(self, x: Tensor, lengths: Tensor, known: Known | None = None) -> Tensor:
-        return chain.log_partition(self.log_initial, self.log_transition, self.emission(x, lengths, known), lengths)
+        return self._structure(x, lengths, known).log_partition()
+
+    def structure(self, x: Data) -> Chain:
+        """p(z_{1:T} | x) as a whole, without a graph: draws, scores and entropies of paths, not of steps alone."""
+        data = prepared(self, x)
+        with torch.no_grad():
+            return self._structure(data["x"], data["lengths"])
+
+    def _structure(self, x: Tensor, lengths: Tensor, known: Known | None = None) -> Chain:
+        return Chain(self.log_initial, self.log_transition, self.emission(x, lengths, known), lengths)
 
     @torch.no_grad()
     def posterior(self, x: Tensor, lengths: Tensor | None = None) -> dist.Categorical:
@@ -218,42 +227,31 @@ class HiddenMarkov(Components):
         return categorical(probs=self._by_sequences(self._marginals, x, self._lengths(x, lengths)))
 
     def _marginals(self, x: Tensor, lengths: Tensor) -> Tensor:
-        marginals = chain.expectations(
-            self.log_initial, self.log_transition, self.emission(x, lengths), lengths
-        ).marginals
+        marginals = self._structure(x, lengths).marginals().emission
         marginals.masked_fill_(marginals.sum(-1, keepdim=True) == 0, 1.0)
         return marginals.div_(marginals.sum(-1, keepdim=True))
 
-    def _chain(self, x: Data) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        data = prepared(self, x)
-        emission = self.emission(data["x"], data["lengths"])
-        return self.log_initial.detach(), self.log_transition.detach(), emission.detach(), data["lengths"]
-
     def viterbi(self, x: Data) -> tuple[Tensor, Tensor]:
         """The most probable path (N, T), -1 beyond the length, and its ln p(x, z), (N,)."""
-        return chain.viterbi(*self._chain(x))
+        return self.structure(x).argmax()
 
     def predict(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The most probable path, (N, T) integers, -1 beyond a sequence's length."""
-
-        def paths(x: Tensor, lengths: Tensor) -> Tensor:
-            return chain.viterbi(self.log_initial, self.log_transition, self.emission(x, lengths), lengths)[0]
-
         data = self.validate({"x": x, "lengths": lengths})
         with torch.no_grad():
-            return self._by_sequences(paths, **data)
+            return self._by_sequences(lambda x, lengths: self._structure(x, lengths).argmax()[0], **data)
 
     def sample_posterior(self, x: Data, num_samples: int = 1) -> Tensor:
         """Exact draws of paths given x, (num_samples, N, T), by torch's generator."""
-        return chain.sample(*self._chain(x), num_samples=num_samples)
+        return self.structure(x).sample(num_samples)
 
     def posterior_entropy(self, x: Data) -> Tensor:
         """Entropy of p(z_{1:T} | x), (N,), nats."""
-        return chain.entropy(*self._chain(x))
+        return self.structure(x).entropy()
 
     def filter(self, x: Data) -> Tensor:
         """p(z_t | x_{1:t}), (N, T, K)."""
-        return chain.filtered(*self._chain(x))
+        return self.structure(x).filtered()
 
     def forecast(self, x: Data, num_steps: int) -> Tensor:
         """p(z_{T+h} | x_{1:T}) for h = 1..num_steps, (N, num_steps, K)."""
@@ -355,7 +353,7 @@ class HiddenMarkov(Components):
         starts, steps, marginals = e.initial, e.transition, e.marginals
         log_likelihood = objective = e.log_likelihood
         if hard:
-            paths, objective = chain.viterbi(self.log_initial, self.log_transition, emission, lengths)
+            paths, objective = Chain(self.log_initial, self.log_transition, emission, lengths).argmax()
             starts, steps, marginals = path_counts(paths, self.num_states, emission.dtype, weights)
         if weights is not None:
             log_likelihood, objective = (wide(weights) * v for v in (log_likelihood, objective))
