@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from zoo.core.isolation import isolated, threads
+from zoo.core.problem import Problem
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Estimator, Run
 from zoo.models.vae import VAE
@@ -121,8 +122,8 @@ def ours(model: VAE, x: Tensor, epochs: int, others: Callable[[], None]) -> tupl
         Seconds of each epoch, and the bound over the last one, nats a datum.
     """
     estimator = svi(max_epochs=epochs, decay="constant")
-    run = Run(len(x), callback=lambda row, fraction: others())  # callbacks are off its clock
-    estimator.run(model.train(), x, run)
+    run = Run(callback=lambda row, fraction: others())  # callbacks are off its clock
+    estimator.run(Problem(model.train(), x), run)
     clock = [0.0, *run.history["seconds"]]
     return [end - begin for begin, end in pairwise(clock)], float(run.history["elbo"][-1]) / len(x)
 
@@ -287,7 +288,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     bounds: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         stack.enter_context(isolated(0))
-        stack.enter_context(threads(svi().elements(x, model)))  # as ``fit`` decides
+        stack.enter_context(threads(svi().elements(Problem(model, x))))  # as ``fit`` decides
         used = torch.get_num_threads()
         epochs: dict[str, Epoch] = {name: make(model, x) for name, make in SYSTEMS.items()}
         theirs = stack.enter_context(_pythae(model, x))

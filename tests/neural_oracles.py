@@ -12,7 +12,7 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
-from zoo.core import program, weighing
+from zoo.core import traces, weighing
 from zoo.core.contract import Half
 from zoo.core.sites import sample_sites
 
@@ -52,8 +52,8 @@ def pyro_bound(model: Any, x: Any, mean_field: bool, num_particles: int = 1) -> 
 def traced_weights(model: Any, x: Any, num_particles: int) -> Tensor:
     """ln p(x, z) - ln q(z | x) read off Pyro's traces, (K, N); differentiable."""
     rows = (x[0] if isinstance(x, tuple) else x).shape[0]
-    traces = program.draw(model, x, num_particles, 1)
-    log_joint, log_guide = weighing.joint_and_guide(*traces, rows, num_particles, 1)
+    drawn = traces.draw(model, x, num_particles, 1)
+    log_joint, log_guide = weighing.joint_and_guide(*drawn, rows, num_particles, 1)
     return log_joint - log_guide
 
 

@@ -21,6 +21,7 @@ from zoo.automatic.lookup import Finder, ParameterSpace, recorded
 from zoo.automatic.plan import make_plan
 from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.functions import as_model
+from zoo.core.problem import Problem
 from zoo.estimators.auto_em import AutoEM
 from zoo.models import model_classes
 from zoo.scores.evidence import enumerated_evidence
@@ -30,7 +31,7 @@ def instances():
     """Every model of the zoo that has a hand-written EM and discrete latents, with data from its ``tiny``."""
     for name, cls in sorted(model_classes().items()):
         model, x = importlib.import_module(cls.__module__).tiny()
-        if lacks(model, "e_step", "m_step") is None and AutoEM().refuses(model, prepared(model, x)) is None:
+        if lacks(model, "e_step", "m_step") is None and AutoEM().refuses(Problem(model, prepared(model, x))) is None:
             yield pytest.param(model, x, id=name)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 import zoo
+from zoo.core.problem import Problem
 from zoo.errors import ZooError
 from zoo.estimators import estimator_classes
 from zoo.estimators.gumbel import Gumbel
@@ -70,7 +71,7 @@ def test_score_function_gradients_are_unbiased(categories: int) -> None:
     truth = flat(torch.autograd.grad(bound.mean(), parameters), parameters)
     assert float(truth.norm()) > 0.1
     torch.manual_seed(0)
-    mean, se, bounds = mean_gradient(Reinforce().objective(model, x), x.repeat(50, 1), parameters, 60)
+    mean, se, bounds = mean_gradient(Reinforce().objective(Problem(model, x)), x.repeat(50, 1), parameters, 60)
     # Some 70 entries: a bound of 5 errors on the largest is passed by chance all but once in 30 000 times.
     assert float(((mean - truth) / se.clamp_min(1e-6)).abs().max()) < 5
     assert float(bounds.mean()) == pytest.approx(bound.mean().item(), abs=5 * float(bounds.std()) / math.sqrt(60))
@@ -87,7 +88,7 @@ def test_vimco_climbs_the_two_sample_bound() -> None:
     truth = flat(torch.autograd.grad(bound, parameters), parameters)
     torch.manual_seed(0)
     many = x.repeat(200, 1)  # every copy has draws of its own
-    mean, se, bounds = mean_gradient(IWAE(num_particles=2).objective(model, x), many, parameters, 60)
+    mean, se, bounds = mean_gradient(IWAE(num_particles=2).objective(Problem(model, x)), many, parameters, 60)
     assert float(((mean - truth) / se.clamp_min(1e-6)).abs().max()) < 5
     assert float(bounds.mean()) == pytest.approx(bound.item(), abs=5 * float(bounds.std()) / math.sqrt(60))
 
@@ -97,7 +98,7 @@ def test_straight_through_scores_the_discrete_bound(categories: int) -> None:
     """Corners forwards and the exact KL: in the mean the bound itself, for several variables at a site."""
     model, x, codes = make(categories)
     _, bound = exact(model, x, codes)
-    objective = estimator_classes()["st_gumbel"](num_particles=2000).objective(model, x)  # type: ignore[call-arg, attr-defined]
+    objective = estimator_classes()["st_gumbel"](num_particles=2000).objective(Problem(model, x))  # type: ignore[call-arg, attr-defined]
     torch.manual_seed(0)
     with torch.no_grad():
         values = torch.stack([objective(x)[1] for _ in range(10)])
@@ -111,7 +112,7 @@ def test_relaxed_gradient_comes_to_the_discrete_one_as_the_temperature_falls() -
     truth = flat(torch.autograd.grad(bound.mean(), parameters), parameters)
     away = []
     for temperature in (2.0, 0.2):
-        objective = Gumbel(num_particles=4000, temperature=temperature).objective(model, x)
+        objective = Gumbel(num_particles=4000, temperature=temperature).objective(Problem(model, x))
         torch.manual_seed(0)
         mean, _, _ = mean_gradient(objective, x, parameters, 20)
         away.append(float((mean - truth).norm() / truth.norm()))
@@ -121,7 +122,7 @@ def test_relaxed_gradient_comes_to_the_discrete_one_as_the_temperature_falls() -
 
 def test_one_temperature_serves_all_variables_and_falls_geometrically() -> None:
     model, x, _ = make()
-    objective = Gumbel(temperature=1.0, final_temperature=0.25).objective(model, x)
+    objective = Gumbel(temperature=1.0, final_temperature=0.25).objective(Problem(model, x))
     reached = []
     for fraction in (0.0, 0.5, 1.0):
         objective.at(fraction)  # type: ignore[attr-defined]

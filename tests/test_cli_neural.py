@@ -13,6 +13,7 @@ from command_line import Ran
 
 import zoo
 from zoo.core.contract import prepared
+from zoo.core.problem import Problem
 from zoo.core.state import snapshot
 from zoo.estimators.base import Run
 from zoo.estimators.svi import SVI
@@ -123,11 +124,11 @@ def test_networks_take_small_batches_and_no_warm_up(run: Callable[..., Ran]) -> 
     data = prepared(model, x)
     for options, moved in ({}, False), ({"warmup": 2}, True):
         before = snapshot(model)
-        SVI(**options).warm_up(model, data, Run(200))
+        SVI(**options).warm_up(Problem(model, data), Run())
         assert any(not torch.equal(before[name], value) for name, value in snapshot(model).items()) == moved
-    assert SVI().plan(model, data).resolve(200)[1] == 128
-    assert SVI(batch_size=50).plan(model, data).resolve(200)[1] == 50
-    assert SVI().plan(zoo.PPCA(2, 64), data).resolve(200)[1] == 200
+    assert SVI().plan(Problem(model, data)).resolve(200)[1] == 128
+    assert SVI(batch_size=50).plan(Problem(model, data)).resolve(200)[1] == 50
+    assert SVI().plan(Problem(zoo.PPCA(2, 64), data)).resolve(200)[1] == 200
 
 
 def test_bounds_of_different_estimators_are_compared_by_the_same_one(run: Callable[..., Ran]) -> None:

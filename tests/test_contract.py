@@ -26,9 +26,10 @@ from torch import Tensor
 from torch.distributions.kl import kl_divergence
 
 import zoo
-from zoo.core import program, roles, weighing
+from zoo.core import program, weighing
 from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import call, map_tensors, num_data, take
+from zoo.core.problem import Problem
 from zoo.estimators import estimator_classes
 from zoo.models import model_classes
 from zoo.models.shared.hidden_markov import HiddenMarkov
@@ -66,7 +67,7 @@ def needs(model: LatentVariableModel, *methods: str) -> None:
 
 
 def theta(model: LatentVariableModel, x: Any) -> list[Tensor]:
-    return [model.get_parameter(name) for name in roles.parameter_roles(model, x)[0]]
+    return [model.get_parameter(name) for name in program.look(model, x).theta]
 
 
 def options_of(estimator: str) -> dict[str, Any]:
@@ -397,7 +398,7 @@ def test_one_datum_and_one_component(name: str) -> None:
 
 def quick(name: str, x: Any, model: Any, **options: Any) -> zoo.Fit:
     """A short fit by the first estimator that serves, one with a guide where there is one."""
-    able = serving(model, x)
+    able = serving(Problem(model, x))
     chosen = next(e for e in ("svi", "iwae", "eg", "em", *able) if e in able)
     return zoo.fit(model, x, estimator=chosen, **{**options_of(chosen), **options})
 
@@ -455,7 +456,7 @@ def test_running_a_program_leaves_the_store_empty(name: str) -> None:
 def test_every_estimator_fits_or_says_why_not(name: str, estimator: str) -> None:
     model, x = instance(name)
     kept, data = copy.deepcopy(model), copy.deepcopy(x)
-    able = serving(model, x)
+    able = serving(Problem(model, x))
     before = world()
     if estimator not in able:
         with pytest.raises(zoo.ZooError, match=f"{estimator} cannot fit this model: ") as caught:
@@ -476,7 +477,7 @@ def test_every_estimator_fits_or_says_why_not(name: str, estimator: str) -> None
 @every_model
 def test_compare_leaves_nothing_behind(name: str) -> None:
     model, x = instance(name)
-    kept, able = copy.deepcopy(model), [e for e in serving(model, x) if e in ("em", "eg", "svi", "iwae")][:2]
+    kept, able = copy.deepcopy(model), [e for e in serving(Problem(model, x)) if e in ("em", "eg", "svi", "iwae")][:2]
     before = world()
     comparison = zoo.compare(
         model, x, estimators=able, gradients=False, options={e: options_of(e) for e in able}, seeds=2

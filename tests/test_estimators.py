@@ -22,6 +22,7 @@ from torch.distributions.kl import kl_divergence
 import zoo
 from guides import AmortizedCategorical
 from zoo.core.functions import as_model
+from zoo.core.problem import Problem
 from zoo.estimators.base import Run
 from zoo.estimators.eg import EG
 from zoo.estimators.gumbel import Gumbel, GumbelObjective, StraightThroughGumbel
@@ -101,8 +102,8 @@ def constant_rate(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_path_is_that_of_pyros_svi(model: Any, guide: Any, estimator: Any, loss: Any) -> None:
     x, steps = counts(), 60
     ours = owned(model, guide, x)
-    objective = estimator.objective(ours, x)
-    run = Run(len(x))
+    objective = estimator.objective(Problem(ours, x))
+    run = Run()
     torch.manual_seed(11)
     train(ours, objective, x, run, Schedule(steps, len(x), 0.02))
 
@@ -302,7 +303,7 @@ def test_gumbel_at_the_corners_is_the_discrete_bound(options: Gumbel) -> None:
             return dist.Categorical(logits=corner.to(x))
 
     model.encoder = Certain(2, 2).double()
-    objective = GumbelObjective(model, x, 1, options)
+    objective = GumbelObjective(Problem(model, x), 1, options)
     objective.at(1.0)
     expected = -float(elbo_module(model, x)(x).detach()) / len(x)
     for seed in range(3):
@@ -314,7 +315,7 @@ def test_gumbel_without_temperature_is_the_discrete_bound_on_average() -> None:
     model, x = untrained()
     exact = exact_bound(model, x, 1).detach()
     for options in (Gumbel(temperature=1e-4), StraightThroughGumbel(temperature=1e-4), StraightThroughGumbel()):
-        values = torch.stack([GumbelObjective(model, x, 3, options)(x)[1] for _ in range(DRAWS // 2)])
+        values = torch.stack([GumbelObjective(Problem(model, x), 3, options)(x)[1] for _ in range(DRAWS // 2)])
         within(values.mean(), exact, values.std() / len(values) ** 0.5)
         assert float(values.std()) > 1e-3
 
@@ -328,14 +329,14 @@ def test_gumbels_kl_is_that_of_the_categoricals(temperature: float) -> None:
     expected = (model.log_marginal(x).detach() - kl).mean()
     for seed in range(3):
         torch.manual_seed(seed)
-        bound = GumbelObjective(model, x, 2, Gumbel(temperature=temperature))(x)[1]
+        bound = GumbelObjective(Problem(model, x), 2, Gumbel(temperature=temperature))(x)[1]
         assert float(bound) == pytest.approx(float(expected), rel=1e-12)
     assert float(kl.mean()) > 1e-3
 
 
 def test_annealing_is_geometric() -> None:
     model, x = tiny()
-    objective = GumbelObjective(model, x, 1, Gumbel(temperature=2.0, final_temperature=0.5))
+    objective = GumbelObjective(Problem(model, x), 1, Gumbel(temperature=2.0, final_temperature=0.5))
     seen = []
     for fraction in (0.0, 0.5, 1.0):
         objective.at(fraction)
@@ -352,7 +353,7 @@ def test_a_program_that_indexes_with_z_is_refused_by_site(estimator: str) -> Non
 def test_an_untrained_guide_does_not_move_the_model_while_it_warms_up() -> None:
     model, x = untrained()
     before, bound = copy.deepcopy(model), exact_bound(model, x, 1)
-    SVI(warmup=200).warm_up(model, x, Run(len(x)))
+    SVI(warmup=200).warm_up(Problem(model, x), Run())
     assert torch.equal(model.rates, before.rates)
     assert torch.equal(model.weights, before.weights)
     assert float((exact_bound(model, x, 1) - bound).detach()) > 0.05
@@ -389,7 +390,7 @@ def test_a_relaxed_bound_is_no_elbo(estimator: str, column: str) -> None:
 
 def test_alternating_phases() -> None:
     model, x = untrained()
-    moves = SVI(schedule="alternating", phase_steps=3).moving(model, x)
+    moves = SVI(schedule="alternating", phase_steps=3).moving(Problem(model, x))
     assert moves is not None
     kinds = ["guide" if any("encoder" in n for n in moves(step)) else "model" for step in range(9)]
     assert kinds == ["guide"] * 3 + ["model"] * 3 + ["guide"] * 3

@@ -15,6 +15,7 @@ from torch.distributions import Categorical, Normal, kl_divergence
 
 import zoo
 from zoo.core.contract import Half
+from zoo.core.problem import Problem
 from zoo.errors import ZooError
 from zoo.estimators import estimator_classes
 from zoo.estimators.reinforce import Reinforce
@@ -106,8 +107,8 @@ def test_score_function_and_exact_sum_have_one_gradient() -> None:
     parameters = list(model.parameters())
     torch.manual_seed(0)
     many = x.repeat(200, 1)
-    exact, exact_se, _ = mean_gradient(SVI().objective(model, x), many, parameters, 40)
-    drawn, drawn_se, _ = mean_gradient(Reinforce().objective(model, x), many, parameters, 60)
+    exact, exact_se, _ = mean_gradient(SVI().objective(Problem(model, x)), many, parameters, 40)
+    drawn, drawn_se, _ = mean_gradient(Reinforce().objective(Problem(model, x)), many, parameters, 60)
     error = (exact_se.square() + drawn_se.square()).sqrt().clamp_min(1e-6)
     assert float(((drawn - exact) / error).abs().max()) < 5
     assert float(exact.norm()) > 0.1
@@ -115,7 +116,7 @@ def test_score_function_and_exact_sum_have_one_gradient() -> None:
 
 def test_straight_through_labels_score_the_same_bound() -> None:
     model, x = make()
-    objective = estimator_classes()["st_gumbel"](num_particles=4000).objective(model, x)  # type: ignore[call-arg, attr-defined]
+    objective = estimator_classes()["st_gumbel"](num_particles=4000).objective(Problem(model, x))  # type: ignore[call-arg, attr-defined]
     torch.manual_seed(0)
     with torch.no_grad():
         values = torch.stack([objective(x)[1] for _ in range(10)])

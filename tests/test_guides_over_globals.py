@@ -14,7 +14,8 @@ from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoGuideList, A
 from torch.distributions import constraints
 
 import zoo
-from zoo.core.program import broadcasts, draw, totals
+from zoo.core.program import broadcasts
+from zoo.core.traces import draw, totals
 from zoo.core.weighing import log_weights
 from zoo.scores.bounds import bound
 

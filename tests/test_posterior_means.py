@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor
 
 import zoo
-from zoo.core import program
+from zoo.core import traces
 from zoo.core.contract import Half, LatentVariableModel
 from zoo.core.data import num_data
 
@@ -34,7 +34,7 @@ def binary(rows: int, size: int, seed: int = 2) -> Tensor:
 def traced(model: LatentVariableModel, x: Any, site: str) -> tuple[Tensor, Tensor]:
     """Mean of the guide's draws at a site, and its standard error, both (N, L)."""
     with torch.no_grad():
-        value: Any = program.draw(model, x, DRAWS, 1)[0].nodes[site]["value"]
+        value: Any = traces.draw(model, x, DRAWS, 1)[0].nodes[site]["value"]
     draws = value.reshape(DRAWS, num_data(x), -1)
     return draws.mean(0), draws.std(0) / math.sqrt(DRAWS)
 
@@ -94,7 +94,7 @@ def test_a_conditional_mean_sees_both_x_and_y() -> None:
 
 def test_completions_are_the_programs_means_at_draws_of_its_prior() -> None:
     model, x = restless(zoo.ConditionalVAE(3, 6, 2, (5,))), binary(8, 3)
-    repeated = program.repeated(Half(model, "model"), DRAWS, 1)
+    repeated = traces.repeated(Half(model, "model"), DRAWS, 1)
     with torch.no_grad():
         trace = poutine.trace(lambda: repeated(x, torch.zeros(8, 6).double())).get_trace()
         likelihood: Any = trace.nodes["y"]["fn"]

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.distributions.kl import kl_divergence
 
 import zoo
-from zoo.core import program, weighing
+from zoo.core import traces, weighing
 from zoo.core.contract import LatentVariableModel, lacks
+from zoo.core.problem import Problem
 from zoo.core.sites import sample_sites
 from zoo.estimators.em import EM
 from zoo.estimators.gumbel import Gumbel, GumbelObjective
@@ -202,7 +203,7 @@ def test_a_program_that_subsamples_its_own_data(name: str) -> None:
         torch.manual_seed(1)
         bound = surrogate(built, x, 5, 1)[1]
         torch.manual_seed(1)
-        q, p = (sample_sites(trace) for trace in program.draw(built, x, 5, 1))
+        q, p = (sample_sites(trace) for trace in traces.draw(built, x, 5, 1))
         z, taken = q["z"]["value"], p["x"]["value"]
         log_weight = p["z"]["fn"].log_prob(z) + p["x"]["fn"].log_prob(taken) - q["z"]["fn"].log_prob(z)
         assert log_weight.shape == (5, 8)
@@ -232,8 +233,8 @@ def test_a_masked_draw_has_no_score() -> None:
     trace.compute_log_prob()
     site = trace.nodes["z"]
     itself = site["fn"].log_prob(site["value"])
-    assert torch.equal(program.own_log_prob(site), torch.where(X > 0, itself, 0.0))
-    assert torch.equal(program.scaled_log_prob(site), torch.where(X > 0, 3 * itself, 0.0))
+    assert torch.equal(traces.own_log_prob(site), torch.where(X > 0, itself, 0.0))
+    assert torch.equal(traces.scaled_log_prob(site), torch.where(X > 0, 3 * itself, 0.0))
 
 
 # --- the KL's weight --------------------------------------------------------------------------------------------------
@@ -389,7 +390,7 @@ def test_gumbels_kl_has_the_scale_of_its_site() -> None:
 
         built = zoo.core.functions.as_model(model, guide)
         built.initialize(x, "current")
-        pyros[scale] = float(GumbelObjective(built, x, 2, Gumbel())(x)[1])
+        pyros[scale] = float(GumbelObjective(Problem(built, x), 2, Gumbel())(x)[1])
     kl = float(kl_divergence(dist.Categorical(q), dist.Categorical(prior)))
     evidence = float(dist.Normal(1.0, 1.0).log_prob(X).mean())
     assert pyros[1.0] == pytest.approx(evidence - kl, rel=1e-12)
@@ -421,8 +422,8 @@ def test_an_overridden_program_is_what_is_climbed_and_scored() -> None:
     exact, error = log_weight.mean(), float(log_weight.mean(1).std()) / 4000**0.5
     assert abs(float(exact) - float(plain.log_weights(x, 500).mean().detach())) > 1
     seen = {
-        "svi": SVI(num_particles=2000).objective(wide, x)(x)[1],
-        "iwae": torch.stack([IWAE(num_particles=1).objective(wide, x)(x)[1] for _ in range(200)]).mean(),
+        "svi": SVI(num_particles=2000).objective(Problem(wide, x))(x)[1],
+        "iwae": torch.stack([IWAE(num_particles=1).objective(Problem(wide, x))(x)[1] for _ in range(200)]).mean(),
         "weights": weighing.log_weights(wide, x, 2000).mean(),
         "evaluate": torch.tensor(zoo.evaluate(wide, x).elbo / len(x)),
     }
@@ -486,4 +487,4 @@ def test_methods_of_another_program_do_not_count(model: LatentVariableModel, off
 
 
 def test_em_says_that_its_steps_belong_to_another_program() -> None:
-    assert EM().refuses(Mixed(2, 1), X) == "its e_step is Mixture's, written for another model than its own"
+    assert EM().refuses(Problem(Mixed(2, 1), X)) == "its e_step is Mixture's, written for another model than its own"

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 import zoo
+from zoo.core.problem import Problem
 from zoo.errors import ZooError
 from zoo.estimators import estimator_classes
 from zoo.estimators.iwae import IWAE
@@ -79,7 +80,7 @@ def test_score_function_gradients_are_unbiased(kind: str) -> None:
     assert float(truth.norm()) > 0.05
     many = tuple(t.repeat(60, 1) for t in x)
     torch.manual_seed(0)
-    mean, se, bounds = mean_gradient(Reinforce().objective(model, x), many, parameters, 60)
+    mean, se, bounds = mean_gradient(Reinforce().objective(Problem(model, x)), many, parameters, 60)
     assert float(((mean - truth) / se.clamp_min(1e-6)).abs().max()) < 5
     assert float(bounds.mean()) == pytest.approx(bound.mean().item(), abs=5 * float(bounds.std()) / math.sqrt(60))
 
@@ -95,7 +96,7 @@ def test_vimco_climbs_the_two_sample_bound(kind: str) -> None:
     truth = flat(torch.autograd.grad(bound, parameters), parameters)
     many = tuple(t.repeat(100, 1) for t in x)
     torch.manual_seed(0)
-    mean, se, _ = mean_gradient(IWAE(num_particles=2).objective(model, x), many, parameters, 60)
+    mean, se, _ = mean_gradient(IWAE(num_particles=2).objective(Problem(model, x)), many, parameters, 60)
     assert float(((mean - truth) / se.clamp_min(1e-6)).abs().max()) < 5
 
 
@@ -103,7 +104,7 @@ def test_vimco_climbs_the_two_sample_bound(kind: str) -> None:
 def test_straight_through_scores_the_discrete_bound_of_two_layers(kind: str) -> None:
     model, x, codes = make(kind)
     _, bound = exact(model, x, codes)
-    objective = estimator_classes()["st_gumbel"](num_particles=2000).objective(model, x)  # type: ignore[call-arg, attr-defined]
+    objective = estimator_classes()["st_gumbel"](num_particles=2000).objective(Problem(model, x))  # type: ignore[call-arg, attr-defined]
     torch.manual_seed(0)
     with torch.no_grad():
         values = torch.stack([objective(x)[1] for _ in range(10)])

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 import zoo
 from zoo.cli import main
 from zoo.core.isolation import forked_rng
+from zoo.core.problem import Problem
 from zoo.errors import ZooError
 from zoo.estimators import estimator_classes, gradient
 from zoo.estimators.base import Run, options_from
@@ -372,7 +373,7 @@ def test_the_best_on_held_out_data_is_kept() -> None:
     assert f"at epoch {best + 1}: kept" in fit.notes[-1]
     held = binary()[held_rows(70, 0.3, 3)]
     model = fit.model
-    score = fixed_score(model, SVI().objective(model, held))
+    score = fixed_score(model, SVI().objective(Problem(model, held)))
     assert score(held) / 21 == pytest.approx(column[best], abs=1e-6)
     assert not model.training
 
@@ -384,7 +385,7 @@ def held_rows(rows: int, fraction: float, seed: int) -> Tensor:
 
 def test_scores_have_no_noise_and_touch_no_generator() -> None:
     model, x = Network(), binary()
-    score = fixed_score(model, SVI().objective(model, x))
+    score = fixed_score(model, SVI().objective(Problem(model, x)))
     before = torch.get_rng_state()
     assert score(x) == score(x)
     assert torch.equal(before, torch.get_rng_state())
@@ -399,12 +400,12 @@ def test_a_score_counts_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         q = model.encoder(x)
         direct = (q.probs * (model.log_joint(x) - q.logits)).sum()
-    assert fixed_score(model, SVI().objective(model, x))(x) == pytest.approx(float(direct), rel=1e-12)
+    assert fixed_score(model, SVI().objective(Problem(model, x)))(x) == pytest.approx(float(direct), rel=1e-12)
 
 
 def test_a_score_is_that_of_the_end_of_the_annealing() -> None:
     model, x = vae()
-    objective = SVI(anneal_epochs=5, max_epochs=10).objective(model, x)
+    objective = SVI(anneal_epochs=5, max_epochs=10).objective(Problem(model, x))
     score = fixed_score(model, objective)
     objective.at(0.1)  # type: ignore[attr-defined]
     assert model.kl_weight < 0.5
@@ -525,7 +526,7 @@ def test_what_fails_at_once_is_no_divergence() -> None:
     with torch.no_grad():
         model.a += 1
     with pytest.raises(ValueError, match="support"):
-        train(model, failing(model), x, Run(8), Schedule(5))
+        train(model, failing(model), x, Run(), Schedule(5))
 
 
 def failing(model: Any) -> Any:
@@ -623,7 +624,7 @@ class WithParts:
 
 @pytest.mark.parametrize("where", ["objective", "model"])
 def test_parts_are_columns(where: str) -> None:
-    model, x, run = Network(), binary(66), Run(66)
+    model, x, run = Network(), binary(66), Run()
     objective = WithParts(model)
     rows: list[dict[str, Any]] = []
     run.callback = lambda row, _: rows.append(row)
@@ -656,11 +657,11 @@ def test_a_part_may_not_take_a_columns_name() -> None:
         return made
 
     with pytest.raises(ZooError, match="'elbo'"):
-        train(model, named, x, Run(len(x)), Schedule(1, 20))
+        train(model, named, x, Run(), Schedule(1, 20))
 
 
 def test_columns_that_come_late_are_filled_up() -> None:
-    run = Run(1)
+    run = Run()
     run.record(1.0)
     run.record(2.0, kl=0.5)
     run.record(3.0)
@@ -756,8 +757,12 @@ def test_a_batch_larger_than_the_data_is_cut() -> None:
 
 def test_networks_get_all_threads() -> None:
     wide, x = Network(1000), torch.zeros(5000, 6)
-    assert EG(batch_size=200).elements(x) == 1200
-    assert EG(batch_size=20_000).elements(x, Network(1000)) > 1_000_000 > EG(batch_size=200).elements(x, wide)
+    assert EG(batch_size=200).elements(Problem(Network(1), x)) == 1200
+    assert (
+        EG(batch_size=20_000).elements(Problem(Network(1000), x))
+        > 1_000_000
+        > EG(batch_size=200).elements(Problem(wide, x))
+    )
 
 
 def test_the_time_left() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Normal
 
 import zoo
+from zoo.core.problem import Problem
 from zoo.densities.continuous_bernoulli import ContinuousBernoulli, log_normalizer
 from zoo.errors import ZooError
 from zoo.estimators.base import Run
@@ -119,13 +120,13 @@ def test_estimators_take_the_fast_path_and_it_is_theirs() -> None:
         (SVI(num_particles=2), lambda: pyro_bound(model, x, True, 2) / len(x)),
         (IWAE(num_particles=3), lambda: (traced_weights(model, x, 3).logsumexp(0) - math.log(3)).mean()),
     ):
-        objective = estimator.objective(model, x)
+        objective = estimator.objective(Problem(model, x))
         pyro.set_rng_seed(2)
         surrogate, bound = objective(x)
         pyro.set_rng_seed(2)
         assert bound.item() == pytest.approx(reference().item(), rel=1e-12)
         assert surrogate.item() == pytest.approx(-bound.item(), rel=1e-12)
-    parts = SVI().objective(model, x)
+    parts = SVI().objective(Problem(model, x))
     value = float(parts(x)[1])
     assert {name: t.shape for name, t in parts.parts.items()} == {"reconstruction": (), "kl": ()}
     assert value == pytest.approx(float(parts.parts["reconstruction"] - parts.parts["kl"]), rel=1e-12)
@@ -314,7 +315,7 @@ def test_dynamic_pixels_are_drawn_anew_for_training_and_once_for_scores() -> Non
     assert torch.equal(model.pixels(draws), draws / 16), "what is binary stays as it is"
     seen: list[Tensor] = []
     model.elbo_parts = lambda x, num_particles: (seen.append(x), (x.sum(-1), {}))[1]  # type: ignore[method-assign]
-    objective = SVI().objective(model, x[:3])
+    objective = SVI().objective(Problem(model, x[:3]))
     objective(x[:3])
     objective(x[:500])
     assert all(set(batch.unique().tolist()) <= {0.0, 16.0} for batch in seen)
@@ -437,15 +438,15 @@ def test_mistakes_are_one_line(arguments: dict[str, Any], x: Tensor | None, matc
 
 def test_the_kl_is_annealed_by_epochs_and_left_at_full_weight() -> None:
     model, x = make("beta")
-    objective = SVI(max_epochs=10, anneal_epochs=4).objective(model, x)
+    objective = SVI(max_epochs=10, anneal_epochs=4).objective(Problem(model, x))
     reached = []
     for epoch in range(10):
         objective.at(epoch / 10)  # type: ignore[attr-defined]
         reached.append(model.kl_weight)
     assert reached == pytest.approx([4e-6, 1.0, 2.0, 3.0, *[4.0] * 6])
     stopped = SVI(max_epochs=10, anneal_epochs=8, warmup=0)
-    run = Run(len(x), lambda row, fraction: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert stopped.run(model, x, run).status == "interrupted"
+    run = Run(lambda row, fraction: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert stopped.run(Problem(model, x), run).status == "interrupted"
     assert model.kl_weight == 4.0
     with pytest.raises(ZooError, match="PPCA has no KL weight to anneal"):
         zoo.fit(zoo.PPCA(1, 6), x, estimator="svi", anneal_epochs=2)

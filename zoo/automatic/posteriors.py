@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo.automatic.enumerated import Enumerated
 from zoo.automatic.enumeration import first_enumeration
-from zoo.core import program
+from zoo.core import program, traces
 from zoo.core.contract import prepared
 from zoo.core.data import Data, call
 from zoo.core.functions import as_model
@@ -82,7 +82,7 @@ class DiscretePosterior:
             return {name: torch.cat([d[name] for d in draws]) for name in draws[0]}
 
     def _run(self, temperature: int, number: int, seed: int) -> dict[str, Tensor]:
-        once = _Unscaled()(program.repeated(self._model.model, number, self._nesting))
+        once = _Unscaled()(traces.repeated(self._model.model, number, self._nesting))
         run = config_enumerate(once, default="parallel")
         dim = -1 - self._nesting - (number > 1)
         decoded = infer_discrete(run, first_available_dim=dim, temperature=temperature)

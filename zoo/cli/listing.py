@@ -75,6 +75,7 @@ def _describe_model(name: str, cls: Any) -> dict[str, Any]:
 
     from zoo.core.contract import prepared
     from zoo.core.data import map_tensors
+    from zoo.core.problem import Problem
     from zoo.estimators import estimator_classes
     from zoo.runs.prepare import serving
 
@@ -87,7 +88,7 @@ def _describe_model(name: str, cls: Any) -> dict[str, Any]:
     instance, x = module.tiny()
     able: list[str] = []
     if type(instance) is cls:
-        able = serving(instance, prepared(instance, map_tensors(lambda t: t, x)))
+        able = serving(Problem(instance, prepared(instance, map_tensors(lambda t: t, x))))
     meanings = _meanings(cls, [argument["name"] for argument in arguments])
     for argument in arguments:
         argument["about"] = meanings.get(argument["name"], "")

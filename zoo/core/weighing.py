@@ -10,10 +10,11 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data
-from zoo.core.program import SiteValue, broadcasts, draw, own_log_prob, plate_nesting, scaled_log_prob, totals
-from zoo.core.sites import SiteMessage, data_dim, sample_sites, with_density
+from zoo.core.program import Program, broadcasts, look
+from zoo.core.sites import SiteMessage, data_dim, with_density
+from zoo.core.traces import SiteValue, draw, own_log_prob, scaled_log_prob, totals
 
-__all__ = ["densities", "joint_and_guide", "kl_is_whole", "log_weights"]
+__all__ = ["densities", "joint_and_guide", "log_weights"]
 
 
 def joint_and_guide(
@@ -59,30 +60,32 @@ def densities(
     return *joint_and_guide(guide_trace, model_trace, rows, num_particles, nesting, value), 1.0
 
 
-def kl_is_whole(model: LatentVariableModel, x: Data) -> bool:
-    """Whether latents count as often as the data, so that the scaled sum of all sites is the ELBO (β is 1)."""
-    x = model.probe(x)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        traces = draw(model, x, 1, 0)
-    rows = num_data(x)
-    local = [s for t in traces for s in sample_sites(t).values() if s["mask"] is not False and data_dim(s, rows)]
-    scales = [s["scale"] for s in local]
-    return all(torch.equal(torch.as_tensor(s), torch.as_tensor(scales[0])) for s in scales)
-
-
 def _number(scale: Any) -> float | None:
     """A scale as one number; None where it is several."""
     return float(scale) if not isinstance(scale, Tensor) or scale.numel() == 1 else None
 
 
-def log_weights(model: LatentVariableModel, x: Data, num_samples: int, *, max_elements: int = 2_000_000) -> Tensor:
+def log_weights(
+    model: LatentVariableModel,
+    x: Data,
+    num_samples: int,
+    *,
+    max_elements: int = 2_000_000,
+    known: Program | None = None,
+) -> Tensor:
     """ln p(x, z) - ln q(z | x) for draws z from the guide, (num_samples, N), nats; no gradient.
 
     Draws are made in groups, so that memory stays bounded. A model's own ``log_weights(x, num_particles)`` is taken
     where it offers one: the same numbers without Pyro's handlers, and without the β of a β-VAE, which is no part of p.
+
+    Args:
+        known: what the program is made of, where that has been looked up.
     """
-    rows, own = max(1, num_data(x)), lacks(model, "log_weights") is None
-    nesting = 0 if own else plate_nesting(model, x)
+    rows, own, nesting = max(1, num_data(x)), lacks(model, "log_weights") is None, 0
+    if not own:
+        known = look(model, x) if known is None else known
+        known.spend("model", "guide")
+        nesting = known.nesting
     widest = max([1, *(p.shape[0] for p in model.parameters() if p.dim() > 1)])  # numbers of a network's widest layer
     group = max(1, min(num_samples, max_elements // rows, 16 * max_elements // (rows * widest)))
     if group > 1 and not own and not broadcasts(model, x, nesting):

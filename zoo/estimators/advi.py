@@ -18,9 +18,10 @@ from torch import Tensor
 
 from zoo.bayes import joint as bayes
 from zoo.bayes.draws import Draws
-from zoo.core.contract import Half, LatentVariableModel, lacks
+from zoo.core.contract import Half, LatentVariableModel
 from zoo.core.data import Data, call, num_data
 from zoo.core.functions import as_model
+from zoo.core.problem import Problem
 from zoo.errors import unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, above_zero, at_least, from_zero, given, moves_all
 from zoo.estimators.gradient import mean_bound
@@ -66,16 +67,17 @@ class ADVI(Estimator):
     num_samples: int = 1000
     tol: float = 0.01
 
-    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+    def refuses(self, problem: Problem) -> str | None:
         if self.family not in FAMILIES:
             raise unknown_name("advi: family", self.family, FAMILIES)
         at_least("advi", 2, num_samples=self.num_samples)
         at_least("advi", 1, num_particles=self.num_particles, **given(self, "max_epochs"))
         above_zero("advi", learning_rate=self.learning_rate)
         from_zero("advi", tol=self.tol)
-        return lacks(model, "prior", "log_marginal") or moves_all(model, "posterior")
+        return problem.lacks("prior", "log_marginal") or moves_all(problem.model, "posterior")
 
-    def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
+    def run(self, problem: Problem, run: Run) -> Outcome:
+        model, x = problem.model, problem.data
         posterior = self.posterior(model, x)
         elbo = Trace_ELBO(num_particles=int(self.num_particles))(Half(posterior, "model"), Half(posterior, "guide"))
 

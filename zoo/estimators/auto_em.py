@@ -14,6 +14,7 @@ from zoo.automatic.enumeration import why_not_exact
 from zoo.automatic.plan import Plan, make_plan
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, num_data
+from zoo.core.problem import Problem
 from zoo.core.statistics import Statistics
 from zoo.estimators.em import EM
 from zoo.estimators.steps import Steps, doubled
@@ -38,19 +39,20 @@ class AutoEM(EM):
         "An update that was derived from the program is wrong, or the program changes from run to run"
     )
 
-    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
-        reason = super().refuses(model, x)
+    def refuses(self, problem: Problem) -> str | None:
+        model, reason = problem.model, super().refuses(problem)
         if reason is None and not model.points and model.log_prior().requires_grad:
             return "its prior is not in its program, which is all that auto_em sees"
-        return reason or why_not_exact(model, x)
+        return reason or why_not_exact(model, problem.data)
 
     def _lacks(self, model: LatentVariableModel) -> str | None:
         return None
 
-    def rehearse(self, model: LatentVariableModel, x: Data) -> None:
+    def rehearse(self, problem: Problem) -> None:
         """Nothing: the plan belongs to a run."""
 
-    def steps(self, model: LatentVariableModel, x: Data) -> Steps:
+    def steps(self, problem: Problem) -> Steps:
+        model, x = problem.model, problem.data
         return PlanSteps(model, x, make_plan(model, x, checked=True))
 
 

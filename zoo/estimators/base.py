@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from zoo.core.contract import LatentVariableModel, lacks
-from zoo.core.data import Data, tensors
+from zoo.core.data import tensors
+from zoo.core.problem import Problem
 from zoo.errors import ZooError, unknown_name
 from zoo.storage.checkpoint import Checkpoint, Checkpoints
 
@@ -28,7 +29,6 @@ class Run:
     """One run's clock, history and budget. ``record`` is called once an iteration or epoch.
 
     Args:
-        num_data: N, rows of the data.
         callback: sees every row.
         max_seconds: budget on the run's own clock, or None.
         track: evaluates the exact log-likelihood off the clock, for estimators that do not see it themselves.
@@ -39,7 +39,6 @@ class Run:
         cut_short: whether the time was over before that was done.
     """
 
-    num_data: int
     callback: Callback | None = None
     max_seconds: float | None = None
     track: Callable[[], float] | None = None
@@ -152,18 +151,18 @@ class Estimator:
     #: Whether q is the model's guide.
     uses_guide: ClassVar[bool] = False
 
-    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+    def refuses(self, problem: Problem) -> str | None:
         """Why this estimator cannot serve the model: a phrase to follow "because"; None where it can."""
         raise NotImplementedError
 
-    def rehearse(self, model: LatentVariableModel, x: Data) -> None:
+    def rehearse(self, problem: Problem) -> None:
         """What a process does only once (thread pools, compilers) is done here, off the clock. Changes nothing."""
 
-    def elements(self, x: Data, model: LatentVariableModel | None = None) -> int:
+    def elements(self, problem: Problem) -> int:
         """How many numbers a step works on: too few, and more than one thread does harm."""
-        return sum(t.numel() for t in tensors(x))
+        return sum(t.numel() for t in tensors(problem.data))
 
-    def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
+    def run(self, problem: Problem, run: Run) -> Outcome:
         """Improve the model's parameters in place, starting from where they are."""
         raise NotImplementedError
 

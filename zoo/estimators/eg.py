@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from zoo.automatic.enumeration import why_not_exact
-from zoo.core.contract import LatentVariableModel, lacks
-from zoo.core.data import Data, call
+from zoo.core.data import call
 from zoo.core.hooks import Objective
+from zoo.core.problem import Problem
 from zoo.estimators.base import Outcome, Run
 from zoo.estimators.gradient import GradientEstimator, mean_bound, pyro_objective
 from zoo.scores.evidence import enumerated_evidence
@@ -27,18 +27,20 @@ class EG(GradientEstimator):
     deterministic: ClassVar[bool] = True
     column: ClassVar[str] = "log_likelihood"
 
-    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
-        return None if lacks(model, "log_marginal") is None else why_not_exact(model, x, in_parts=True)
+    def refuses(self, problem: Problem) -> str | None:
+        if problem.lacks("log_marginal") is None:
+            return None
+        return why_not_exact(problem.model, problem.data, in_parts=True)
 
-    def objective(self, model: LatentVariableModel, x: Data) -> Objective:
-        if lacks(model, "log_marginal") is None:
-            return lambda batch: mean_bound(-call(model.log_marginal, batch).sum(), batch)
-        return pyro_objective(enumerated_evidence(model, x))
+    def objective(self, problem: Problem) -> Objective:
+        if problem.lacks("log_marginal") is None:
+            return lambda batch: mean_bound(-call(problem.model.log_marginal, batch).sum(), batch)
+        return pyro_objective(enumerated_evidence(problem.model, problem.data))
 
-    def column_for(self, model: LatentVariableModel, x: Data) -> str:
-        return self.column if model.normalized else "bound"
+    def column_for(self, problem: Problem) -> str:
+        return self.column if problem.model.normalized else "bound"
 
-    def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
-        outcome = super().run(model, x, run)
+    def run(self, problem: Problem, run: Run) -> Outcome:
+        outcome = super().run(problem, run)
         outcome.exact_q = True
         return outcome

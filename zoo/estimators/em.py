@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, num_data
+from zoo.core.problem import Problem
 from zoo.core.state import restore, snapshot
 from zoo.errors import LikelihoodDecreased, unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, at_least, from_zero, needs_statistics
@@ -59,23 +60,24 @@ class EM(Estimator):
         at_least(self.name, 1, patience=self.patience)
         from_zero(self.name, tol=self.tol)
 
-    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+    def refuses(self, problem: Problem) -> str | None:
         if self.accelerate not in (None, "squarem"):
             raise unknown_name("accelerate", str(self.accelerate), ("squarem",))
-        return self._lacks(model)
+        return self._lacks(problem.model)
 
-    def rehearse(self, model: LatentVariableModel, x: Data) -> None:
-        small = self.elements(x) < 1_000_000
+    def rehearse(self, problem: Problem) -> None:
+        small = self.elements(problem) < 1_000_000
         with torch.no_grad():
-            self.steps(model, x if small else model.probe(x)).e_step()
+            self.steps(problem if small else problem.on(problem.model.probe(problem.data))).e_step()
 
-    def steps(self, model: LatentVariableModel, x: Data) -> Steps:
+    def steps(self, problem: Problem) -> Steps:
         """The E and M step that a run repeats."""
-        return ModelSteps(model, x, self.hard)
+        return ModelSteps(problem.model, problem.data, self.hard)
 
-    def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
+    def run(self, problem: Problem, run: Run) -> Outcome:
+        model, x = problem.model, problem.data
         rows, units = num_data(x), model.num_units(x)
-        steps = self.steps(model, x)
+        steps = self.steps(problem)
         last, status = -math.inf, "max_iter"
         rounding = 0.0  # the largest that was measured
         notes: Sequence[str] = ()
@@ -198,9 +200,9 @@ class HardEM(EM):
     e_step: ClassVar[str] = "most probable z"
     hard: ClassVar[bool] = True
 
-    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
-        reason = super().refuses(model, x)
-        if reason is None and "hard" not in inspect.signature(model.e_step).parameters:
+    def refuses(self, problem: Problem) -> str | None:
+        reason = super().refuses(problem)
+        if reason is None and "hard" not in inspect.signature(problem.model.e_step).parameters:
             return "its e_step has no hard=True: the latent has no most probable value to count"
         return reason
 

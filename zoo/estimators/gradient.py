@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from zoo.core import roles, weighing
-from zoo.core.contract import LatentVariableModel, lacks
+from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data, split
 from zoo.core.hooks import Objective
 from zoo.core.isolation import forked_rng
+from zoo.core.problem import Problem
 from zoo.errors import ZooError, unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, above_zero, at_least, from_zero, given
 from zoo.estimators.loop.held_out import HeldOut
@@ -75,53 +75,52 @@ class GradientEstimator(Estimator):
         if self.clip_norm is not None and not (isinstance(self.clip_norm, (int, float)) and self.clip_norm > 0):
             raise ZooError(f"{self.name}: clip_norm expected a number above 0, got {self.clip_norm!r}. Take 1.0.")
 
-    def objective(self, model: LatentVariableModel, x: Data) -> Objective:
-        """The objective for batches of data like ``x``."""
+    def objective(self, problem: Problem) -> Objective:
+        """The objective for batches of the problem's data."""
         raise NotImplementedError
 
-    def plan(self, model: LatentVariableModel, x: Data) -> Schedule:
-        size = self.batch_size
+    def plan(self, problem: Problem) -> Schedule:
+        model, x, size = problem.model, problem.data, self.batch_size
         if size is None and not model.splits:
             size = num_data(x)
         elif size is None and model.batch_size is not None:
             size = min(model.batch_size, num_data(x))
         return Schedule(self.max_epochs, size, self.learning_rate, self.decay)
 
-    def elements(self, x: Data, model: LatentVariableModel | None = None) -> int:
-        rows = max(1, num_data(x))
-        _, batch = Schedule(self.max_epochs, self.batch_size or (None if model is None else model.batch_size)).resolve(
-            rows
-        )
+    def elements(self, problem: Problem) -> int:
+        model, rows = problem.model, max(1, num_data(problem.data))
+        _, batch = Schedule(self.max_epochs, self.batch_size or model.batch_size).resolve(rows)
         batch = min(batch, rows)
-        weights = 0 if model is None else sum(p.numel() for p in model.parameters() if p.dtype == torch.float32)
-        return max(super().elements(x) * batch // rows, batch * weights // WEIGHTS_AN_ELEMENT)
+        weights = sum(p.numel() for p in model.parameters() if p.dtype == torch.float32)
+        return max(super().elements(problem) * batch // rows, batch * weights // WEIGHTS_AN_ELEMENT)
 
-    def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
-        objective, schedule = self.objective(model, x), self.plan(model, x)
+    def run(self, problem: Problem, run: Run) -> Outcome:
+        objective, schedule = self.objective(problem), self.plan(problem)
         return train(
-            model,
+            problem.model,
             objective,
-            x,
+            problem.data,
             run,
             schedule,
             on_fraction=getattr(objective, "at", None),
-            names=self.moving(model, x),
+            names=self.moving(problem),
             tol=self.tol,
             deterministic=self.deterministic,
-            column=self.column_for(model, x),
+            column=self.column_for(problem),
             clip_norm=self.clip_norm,
-            held_out=self.held_out(model, objective),
+            held_out=self.held_out(problem, objective),
         )
 
-    def column_for(self, model: LatentVariableModel, x: Data) -> str:
+    def column_for(self, problem: Problem) -> str:
         """The history's column that the objective also is, for this model and these options."""
         return self.column
 
-    def held_out(self, model: LatentVariableModel, objective: Objective) -> HeldOut | None:
+    def held_out(self, problem: Problem, objective: Objective) -> HeldOut | None:
         """What follows the held-out data, if there are any."""
         if self.validation is None:
             return None
-        if lacks(model, "log_marginal") is None or lacks(model, "e_step") is None:
+        model = problem.model
+        if problem.lacks("log_marginal") is None or problem.lacks("e_step") is None:
             from zoo.scores.evidence import total_log_likelihood
 
             return HeldOut(
@@ -130,14 +129,15 @@ class GradientEstimator(Estimator):
         score = fixed_score(model, objective)
         return HeldOut(model, self.validation, score, int(self.patience), "epoch", "bound")
 
-    def rehearse(self, model: LatentVariableModel, x: Data) -> None:
+    def rehearse(self, problem: Problem) -> None:
+        model = problem.model
         if model.splits:
             with torch.random.fork_rng(devices=[]):
-                surrogate, _ = self.objective(model, x)(model.probe(x))
+                surrogate, _ = self.objective(problem)(model.probe(problem.data))
                 moving = [p for p in model.parameters() if p.requires_grad]
                 torch.autograd.grad(surrogate, moving, allow_unused=True)
 
-    def moving(self, model: LatentVariableModel, x: Data) -> Any:
+    def moving(self, problem: Problem) -> Any:
         """Which parameters move, as :func:`zoo.estimators.loop.loop.train` takes them."""
         return None
 
@@ -165,16 +165,16 @@ class GuidedEstimator(GradientEstimator):
         at_least(self.name, 0, **given(self, "warmup"))
         at_least(self.name, 1, num_particles=self.num_particles)
 
-    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
-        return needs_guide(model)
+    def refuses(self, problem: Problem) -> str | None:
+        return needs_guide(problem.model)
 
-    def fails(self, model: LatentVariableModel, x: Data) -> str | None:
+    def fails(self, problem: Problem) -> str | None:
         """Why the objective of a user's program cannot be had: what it raises, in a phrase; None where it can."""
-        if model.trusted:
+        if problem.model.trusted:
             return None
         try:
             with torch.random.fork_rng(devices=[]):
-                self.objective(model, x)(x)
+                self.objective(problem)(problem.data)
         except Exception as error:  # whatever Pyro makes of a program that does not suit it
             first = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
             return (
@@ -182,35 +182,35 @@ class GuidedEstimator(GradientEstimator):
             )
         return None
 
-    def column_for(self, model: LatentVariableModel, x: Data) -> str:
-        return self.column if not self.weighs_kl or weighing.kl_is_whole(model, x) else "bound"
+    def column_for(self, problem: Problem) -> str:
+        return self.column if not self.weighs_kl or problem.program.kl_is_whole else "bound"
 
-    def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
-        warmed = self.warm_up(model, x, run)
+    def run(self, problem: Problem, run: Run) -> Outcome:
+        warmed = self.warm_up(problem, run)
         if warmed.status in ("interrupted", "diverged"):
             return warmed
-        outcome = super().run(model, x, run)
+        outcome = super().run(problem, run)
         outcome.notes = [*warmed.notes, *outcome.notes]
-        if not self.weighs_kl and not weighing.kl_is_whole(model, x):
+        if not self.weighs_kl and not problem.program.kl_is_whole:
             note = (
                 f"{self.name} climbs a bound on the evidence, which knows no weight of the KL: beta had no part in it"
             )
             outcome.notes = [*outcome.notes, note]
         return outcome
 
-    def warm_up(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
+    def warm_up(self, problem: Problem, run: Run) -> Outcome:
         """Train the guide alone, at the model's present parameters."""
+        model, x = problem.model, problem.data
         steps = self.warmup if self.warmup is not None else WARMUP if model.warmup is None else model.warmup
         if not steps or run.stage == "climb":
             return Outcome("converged", 0.0)
-        theta, psi = roles.parameter_roles(model, x)
-        only_guide = [name for name in psi if name not in theta]
+        only_guide = [name for name in problem.program.psi if name not in problem.program.theta]
         if not only_guide:
             return Outcome("converged", 0.0)
-        schedule = self.plan(model, x)
+        schedule = self.plan(problem)
         _, batch = schedule.resolve(num_data(x))
         epochs = max(1, round(steps * batch / num_data(x)))
-        objective = self.objective(model, x)
+        objective = self.objective(problem)
         decay = "cosine" if schedule.decay == "stages" else schedule.decay
         return train(
             model, objective, x, run, dataclasses.replace(schedule, max_epochs=epochs, decay=decay), names=only_guide,

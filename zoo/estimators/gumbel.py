@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.distributions.kl import kl_divergence
 
 from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
-from zoo.core import program
-from zoo.core.contract import LatentVariableModel
+from zoo.core import traces
 from zoo.core.data import Data, call, num_data
 from zoo.core.hooks import Objective, fresh
+from zoo.core.problem import Problem
 from zoo.core.sites import unwrapped
 from zoo.errors import ZooError
 from zoo.estimators.base import above_zero
@@ -58,24 +58,19 @@ class Gumbel(GuidedEstimator):
         super().__post_init__()
         above_zero(self.name, temperature=self.temperature, final_temperature=self.final_temperature)
 
-    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
-        reason = super().refuses(model, x)
+    def refuses(self, problem: Problem) -> str | None:
+        reason = super().refuses(problem)
         if reason:
             return reason
-        discrete = [site.name for site in program.latent_sites(model, x) if site.discrete or site.family in _KINDS]
+        discrete = [site.name for site in problem.program.latents if site.discrete or site.family in _KINDS]
         if not discrete:
             return "it has no discrete latent to relax"
-        left = sorted(program.left_out(*program.traces(model, x)))
+        left = sorted(problem.program.left_out)  # looked up here: what fails there does not fail for a relaxed z
         if left:
             return f"its guide leaves out the discrete site {left[0]!r}"
-        few = model.probe(x)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            program.draw(
-                model, few, 1, program.plate_nesting(model, x)
-            )  # what fails here does not fail for a relaxed z
         try:
             with torch.no_grad():
-                self.objective(model, x)(few)
+                self.objective(problem)(problem.model.probe(problem.data))
         except ZooError as error:
             return str(error).splitlines()[0].removesuffix(".")
         except (IndexError, TypeError, RuntimeError, ValueError) as error:
@@ -86,8 +81,8 @@ class Gumbel(GuidedEstimator):
             )
         return None
 
-    def objective(self, model: LatentVariableModel, x: Data) -> Objective:
-        return GumbelObjective(model, x, int(self.num_particles), self)
+    def objective(self, problem: Problem) -> Objective:
+        return GumbelObjective(problem, int(self.num_particles), self)
 
 
 @dataclass(frozen=True)
@@ -103,9 +98,10 @@ class StraightThroughGumbel(Gumbel):
 class GumbelObjective:
     """Batch to (surrogate, relaxed bound), per datum; ``at(fraction)`` sets the temperature."""
 
-    def __init__(self, model: LatentVariableModel, x: Data, num_particles: int, options: Gumbel) -> None:
-        self.model, self.num_particles, self.options = model, num_particles, options
-        self.nesting = program.plate_nesting(model, x)
+    def __init__(self, problem: Problem, num_particles: int, options: Gumbel) -> None:
+        self.model, self.num_particles, self.options = problem.model, num_particles, options
+        self.nesting = problem.program.nesting
+        problem.program.spend("model", "guide")
         self.temperature = options.temperature
 
     def at(self, fraction: float) -> None:
@@ -116,7 +112,7 @@ class GumbelObjective:
         batch = fresh(self.model, batch)
         rows, k = num_data(batch), self.num_particles
         relax = _Relax(self.temperature, self.options.straight_through)
-        guide, model = (program.repeated(p, k, self.nesting) for p in (self.model.guide, self.model.model))
+        guide, model = (traces.repeated(p, k, self.nesting) for p in (self.model.guide, self.model.model))
         with relax:
             guide_trace = poutine.trace(lambda: call(guide, batch)).get_trace()
         model_trace = poutine.trace(poutine.replay(lambda: call(model, batch), trace=guide_trace)).get_trace()
@@ -133,8 +129,8 @@ class GumbelObjective:
             p: Any = model_trace.nodes[name]
             kl = kl_divergence(q["fn"], p["fn"]) * p["scale"]
             p["log_prob"] = -(kl if p["mask"] is None else torch.where(p["mask"], kl, torch.zeros_like(kl)))
-        log_joint = program.totals(model_trace, rows, k, self.nesting)
-        log_guide = program.totals(guide_trace, rows, k, self.nesting, only=scored)
+        log_joint = traces.totals(model_trace, rows, k, self.nesting)
+        log_guide = traces.totals(guide_trace, rows, k, self.nesting, only=scored)
         bound = (log_joint.sum() - log_guide.sum()) / (k * rows)
         return -bound, bound.detach()
 

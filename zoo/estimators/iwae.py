@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from zoo.core import program, weighing
-from zoo.core.contract import LatentVariableModel, lacks
+from zoo.core import traces, weighing
+from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, num_data
 from zoo.core.hooks import FreshBatches, Objective, weigh
-from zoo.core.program import scored_sites
+from zoo.core.problem import Problem
 from zoo.core.sites import sample_sites
 from zoo.errors import ZooError
 from zoo.estimators.gradient import GuidedEstimator
@@ -37,20 +37,21 @@ class IWAE(GuidedEstimator):
 
     num_particles: int = 8
 
-    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
-        reason = super().refuses(model, x)
-        if reason is None and self.num_particles < 2 and scored_sites(model, x):
+    def refuses(self, problem: Problem) -> str | None:
+        reason = super().refuses(problem)
+        if reason is None and self.num_particles < 2 and problem.program.scored:
             raise ZooError(f"iwae: num_particles expected at least 2 with discrete sites, got {self.num_particles}.")
-        return reason or self.fails(model, x)
+        return reason or self.fails(problem)
 
-    def column_for(self, model: LatentVariableModel, x: Data) -> str:
+    def column_for(self, problem: Problem) -> str:
         return "elbo" if self.num_particles == 1 else "bound"  # its weights know no β
 
-    def objective(self, model: LatentVariableModel, x: Data) -> Objective:
-        k = int(self.num_particles)
-        if lacks(model, "log_weights") is None and not scored_sites(model, x):
+    def objective(self, problem: Problem) -> Objective:
+        model, k = problem.model, int(self.num_particles)
+        if problem.lacks("log_weights") is None and not problem.program.scored:
             return FreshBatches(model, lambda batch: weighted_bound(weigh(model, batch, k)))
-        nesting = program.plate_nesting(model, x)
+        problem.program.spend("model", "guide")
+        nesting = problem.program.nesting
         return FreshBatches(model, lambda batch: iwae_surrogate(model, batch, k, nesting))
 
 
@@ -63,7 +64,7 @@ def weighted_bound(log_weight: Tensor) -> tuple[Tensor, Tensor]:
 def iwae_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:
     """(surrogate, bound) per datum: the bound itself, plus VIMCO's score terms for discrete sites."""
     rows = num_data(batch)
-    guide_trace, model_trace = program.draw(model, batch, k, nesting)
+    guide_trace, model_trace = traces.draw(model, batch, k, nesting)
     log_joint, log_guide, count = weighing.densities(guide_trace, model_trace, rows, k, nesting)
     log_weight = log_joint - log_guide  # (K, N)
     bound = log_weight.logsumexp(0) - math.log(k)

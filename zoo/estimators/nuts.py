@@ -17,6 +17,7 @@ from zoo.bayes.draws import Draws
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, map_tensors
 from zoo.core.matching import match
+from zoo.core.problem import Problem
 from zoo.core.state import restore, snapshot
 from zoo.errors import ZooError
 from zoo.estimators.base import Estimator, Outcome, Run, at_least, moves_all
@@ -54,14 +55,15 @@ class NUTS(Estimator):
     num_chains: int = 4
     target_accept: float = 0.8
 
-    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+    def refuses(self, problem: Problem) -> str | None:
         at_least("nuts", 1, num_warmup=self.num_warmup, num_chains=self.num_chains)
         at_least("nuts", 4, num_samples=self.num_samples)
         if not 0 < self.target_accept < 1:
             raise ZooError(f"nuts: target_accept expected a number between 0 and 1, got {self.target_accept}. Try 0.9.")
-        return lacks(model, "numpyro_model") or moves_all(model, "posterior")
+        return problem.lacks("numpyro_model") or moves_all(problem.model, "posterior")
 
-    def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
+    def run(self, problem: Problem, run: Run) -> Outcome:
+        model, x = problem.model, problem.data
         seed = int(torch.randint(2**31 - 1, ()))
         sampler = _Sampler(model, x, self, seed)
         if sampler.infinite:

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import torch
 
-from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, call, num_data, take
+from zoo.core.data import call, num_data, take
+from zoo.core.problem import Problem
 from zoo.core.state import restore, snapshot
 from zoo.core.statistics import Statistics
 from zoo.errors import ZooError
@@ -47,12 +47,13 @@ class OnlineEM(Estimator):
         at_least(self.name, 0, burn_in=self.burn_in)
         from_zero(self.name, tol=self.tol)
 
-    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+    def refuses(self, problem: Problem) -> str | None:
         if not 0.5 < self.step_power <= 1:
             raise ZooError(f"online_em: step_power expected a number in (0.5, 1], got {self.step_power}.")
-        return needs_statistics(model)
+        return needs_statistics(problem.model)
 
-    def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
+    def run(self, problem: Problem, run: Run) -> Outcome:
+        model, x = problem.model, problem.data
         rows, units = num_data(x), model.num_units(x)
         size = min(rows, int(self.batch_size or min(4096, max(100, rows // 20))))
         average: Statistics | None = None

@@ -8,10 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from zoo.core import program, weighing
+from zoo.core import traces, weighing
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, num_data
 from zoo.core.hooks import FreshBatches, Objective
+from zoo.core.problem import Problem
 from zoo.errors import ZooError
 from zoo.estimators.gradient import GuidedEstimator
 
@@ -32,25 +33,26 @@ class Reinforce(GuidedEstimator):
 
     num_particles: int = 4
 
-    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+    def refuses(self, problem: Problem) -> str | None:
         if self.num_particles < 2:
             raise ZooError(
                 f"reinforce: num_particles expected at least 2 (for the baseline), got {self.num_particles}."
             )
-        return super().refuses(model, x) or self.fails(model, x)
+        return super().refuses(problem) or self.fails(problem)
 
-    def objective(self, model: LatentVariableModel, x: Data) -> Objective:
-        nesting, k = program.plate_nesting(model, x), int(self.num_particles)
+    def objective(self, problem: Problem) -> Objective:
+        model, nesting, k = problem.model, problem.program.nesting, int(self.num_particles)
+        problem.program.spend("model", "guide")
         return FreshBatches(model, lambda batch: reinforce_surrogate(model, batch, k, nesting))
 
 
 def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:
     """(surrogate, bound) per datum. The score's baseline is the mean of the other draws: unbiased."""
     rows = num_data(batch)
-    guide_trace, model_trace = program.draw(model, batch, k, nesting)
+    guide_trace, model_trace = traces.draw(model, batch, k, nesting)
     log_joint, log_guide = weighing.joint_and_guide(guide_trace, model_trace, rows, k, nesting)
     score = score_terms(guide_trace, log_guide, rows, k, nesting)
-    counted = score_terms(guide_trace, log_guide, rows, k, nesting, program.scaled_log_prob)
+    counted = score_terms(guide_trace, log_guide, rows, k, nesting, traces.scaled_log_prob)
     value = (log_joint - log_guide).detach()
     baseline = (value.sum(0) - value) / (k - 1)
     # E[grad ln q] = 0, so the scored part of -ln q carries no gradient of its own.
@@ -59,18 +61,18 @@ def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting
 
 
 def score_terms(
-    guide_trace: program.Trace,
+    guide_trace: traces.Trace,
     log_guide: Tensor,
     rows: int,
     k: int,
     nesting: int,
-    value: program.SiteValue = program.own_log_prob,
+    value: traces.SiteValue = traces.own_log_prob,
 ) -> Tensor:
     """ln q of the sites whose draws carry no gradient, in the shape of ``log_guide``.
 
     The score of a draw knows no scale: a site that counts four times in the bound is still drawn once.
     """
-    scored = program.totals(guide_trace, rows, k, nesting, only=lambda _, site: not site["fn"].has_rsample, value=value)
+    scored = traces.totals(guide_trace, rows, k, nesting, only=lambda _, site: not site["fn"].has_rsample, value=value)
     if scored.shape[1] != log_guide.shape[1]:
         scored = scored.sum(-1, keepdim=True)
     return torch.broadcast_to(scored.to(log_guide), log_guide.shape)

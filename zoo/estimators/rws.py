@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from zoo.core import program, weighing
+from zoo.core import traces, weighing
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, num_data
 from zoo.core.hooks import FreshBatches, Objective
+from zoo.core.problem import Problem
 from zoo.errors import ZooError
 from zoo.estimators.gradient import GuidedEstimator
 
@@ -38,28 +39,30 @@ class RWS(GuidedEstimator):
 
     num_particles: int = 8
 
-    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+    def refuses(self, problem: Problem) -> str | None:
         if self.num_particles < 2:
             raise ZooError(f"rws: num_particles expected at least 2, got {self.num_particles}.")
-        reason = super().refuses(model, x)
+        reason = super().refuses(problem)
         if reason is None:
             try:
+                few = problem.model.probe(problem.data)
                 with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                    program.draw(model, model.probe(x), 1, program.plate_nesting(model, x), detach=True)
+                    traces.draw(problem.model, few, 1, problem.program.nesting, detach=True)
             except KeyError:  # what Pyro's transforms without an inverse raise
                 return "its guide cannot score a draw again: a flow in it has no inverse"
-        return reason or self.fails(model, x)
+        return reason or self.fails(problem)
 
-    def objective(self, model: LatentVariableModel, x: Data) -> Objective:
-        nesting, k = program.plate_nesting(model, x), int(self.num_particles)
+    def objective(self, problem: Problem) -> Objective:
+        model, nesting, k = problem.model, problem.program.nesting, int(self.num_particles)
+        problem.program.spend("model", "guide")
         return FreshBatches(model, lambda batch: rws_surrogate(model, batch, k, nesting))
 
 
 def rws_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:
     """(surrogate, K-sample bound) per datum: θ and ψ both climb sum_k w_k (ln p + ln q) with weights held fixed."""
     rows = num_data(batch)
-    traces = program.draw(model, batch, k, nesting, detach=True)
-    log_joint, log_guide, count = weighing.densities(*traces, rows, k, nesting)
+    drawn = traces.draw(model, batch, k, nesting, detach=True)
+    log_joint, log_guide, count = weighing.densities(*drawn, rows, k, nesting)
     log_weight = (log_joint - log_guide).detach()
     weight = log_weight.softmax(0)
     bound = log_weight.logsumexp(0) - math.log(k)

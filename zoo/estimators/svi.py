@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from zoo.core import roles
-from zoo.core.contract import LatentVariableModel, lacks
-from zoo.core.data import Data, call, num_data
+from zoo.core.data import call, num_data
 from zoo.core.hooks import FreshBatches, HookedBound, Objective
-from zoo.core.program import scored_sites
+from zoo.core.problem import Problem
 from zoo.errors import ZooError, unknown_name
 from zoo.estimators.base import Outcome, Run, at_least
 from zoo.estimators.gradient import GuidedEstimator, mean_bound, pyro_objective
@@ -44,44 +42,46 @@ class SVI(GuidedEstimator):
         at_least(self.name, 1, phase_steps=self.phase_steps)
         at_least(self.name, 0, anneal_epochs=self.anneal_epochs)
 
-    def refuses(self, model: LatentVariableModel, x: Data) -> str | None:
+    def refuses(self, problem: Problem) -> str | None:
         if self.schedule not in ("joint", "alternating"):
             raise unknown_name("svi: schedule", self.schedule, ("joint", "alternating"))
-        if self.anneal_epochs and lacks(model, "anneal", "elbo_parts") is not None:
-            raise ZooError(f"svi: {type(model).__name__} has no KL weight to anneal. Leave anneal_epochs out.")
-        reason = super().refuses(model, x)
-        if reason is None and lacks(model, "elbo") is not None and lacks(model, "elbo_parts") is not None:
-            stuck = [name for name, summable in scored_sites(model, x) if not summable]
+        if self.anneal_epochs and problem.lacks("anneal", "elbo_parts") is not None:
+            raise ZooError(f"svi: {type(problem.model).__name__} has no KL weight to anneal. Leave anneal_epochs out.")
+        reason = super().refuses(problem)
+        if reason is None and problem.lacks("elbo") is not None and problem.lacks("elbo_parts") is not None:
+            stuck = [name for name, summable in problem.program.scored if not summable]
             if stuck:
                 return f"site {stuck[0]!r} has neither differentiable draws nor few enough values to sum over"
-        return reason or self.fails(model, x)
+        return reason or self.fails(problem)
 
-    def column_for(self, model: LatentVariableModel, x: Data) -> str:
-        return "bound" if self.anneal_epochs else super().column_for(model, x)
+    def column_for(self, problem: Problem) -> str:
+        return "bound" if self.anneal_epochs else super().column_for(problem)
 
-    def objective(self, model: LatentVariableModel, x: Data) -> Objective:
-        if lacks(model, "elbo") is None:
+    def objective(self, problem: Problem) -> Objective:
+        model = problem.model
+        if problem.lacks("elbo") is None:
             return lambda batch: mean_bound(-call(model.elbo, batch).sum(), batch)
-        if lacks(model, "elbo_parts") is None:
-            return HookedBound(model, int(self.num_particles), self._share(model, x))
-        return FreshBatches(model, pyro_objective(elbo_module(model, x, int(self.num_particles))))
+        if problem.lacks("elbo_parts") is None:
+            return HookedBound(model, int(self.num_particles), self._share(problem))
+        loss = elbo_module(model, problem.data, int(self.num_particles), problem.program)
+        return FreshBatches(model, pyro_objective(loss))
 
-    def _share(self, model: LatentVariableModel, x: Data) -> Callable[[float], float] | None:
+    def _share(self, problem: Problem) -> Callable[[float], float] | None:
         if not self.anneal_epochs:
             return None
-        epochs, _ = self.plan(model, x).resolve(num_data(x))
+        epochs, _ = self.plan(problem).resolve(num_data(problem.data))
         rising = max(1, min(int(self.anneal_epochs), epochs)) / epochs
         return lambda fraction: fraction / rising
 
-    def run(self, model: LatentVariableModel, x: Data, run: Run) -> Outcome:
+    def run(self, problem: Problem, run: Run) -> Outcome:
         try:
-            return super().run(model, x, run)
+            return super().run(problem, run)
         finally:
-            if lacks(model, "anneal") is None:
-                model.anneal(1.0)
+            if problem.lacks("anneal") is None:
+                problem.model.anneal(1.0)
 
-    def moving(self, model: LatentVariableModel, x: Data) -> Callable[[int], Iterable[str]] | None:
+    def moving(self, problem: Problem) -> Callable[[int], Iterable[str]] | None:
         if self.schedule == "joint":
             return None
-        theta, psi = roles.parameter_roles(model, x)
+        theta, psi = problem.program.theta, problem.program.psi
         return lambda step: (psi, theta)[step // int(self.phase_steps) % 2]

@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from zoo.core import program, roles
+from zoo.core import program
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data, tensors
 from zoo.core.isolation import isolated
@@ -100,7 +100,7 @@ def _guide_draws(model: LatentVariableModel, x: Data, num_draws: int) -> dict[st
 
 def fitted_parameters(model: LatentVariableModel, x: Data) -> dict[str, Tensor]:
     """The constrained values of θ by name."""
-    theta, _ = roles.parameter_roles(model, x)
+    theta = program.look(model, x).theta
     names = [name.removesuffix("_unconstrained") for name in theta if "." not in name]
     return {name: getattr(model, name).detach() for name in names if hasattr(model, name)}
 

@@ -17,6 +17,7 @@ from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, num_data
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
+from zoo.core.problem import Problem
 from zoo.core.turns import exclusive
 from zoo.errors import LikelihoodDecreased, ZooError, one_line, unknown_name
 from zoo.estimators import find_estimator
@@ -231,8 +232,9 @@ def compare(
         data = prepared(base, x, new=True)
         if not base.trusted:
             first_run(base, data, any(find_estimator(name).uses_guide for name in chosen))
+        problem = Problem(base, data)
         for name, given in chosen.items():
-            check_serves(options_from(find_estimator(name), given), base, data)
+            check_serves(options_from(find_estimator(name), given), problem)
     first_init = template.inits[0] if init is None else init
     fits: list[Fit] = []
     origin = None

@@ -15,6 +15,7 @@ from zoo.automatic.plan import SiteRow, Update, make_plan
 from zoo.core.contract import prepared
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
+from zoo.core.problem import Problem
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
 
@@ -111,7 +112,7 @@ def explain(model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed
         ready = start(template, data, template.inits[0], searched=False)
         reason = why_not_exact(ready, data)
         if reason is not None:
-            able = ", ".join(serving(ready, data))
+            able = ", ".join(serving(Problem(ready, data)))
             raise ZooError(f"explain: {reason}. {f'Fit it by {able}' if able else 'Give it a guide'}.")
         plan = make_plan(ready, data, checked=True)
     if isinstance(plan.chain, Chain):

@@ -12,10 +12,10 @@ import torch
 
 from zoo.automatic.enumeration import remembered
 from zoo.core import program
-from zoo.core.contract import LatentVariableModel, prepared
-from zoo.core.data import Data
+from zoo.core.contract import prepared
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated, threads
+from zoo.core.problem import Problem
 from zoo.core.state import snapshot
 from zoo.core.turns import exclusive
 from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
@@ -121,8 +121,9 @@ def fit(
             raise ZooError(
                 f"{chosen.name}: {what} is under a guide, but its exact posterior is taken. Leave out the guide."
             )
-        check_serves(chosen, base, data)
-        check_moves(chosen, base, data)
+        problem = Problem(base, data)
+        check_serves(chosen, problem)
+        check_moves(chosen, problem)
         settings = {**describe(asked), "init": init, "restarts": restarts}
         folder = None
         if out is not None:
@@ -139,7 +140,7 @@ def fit(
         for restart in order:
             start_seed = seed if restart == 0 else derived_seed(seed, restart)
             done = None if folder is None else folder.finished(restart)
-            with isolated(start_seed), threads(chosen.elements(data, base)):
+            with isolated(start_seed), threads(chosen.elements(problem)):
                 try:
                     candidate = start(base, data, init, restart)
                 except KeyboardInterrupt:
@@ -155,7 +156,7 @@ def fit(
                             folder.checkpoints.restart = restart
                         mine = resumed if resumed is not None and resumed.record["restart"] == restart else None
                         this = run_one(
-                            chosen, candidate, data, start_seed, max_seconds, progress, track,
+                            chosen, problem.of(candidate), start_seed, max_seconds, progress, track,
                             None if folder is None else folder.checkpoints, mine,
                         )  # fmt: skip
                 except LikelihoodDecreased as error:
@@ -179,7 +180,7 @@ def fit(
                 break
             if restart == 0 and tries:
                 try:
-                    trials = _trials(chosen, base, data, init, seed)
+                    trials = _trials(chosen, problem, init, seed)
                 except KeyboardInterrupt:
                     stopped = True
                     break
@@ -203,8 +204,9 @@ def fit(
         return best
 
 
-def _trials(estimator: Estimator, model: LatentVariableModel, x: Data, init: str, seed: int) -> list[Trial]:
+def _trials(estimator: Estimator, problem: Problem, init: str, seed: int) -> list[Trial]:
     """Short runs from the starts beside the first, as many as usual; a start that comes again is left out."""
+    model, x = problem.model, problem.data
     scouting, trials = scout(estimator), list[Trial]()
     if scouting is None:
         return trials
@@ -216,7 +218,7 @@ def _trials(estimator: Estimator, model: LatentVariableModel, x: Data, init: str
         if restart >= count:
             break
         start_seed = derived_seed(seed, restart)
-        with isolated(start_seed), threads(estimator.elements(x, model)):
+        with isolated(start_seed), threads(estimator.elements(problem)):
             try:
                 candidate = start(model, x, init, restart)
             except ZooError:
@@ -225,7 +227,7 @@ def _trials(estimator: Estimator, model: LatentVariableModel, x: Data, init: str
                 continue
             if not trials and (count := usual_number(scouting, candidate, x)) <= restart:
                 break
-            trials.append(run_trial(scouting, candidate, x, restart, start_seed))
+            trials.append(run_trial(scouting, problem.of(candidate), restart, start_seed))
             known.append(trials[-1].state)
             if trials[-1].outcome.status == "interrupted":
                 break

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.core import roles
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, num_data
+from zoo.core.data import Data
 from zoo.core.hooks import Objective
 from zoo.core.isolation import isolated
+from zoo.core.problem import Problem
 from zoo.estimators import estimator_classes
 from zoo.estimators.base import Run
 from zoo.estimators.eg import EG
@@ -72,19 +72,20 @@ def gradient_quality(
     guided = any(issubclass(kind, GuidedEstimator) for kind in measured.values())
     with isolated(seed):
         here = copy.deepcopy(model)
+        problem = Problem(here, x)
         draws_in_all = sum(1 if kind.deterministic else num_draws for kind in measured.values())
         steps = _Steps(told, warmup if guided else 0, draws_in_all)
         if guided:
-            SVI(warmup=warmup).warm_up(here, x, Run(num_data(x), steps))
+            SVI(warmup=warmup).warm_up(problem, Run(steps))
             steps.done = steps.warmup
-        theta, _ = roles.parameter_roles(here, x)
-        exact = _gradient(here, x, EG().objective(here, x), theta)
+        theta = problem.program.theta
+        exact = _gradient(here, x, EG().objective(problem), theta)
         rows = []
         for name, kind in measured.items():
             estimator = kind(**estimators[name])
             if isinstance(estimator, GuidedEstimator):
                 estimator = replace(estimator, warmup=0)
-            objective = estimator.objective(here, x)
+            objective = estimator.objective(problem)
             count = 1 if kind.deterministic else num_draws
             draws = torch.stack([steps.count(_gradient(here, x, objective, theta)) for _ in range(count)])
             variance = draws.var(0).sum() if count > 1 else torch.zeros(())
@@ -128,7 +129,7 @@ class _Steps:
         return value
 
 
-def _gradient(model: LatentVariableModel, x: Data, objective: Objective, theta: list[str]) -> Tensor:
+def _gradient(model: LatentVariableModel, x: Data, objective: Objective, theta: Sequence[str]) -> Tensor:
     """The ascent direction in θ, flattened, each entry times its parameter's unit step."""
     named = dict(model.named_parameters())
     scales = model.parameter_scales(x)

@@ -90,7 +90,7 @@ def latents(model: LatentVariableModel, x: Data, *, trained: bool, estimator: st
         values = {s.name: drawn[s.name]["value"] for s in sites if not s.discrete and s.name in drawn}
         exact = enumerated_posterior(_Conditioned(model, values), x, nesting, seed)
         by_site.update({name: exact.marginals[name] for name in left})
-    _, run = program.traces(model, x)
+    _, run = program.traced(model, x)
     stacks = {name: {f.name for f in site["cond_indep_stack"]} for name, site in sample_sites(run).items()}
     data_plates = set().union(*(stacks[name] for name, s in sample_sites(run).items() if s["is_observed"]))
     of_data = {s.name for s in sites if s.discrete or data_plates & stacks[s.name]}

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from zoo.core import roles
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, map_tensors, num_data
 from zoo.core.memory import PeakMemory
+from zoo.core.problem import Problem
 from zoo.core.state import restore, snapshot
 from zoo.errors import LikelihoodDecreased, one_line
 from zoo.estimators.base import Callback, Estimator, Outcome, Run
@@ -37,8 +37,7 @@ def _optimizer_imported() -> None:
 
 def run_one(
     estimator: Estimator,
-    model: LatentVariableModel,
-    x: Data,
+    problem: Problem,
     seed: int,
     max_seconds: float | None,
     progress: bool | Callback | None,
@@ -48,6 +47,8 @@ def run_one(
 ) -> Fit:
     """One run, from where the model is."""
     from zoo.runs.progress import shown
+
+    model, x = problem.model, problem.data
 
     def evidence() -> float:
         with torch.random.fork_rng(devices=[]):
@@ -59,17 +60,17 @@ def run_one(
 
     gradient = hasattr(estimator, "learning_rate")
     with shown(progress, estimator.name, "epochs" if gradient else "iterations") as callback, PeakMemory() as memory:
-        began, run = snapshot(model), Run(num_data(x), callback)
+        began, run = snapshot(model), Run(callback)
         failure: LikelihoodDecreased | None = None
         try:
             if gradient:
                 _optimizer_imported()
-            estimator.rehearse(model, x)
-            run = Run(num_data(x), callback, max_seconds, checkpoints=checkpoints, resumed=resumed)
+            estimator.rehearse(problem)
+            run = Run(callback, max_seconds, checkpoints=checkpoints, resumed=resumed)
             if track and not estimator.sees_evidence and exact_log_likelihood_known(model, x):
                 run.track, run.track_every = evidence, max(1, 3000 // track)
             model.train()
-            outcome = estimator.run(model, x, run)
+            outcome = estimator.run(problem, run)
         except LikelihoodDecreased as error:
             failure = error
             last = run.history["objective"][-1] if run.iterations else -math.inf
@@ -88,7 +89,7 @@ def run_one(
         outcome = Outcome("diverged", -math.inf, [*outcome.notes, "a parameter became NaN; the starting point is kept"])
     if checkpoints is not None:
         outcome.notes = [*outcome.notes, *(resumed.damaged if resumed is not None else ()), *checkpoints.notes]
-    this = finish(estimator, model, x, run, outcome, seed, seconds, memory.peak_mb)
+    this = finish(estimator, problem, run, outcome, seed, seconds, memory.peak_mb)
     if failure is not None:
         failure.fit = this
         raise failure
@@ -103,8 +104,7 @@ def exact_log_likelihood_known(model: LatentVariableModel, x: Data) -> bool:
 
 def finish(
     estimator: Estimator,
-    model: LatentVariableModel,
-    x: Data,
+    problem: Problem,
     run: Run,
     outcome: Outcome,
     seed: int,
@@ -112,7 +112,7 @@ def finish(
     peak_mb: float | None,
 ) -> Fit:
     """Score the parameters that were kept, with the discrete model always; what fails is noted, no fit lost to it."""
-    scores = _Scores()
+    model, x, scores = problem.model, problem.data, _Scores()
     total = scores.take("log-likelihood", lambda: total_log_likelihood(model, x))
     elbo, elbo_se = outcome.elbo, None if outcome.elbo is None else 0.0
     if outcome.draws is not None:
@@ -120,10 +120,10 @@ def finish(
     if outcome.exact_q:
         elbo, elbo_se = total, None if total is None else 0.0
     elif elbo is None and model.has_guide:
-        elbo, elbo_se = scores.take("elbo", lambda: bound(model, x)) or (None, None)
+        elbo, elbo_se = scores.take("elbo", lambda: bound(model, x, problem.program)) or (None, None)
     if not model.normalized:
         outcome.notes = [*outcome.notes, unnormalised(model)]
-    theta = scores.take("number of parameters", lambda: roles.parameter_roles(model, x)[0]) or []
+    theta = scores.take("number of parameters", lambda: problem.program.theta) or ()
     size = scores.take("number of parameters", lambda: model.num_free_parameters(theta))
     units = scores.take("number of time steps", lambda: model.num_units(x))
     more, at_edge = scores.take("word on the priors", lambda: told(model, x, outcome.draws is not None)) or ([], False)

@@ -12,12 +12,13 @@ import torch
 from zoo.automatic.checks import NOTHING_OBSERVED, is_observed
 from zoo.automatic.enumeration import remembered
 from zoo.automatic.starts import choose_start
-from zoo.core import program, roles
+from zoo.core import program, traces
 from zoo.core.checks import failed_on_data
 from zoo.core.contract import LatentVariableModel, prepared
 from zoo.core.data import Data, num_data, take, tensors
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
+from zoo.core.problem import Problem
 from zoo.core.sites import sample_sites
 from zoo.errors import ZooError
 from zoo.estimators import estimator_classes
@@ -117,11 +118,12 @@ def unnormalised(model: LatentVariableModel) -> str:
     )
 
 
-def check_moves(estimator: Estimator, model: LatentVariableModel, x: Data) -> None:
+def check_moves(estimator: Estimator, problem: Problem) -> None:
     """Raise ZooError where an estimator has no parameter to fit."""
+    model = problem.model
     moving = [name for name, p in model.named_parameters() if p.requires_grad]
     if moving and not model.trusted and model.has_guide and not estimator.uses_guide:
-        moving = roles.parameter_roles(model, x)[0]
+        moving = list(problem.program.theta)
     if not moving:
         some = any(True for _ in model.parameters())
         what = "all its parameters are to stay (requires_grad=False)" if some else "it has no parameters"
@@ -134,7 +136,7 @@ def check_moves(estimator: Estimator, model: LatentVariableModel, x: Data) -> No
 def check_guide(model: LatentVariableModel, x: Data) -> None:
     """Raise ZooError where a user's guide draws what the program does not have, leaves out what it needs, or draws it
     in another shape. A discrete latent may be left out: it can be summed over."""
-    drawn, run = program.draw(model, x, 1, 0)
+    drawn, run = traces.draw(model, x, 1, 0)
     found, sites = sample_sites(drawn), sample_sites(run)
     latents = [name for name, site in sites.items() if not site["is_observed"]]
     strange = [name for name, site in found.items() if name not in latents and not site["infer"].get("is_auxiliary")]
@@ -159,20 +161,20 @@ def check_guide(model: LatentVariableModel, x: Data) -> None:
             )
 
 
-def check_serves(estimator: Estimator, model: LatentVariableModel, x: Data) -> None:
+def check_serves(estimator: Estimator, problem: Problem) -> None:
     """Raise ZooError if the estimator cannot serve the model, naming the ones that can."""
-    reason = estimator.refuses(model, x)
+    reason = estimator.refuses(problem)
     if reason is not None:
-        able = serving(model, x)
+        able = serving(problem)
         fix = f"Use {', '.join(able)}." if able else "No estimator can."
         raise ZooError(f"{estimator.name} cannot fit this model: {reason}. {fix}")
 
 
-def serving(model: LatentVariableModel, x: Data, among: Iterable[str] | None = None) -> list[str]:
-    """The names of the estimators that can serve a model on such data, of all or in the order of those asked for."""
+def serving(problem: Problem, among: Iterable[str] | None = None) -> list[str]:
+    """The names of the estimators that can serve a problem, of all or in the order of those asked for."""
     classes = estimator_classes()
     with torch.random.fork_rng(devices=[]):
-        return [name for name in among or sorted(classes) if classes[name]().refuses(model, x) is None]
+        return [name for name in among or sorted(classes) if classes[name]().refuses(problem) is None]
 
 
 def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None, for_fit: bool = False) -> list[str]:
@@ -194,25 +196,27 @@ def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None
         ready = prepared(base, x, new=True)
         if not base.trusted:
             first_run(base, ready)
-        usual = serving(base, ready, DEFAULT_ESTIMATORS)
+        problem = Problem(base, ready)
+        usual = serving(problem, DEFAULT_ESTIMATORS)
         given_guide = for_fit and not base.trusted and base.has_guide
-        if "em" not in usual and not given_guide and suits_auto_em(base, ready):
+        if "em" not in usual and not given_guide and suits_auto_em(problem):
             usual.insert(0, "auto_em")
         if len(usual) == 1:
-            usual += serving(base, ready, ("iwae", "rws"))
-        usual = usual or serving(base, ready)
+            usual += serving(problem, ("iwae", "rws"))
+        usual = usual or serving(problem)
     if not usual:
         raise ZooError("no estimator can serve this model: it has neither an exact sum nor a guide. Pass a guide.")
     return usual
 
 
-def suits_auto_em(model: LatentVariableModel, x: Data) -> bool:
-    """Whether auto_em can serve a model, and its updates are closed forms but for a few numbers."""
+def suits_auto_em(problem: Problem) -> bool:
+    """Whether auto_em can serve a problem, and its updates are closed forms but for a few numbers."""
     from zoo.automatic.newton import NEWTON_SIZE
     from zoo.automatic.plan import make_plan
 
-    if not serving(model, x, ("auto_em",)):
+    if not serving(problem, ("auto_em",)):
         return False
+    model, x = problem.model, problem.data
     ready = start(model, x, model.inits[0])
     try:
         with torch.random.fork_rng(devices=[]):

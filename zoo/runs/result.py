@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.bayes.draws import Draws
-from zoo.core import roles
+from zoo.core import program
 from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, call, num_data
 from zoo.core.isolation import isolated
@@ -142,7 +142,7 @@ class Fit:
         names = None if self.guide_trained else self.model.of_program()
         if names is None and not self.guide_trained and self.template is not None:
             with isolated(self.seed), pyro.validation_enabled(False):  # a template that was saved is of zeros
-                names = set(roles.reached_by_model(self.model, self.template))
+                names = set(program.reached_by_model(self.model, self.template))
         values = self.model.named_values(names)
         return {name: value.detach().cpu().numpy().copy() for name, value in values.items()}
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, num_data
+from zoo.core.data import Data
+from zoo.core.problem import Problem
 from zoo.core.state import snapshot
 from zoo.errors import ZooError
 from zoo.estimators.base import Estimator, Outcome, Run
@@ -120,11 +121,11 @@ def _program_cost(model: LatentVariableModel, x: Data) -> float:
     return OTHER_RUNS * once + ITERATIONS * step
 
 
-def run_trial(scouting: EM, model: LatentVariableModel, x: Data, restart: int, seed: int) -> Trial:
+def run_trial(scouting: EM, problem: Problem, restart: int, seed: int) -> Trial:
     """A short run from where the model is; the model is moved, the trial keeps its start."""
-    begun, run = snapshot(model), Run(num_data(x))
+    begun, run = snapshot(problem.model), Run()
     try:
-        outcome = scouting.run(model, x, run)
+        outcome = scouting.run(problem, run)
     except (RuntimeError, ValueError) as error:  # what factorisations make of an odd start
         outcome = Outcome("diverged", -math.inf, [" ".join(str(error).split())])
     return Trial(restart, seed, begun, outcome, _forecast(run.history["objective"], outcome.objective))

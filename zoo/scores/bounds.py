@@ -10,18 +10,17 @@ from typing import Any
 import torch
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO, config_enumerate
 from torch import nn
-from torch.distributions.kl import kl_divergence
 
-from zoo.core import program, weighing
+from zoo.core import program, traces, weighing
 from zoo.core.contract import Half, LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, call, num_data, split
 from zoo.core.hooks import HookedBound, settled
 from zoo.core.isolation import isolated
-from zoo.core.sites import sample_sites
+from zoo.core.program import Program, look
 from zoo.errors import ZooError
 from zoo.scores.importance import MAX_ELEMENTS
 
-__all__ = ["bound", "bound_parts", "closed_form_kl", "elbo_module", "pieces", "summed_exactly"]
+__all__ = ["bound", "bound_parts", "elbo_module", "pieces", "summed_exactly"]
 
 
 #: Draws for a bound of a program that takes them one by one only.
@@ -43,46 +42,58 @@ def summed_exactly(model: LatentVariableModel, x: Data) -> bool:
     return all(site.discrete for site in program.latent_sites(model, x))
 
 
-def bound(model: LatentVariableModel, x: Data) -> tuple[float, float]:
-    """The guide's ELBO and its standard error, totals; summed exactly when every latent is discrete."""
+def bound(model: LatentVariableModel, x: Data, known: Program | None = None) -> tuple[float, float]:
+    """The guide's ELBO and its standard error, totals; summed exactly when every latent is discrete.
+
+    Args:
+        known: what the program is made of, where that has been looked up.
+    """
     if lacks(model, "elbo") is None:
         with torch.no_grad():
             return sum(float(call(model.elbo, piece).sum()) for piece in pieces(model, x, 256)), 0.0
-    if summed_exactly(model, x):
-        loss = elbo_module(model, x)
+    known = look(model, x) if known is None else known
+    known.spend("model")
+    if all(site.discrete for site in known.latents):
+        loss = elbo_module(model, x, known=known)
         return -sum(float(call(loss, piece).detach()) for piece in pieces(model, x, 256)), 0.0
     # As many draws as a second allows: a network of a thousand weights counts as one number.
     weights = sum(p.numel() for p in model.parameters())
     samples = min(1000, max(10, 5_000_000 // (num_data(x) * max(1, weights // 1000))))
-    if samples > ONE_BY_ONE and not program.broadcasts(model, x, program.plate_nesting(model, x)):
-        samples = ONE_BY_ONE
+    if samples > ONE_BY_ONE:
+        known.spend("model", "guide")
+        if not program.broadcasts(model, x, known.nesting):
+            samples = ONE_BY_ONE
     total, variance = 0.0, 0.0
     for piece in pieces(model, x, samples):
-        log_weight = weighing.log_weights(model, piece, samples)
+        whole = num_data(piece) == num_data(x)
+        log_weight = weighing.log_weights(model, piece, samples, known=known if whole else None)
         total += float(log_weight.mean(0).sum())
         variance += float(log_weight.var(0).sum()) / samples
     return total, math.sqrt(variance)
 
 
-def elbo_module(model: LatentVariableModel, x: Data, num_particles: int = 1) -> nn.Module:
+def elbo_module(model: LatentVariableModel, x: Data, num_particles: int = 1, known: Program | None = None) -> nn.Module:
     """Pyro's loss for this model and guide, minus the ELBO summed over data, as a module of data.
 
     Discrete sites are enumerated, those that the guide leaves out in the model; without any, the KL is taken in closed
     form where every pair of distributions has one.
+
+    Args:
+        known: what the program is made of, where that has been looked up.
     """
+    known = look(model, x) if known is None else known
+    known.spend("model")
     kind: Any = Trace_ELBO
     handler = model_handler = None
-    if any(site.discrete for site in program.latent_sites(model, x)):
+    if any(site.discrete for site in known.latents):
         kind, handler = TraceEnum_ELBO, config_enumerate
-        left = program.left_out(*program.traces(model, x))
-        model_handler = functools.partial(program.enumerating, names=left) if left else None
-    elif closed_form_kl(model, x):
-        kind = TraceMeanField_ELBO
-    elbo = kind(
-        num_particles=num_particles,
-        vectorize_particles=num_particles > 1,
-        max_plate_nesting=program.plate_nesting(model, x),
-    )
+        left = set(known.left_out)
+        model_handler = functools.partial(traces.enumerating, names=left) if left else None
+    else:
+        known.spend("guide")
+        kind = TraceMeanField_ELBO if known.closed_form_kl else Trace_ELBO
+    known.spend("model", "guide")
+    elbo = kind(num_particles=num_particles, vectorize_particles=num_particles > 1, max_plate_nesting=known.nesting)
     module: nn.Module = elbo(Half(model, "model", model_handler), Half(model, "guide", handler))
     return _InItsDtype(module, model)
 
@@ -97,20 +108,6 @@ class _InItsDtype(nn.Module):
     def forward(self, *args: Any, **named: Any) -> Any:
         with self.owner.in_its_dtype(named or args):
             return self.loss(*args, **named)
-
-
-def closed_form_kl(model: LatentVariableModel, x: Data) -> bool:
-    """Whether KL(q || p) of each latent site is known in closed form and the sites do not depend on each other."""
-    guide_trace, model_trace = program.draw(model, model.probe(x), 1, 0)
-    latents = sample_sites(guide_trace)
-    if len(latents) != 1:
-        return False
-    try:
-        for name, site in latents.items():
-            kl_divergence(site["fn"], sample_sites(model_trace)[name]["fn"])
-    except (NotImplementedError, KeyError):
-        return False
-    return True
 
 
 def bound_parts(model: LatentVariableModel, x: Any, num_particles: int = 1, *, seed: int = 0) -> dict[str, float]:
