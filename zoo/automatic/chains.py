@@ -17,8 +17,10 @@ from torch import Tensor
 from zoo.automatic.enumerated import Enumerated
 from zoo.automatic.leaves import Leaf
 from zoo.automatic.lookup import Lookup, ParameterSpace
+from zoo.core.data import Data, num_data, tensors, weights_of
+from zoo.core.rows import Rows, known_at, restricted
 from zoo.core.sites import SiteMessage
-from zoo.core.statistics import Moments, wide
+from zoo.core.statistics import Moments, weighted_sum, wide
 from zoo.densities import diagonal, gaussian
 from zoo.structures import chain
 
@@ -36,6 +38,8 @@ class Chain:
         inside: (N, T), the steps that are there. packed: whether all are.
         seen: by emission, (N, T), the steps it is observed at; None where it is observed at all.
         series: (N, T, D), where diagonal Gaussians are all there is.
+        weights: (N,), how often each sequence counts; None once each.
+        known: (N, T), the states that are known, -1 where not; None where none is.
     """
 
     leaves: dict[str, list[Leaf]]
@@ -44,6 +48,8 @@ class Chain:
     num_states: int
     seen: dict[str, Tensor | None]
     series: Tensor | None = None
+    weights: Tensor | None = None
+    known: Tensor | None = None
 
     def e_step(self, space: ParameterSpace) -> tuple[float, dict[str, Tensor | Moments]]:
         """(ln p(x), by name of a leaf its weights, or the moments they would give)."""
@@ -52,7 +58,7 @@ class Chain:
 
     def _one_pass(self, space: ParameterSpace, vector: Tensor) -> tuple[float, dict[str, Tensor | Moments]] | None:
         """Diagonal Gaussians alone: densities, forward-backward pass and moments at once, where that loses nothing."""
-        if self.series is None:
+        if self.series is None or self.weights is not None or self.known is not None:
             return None
         name = next(iter(self.seen))
         k, d = self.num_states, self.series.shape[-1]
@@ -86,14 +92,15 @@ class Chain:
             emission = total.reshape(n, t, -1)
         else:
             emission = total.new_zeros(n, t, self.num_states).index_put((self.inside,), total)
+        emission = restricted(emission, None if self.known is None else {"z": self.known})
         start = self._logits(INITIAL, space, vector)
         step = self._logits(TRANSITION, space, vector) if TRANSITION in self.leaves else start.expand(len(start), -1)
-        found = chain.expectations(start, step.contiguous(), emission, self.lengths)
+        found = chain.expectations(start, step.contiguous(), emission, self.lengths, weights=self.weights)
         rows = found.marginals.reshape(n * t, -1) if packed else found.marginals[self.inside]
         weights: dict[str, Tensor | Moments] = {INITIAL: found.initial, TRANSITION: found.transition}
         for name, shown in self.seen.items():
             weights[name] = rows if shown is None else rows * shown[self.inside].unsqueeze(-1).to(rows.dtype)
-        return float(found.log_likelihood.sum()), weights
+        return float(weighted_sum(found.log_likelihood, self.weights)), weights
 
     def _logits(self, name: str, space: ParameterSpace, vector: Tensor) -> Tensor:
         leaf = self.leaves[name][0]
@@ -131,15 +138,15 @@ class _Other(Exception):
     """The program is no such chain; says why."""
 
 
-def recognise(run: Enumerated, leaves: dict[str, list[Leaf] | None]) -> Chain | str:
+def recognise(run: Enumerated, leaves: dict[str, list[Leaf] | None], x: Data) -> Chain | str:
     """The chain behind a program, or why there is none."""
     try:
-        return _recognise(run, leaves)
+        return _recognise(run, leaves, x)
     except _Other as reason:
         return str(reason)
 
 
-def _recognise(run: Enumerated, leaves: dict[str, list[Leaf] | None]) -> Chain:
+def _recognise(run: Enumerated, leaves: dict[str, list[Leaf] | None], x: Data) -> Chain:
     sites = {n: s for n, s in run.sites.items() if not s["infer"].get("zoo_point")}
     latents = [n for n, s in sites.items() if s["infer"].get("_enumerate_symbol") is not None]
     if not latents:
@@ -159,6 +166,7 @@ def _recognise(run: Enumerated, leaves: dict[str, list[Leaf] | None]) -> Chain:
     if len(sizes) > 1:
         raise _Other("its latents have different numbers of values")
     k = sizes.pop()
+    weights, known = weights_of(x), _known_states(x, latents)
     start: Leaf | None = None
     transition: Leaf | None = None
     emitted: list[list[tuple[Leaf, Tensor, SiteMessage]]] = [[] for _ in latents]
@@ -166,7 +174,7 @@ def _recognise(run: Enumerated, leaves: dict[str, list[Leaf] | None]) -> Chain:
         mine = leaves[name]
         if mine is None or any(leaf.inner is not None for leaf in mine):
             raise _Other(f"site {name!r} is not one known distribution a state")
-        if not _one(site["scale"]):
+        if not _one(site["scale"], weights):
             raise _Other(f"site {name!r} is scaled")
         depends = sorted(symbol[s] for s in site["packed"]["unscaled_log_prob"]._pyro_dims if s in symbol)
         if any(lookup is None for leaf in mine for lookup in leaf.lookups.values()):
@@ -219,7 +227,7 @@ def _recognise(run: Enumerated, leaves: dict[str, list[Leaf] | None]) -> Chain:
     if len(shown) == 1 and next(iter(shown.values())) is None and first.family == "Normal" and first.events <= 1:
         # What lies beyond a length is never read.
         series = _numbers(torch.stack([value for _, value, _ in column], 1)).reshape(n, len(latents), -1)
-    return Chain(result, lengths, inside, k, shown, series)
+    return Chain(result, lengths, inside, k, shown, series, weights, known)
 
 
 def _numbers(values: Tensor) -> Tensor:
@@ -227,8 +235,20 @@ def _numbers(values: Tensor) -> Tensor:
     return wide(values) if values.is_floating_point() else values
 
 
-def _one(scale: Any) -> bool:
-    return not isinstance(scale, Tensor) and scale == 1
+def _known_states(x: Data, latents: list[str]) -> Tensor | None:
+    """What is known of the latents of a chain, (N, T); -1 where nothing is."""
+    steps = [known_at(x.known, name) for name in latents] if isinstance(x, Rows) else []
+    if all(step is None for step in steps):
+        return None
+    blank = torch.full((num_data(x),), -1, device=tensors(x)[0].device)
+    return torch.stack([blank if step is None else step for step in steps], 1)
+
+
+def _one(scale: Any, weights: Tensor | None) -> bool:
+    """Whether a site counts once, or as often as its row."""
+    if isinstance(scale, Tensor):
+        return weights is not None and torch.equal(scale, weights)
+    return bool(scale == 1) and weights is None
 
 
 def _mask(mask: Any, n: int) -> Tensor:

@@ -228,7 +228,7 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True, chec
     ]
     seen: Chain | str = "told not to" if not recognised else "a parameter is updated numerically"
     if recognised and not numeric:
-        seen = recognise(run, found)
+        seen = recognise(run, found, x)
     if isinstance(seen, Chain):
         kept = {name: found[name] for name in points}
         found = {**kept, **seen.leaves}
