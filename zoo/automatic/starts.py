@@ -20,6 +20,7 @@ from zoo.automatic.lookup import recorded
 from zoo.automatic.newton import NEWTON_SIZE
 from zoo.automatic.plan import Plan, make_plan
 from zoo.core import program
+from zoo.core.beside import restrict
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
 from zoo.core.edges import margin_of
@@ -139,6 +140,7 @@ def _assign(plan: Plan, model: LatentVariableModel, x: Data) -> bool:
                 scores = scores - 4 * torch.empty_like(scores).exponential_().log()  # Gumbel: nearly one value each
             site["unscaled_log_prob"] = scores
             site["log_prob"] = scale_and_mask(scores, site["scale"], site["mask"])
+        restrict(run.trace, x)
         if not math.isfinite(float(run.log_evidence.detach())):
             return False
         weights: dict[str, Tensor] = run.weights()

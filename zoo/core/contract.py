@@ -18,11 +18,20 @@ from torch.distributions import constraints
 
 from zoo.core.beside import Beside
 from zoo.core.checks import magnitudes, rows
-from zoo.core.data import Data, as_data, map_tensors, num_data, take, tensors
+from zoo.core.data import Data, as_data, count, map_tensors, num_data, take, tensors
 from zoo.core.edges import is_simplex
 from zoo.core.isolation import forked_rng
 from zoo.core.offers import OFFERS
-from zoo.core.readings import TAKES_DATA, computing, parameter_values, plain, property_of_numbers, takes_arrays
+from zoo.core.readings import (
+    OF_ROWS,
+    TAKES_DATA,
+    computing,
+    of_rows,
+    parameter_values,
+    plain,
+    property_of_numbers,
+    takes_arrays,
+)
 from zoo.core.rows import present, present_rows
 from zoo.core.schema import Schema
 from zoo.core.turns import turn
@@ -94,7 +103,7 @@ class LatentVariableModel(PyroModule):
             elif isinstance(value, property):
                 setattr(cls, name, property_of_numbers(value))
             elif inspect.isfunction(value) and not name.startswith("__"):
-                made = computing(value)
+                made = computing(of_rows(value) if name in OF_ROWS else value)
                 setattr(cls, name, takes_arrays(made) if name in TAKES_DATA else made)
 
     def __init__(self) -> None:
@@ -173,9 +182,9 @@ class LatentVariableModel(PyroModule):
     def create(self, x: Data) -> None:
         """Create the parameters that only a run of the programs makes, if they are not there yet."""
 
-    def num_units(self, x: Data) -> int:
-        """What ``tol`` is per: data, or time steps where there are such."""
-        return num_data(x)
+    def num_units(self, x: Data) -> float:
+        """What ``tol`` is per: data, or time steps where there are such; each as often as its row counts."""
+        return count(x)
 
     def datum_size(self, x: Data) -> int:
         """About how many numbers a datum needs while it is worked on: itself, or a network's widest layer."""

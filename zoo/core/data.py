@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from numbers import Number
@@ -166,7 +165,7 @@ def call(function: Callable[..., Any], x: Data) -> Any:
     ``weights`` or ``known`` is given them.
     """
     if isinstance(x, Rows):
-        told = x.told(inspect.signature(function).parameters)
+        told = x.told(function)
         with present(x):
             return call(functools.partial(function, **told) if told else function, x.data)
     if isinstance(x, dict):

@@ -16,7 +16,7 @@ from guides.tables import DiscreteTables, OtherData
 from zoo.core.boxes import Box, Keep, key_of, name_of
 from zoo.core.checks import failed_on_data
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, call, num_data, tensors
+from zoo.core.data import Data, call, num_data, plain, tensors
 from zoo.core.networks import Lender
 from zoo.core.points import Drawn, Improper, Points, Prior, joint_with_latents, priors, sampled_parameters, supports
 from zoo.core.readings import parameter_values
@@ -372,9 +372,8 @@ def _empty_program(*args: Any, **kwargs: Any) -> None:
 
 
 def _arguments(x: Data) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(x, dict):
-        return (), x
-    return (x if isinstance(x, tuple) else (x,)), {}
+    x = plain(x)
+    return ((), x) if isinstance(x, dict) else (x if isinstance(x, tuple) else (x,), {})
 
 
 def _floating_dtype(x: Data) -> torch.dtype:

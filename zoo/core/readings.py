@@ -16,11 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from zoo.core.data import call
+from zoo.core.rows import Rows
 
 __all__ = ["computing", "parameter_values", "plain", "property_of_numbers", "takes_arrays"]
 
 #: Methods of a datum's own that take arrays, lists and data frames too.
 TAKES_DATA = frozenset({"log_marginal", "posterior", "predict", "elbo", "e_step", "posterior_means"})
+#: Methods that look at data alone, whatever stands beside their rows.
+OF_ROWS = frozenset({"probe", "initialize", "create", "datum_size", "parameter_scales", "why_impossible"})
 
 
 class _Depth(threading.local):
@@ -67,6 +70,16 @@ def plain(model: Any, value: Any) -> Any:
     if _depth.value or model.training or not isinstance(value, Tensor) or not value.requires_grad:
         return value
     return value.detach().clone()
+
+
+def of_rows(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A model's method that sees of its data the rows alone."""
+
+    @functools.wraps(method)
+    def wrapped(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(self, x.data if isinstance(x, Rows) else x, *args, **kwargs)
+
+    return wrapped
 
 
 def takes_arrays(method: Callable[..., Any]) -> Callable[..., Any]:

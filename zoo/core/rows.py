@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Known", "Rows", "known_at", "present", "present_rows", "restricted"]
+__all__ = ["Known", "Rows", "declares", "known_at", "present", "present_rows", "restricted"]
 
 #: By latent site, what is known of it: one entry a row. Of a discrete latent -1 stands for what is not, of others NaN.
 Known: TypeAlias = Mapping[str, Tensor]
@@ -39,10 +40,10 @@ class Rows:
     known: dict[str, Tensor] = field(default_factory=dict)
     mean_weight: float = 1.0
 
-    def told(self, names: Any) -> dict[str, Any]:
-        """What a function with arguments of these names is told."""
+    def told(self, function: Callable[..., Any]) -> dict[str, Any]:
+        """What a function of the data is told: the arguments of these names that it declares."""
         beside: dict[str, Any] = {"weights": self.weights, "known": self.known or None}
-        return {name: value for name, value in beside.items() if value is not None and name in names}
+        return {name: value for name, value in beside.items() if value is not None and declares(function, name)}
 
 
 _PRESENT: ContextVar[Rows | None] = ContextVar("present_rows", default=None)
@@ -56,6 +57,14 @@ def present(rows: Rows | None) -> Iterator[None]:
         yield
     finally:
         _PRESENT.reset(token)
+
+
+def declares(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function has an argument of this name."""
+    try:
+        return name in inspect.signature(function).parameters
+    except ValueError:  # a program under Pyro's handlers
+        return False
 
 
 def present_rows() -> Rows | None:

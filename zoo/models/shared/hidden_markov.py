@@ -28,11 +28,11 @@ from zoo.components import starts
 from zoo.components.base import Components, partition
 from zoo.core.checks import positive
 from zoo.core.contract import parameter, prepared
-from zoo.core.data import Data, stacked, tensors
+from zoo.core.data import Data, plain, stacked, tensors, weights_of
 from zoo.core.memory import rows_at_once
 from zoo.core.pieces import added, categorical, gathered
 from zoo.core.rows import Known, restricted
-from zoo.core.statistics import Statistics, wide
+from zoo.core.statistics import Statistics, weighted_sum, wide
 from zoo.densities.distributions import FEW, Selected
 from zoo.errors import ZooError, unknown_name
 from zoo.models.shared.markov import Marginal, finite, follow, path_counts, stationary, stationary_m_step
@@ -417,9 +417,11 @@ class HiddenMarkov(Components):
 
     # Data and starts --------------------------------------------------------------------------------------------
 
-    def num_units(self, x: Data) -> int:
-        """Time steps in the data."""
-        return int(self._lengths(x["x"], x.get("lengths")).sum())
+    def num_units(self, x: Data) -> float:
+        """Time steps in the data, each as often as its sequence counts."""
+        data, weights = plain(x), weights_of(x)
+        lengths = self._lengths(data["x"], data.get("lengths"))
+        return int(lengths.sum()) if weights is None else float(weighted_sum(lengths.to(weights), weights))
 
     @staticmethod
     def _lengths(x: Tensor, lengths: Tensor | None) -> Tensor:
