@@ -27,7 +27,7 @@ from zoo.estimators.base import Estimator, Outcome, Run, above_zero, at_least, f
 from zoo.estimators.gradient import mean_bound
 from zoo.estimators.loop.loop import train
 from zoo.estimators.loop.schedule import Schedule
-from zoo.scores.importance import pareto_k
+from zoo.scores.weights import pareto_k
 
 __all__ = ["ADVI"]
 

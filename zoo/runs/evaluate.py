@@ -1,29 +1,21 @@
-"""Scoring a model on data: exact where tractable, else importance weights from the guide, with their report card."""
+"""Scoring a model on data by every scorer (``zoo/scores``) that has something to say of it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from zoo.automatic.enumeration import why_not_exact
-from zoo.core import weighing
-from zoo.core.contract import lacks, prepared
+from zoo.core.contract import prepared
 from zoo.core.data import num_data
 from zoo.core.functions import as_model
 from zoo.core.hooks import settled
 from zoo.core.isolation import isolated
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
-from zoo.scores.bounds import bound, pieces, summed_exactly
-from zoo.scores.codes import active_units
-from zoo.scores.evidence import log_density, total_log_likelihood
-from zoo.scores.importance import pareto_k
-from zoo.scores.impossible import impossible_note
+from zoo.scores.scoring import Scoring, scorers
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -51,13 +43,13 @@ class Evaluation:
     """
 
     num_data: int
-    log_likelihood: float | None
-    importance_bound: float | None
-    importance_bound_se: float | None
-    elbo: float | None
-    elbo_se: float | None
-    khat: Tensor | None
-    num_samples: int
+    log_likelihood: float | None = None
+    importance_bound: float | None = None
+    importance_bound_se: float | None = None
+    elbo: float | None = None
+    elbo_se: float | None = None
+    khat: Tensor | None = None
+    num_samples: int = 0
     data_se: float | None = None
     active_units: int | None = None
     num_units: int | None = None
@@ -145,56 +137,22 @@ def evaluate(
     Raises:
         ZooError: neither an exact sum nor a guide is to be had.
     """
-    untrained = _is_fit(model) and not model.guide_trained
+    trained = not _is_fit(model) or model.guide_trained
     model = as_model(model.model if _is_fit(model) else model, guide)
     x = settled(model, prepared(model, x), seed)
+    reasons = []
     with isolated(seed):
         model.create(x)
-        reason = (
-            None if lacks(model, "log_marginal") is None or lacks(model, "e_step") is None else why_not_exact(model, x)
-        )
-        exact = total_log_likelihood(model, x, checked=True) if reason is None else None
-        note = impossible_note(model, x) if exact == -math.inf else None
-        notes = () if note is None else (note,)
-        density = float(log_density(model, x).sum()) if reason is None and not model.normalized else None
-        untrained = untrained or not model.guide_knows(x)
-        if not model.has_guide or (untrained and exact is not None):
-            if density is not None:
-                return Evaluation(num_data(x), None, None, None, None, None, None, 0, log_density=density)
-            if exact is None:
-                raise ZooError(f"evaluate: {reason}. Mend that, or pass guide=... for a bound.")
-            return Evaluation(num_data(x), exact, None, None, None, None, None, 0, notes=notes)
-        evidence, variance, khats, estimates = 0.0, 0.0, [], []
-        elbo, elbo_variance, scored = 0.0, 0.0, 0
-        for piece in pieces(model, x, num_samples):
-            log_weight = weighing.log_weights(model, piece, num_samples)
-            each = log_weight.logsumexp(0) - math.log(num_samples)
-            evidence += float(each.sum())
-            estimates.append(each)
-            relative = (log_weight - each).exp()
-            variance += float(relative.var(0).sum()) / num_samples if num_samples > 1 else math.inf
-            elbo += float(log_weight.mean(0).sum())
-            elbo_variance += float(log_weight.var(0).sum()) / num_samples if num_samples > 1 else math.inf
-            khats.append(pareto_k(log_weight))
-            scored += num_data(piece)
-            if progress is not None:
-                progress(scored / num_data(x))
-        if summed_exactly(model, x):
-            elbo, elbo_se = bound(model, x)
-        else:
-            elbo_se = math.sqrt(elbo_variance)
-    known = [k for k in khats if k is not None]
-    khat = torch.cat(known) if known else None
-    rows = num_data(x)
-    by_datum = torch.cat(estimates)  # one number where a latent is shared by all data
-    data_se = float(by_datum.std()) / math.sqrt(rows) if len(by_datum) > 1 else None
-    units = active_units(model, x) if lacks(model, "posterior_means") is None and rows > 1 else None
-    if units is not None and not len(units.active):
-        units = None
-    return Evaluation(
-        rows, exact, evidence, math.sqrt(variance), elbo, elbo_se, khat, num_samples, data_se,
-        None if units is None else units.num_active, None if units is None else len(units.active), notes, density,
-    )  # fmt: skip
+        task = Scoring(model, x, num_samples, trained and model.guide_knows(x), progress)
+        for scorer in scorers():
+            answer = scorer.score(task)
+            if isinstance(answer, str):
+                reasons.append(answer)
+            else:
+                task.found.update(answer)
+    if not task.found:
+        raise ZooError(f"evaluate: {reasons[0]}. Mend that, or pass guide=... for a bound.")
+    return Evaluation(num_data(x), **task.found)
 
 
 def _is_fit(model: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,23 +17,13 @@ from zoo.core.hooks import HookedBound, settled
 from zoo.core.isolation import isolated
 from zoo.core.program import Program, look
 from zoo.errors import ZooError
-from zoo.scores.importance import MAX_ELEMENTS
+from zoo.scores.weights import MAX_ELEMENTS, pieces
 
-__all__ = ["bound", "bound_parts", "elbo_module", "pieces", "summed_exactly"]
+__all__ = ["bound", "bound_parts", "elbo_module", "summed_exactly"]
 
 
 #: Draws for a bound of a program that takes them one by one only.
 ONE_BY_ONE = 100
-
-
-def pieces(model: LatentVariableModel, x: Data, num_samples: int) -> Iterator[Data]:
-    """The data in pieces whose log-weights fit in memory; a program of a user's own gets all its data at once."""
-    if not model.splits:
-        return iter([x])
-    rows = 4_000_000 // num_samples
-    if lacks(model, "log_weights") is None:  # networks: their layers are wider than the data's weights
-        rows = min(rows, MAX_ELEMENTS // (num_samples * model.datum_size(x)))
-    return split(x, max(1, rows))
 
 
 def summed_exactly(model: LatentVariableModel, x: Data) -> bool:

@@ -13,8 +13,9 @@ from zoo.core.data import Data, num_data, split
 from zoo.core.hooks import settled
 from zoo.core.isolation import isolated
 from zoo.errors import ZooError
+from zoo.scores.scoring import Scorer, Scoring
 
-__all__ = ["ActiveUnits", "active_units"]
+__all__ = ["SCORER", "ActiveUnits", "active_units"]
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,16 @@ def _means(hook: Any, piece: Data, num_samples: int) -> Tensor:
     args = piece if isinstance(piece, tuple) else (piece,)
     means: Tensor = hook(**piece, num_samples=num_samples) if isinstance(piece, dict) else hook(*args, num_samples)
     return means
+
+
+def score(task: Scoring) -> dict[str, Any] | str:
+    """How many units of a code vary over the data, and of how many; where the guide was asked at all."""
+    if (reason := lacks(task.model, "posterior_means")) is not None:
+        return reason
+    if "importance_bound" not in task.found or num_data(task.x) < 2:
+        return "its guide was not asked"
+    units = active_units(task.model, task.x)
+    return {"active_units": units.num_active, "num_units": len(units.active)} if len(units.active) else "it has none"
+
+
+SCORER = Scorer(30, score)

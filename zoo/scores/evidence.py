@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -16,8 +17,11 @@ from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data
 from zoo.core.pieces import gathered, pieces
 from zoo.errors import ZooError
+from zoo.scores.impossible import impossible_note
+from zoo.scores.scoring import Scorer, Scoring
 
 __all__ = [
+    "SCORER",
     "enumerated_evidence",
     "exact_log_likelihood",
     "log_density",
@@ -83,3 +87,18 @@ def total_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = Fa
         return float(call(model.e_step, x)["log_likelihood"].detach())
     exact = exact_log_likelihood(model, x, checked)
     return None if exact is None else float(exact.sum())
+
+
+def score(task: Scoring) -> dict[str, Any] | str:
+    """The exact log-likelihood, or log-density of what is no likelihood; the reason why no exact sum is to be had."""
+    model, x = task.model, task.x
+    offered = any(lacks(model, name) is None for name in ("log_marginal", "e_step"))
+    if not offered and (reason := why_not_exact(model, x)) is not None:
+        return reason
+    exact = total_log_likelihood(model, x, checked=True)
+    note = impossible_note(model, x) if exact == -math.inf else None
+    density = None if model.normalized else float(log_density(model, x).sum())
+    return {"log_likelihood": exact, "notes": () if note is None else (note,), "log_density": density}
+
+
+SCORER = Scorer(10, score)

@@ -1,27 +1,24 @@
-"""What papers on deep latent-variable models report: many-sample likelihood, parts of the bound, active units."""
+"""The importance-weighted estimate of ln p(x), with what can be said of its errors."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.core import weighing
-from zoo.core.contract import LatentVariableModel, lacks, prepared
-from zoo.core.data import Data, num_data, split
-from zoo.core.hooks import settled, weigh
+from zoo.core.contract import LatentVariableModel, prepared
+from zoo.core.data import num_data
+from zoo.core.hooks import settled
 from zoo.core.isolation import isolated
 from zoo.errors import ZooError
+from zoo.scores.bounds import bound, summed_exactly
+from zoo.scores.scoring import Scorer, Scoring
+from zoo.scores.weights import MAX_ELEMENTS, weighed
 
-__all__ = ["ImportanceNLL", "importance_nll", "pareto_k"]
-
-#: Numbers of the widest layer that may be in memory at a time.
-MAX_ELEMENTS = 20_000_000
+__all__ = ["SCORER", "ImportanceNLL", "importance_nll"]
 
 
 @dataclass(frozen=True)
@@ -71,66 +68,42 @@ def importance_nll(
     if not model.has_guide:
         raise ZooError(f"importance_nll: expected a model with a guide, got {type(model).__name__}. Use zoo.evaluate.")
     x = settled(model, prepared(model, x), seed)
-    width = model.datum_size(x)
-    evidence, relative, bounds = [], [], []
     with isolated(seed), torch.no_grad():
-        rows = max(1, min(num_data(x), max_elements // (width * min(num_samples, 100))))
-        for piece in split(x, rows):
-            group = max(1, min(num_samples, max_elements // (width * num_data(piece))))
-            total, square, plain = _accumulate(model, piece, num_samples, group)
-            each = total - math.log(num_samples)
-            evidence.append(each)
-            # Var of the mean weight over its square: (mean of squares / square of mean - 1) / S.
-            relative.append(((square - math.log(num_samples) - 2 * each).exp() - 1).clamp_min(0) / num_samples)
-            bounds.append(plain / num_samples)
-    per_datum = -torch.cat(evidence)
+        found = weighed(model, x, num_samples, max_elements=max_elements)
+    per_datum = -found.log_mean
     count = len(per_datum)
     return ImportanceNLL(
         float(per_datum.mean()),
-        float(torch.cat(relative).sum().sqrt()) / count,
+        float((found.relative_variance / num_samples).sum().sqrt()) / count,
         float(per_datum.std()) / math.sqrt(count) if count > 1 else math.nan,
-        -float(torch.cat(bounds).mean()),
+        -float(found.mean.mean()),
         count,
         num_samples,
         per_datum,
     )
 
 
-def _accumulate(model: LatentVariableModel, piece: Data, num_samples: int, group: int) -> tuple[Tensor, Tensor, Tensor]:
-    """ln Σ w, ln Σ w^2 and Σ ln w over the draws, (N,) each in double precision."""
-    total = square = plain = torch.zeros(())
-    for start in range(0, num_samples, group):
-        size = min(group, num_samples - start)
-        if lacks(model, "log_weights") is None:
-            log_weight = weigh(model, piece, size)
-        else:
-            log_weight = weighing.log_weights(model, piece, size)
-        log_weight = log_weight.double()
-        parts = log_weight.logsumexp(0), (2 * log_weight).logsumexp(0), log_weight.sum(0)
-        if start == 0:
-            total, square, plain = parts
-        else:
-            total, square = torch.logaddexp(total, parts[0]), torch.logaddexp(square, parts[1])
-            plain = plain + parts[2]
-    return total, square, plain
+def score(task: Scoring) -> dict[str, Any] | str:
+    """The importance-weighted bound and the guide's own, totals, their Monte-Carlo errors, and each datum's k-hat."""
+    model, x, draws = task.model, task.x, task.num_samples
+    if not model.has_guide:
+        return "it has no guide"
+    if not task.trained and task.found.get("log_likelihood") is not None:
+        return "its guide was not trained on these data"
+    found = weighed(model, x, draws, keep=True, progress=task.progress)
+    assert found.variance is not None
+    se, elbo_se = (math.sqrt(float(v.sum()) / draws) for v in (found.relative_variance, found.variance))
+    elbo, elbo_se = bound(model, x) if summed_exactly(model, x) else (float(found.mean.sum()), elbo_se)
+    each = found.log_mean  # one number where a latent is shared by all data
+    return {
+        "importance_bound": float(each.sum()),
+        "importance_bound_se": se,
+        "elbo": elbo,
+        "elbo_se": elbo_se,
+        "khat": found.khat,
+        "num_samples": draws,
+        "data_se": float(each.std()) / math.sqrt(num_data(x)) if len(each) > 1 else None,
+    }
 
 
-def pareto_k(log_weight: Tensor) -> Tensor | None:
-    """ArviZ's PSIS k̂ of each column of (S, N) log-weights; None below 25 draws.
-
-    Where a column holds fewer than five different weights (a discrete z with few values) there is no tail to fit:
-    the weights are bounded, and k̂ is -inf.
-    """
-    if log_weight.shape[0] < 25:
-        return None
-    import arviz
-
-    columns = log_weight.T.double().cpu().numpy()
-    khat = np.full(len(columns), -np.inf)
-    steps = np.diff(np.sort(columns, axis=-1), axis=-1) > 1e-9
-    varied = steps.sum(-1) >= 4
-    if varied.any():
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            khat[varied] = arviz.psislw(columns[varied])[1]
-    return torch.as_tensor(khat)
+SCORER = Scorer(20, score)
