@@ -80,6 +80,8 @@ class LatentVariableModel(PyroModule):
     factors: tuple[str, ...] = ()
     #: What the model wants of its data's dtype; exact models compute in float64.
     dtype: torch.dtype = torch.float64
+    #: Methods that take many data piece by piece themselves, in memory bounded beyond the answer.
+    in_pieces: tuple[str, ...] = ()
     #: Name of the data set that the command line takes when none is given.
     default_data: str | None = None
     #: Whether data may be text: symbols, which are coded 0, 1, ...

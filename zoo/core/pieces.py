@@ -19,12 +19,13 @@ from zoo.core.statistics import Statistics
 __all__ = ["added", "by_pieces", "categorical", "gathered", "pieces"]
 
 
-def pieces(model: LatentVariableModel, x: Data, times: int = 1) -> Iterator[Data]:
+def pieces(model: LatentVariableModel, x: Data, times: int = 1, method: str = "") -> Iterator[Data]:
     """The data in pieces that a model can work on in bounded memory, or in so many times that.
 
-    A user's own program gets all its data at once: what it does with a part of them is not known.
+    A user's own program gets all its data at once: what it does with a part of them is not known. So does a method that
+    takes pieces itself.
     """
-    if not model.splits:
+    if not model.splits or method in model.in_pieces:
         return iter([x])
     return split(x, rows_at_once(model.datum_size(x), times))
 
@@ -34,14 +35,15 @@ def added(e_step: Callable[..., Statistics], x: Data, numbers: int) -> Statistic
     return functools.reduce(operator.add, (call(e_step, piece) for piece in split(x, rows_at_once(numbers, LARGE))))
 
 
-def by_pieces(model: LatentVariableModel, x: Data, answer: Callable[[Data], Any]) -> Any:
+def by_pieces(model: LatentVariableModel, x: Data, answer: Callable[[Data], Any], method: str = "") -> Any:
     """``answer(x)``, put together from those to pieces of the data.
 
     Args:
+        method: the model's method that answers.
         answer: gives a tensor whose first dimension runs over the data, a distribution of such a batch shape, or a dict
             of these by name. Distributions that cannot be put together are asked for all data at once.
     """
-    parts = pieces(model, x)
+    parts = pieces(model, x, method=method)
     rows, first_piece = num_data(x), next(parts)
     first = answer(first_piece)
     if num_data(first_piece) == rows:

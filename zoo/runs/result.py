@@ -164,7 +164,7 @@ class Fit:
         x = prepared(self.model, x)
         warn_of_impossible("posterior", self.model, x)
         with isolated(self.seed), torch.no_grad():
-            return by_pieces(self.model, x, self._posterior)
+            return by_pieces(self.model, x, self._posterior, "posterior")
 
     @exclusive
     def structure(self, x: Any) -> Any:
@@ -204,7 +204,7 @@ class Fit:
             x = prepared(self.model, x)
             warn_of_impossible("predict", self.model, x)
             with torch.no_grad():
-                return by_pieces(self.model, x, self._labels)
+                return by_pieces(self.model, x, self._labels, "predict")
         if lacks(self.model, "posterior") is None:
             from zoo.runs.latents import most_probable
 
@@ -252,6 +252,8 @@ class Fit:
         x = prepared(self.model, x)
         with isolated(self.seed):
             scores = row_log_likelihoods(self.model, x)
+        if scores is not None:
+            warn_of_impossible("score_samples", self.model, x, scores)
         if scores is None:
             raise ZooError(
                 "score_samples: expected a model whose ln p(x) is tractable, got one with a bound alone. "

@@ -45,7 +45,8 @@ def log_density(model: LatentVariableModel, x: Data) -> Tensor:
     program is normalised, else that up to a constant ln Z that is not known. No gradient is kept."""
     with torch.no_grad():
         if lacks(model, "log_marginal") is None:
-            return gathered((call(model.log_marginal, piece) for piece in pieces(model, x)), num_data(x))
+            parts = pieces(model, x, method="log_marginal")
+            return gathered((call(model.log_marginal, piece) for piece in parts), num_data(x))
         nesting, parts = program.plate_nesting(model, x, alone=True), pieces(model, x)
         first = next(parts)
         if num_data(first) < num_data(x):

@@ -26,7 +26,8 @@ def impossible_note(model: LatentVariableModel, x: Data, log_marginal: Tensor | 
         if lacks(model, "rules_out", "log_marginal") is not None or not model.rules_out():
             return None
         with torch.no_grad():
-            log_marginal = gathered((call(model.log_marginal, piece) for piece in pieces(model, x)), num_data(x))
+            parts = pieces(model, x, method="log_marginal")
+            log_marginal = gathered((call(model.log_marginal, piece) for piece in parts), num_data(x))
     impossible = (log_marginal == -torch.inf).reshape(-1)
     if not impossible.any():
         return None

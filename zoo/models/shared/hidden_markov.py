@@ -66,6 +66,7 @@ class HiddenMarkov(Components):
     encoder: AmortizedChain
     overall: Tensor
     part = "state"
+    in_pieces = ("log_marginal", "posterior", "predict")
 
     def __init__(
         self,
@@ -228,8 +229,12 @@ class HiddenMarkov(Components):
 
     def _marginals(self, x: Tensor, lengths: Tensor) -> Tensor:
         marginals = self._structure(x, lengths).marginals().emission
-        marginals.masked_fill_(marginals.sum(-1, keepdim=True) == 0, 1.0)
-        return marginals.div_(marginals.sum(-1, keepdim=True))
+        total = marginals.sum(-1, keepdim=True)
+        empty = total == 0
+        if empty.any():
+            marginals.masked_fill_(empty, 1.0)
+            total = total.masked_fill(empty, float(self.num_states))
+        return marginals.div_(total)
 
     def viterbi(self, x: Data) -> tuple[Tensor, Tensor]:
         """The most probable path (N, T), -1 beyond the length, and its ln p(x, z), (N,)."""
@@ -472,11 +477,13 @@ class HiddenMarkov(Components):
                 f"{who}: lengths expected from 1 to {t}, got {int(lengths[which])} for sequence {which}. "
                 "Correct it, or drop that sequence."
             )
+        full = bool((lengths == t).all())
         inside = torch.arange(t, device=values.device) < lengths.unsqueeze(-1)
-        values = values.masked_fill(~inside.unsqueeze(-1), 0.0)
-        seen = values.masked_fill(values.isnan(), 0.0)
+        values = values if full else values.masked_fill(~inside.unsqueeze(-1), 0.0)
+        holes = values.is_floating_point() and bool(values.sum().isnan()) and bool(values.isnan().any())
+        seen = values.masked_fill(values.isnan(), 0.0) if holes else values
         try:
-            self.check_rows(seen[inside])
+            self.check_rows(seen.reshape(n * t, d) if full else seen[inside])
         except ZooError:
             for which, length in enumerate(lengths.tolist() if n > 1 else []):
                 try:
