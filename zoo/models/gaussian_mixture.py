@@ -17,6 +17,7 @@ from torch import Tensor
 
 from zoo.bayes import priors
 from zoo.components import GaussianComponents
+from zoo.core.memory import rows_at_once
 from zoo.core.rows import Known
 from zoo.core.statistics import Statistics
 from zoo.densities import gaussian
@@ -80,7 +81,9 @@ class GaussianMixture(GaussianComponents, Mixture):
 
     def joint_pieces(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
         """As for every mixture, by the arithmetic of the E step."""
-        return gaussian.log_joints(x, self.log_weights, self.means, self.scale_tril, self.covariance_type)
+        parameters = self.log_weights, self.means, self.scale_tril, self.covariance_type
+        for piece in x.split(rows_at_once(self.datum_size(x))):
+            yield from gaussian.log_joints(piece, *parameters)
 
     def prior(self, x: Tensor) -> priors.Prior:
         """Weights: Dirichlet(2), off the edge where a component dies; the rest: :func:`zoo.bayes.priors.gaussians`."""
