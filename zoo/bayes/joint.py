@@ -18,7 +18,8 @@ from torch.distributions import constraints, transform_to
 from torch.func import functional_call
 
 from zoo.bayes.priors import Prior
-from zoo.core.contract import Half, LatentVariableModel
+from zoo.core.as_module import AsModule
+from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call
 from zoo.errors import ZooError
 
@@ -70,7 +71,7 @@ def log_likelihood(model: LatentVariableModel, values: Values, x: Data) -> Tenso
         constraint = model.constraint_of(key)
         replaced[f"owner.{key}"] = value if constraint is None else transform_to(constraint).inv(value)
     args, kwargs = ((), x) if isinstance(x, dict) else (x if isinstance(x, tuple) else (x,), {})
-    out: Tensor = functional_call(Half(model, "log_marginal"), replaced, args, kwargs)
+    out: Tensor = functional_call(AsModule(model, "log_marginal"), replaced, args, kwargs)
     return out
 
 

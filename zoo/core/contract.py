@@ -37,7 +37,7 @@ from zoo.core.schema import Schema
 from zoo.core.turns import turn
 from zoo.errors import ZooError
 
-__all__ = ["Half", "LatentVariableModel", "lacks", "parameter", "prepared", "read_by", "snake_case"]
+__all__ = ["LatentVariableModel", "lacks", "parameter", "prepared", "read_by", "snake_case"]
 
 
 class LatentVariableModel(PyroModule):
@@ -366,18 +366,6 @@ def _wrap_program(program: Callable[..., Any]) -> Callable[..., Any]:
                 return program(self, *args, **kwargs)
 
     return wrapped
-
-
-class Half(nn.Module):
-    """``model`` or ``guide`` of an owner as a module, so that an ELBO module finds the owner's parameters."""
-
-    def __init__(self, owner: LatentVariableModel, which: str, handler: Callable[..., Any] | None = None) -> None:
-        super().__init__()
-        self.owner, self.which, self.handler = owner, which, handler
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        program = getattr(self.owner, self.which)
-        return (self.handler(program) if self.handler else program)(*args, **kwargs)
 
 
 def read_by(model: LatentVariableModel, x: Any) -> Data:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from zoo.bayes import joint as bayes
 from zoo.bayes.draws import Draws
-from zoo.core.contract import Half, LatentVariableModel
+from zoo.core.as_module import AsModule
+from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data
 from zoo.core.functions import as_model
 from zoo.core.problem import Problem
@@ -79,7 +80,9 @@ class ADVI(Estimator):
     def run(self, problem: Problem, run: Run) -> Outcome:
         model, x = problem.model, problem.data
         posterior = self.posterior(model, x)
-        elbo = Trace_ELBO(num_particles=int(self.num_particles))(Half(posterior, "model"), Half(posterior, "guide"))
+        elbo = Trace_ELBO(num_particles=int(self.num_particles))(
+            AsModule(posterior, "model"), AsModule(posterior, "guide")
+        )
 
         def objective(batch: Data) -> tuple[Tensor, Tensor]:
             return mean_bound(call(elbo, batch), batch)

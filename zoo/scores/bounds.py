@@ -11,7 +11,8 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO, config_e
 from torch import nn
 
 from zoo.core import program, traces, weighing
-from zoo.core.contract import Half, LatentVariableModel, lacks, prepared
+from zoo.core.as_module import AsModule
+from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, call, num_data, split
 from zoo.core.hooks import HookedBound, settled
 from zoo.core.isolation import isolated
@@ -83,7 +84,7 @@ def elbo_module(model: LatentVariableModel, x: Data, num_particles: int = 1, kno
         kind = TraceMeanField_ELBO if known.closed_form_kl else Trace_ELBO
     known.spend("model", "guide")
     elbo = kind(num_particles=num_particles, vectorize_particles=num_particles > 1, max_plate_nesting=known.nesting)
-    module: nn.Module = elbo(Half(model, "model", model_handler), Half(model, "guide", handler))
+    module: nn.Module = elbo(AsModule(model, "model", model_handler), AsModule(model, "guide", handler))
     return _InItsDtype(module, model)
 
 
