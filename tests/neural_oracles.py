@@ -13,7 +13,7 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 from zoo.core import traces, weighing
-from zoo.core.contract import Half
+from zoo.core.as_module import AsModule
 from zoo.core.sites import sample_sites
 
 __all__ = [
@@ -45,7 +45,7 @@ def pyro_bound(model: Any, x: Any, mean_field: bool, num_particles: int = 1) -> 
     kind = TraceMeanField_ELBO if mean_field else Trace_ELBO
     loss = kind(num_particles=num_particles, vectorize_particles=num_particles > 1, max_plate_nesting=1)
     args = x if isinstance(x, tuple) else (x,)
-    value: Tensor = -loss(Half(model, "model"), Half(model, "guide"))(*args)
+    value: Tensor = -loss(AsModule(model, "model"), AsModule(model, "guide"))(*args)
     return value
 
 

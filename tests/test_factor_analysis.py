@@ -15,7 +15,7 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor
 
 import zoo
-from zoo.core.contract import Half
+from zoo.core.as_module import AsModule
 from zoo.errors import ZooError
 from zoo.models.factor_analysis import FactorAnalysis, best_loadings, best_noise, tiny
 from zoo.models.ppca import PPCA
@@ -148,7 +148,7 @@ def test_one_sample_bound_is_the_evidence_under_the_exact_posterior(cls: type[Fa
         model = ppca  # type: ignore[assignment]
     plug_in_posterior(model, x)
     evidence = model.log_marginal(x).sum().item()
-    elbo = Trace_ELBO()(Half(model, "model"), Half(model, "guide"))
+    elbo = Trace_ELBO()(AsModule(model, "model"), AsModule(model, "guide"))
     for seed in range(5):
         torch.manual_seed(seed)
         assert -elbo(x).item() == pytest.approx(evidence, abs=1e-9)

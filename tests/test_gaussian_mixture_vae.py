@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Normal, kl_divergence
 
 import zoo
-from zoo.core.contract import Half
+from zoo.core.as_module import AsModule
 from zoo.core.problem import Problem
 from zoo.errors import ZooError
 from zoo.estimators import estimator_classes
@@ -46,7 +46,7 @@ def evidence(model: GaussianMixtureVAE, x: Tensor) -> Tensor:
 
 def pyros(model: GaussianMixtureVAE, x: Tensor, particles: int) -> Tensor:
     loss = TraceEnum_ELBO(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
-    value: Tensor = -loss(Half(model, "model"), Half(model, "guide", config_enumerate))(x)
+    value: Tensor = -loss(AsModule(model, "model"), AsModule(model, "guide", config_enumerate))(x)
     return value
 
 

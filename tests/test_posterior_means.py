@@ -12,7 +12,8 @@ from torch import Tensor
 
 import zoo
 from zoo.core import traces
-from zoo.core.contract import Half, LatentVariableModel
+from zoo.core.as_module import AsModule
+from zoo.core.contract import LatentVariableModel
 from zoo.core.data import num_data
 
 DRAWS = 4000
@@ -94,7 +95,7 @@ def test_a_conditional_mean_sees_both_x_and_y() -> None:
 
 def test_completions_are_the_programs_means_at_draws_of_its_prior() -> None:
     model, x = restless(zoo.ConditionalVAE(3, 6, 2, (5,))), binary(8, 3)
-    repeated = traces.repeated(Half(model, "model"), DRAWS, 1)
+    repeated = traces.repeated(AsModule(model, "model"), DRAWS, 1)
     with torch.no_grad():
         trace = poutine.trace(lambda: repeated(x, torch.zeros(8, 6).double())).get_trace()
         likelihood: Any = trace.nodes["y"]["fn"]
