@@ -15,6 +15,7 @@ from torch import Tensor
 from zoo.core.arrays import check_padding
 from zoo.core.rows import Rows, present
 from zoo.core.schema import Schema, read_leaf
+from zoo.core.statistics import weighted
 from zoo.errors import ZooError
 
 __all__ = [
@@ -22,15 +23,18 @@ __all__ = [
     "arguments",
     "as_data",
     "call",
+    "changed",
     "count",
     "map_tensors",
     "mass",
     "num_data",
+    "once",
     "plain",
     "split",
     "stacked",
     "take",
     "tensors",
+    "total",
     "weights_of",
 ]
 
@@ -129,11 +133,11 @@ def take(x: Data, index: Tensor | slice) -> Data:
 
 def split(x: Data, rows: int) -> Iterator[Data]:
     """The data in pieces of at most ``rows`` rows: memory then stays bounded however many data there are."""
-    total = num_data(x)
-    if total <= rows:
+    whole = num_data(x)
+    if whole <= rows:
         yield x
         return
-    for begin in range(0, total, rows):
+    for begin in range(0, whole, rows):
         yield take(x, slice(begin, begin + rows))
 
 
@@ -151,6 +155,21 @@ def count(x: Data) -> float:
     """How many rows the data are: the sum of their weights."""
     weights = weights_of(x)
     return num_data(x) if weights is None else float(weights.sum())
+
+
+def total(values: Tensor, x: Data) -> Tensor:
+    """The sum of one number a row, (N,), each as often as its row counts."""
+    return weighted(values, weights_of(x)).sum()
+
+
+def changed(x: Data, data: Data) -> Data:
+    """Other data in the place of the rows, with what stands beside them."""
+    return replace(x, data=data) if isinstance(x, Rows) else data
+
+
+def once(x: Data) -> Data:
+    """The data with each row counted once."""
+    return replace(x, weights=None, mean_weight=1.0) if isinstance(x, Rows) else x
 
 
 def mass(x: Data) -> float:

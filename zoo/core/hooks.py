@@ -8,14 +8,14 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel, lacks
-from zoo.core.data import Data, call, num_data
+from zoo.core.data import Data, call, changed, mass, total
 
 __all__ = ["FreshBatches", "HookedBound", "Objective", "fresh", "settled", "weigh"]
 
 
 def fresh(model: LatentVariableModel, batch: Data) -> Data:
     """The batch, with its own noise drawn anew where the model asks for that."""
-    return call(model.resample, batch) if lacks(model, "resample") is None else batch
+    return changed(batch, call(model.resample, batch)) if lacks(model, "resample") is None else batch
 
 
 def settled(model: LatentVariableModel, x: Data, seed: int) -> Data:
@@ -66,8 +66,8 @@ class HookedBound:
         hook: Any = self.model.elbo_parts
         batch = fresh(self.model, batch) if self.draw_anew else batch
         bound, parts = call(lambda *a, **k: hook(*a, **k, num_particles=self.num_particles), batch)
-        self.parts = {name: value.detach().sum() / num_data(batch) for name, value in parts.items()}
-        mean = bound.sum() / num_data(batch)
+        self.parts = {name: total(value.detach(), batch) / mass(batch) for name, value in parts.items()}
+        mean = total(bound, batch) / mass(batch)
         return -mean, mean.detach()
 
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from torch import Tensor
-
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data
 from zoo.core.program import Program, look
+from zoo.core.rows import Rows, declares
 
 __all__ = ["Problem"]
+
+#: Offers that answer for the program, and have to know what stands beside the rows: each with what it has to be told.
+#: One number a row (of a likelihood, of a bound) can be weighted afterwards.
+TOLD = {
+    "e_step": ("weights", "known"),
+    "log_marginal": ("known",),
+    "elbo": ("known",),
+    "elbo_parts": ("known",),
+    "log_weights": ("known",),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,16 +29,12 @@ class Problem:
 
     Attributes:
         model: the model, which a fit moves in place.
-        data: as the model takes them (:func:`zoo.core.contract.prepared`).
-        weights: how often each row or sequence counts, (N,), not negative; None counts each once.
-        known: by latent site, its values where they are known, one entry a row (a time step for chains), NaN or -1
-            where they are not.
+        data: as the model takes them (:func:`zoo.core.contract.prepared`); :class:`~zoo.core.rows.Rows` where rows have
+            weights, or latents are known.
     """
 
     model: LatentVariableModel
     data: Data
-    weights: Tensor | None = None
-    known: dict[str, Tensor] | None = None
 
     @cached_property
     def program(self) -> Program:
@@ -37,8 +42,18 @@ class Problem:
         return look(self.model, self.data)
 
     def lacks(self, *offers: str) -> str | None:
-        """Why the model does not offer all of these, a phrase to follow "because"; None where it does."""
-        return lacks(self.model, *offers)
+        """Why the model does not offer all of these for the data, a phrase to follow "because"; None where it does."""
+        return lacks(self.model, *offers) or next((why for name in offers if (why := self._deaf(name))), None)
+
+    def _deaf(self, offer: str) -> str | None:
+        """What an offer would have to be told of the rows and does not ask for, in a phrase."""
+        if not isinstance(self.data, Rows):
+            return None
+        beside = {"weights": self.data.weights is not None, "known": bool(self.data.known)}
+        for what in TOLD.get(offer, ()):
+            if beside[what] and not declares(getattr(self.model, offer), what):
+                return f"its {offer} takes no {what}" + (" latents" if what == "known" else "")
+        return None
 
     def on(self, data: Data) -> Problem:
         """The same problem on other data."""

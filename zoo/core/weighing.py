@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from zoo.core.contract import LatentVariableModel, lacks
-from zoo.core.data import Data, call, num_data
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data, call, num_data, once, weights_of
+from zoo.core.problem import Problem
 from zoo.core.program import Program, broadcasts, look
 from zoo.core.sites import SiteMessage, data_dim, with_density
 from zoo.core.traces import SiteValue, draw, own_log_prob, scaled_log_prob, totals
 
-__all__ = ["densities", "joint_and_guide", "log_weights"]
+__all__ = ["Drawn", "densities", "drawn", "joint_and_guide", "log_weights"]
 
 
 def joint_and_guide(
@@ -60,6 +62,40 @@ def densities(
     return *joint_and_guide(guide_trace, model_trace, rows, num_particles, nesting, value), 1.0
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Joint draws from the guide, with what importance weights are made of.
+
+    Attributes:
+        guide_trace: the guide's run.
+        log_joint, log_guide: ln p(x, z) and ln q(z | x), as :func:`densities` gives them.
+        count: how often every datum counts.
+        weights: (N,), how often each counts besides; None once, or where a global latent has them inside.
+    """
+
+    guide_trace: Trace
+    log_joint: Tensor
+    log_guide: Tensor
+    count: float
+    weights: Tensor | None
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of numbers (..., N) over data, each as often as it counts."""
+        return self.count * (values if self.weights is None else values * self.weights).sum()
+
+
+def drawn(model: LatentVariableModel, batch: Data, num_particles: int, nesting: int, detach: bool = False) -> Drawn:
+    """``num_particles`` joint draws from the guide at once, weighed."""
+    rows, weights = max(1, num_data(batch)), weights_of(batch)
+    guide, program = draw(model, once(batch), num_particles, nesting, detach=detach)
+    found = densities(guide, program, rows, num_particles, nesting)
+    if weights is not None and found[0].shape[1] != rows:  # no datum stands alone: its weight belongs inside
+        guide, program = draw(model, batch, num_particles, nesting, detach=detach)
+        log_joint, log_guide = joint_and_guide(guide, program, rows, num_particles, nesting)
+        return Drawn(guide, log_joint, log_guide, 1.0, None)
+    return Drawn(guide, *found, weights)
+
+
 def _number(scale: Any) -> float | None:
     """A scale as one number; None where it is several."""
     return float(scale) if not isinstance(scale, Tensor) or scale.numel() == 1 else None
@@ -81,7 +117,7 @@ def log_weights(
     Args:
         known: what the program is made of, where that has been looked up.
     """
-    rows, own, nesting = max(1, num_data(x)), lacks(model, "log_weights") is None, 0
+    rows, own, nesting = max(1, num_data(x)), Problem(model, x).lacks("log_weights") is None, 0
     if not own:
         known = look(model, x) if known is None else known
         known.spend("model", "guide")
@@ -98,6 +134,6 @@ def log_weights(
             if own:
                 pieces.append(call(lambda *a, k=size, **named: hook(*a, num_particles=k, **named), x))
                 continue
-            log_joint, log_guide, count = densities(*draw(model, x, size, nesting), rows, size, nesting)
-            pieces.append(count * (log_joint - log_guide))
+            group_of = drawn(model, x, size, nesting)
+            pieces.append(group_of.count * (group_of.log_joint - group_of.log_guide))
     return torch.cat(pieces)

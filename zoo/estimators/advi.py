@@ -24,7 +24,17 @@ from zoo.core.data import Data, call, num_data
 from zoo.core.functions import as_model
 from zoo.core.problem import Problem
 from zoo.errors import unknown_name
-from zoo.estimators.base import Estimator, Outcome, Run, above_zero, at_least, from_zero, given, moves_all
+from zoo.estimators.base import (
+    Estimator,
+    Outcome,
+    Run,
+    above_zero,
+    at_least,
+    from_zero,
+    given,
+    moves_all,
+    of_rows_alone,
+)
 from zoo.estimators.gradient import mean_bound
 from zoo.estimators.loop.loop import train
 from zoo.estimators.loop.schedule import Schedule
@@ -75,7 +85,7 @@ class ADVI(Estimator):
         at_least("advi", 1, num_particles=self.num_particles, **given(self, "max_epochs"))
         above_zero("advi", learning_rate=self.learning_rate)
         from_zero("advi", tol=self.tol)
-        return problem.lacks("prior", "log_marginal") or moves_all(problem.model, "posterior")
+        return problem.lacks("prior", "log_marginal") or moves_all(problem.model, "posterior") or of_rows_alone(problem)
 
     def run(self, problem: Problem, run: Run) -> Outcome:
         model, x = problem.model, problem.data

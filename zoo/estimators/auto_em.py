@@ -13,7 +13,7 @@ import torch
 from zoo.automatic.enumeration import why_not_exact
 from zoo.automatic.plan import Plan, make_plan
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, num_data
+from zoo.core.data import Data, count
 from zoo.core.problem import Problem
 from zoo.core.statistics import Statistics
 from zoo.estimators.em import EM
@@ -45,7 +45,7 @@ class AutoEM(EM):
             return "its prior is not in its program, which is all that auto_em sees"
         return reason or why_not_exact(model, problem.data)
 
-    def _lacks(self, model: LatentVariableModel) -> str | None:
+    def _lacks(self, problem: Problem) -> str | None:
         return None
 
     def rehearse(self, problem: Problem) -> None:
@@ -67,7 +67,7 @@ class PlanSteps:
     def e_step(self) -> Statistics:
         evidence, weights = self.plan.e_step(self.x)
         value = torch.tensor(evidence, dtype=torch.float64)
-        return Statistics(num_data(self.x), value, value, weights=weights)
+        return Statistics(count(self.x), value, value, weights=weights)
 
     def m_step(self, statistics: Any) -> Sequence[str]:
         if math.isfinite(float(statistics["objective"])):

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from zoo.core.contract import LatentVariableModel, lacks
+from zoo.core.contract import LatentVariableModel
 from zoo.core.data import tensors
 from zoo.core.problem import Problem
+from zoo.core.rows import Rows
 from zoo.errors import ZooError, unknown_name
 from zoo.storage.checkpoint import Checkpoint, Checkpoints
 
@@ -229,14 +230,29 @@ def given(estimator: Estimator, *names: str) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(estimator, name)) is not None}
 
 
-def needs_statistics(model: LatentVariableModel) -> str | None:
-    """The reason, if any, why closed-form EM cannot serve the model."""
-    return lacks(model, "e_step", "m_step") or moves_all(model, "m_step")
+def needs_statistics(problem: Problem) -> str | None:
+    """The reason, if any, why closed-form EM cannot serve a problem."""
+    return problem.lacks("e_step", "m_step") or moves_all(problem.model, "m_step", kept(problem.model))
 
 
-def moves_all(model: LatentVariableModel, what: str) -> str | None:
-    """The reason, if any, why something that sets every parameter cannot serve the model: some are to stay."""
+def kept(model: LatentVariableModel) -> set[str]:
+    """The parameters that a model's ``m_step`` can leave as they are."""
+    return {name for cls in type(model).__mro__ for name in cls.__dict__.get("keeps", ())}
+
+
+def moves_all(model: LatentVariableModel, what: str, kept: Iterable[str] = ()) -> str | None:
+    """The reason, if any, why something that sets every parameter (but those ``kept``) cannot serve the model: some are
+    to stay."""
     staying = [name.removesuffix("_unconstrained") for name, p in model.named_parameters() if not p.requires_grad]
-    if staying:
-        return f"{staying[0]!r} is to stay (requires_grad=False), and its {what} sets every parameter"
+    moved = [name for name in staying if name not in kept and not (kept and "." in name)]  # no M step sets a guide's
+    if moved:
+        return f"{moved[0]!r} is to stay (requires_grad=False), and its {what} sets every parameter"
     return None
+
+
+def of_rows_alone(problem: Problem) -> str | None:
+    """The reason, if any, why an estimator of the data alone cannot serve a problem: something stands beside them."""
+    if not isinstance(problem.data, Rows):
+        return None
+    what = "counts every row once" if problem.data.weights is not None else "knows nothing of any latent"
+    return f"its joint density of parameters and data {what}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from zoo.automatic.enumeration import why_not_exact
-from zoo.core.data import call
+from zoo.core.data import call, total
 from zoo.core.hooks import Objective
 from zoo.core.problem import Problem
 from zoo.estimators.base import Outcome, Run
@@ -34,7 +34,7 @@ class EG(GradientEstimator):
 
     def objective(self, problem: Problem) -> Objective:
         if problem.lacks("log_marginal") is None:
-            return lambda batch: mean_bound(-call(problem.model.log_marginal, batch).sum(), batch)
+            return lambda batch: mean_bound(-total(call(problem.model.log_marginal, batch), batch), batch)
         return pyro_objective(enumerated_evidence(problem.model, problem.data))
 
     def column_for(self, problem: Problem) -> str:

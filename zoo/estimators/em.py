@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, num_data
+from zoo.core.data import Data, count
 from zoo.core.problem import Problem
 from zoo.core.state import restore, snapshot
 from zoo.errors import LikelihoodDecreased, unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, at_least, from_zero, needs_statistics
 from zoo.estimators.loop.held_out import HeldOut
 from zoo.estimators.steps import ModelSteps, Steps, allowance, judged, objective_of
-from zoo.scores.evidence import log_density, total_log_likelihood
+from zoo.scores.evidence import log_density, summed, total_log_likelihood
 
 __all__ = ["EM", "HardEM"]
 
@@ -63,7 +63,7 @@ class EM(Estimator):
     def refuses(self, problem: Problem) -> str | None:
         if self.accelerate not in (None, "squarem"):
             raise unknown_name("accelerate", str(self.accelerate), ("squarem",))
-        return self._lacks(problem.model)
+        return self._lacks(problem)
 
     def rehearse(self, problem: Problem) -> None:
         small = self.elements(problem) < 1_000_000
@@ -76,7 +76,7 @@ class EM(Estimator):
 
     def run(self, problem: Problem, run: Run) -> Outcome:
         model, x = problem.model, problem.data
-        rows, units = num_data(x), model.num_units(x)
+        rows, units = count(x), model.num_units(x)
         steps = self.steps(problem)
         last, status = -math.inf, "max_iter"
         rounding = 0.0  # the largest that was measured
@@ -149,9 +149,9 @@ class EM(Estimator):
         elbo = last - float(model.log_prior().detach()) if self.hard else None
         return Outcome(status, last, [*kept_notes, *remarks], bool(kept_notes), elbo, exact_q=not self.hard)
 
-    def _lacks(self, model: LatentVariableModel) -> str | None:
+    def _lacks(self, problem: Problem) -> str | None:
         """What the model would have to offer, in a phrase; None where it does."""
-        return needs_statistics(model)
+        return needs_statistics(problem)
 
     def _squarem(self, steps: Steps, start: dict[str, Tensor]) -> Sequence[str]:
         """From one EM step past ``start``: take a second, extrapolate, and keep whichever is higher."""
@@ -208,4 +208,4 @@ class HardEM(EM):
 
 
 def _total_density(model: LatentVariableModel, x: Data) -> float | None:
-    return float(log_density(model, x).sum())
+    return summed(log_density(model, x), x)

@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 import torch
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, call, num_data, split
+from zoo.core.data import Data, mass, num_data, split
 from zoo.core.hooks import Objective
 from zoo.core.isolation import forked_rng
 from zoo.core.problem import Problem
+from zoo.core.rows import Rows, known_at
 from zoo.errors import ZooError, unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, above_zero, at_least, from_zero, given
 from zoo.estimators.loop.held_out import HeldOut
@@ -166,7 +167,7 @@ class GuidedEstimator(GradientEstimator):
         at_least(self.name, 1, num_particles=self.num_particles)
 
     def refuses(self, problem: Problem) -> str | None:
-        return needs_guide(problem.model)
+        return needs_guide(problem.model) or _left_to_sums(problem)
 
     def fails(self, problem: Problem) -> str | None:
         """Why the objective of a user's program cannot be had: what it raises, in a phrase; None where it can."""
@@ -225,6 +226,13 @@ def needs_guide(model: LatentVariableModel) -> str | None:
     return "it has no guide; pass guide=... (for instance a pyro.infer.autoguide)"
 
 
+def _left_to_sums(problem: Problem) -> str | None:
+    """The reason, if any, why known latents cannot be had with the model's guide: it leaves some of them out."""
+    known = problem.data.known if isinstance(problem.data, Rows) else {}
+    left = [name for name in sorted(problem.program.left_out) if known_at(known, name) is not None] if known else []
+    return f"its guide leaves out {left[0]!r}, which is known" if left else None
+
+
 def fixed_score(model: LatentVariableModel, objective: Objective) -> Callable[[Data], float]:
     """The objective's bound on data, total, nats: always at the same random numbers, so that only θ and ψ move it, and
     as at the end of any annealing."""
@@ -237,7 +245,7 @@ def fixed_score(model: LatentVariableModel, objective: Objective) -> Callable[[D
         model.eval()
         try:
             with torch.no_grad(), forked_rng(0):
-                return sum(float(objective(piece)[1]) * num_data(piece) for piece in split(data, SCORED_ROWS))
+                return sum(float(objective(piece)[1]) * mass(piece) for piece in split(data, SCORED_ROWS))
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -245,17 +253,17 @@ def fixed_score(model: LatentVariableModel, objective: Objective) -> Callable[[D
     return score
 
 
-def pyro_objective(loss: Callable[..., torch.Tensor]) -> Objective:
-    """The objective of a Pyro loss: minus the bound, summed over a batch, as a module of data."""
+def pyro_objective(loss: Callable[[Data], torch.Tensor]) -> Objective:
+    """The objective of a Pyro loss, minus the bound summed over a batch, as a function of data."""
 
     def objective(batch: Data) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.enable_grad():  # Pyro's enumeration refuses a bound that cannot be differentiated
-            return mean_bound(call(loss, batch), batch)
+            return mean_bound(loss(batch), batch)
 
     return objective
 
 
 def mean_bound(total: torch.Tensor, batch: Data) -> tuple[torch.Tensor, torch.Tensor]:
     """(surrogate, bound) per datum from a Pyro loss: minus the bound, summed over the batch."""
-    loss = total / num_data(batch)
+    loss = total / mass(batch)
     return loss, -loss.detach()

@@ -17,7 +17,7 @@ from torch.distributions.kl import kl_divergence
 
 from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
 from zoo.core import traces
-from zoo.core.data import Data, call, num_data
+from zoo.core.data import Data, call, mass, num_data
 from zoo.core.hooks import Objective, fresh
 from zoo.core.problem import Problem
 from zoo.core.sites import unwrapped
@@ -131,7 +131,7 @@ class GumbelObjective:
             p["log_prob"] = -(kl if p["mask"] is None else torch.where(p["mask"], kl, torch.zeros_like(kl)))
         log_joint = traces.totals(model_trace, rows, k, self.nesting)
         log_guide = traces.totals(guide_trace, rows, k, self.nesting, only=scored)
-        bound = (log_joint.sum() - log_guide.sum()) / (k * rows)
+        bound = (log_joint.sum() - log_guide.sum()) / (k * mass(batch))
         return -bound, bound.detach()
 
 

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from zoo.core import traces, weighing
+from zoo.core import weighing
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, num_data
+from zoo.core.data import Data, count, mass, num_data, total
 from zoo.core.hooks import FreshBatches, Objective, weigh
 from zoo.core.problem import Problem
 from zoo.core.sites import sample_sites
@@ -49,31 +49,30 @@ class IWAE(GuidedEstimator):
     def objective(self, problem: Problem) -> Objective:
         model, k = problem.model, int(self.num_particles)
         if problem.lacks("log_weights") is None and not problem.program.scored:
-            return FreshBatches(model, lambda batch: weighted_bound(weigh(model, batch, k)))
+            return FreshBatches(model, lambda batch: weighted_bound(weigh(model, batch, k), batch))
         problem.program.spend("model", "guide")
         nesting = problem.program.nesting
         return FreshBatches(model, lambda batch: iwae_surrogate(model, batch, k, nesting))
 
 
-def weighted_bound(log_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(surrogate, bound) per datum from differentiable log-weights (K, N), nats."""
-    bound = log_weight.logsumexp(0).mean() - math.log(len(log_weight))
+def weighted_bound(log_weight: Tensor, batch: Data) -> tuple[Tensor, Tensor]:
+    """(surrogate, bound) per datum from differentiable log-weights (K, N) of a batch, nats."""
+    mean = total(log_weight.logsumexp(0), batch) / mass(batch)
+    bound = mean - math.log(len(log_weight)) * (count(batch) / mass(batch))
     return -bound, bound.detach()
 
 
 def iwae_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:
     """(surrogate, bound) per datum: the bound itself, plus VIMCO's score terms for discrete sites."""
-    rows = num_data(batch)
-    guide_trace, model_trace = traces.draw(model, batch, k, nesting)
-    log_joint, log_guide, count = weighing.densities(guide_trace, model_trace, rows, k, nesting)
-    log_weight = log_joint - log_guide  # (K, N)
+    drawn = weighing.drawn(model, batch, k, nesting)
+    log_weight = drawn.log_joint - drawn.log_guide  # (K, N)
     bound = log_weight.logsumexp(0) - math.log(k)
-    surrogate = bound.sum()
-    if any(not site["fn"].has_rsample for site in sample_sites(guide_trace).values()):
-        score = score_terms(guide_trace, log_guide, rows, k, nesting)
+    surrogate = drawn.total(bound)
+    if any(not site["fn"].has_rsample for site in sample_sites(drawn.guide_trace).values()):
+        score = score_terms(drawn.guide_trace, drawn.log_guide, num_data(batch), k, nesting)
         signal = bound.detach() - without_each(log_weight.detach())
-        surrogate = surrogate + (signal * score).sum()
-    return -count * surrogate / rows, count * bound.detach().sum() / rows
+        surrogate = surrogate + drawn.total(signal * score)
+    return -surrogate / mass(batch), drawn.total(bound.detach()) / mass(batch)
 
 
 def without_each(log_weight: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from zoo.core.matching import match
 from zoo.core.problem import Problem
 from zoo.core.state import restore, snapshot
 from zoo.errors import ZooError
-from zoo.estimators.base import Estimator, Outcome, Run, at_least, moves_all
+from zoo.estimators.base import Estimator, Outcome, Run, at_least, moves_all, of_rows_alone
 
 __all__ = ["NUTS", "relabelled"]
 
@@ -60,7 +60,7 @@ class NUTS(Estimator):
         at_least("nuts", 4, num_samples=self.num_samples)
         if not 0 < self.target_accept < 1:
             raise ZooError(f"nuts: target_accept expected a number between 0 and 1, got {self.target_accept}. Try 0.9.")
-        return problem.lacks("numpyro_model") or moves_all(problem.model, "posterior")
+        return problem.lacks("numpyro_model") or moves_all(problem.model, "posterior") or of_rows_alone(problem)
 
     def run(self, problem: Problem, run: Run) -> Outcome:
         model, x = problem.model, problem.data

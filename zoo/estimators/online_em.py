@@ -50,7 +50,7 @@ class OnlineEM(Estimator):
     def refuses(self, problem: Problem) -> str | None:
         if not 0.5 < self.step_power <= 1:
             raise ZooError(f"online_em: step_power expected a number in (0.5, 1], got {self.step_power}.")
-        return needs_statistics(problem.model)
+        return needs_statistics(problem)
 
     def run(self, problem: Problem, run: Run) -> Outcome:
         model, x = problem.model, problem.data

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.core import traces, weighing
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, num_data
+from zoo.core.data import Data, mass, num_data
 from zoo.core.hooks import FreshBatches, Objective
 from zoo.core.problem import Problem
 from zoo.errors import ZooError
@@ -57,7 +57,7 @@ def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting
     baseline = (value.sum(0) - value) / (k - 1)
     # E[grad ln q] = 0, so the scored part of -ln q carries no gradient of its own.
     surrogate = log_joint - (log_guide - counted) + (value - baseline) * score
-    return -surrogate.mean(0).sum() / rows, value.mean(0).sum() / rows
+    return -surrogate.mean(0).sum() / mass(batch), value.mean(0).sum() / mass(batch)
 
 
 def score_terms(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.core import traces, weighing
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, num_data
+from zoo.core.data import Data, mass
 from zoo.core.hooks import FreshBatches, Objective
 from zoo.core.problem import Problem
 from zoo.errors import ZooError
@@ -60,12 +60,11 @@ class RWS(GuidedEstimator):
 
 def rws_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:
     """(surrogate, K-sample bound) per datum: θ and ψ both climb sum_k w_k (ln p + ln q) with weights held fixed."""
-    rows = num_data(batch)
-    drawn = traces.draw(model, batch, k, nesting, detach=True)
-    log_joint, log_guide, count = weighing.densities(*drawn, rows, k, nesting)
+    drawn = weighing.drawn(model, batch, k, nesting, detach=True)
+    log_joint, log_guide = drawn.log_joint, drawn.log_guide
     log_weight = (log_joint - log_guide).detach()
     weight = log_weight.softmax(0)
     bound = log_weight.logsumexp(0) - math.log(k)
     both = log_joint + log_guide
     climbed = weight * torch.where(weight > 0, both, torch.zeros_like(both))  # an impossible draw: 0, not 0 * -inf
-    return -count * climbed.sum() / rows, count * bound.sum() / rows
+    return -drawn.total(climbed) / mass(batch), drawn.total(bound) / mass(batch)

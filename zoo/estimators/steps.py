@@ -72,7 +72,7 @@ def objective_of(steps: Steps, statistics: Statistics) -> float:
     return float(statistics["objective"] + steps.model.log_prior())
 
 
-def allowance(objective: float, rows: int) -> float:
+def allowance(objective: float, rows: float) -> float:
     """A fall that needs no second look, nats: 4096 roundings in float64 of the total, or of one nat a datum."""
     return 4096 * torch.finfo(torch.float64).eps * max(rows, abs(objective))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from zoo.core.data import call, num_data
+from zoo.core.data import call, num_data, total
 from zoo.core.hooks import FreshBatches, HookedBound, Objective
 from zoo.core.problem import Problem
 from zoo.errors import ZooError, unknown_name
@@ -60,11 +61,11 @@ class SVI(GuidedEstimator):
     def objective(self, problem: Problem) -> Objective:
         model = problem.model
         if problem.lacks("elbo") is None:
-            return lambda batch: mean_bound(-call(model.elbo, batch).sum(), batch)
+            return lambda batch: mean_bound(-total(call(model.elbo, batch), batch), batch)
         if problem.lacks("elbo_parts") is None:
             return HookedBound(model, int(self.num_particles), self._share(problem))
         loss = elbo_module(model, problem.data, int(self.num_particles), problem.program)
-        return FreshBatches(model, pyro_objective(loss))
+        return FreshBatches(model, pyro_objective(functools.partial(call, loss)))
 
     def _share(self, problem: Problem) -> Callable[[float], float] | None:
         if not self.anneal_epochs:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, call, num_data
+from zoo.core.data import Data, num_data
 from zoo.core.edges import Inset, margin_of
 from zoo.core.sites import family_of
 from zoo.scores.evidence import enumerated_evidence
@@ -77,7 +77,7 @@ def _slopes(model: LatentVariableModel, x: Data, names: list[str]) -> tuple[dict
     """By site, the gradients of ln p(θ) and of ln p(x | θ) with respect to the parameter's value."""
     found = []
     with torch.enable_grad():
-        for total in (model.log_prior, lambda: -call(enumerated_evidence(model, x), x)):
+        for total in (model.log_prior, lambda: -enumerated_evidence(model, x)(x)):
             output = total()
             values = [model.last_values[name] for name in names]
             grads = (

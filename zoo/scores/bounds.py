@@ -13,10 +13,12 @@ from torch import nn
 from zoo.core import program, traces, weighing
 from zoo.core.as_module import AsModule
 from zoo.core.contract import LatentVariableModel, lacks, prepared
-from zoo.core.data import Data, call, num_data, split
+from zoo.core.data import Data, call, num_data, once, split, total, weights_of
 from zoo.core.hooks import HookedBound, settled
 from zoo.core.isolation import isolated
+from zoo.core.problem import Problem
 from zoo.core.program import Program, look
+from zoo.core.statistics import weighted
 from zoo.errors import ZooError
 from zoo.scores.weights import MAX_ELEMENTS, pieces
 
@@ -38,9 +40,9 @@ def bound(model: LatentVariableModel, x: Data, known: Program | None = None) -> 
     Args:
         known: what the program is made of, where that has been looked up.
     """
-    if lacks(model, "elbo") is None:
+    if Problem(model, x).lacks("elbo") is None:
         with torch.no_grad():
-            return sum(float(call(model.elbo, piece).sum()) for piece in pieces(model, x, 256)), 0.0
+            return sum(float(total(call(model.elbo, piece), piece)) for piece in pieces(model, x, 256)), 0.0
     known = look(model, x) if known is None else known
     known.spend("model")
     if all(site.discrete for site in known.latents):
@@ -53,13 +55,15 @@ def bound(model: LatentVariableModel, x: Data, known: Program | None = None) -> 
         known.spend("model", "guide")
         if not program.broadcasts(model, x, known.nesting):
             samples = ONE_BY_ONE
-    total, variance = 0.0, 0.0
+    value, variance = 0.0, 0.0
     for piece in pieces(model, x, samples):
         whole = num_data(piece) == num_data(x)
         log_weight = weighing.log_weights(model, piece, samples, known=known if whole else None)
-        total += float(log_weight.mean(0).sum())
-        variance += float(log_weight.var(0).sum()) / samples
-    return total, math.sqrt(variance)
+        alone = num_data(piece) == log_weight.shape[1]  # else a global latent has the weights inside
+        counted = piece if alone else once(piece)
+        value += float(total(log_weight.mean(0), counted))
+        variance += float(total(weighted(log_weight.var(0), weights_of(counted)), counted)) / samples
+    return value, math.sqrt(variance)
 
 
 def elbo_module(model: LatentVariableModel, x: Data, num_particles: int = 1, known: Program | None = None) -> nn.Module:

@@ -14,8 +14,9 @@ from torch import Tensor
 from zoo.automatic.enumeration import evidence, why_not_exact
 from zoo.core import program
 from zoo.core.contract import LatentVariableModel, lacks
-from zoo.core.data import Data, call, num_data
+from zoo.core.data import Data, call, num_data, once, total
 from zoo.core.pieces import gathered, pieces
+from zoo.core.problem import Problem
 from zoo.errors import ZooError
 from zoo.scores.impossible import impossible_note
 from zoo.scores.scoring import Scorer, Scoring
@@ -26,32 +27,32 @@ __all__ = [
     "exact_log_likelihood",
     "log_density",
     "row_log_likelihoods",
+    "summed",
     "total_log_likelihood",
 ]
 
 
-def enumerated_evidence(model: LatentVariableModel, x: Data) -> Callable[..., Tensor]:
+def enumerated_evidence(model: LatentVariableModel, x: Data) -> Callable[[Data], Tensor]:
     """A function from data to -ln p(x), summed over data, by enumeration of every discrete latent."""
     nesting = program.plate_nesting(model, x, alone=True)
-
-    def loss(*args: Any, **named: Any) -> Tensor:
-        return -evidence(model, named or args, nesting)
-
-    return loss
+    return lambda batch: -evidence(model, batch, nesting)
 
 
 def log_density(model: LatentVariableModel, x: Data) -> Tensor:
     """The logarithm of a program's sum over its latents, nats, of each datum, (N,), or summed, (): ln p(x) if the
-    program is normalised, else that up to a constant ln Z that is not known. No gradient is kept."""
+    program is normalised, else that up to a constant ln Z that is not known. No gradient is kept.
+
+    Of each datum it is what one of it has, summed it is of each as often as it counts: :func:`summed`.
+    """
     with torch.no_grad():
-        if lacks(model, "log_marginal") is None:
+        if Problem(model, x).lacks("log_marginal") is None:
             parts = pieces(model, x, method="log_marginal")
             return gathered((call(model.log_marginal, piece) for piece in parts), num_data(x))
         nesting, parts = program.plate_nesting(model, x, alone=True), pieces(model, x)
         first = next(parts)
         if num_data(first) < num_data(x):
             with suppress(ZooError):  # what belongs to no single datum cannot be had by pieces
-                rows = (evidence(model, p, nesting, rows=num_data(p)) for p in itertools.chain([first], parts))
+                rows = (evidence(model, once(p), nesting, rows=num_data(p)) for p in itertools.chain([first], parts))
                 return gathered(rows, num_data(x))
         return evidence(model, x, nesting)
 
@@ -63,7 +64,11 @@ def exact_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = Fa
     Args:
         checked: whether it is known already that the program can be summed.
     """
-    summed = lacks(model, "log_marginal") is None or checked or why_not_exact(model, next(pieces(model, x))) is None
+    summed = (
+        Problem(model, x).lacks("log_marginal") is None
+        or checked
+        or why_not_exact(model, next(pieces(model, x))) is None
+    )
     return log_density(model, x) if summed and model.normalized else None
 
 
@@ -73,7 +78,7 @@ def row_log_likelihoods(model: LatentVariableModel, x: Data) -> Tensor | None:
     Raises:
         ZooError: the program's ln p(x) is no sum over its data.
     """
-    if lacks(model, "log_marginal") is None:
+    if Problem(model, x).lacks("log_marginal") is None:
         return exact_log_likelihood(model, x)
     if not model.normalized or why_not_exact(model, x) is not None:
         return None
@@ -84,10 +89,15 @@ def row_log_likelihoods(model: LatentVariableModel, x: Data) -> Tensor | None:
 def total_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = False) -> float | None:
     """ln p(x) summed over the data, None as in :func:`exact_log_likelihood`; read off the E step where there is one,
     which is the fastest way to it."""
-    if lacks(model, "e_step") is None and model.normalized:
+    if Problem(model, x).lacks("e_step") is None and model.normalized:
         return float(call(model.e_step, x)["log_likelihood"].detach())
     exact = exact_log_likelihood(model, x, checked)
-    return None if exact is None else float(exact.sum())
+    return None if exact is None else summed(exact, x)
+
+
+def summed(log_density: Tensor, x: Data) -> float:
+    """The total of :func:`log_density`, whether it is of each datum or summed already."""
+    return float(total(log_density, x) if log_density.dim() else log_density)
 
 
 def score(task: Scoring) -> dict[str, Any] | str:

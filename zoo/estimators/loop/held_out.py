@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel, prepared
-from zoo.core.data import Data, num_data
+from zoo.core.data import Data, changed, count, plain
 
 __all__ = ["HeldOut"]
 
@@ -34,8 +34,9 @@ class HeldOut:
         unit: str = "iteration",
         kind: str = "log-likelihood",
     ) -> None:
-        self.data, self.patience, self.unit, self.kind = prepared(model, data), patience, unit, kind
-        self._score, self.rows = score, num_data(self.data)
+        self.data = changed(data, prepared(model, plain(data)))
+        self.patience, self.unit, self.kind = patience, unit, kind
+        self._score, self.rows = score, count(self.data)
         self.best, self.since, self.looks, self.best_at = -math.inf, 0, 0, 0
         self.last: float | None = None
         self.state: dict[str, Tensor] | None = None

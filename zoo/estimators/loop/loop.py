@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, num_data
+from zoo.core.data import Data, count, mass, num_data
 from zoo.core.hooks import Objective
 from zoo.core.isolation import forked_rng
 from zoo.core.state import restore, snapshot
@@ -86,7 +86,7 @@ class _Loop:
         self.model, self.objective, self.x, self.run, self.schedule = model, objective, x, run, schedule
         self.on_fraction, self.column, self.record = on_fraction, column, record
         self.clip_norm, self.held_out = clip_norm, held_out
-        self.rows = num_data(x)
+        self.rows, self.count = num_data(x), count(x)
         self.epochs, self.batch_size = schedule.resolve(self.rows)
         self.full = self.batch_size >= self.rows
         self.total_steps = self.epochs * math.ceil(self.rows / self.batch_size)
@@ -151,7 +151,7 @@ class _Loop:
                 restore(self.model, self.best_state)
         if status == "max_iter" and self._stationary(tol):
             status = "converged"
-        return Outcome(status, self.at.best * self.rows if self.best_state is not None else last_objective(run), notes)
+        return Outcome(status, self.at.best * self.count if self.best_state is not None else last_objective(run), notes)
 
     def _stationary(self, tol: float) -> bool:
         """Whether the gradient says that there is nothing more to climb.
@@ -178,7 +178,7 @@ class _Loop:
         self.optimizer.zero_grad()
         surrogate, _ = self.objective(self.x)
         if self.with_prior:
-            surrogate = surrogate - self.model.log_prior() / self.rows
+            surrogate = surrogate - self.model.log_prior() / self.count
         surrogate.backward()
         flat = self.optimizer.scaled_gradient()
         self.optimizer.zero_grad()
@@ -187,7 +187,7 @@ class _Loop:
     def _settled(self, tol: float) -> bool:
         """Whether the objective's mean over the last twentieth of the rows is that of the twentieth before, per datum,
         within ``tol`` or two standard errors of the difference."""
-        history = torch.tensor(self.run.history["objective"], dtype=torch.float64) / self.rows
+        history = torch.tensor(self.run.history["objective"], dtype=torch.float64) / self.count
         part = len(history) // 20
         if not part:
             return False
@@ -197,7 +197,7 @@ class _Loop:
 
     def _warmed(self, status: str) -> Outcome:
         """The end of a stage that writes no history: the run says what it did."""
-        at, reached = self.at, float(self.at.bound) * self.rows
+        at, reached = self.at, float(self.at.bound) * self.count
         self.run.warmup = {"steps": at.step, "seconds": self.run.seconds, "objective": reached}
         short = status == "max_iter" and at.step < self.total_steps
         note = f"max_seconds ended the guide's warm-up after {at.step} of {self.total_steps} steps"
@@ -219,7 +219,7 @@ class _Loop:
     def _step(self, index: Tensor | None) -> None:
         at, optimizer = self.at, self.optimizer
         batch = self.batch = self.x if index is None else select(self.x, index, self.rows)
-        size = self.rows if index is None else len(index)
+        size = mass(batch)
         fraction = at.step / self.total_steps
         optimizer.set_rate(self.schedule.rate(fraction))
         if self.on_fraction is not None:
@@ -238,7 +238,7 @@ class _Loop:
             self._add_parts(size)
         if self.with_prior:  # spread over the data, as every datum's share of the objective
             prior = self.model.log_prior()
-            surrogate = surrogate - prior / self.rows
+            surrogate = surrogate - prior / self.count
             at.prior = float(prior.detach())
         if self.keeps_best and at.bound > at.best and at.step * 20 > self.total_steps * 19:
             at.best, self.best_state = at.bound, snapshot(self.model, self.best_state)
@@ -260,7 +260,7 @@ class _Loop:
         if self.saver is not None and not self.run.cut_short and self.saver.due():
             self._save()
 
-    def _add_parts(self, size: int) -> None:
+    def _add_parts(self, size: float) -> None:
         if self.parts is None:  # whose they are is known once a batch has been seen
             self.parts = next((o for o in (self.objective, self.model) if hasattr(o, "parts")), False)
         if self.parts is False:
@@ -278,7 +278,7 @@ class _Loop:
         self._wait()
         at.epoch, at.batch = at.epoch + 1, 0
         if self.record:
-            columns: dict[str, float | None] = {name: float(total) / self.rows for name, total in self.sums.items()}
+            columns: dict[str, float | None] = {name: float(total) / self.count for name, total in self.sums.items()}
             reached = at.seen + at.prior
             if self.held_out is not None:
                 enough = self.held_out.worse(lambda into: snapshot(self.model, into), reached)
