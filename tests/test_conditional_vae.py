@@ -99,14 +99,17 @@ def test_images_are_cut_and_pairs_may_be_a_dict() -> None:
     assert isinstance(digits, Tensor)
     model = ConditionalVAE.from_data(digits, latent_dim=2, hidden_dims=(8,))
     assert (model.config["num_inputs"], model.config["num_features"], model.config["white"]) == (16, 48, 16.0)
-    x, y = model.validate(digits[:30])
+    x, y = model.validate(digits[:30]).values()
     torch.testing.assert_close(torch.cat([x, y], 1).sum(), digits[:30].sum())
     named = model.validate({"x": x, "y": y})
-    assert named[0] is x or torch.equal(named[0], x)
+    assert torch.equal(named["x"], x)
     drawn = model.resample(x, y)
-    assert set(torch.cat(drawn, 1).unique().tolist()) == {0.0, 16.0}
+    assert set(torch.cat([*drawn.values()], 1).unique().tolist()) == {0.0, 16.0}
     fit = zoo.fit(model, digits[:30], estimator="svi", max_epochs=3, warmup=0)
     assert fit.sample(4).shape == (4, 48)
+    assert fit.sample(given=x[:5]).shape == (5, 48)
+    with pytest.raises(ZooError, match="sample: expected how many, or given= of x"):
+        fit.sample(4, given=x[:4])
     assert bound_parts(fit.model, digits[:30])["kl"] >= 0
 
 

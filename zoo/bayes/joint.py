@@ -52,8 +52,8 @@ def site_values(model: LatentVariableModel, sites: Prior) -> Values:
             factor = model.scale_tril.detach()
             scales = factor.norm(dim=-1)
             values[name] = scales if name == "scales" else factor / scales.unsqueeze(-1)
-        elif isinstance(getattr(model, name, None), Tensor):
-            values[name] = getattr(model, name).detach()
+        elif (value := model.quantity(name)) is not None:
+            values[name] = value.detach()
     return values
 
 

@@ -96,7 +96,7 @@ def sample(
     from zoo.core.data import tensors
     from zoo.reporting.latents import draw
 
-    given = hasattr(this.model, "num_inputs")  # p(y | x)
+    given = bool(this.model.fields.given)
     if given or mean:
         x = _fitted_data(folder, this, record)[1] if given else None
         drawn: Any = draw(this, n, seed, x=x, means=mean)
@@ -135,7 +135,7 @@ def _write_draws(drawn: Any, path: Path, this: Fit) -> None:
         sequences = values.ndim == 3
         flat = values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values.reshape(-1, 1)
         names = list(this.columns or ())
-        if len(names) != flat.shape[1] or hasattr(this.model, "num_inputs"):
+        if len(names) != flat.shape[1] or this.model.fields.given:
             names = [f"x{i}" for i in range(flat.shape[1])]
         writer.writerow((["sequence"] if sequences else []) + names)
         for i, row in enumerate(flat):

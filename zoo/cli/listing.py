@@ -100,12 +100,12 @@ def _describe_model(name: str, cls: Any) -> dict[str, Any]:
         "model": name,
         "about": " ".join(about.split()),
         "arguments": arguments,
-        "inits": list(getattr(cls, "inits", ())),
+        "inits": list(cls.inits),
         "estimators": able,
         "estimator_options": options,
         "option_about": option_about,
-        "default_data": getattr(cls, "default_data", None),
-        "reference": getattr(cls, "reference", ""),
+        "default_data": cls.default_data,
+        "reference": cls.reference,
     }
 
 

@@ -196,12 +196,13 @@ def read_off(built: Any, given: dict[str, Any]) -> list[tuple[str, Any]]:
     """Arguments with a default for which the data suggested another value."""
     import inspect
 
-    config = getattr(built, "config", None)
-    if not isinstance(config, dict):
+    from zoo.core.contract import LatentVariableModel
+
+    if not isinstance(built, LatentVariableModel):
         return []
     parameters = inspect.signature(type(built)).parameters
     return [
         (key, value)
-        for key, value in config.items()
+        for key, value in built.config.items()
         if key in parameters and key not in given and parameters[key].default not in (parameters[key].empty, value)
     ]

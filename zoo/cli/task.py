@@ -206,18 +206,19 @@ def prepare(
                 )
             raise unknown_name("--set option", key, {*takes, *FIT_OPTIONS, *set().union(*known.values())})
     notes: list[str] = []
-    source_name: str | None = data or getattr(build, "default_data", None)
+    declared = build if isinstance(build, type) and issubclass(build, LatentVariableModel) else LatentVariableModel
+    source_name: str | None = data or declared.default_data
     if source_name is None:
         raise ZooError(f"{model}: --data expected, as this model has no data of its own. See `zoo data`.")
     if data is None:
         notes.append(f"data {source_name}; another with --data")
     others = _other_arrays(source_name, source)
-    if "y" in others and getattr(build, "takes_pairs", False):
+    if "y" in others and "y" in declared.fields.observed:
         source = dataclasses.replace(source, targets="y")
         notes.append("targets y; another array with --targets")
     elif others:
         notes.append(f"left out of the file: {', '.join(others)}; see --targets and --labels")
-    takes_symbols = bool(getattr(build, "takes_symbols", False))
+    takes_symbols = declared.takes_symbols
     loaded = source.read(source_name, takes_symbols)
     notes += _described(source_name, loaded)
     schema = Schema({"": loaded.names} if loaded.names else {})

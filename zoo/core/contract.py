@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -16,11 +15,9 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.core.beside import Beside
 from zoo.core.checks import magnitudes, rows
-from zoo.core.data import Data, as_data, count, map_tensors, num_data, take, tensors
+from zoo.core.data import Data, Fields, as_data, count, map_tensors, take, tensors
 from zoo.core.edges import is_simplex
-from zoo.core.isolation import forked_rng
 from zoo.core.offers import OFFERS
 from zoo.core.readings import (
     OF_ROWS,
@@ -32,9 +29,9 @@ from zoo.core.readings import (
     property_of_numbers,
     takes_arrays,
 )
-from zoo.core.rows import present, present_rows
 from zoo.core.schema import Schema
 from zoo.core.turns import turn
+from zoo.core.wrapping import wrap_init, wrap_program
 from zoo.errors import ZooError
 
 __all__ = ["LatentVariableModel", "lacks", "parameter", "prepared", "read_by", "snake_case"]
@@ -78,6 +75,8 @@ class LatentVariableModel(PyroModule):
     #: Names of the sites of a program that are parameters with a prior, and of those that are ``pyro.factor``.
     points: frozenset[str] = frozenset()
     factors: tuple[str, ...] = ()
+    #: What its data are called: p(observed | given).
+    fields: Fields = Fields()
     #: What the model wants of its data's dtype; exact models compute in float64.
     dtype: torch.dtype = torch.float64
     #: Methods that take many data piece by piece themselves, in memory bounded beyond the answer.
@@ -98,10 +97,10 @@ class LatentVariableModel(PyroModule):
         if "name" not in cls.__dict__:
             cls.name = cls.__name__
         if "__init__" in cls.__dict__:
-            cls.__init__ = _wrap_init(cls.__dict__["__init__"])  # type: ignore[method-assign]
+            cls.__init__ = wrap_init(cls.__dict__["__init__"])  # type: ignore[method-assign]
         for name, value in list(cls.__dict__.items()):
             if name in ("model", "guide"):
-                setattr(cls, name, computing(_wrap_program(value)))
+                setattr(cls, name, computing(wrap_program(value)))
             elif isinstance(value, property):
                 setattr(cls, name, property_of_numbers(value))
             elif inspect.isfunction(value) and not name.startswith("__"):
@@ -156,18 +155,28 @@ class LatentVariableModel(PyroModule):
                 )
         return x
 
+    def validate_given(self, x: dict[str, Any]) -> Data:
+        """As :meth:`validate`, of the given fields alone: what predictions are made from."""
+        return LatentVariableModel.validate(self, x)
+
     def in_its_dtype(self, x: Data) -> AbstractContextManager[None]:
         """Inside, log-probabilities of the programs may be taken: what Pyro makes anew has the right dtype."""
         return nullcontext()
 
-    def prepare(self, x: Any) -> Data:
+    def prepare(self, x: Any, given_alone: bool = False) -> Data:
         """:func:`prepared`, for methods that are called with arrays."""
-        return prepared(self, x)
+        return prepared(self, x, given_alone=given_alone)
 
-    def adopt(self, x: Data) -> Data:
+    def adopt(self, x: Data, given_alone: bool = False) -> Data:
         """Tensors as this model computes with them: in its dtype, on its device, checked."""
         like = next(self.parameters(), torch.zeros((), dtype=self.dtype))
-        return magnitudes(self.validate(map_tensors(lambda t: t.to(like.device, like.dtype), x)), type(self).__name__)
+        x = map_tensors(lambda t: t.to(like.device, like.dtype), x)
+        return magnitudes(self.validate_given(self.fields.given_of(x)) if given_alone else self.validate(x), self.name)
+
+    def quantity(self, name: str) -> Tensor | None:
+        """A parameter, or what is computed from some, as users know it (``covariances``); None where there is none."""
+        value = getattr(self, name, None)
+        return value if isinstance(value, Tensor) else None
 
     def probe(self, x: Data) -> Data:
         """A little of the data, enough to see how the programs are made: the first rows."""
@@ -332,51 +341,16 @@ def _brief(value: Tensor) -> str:
     return "[" + ", ".join(f"{v:.4g}" for v in flat) + (", ...]" if value.numel() > 6 else "]")
 
 
-def _wrap_init(init: Callable[..., None]) -> Callable[..., None]:
-    signature = inspect.signature(init)
-
-    @functools.wraps(init)
-    def wrapped(self: LatentVariableModel, *args: Any, **kwargs: Any) -> None:
-        # A fixed seed: the caller's generator is untouched and two new models of one kind are equal.
-        with forked_rng(0), pyro.settings.context(module_local_params=True):
-            init(self, *args, **kwargs)
-        if type(self).__init__ is wrapped:  # the outermost constructor that runs
-            bound = signature.bind(self, *args, **kwargs)
-            bound.apply_defaults()
-            arguments = list(bound.arguments.items())[1:]
-            self.config = {
-                key: value
-                for name, given in arguments
-                for key, value in (
-                    given.items() if signature.parameters[name].kind.name == "VAR_KEYWORD" else [(name, given)]
-                )
-            }
-
-    return wrapped
-
-
-def _wrap_program(program: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(program)
-    def wrapped(self: LatentVariableModel, *args: Any, **kwargs: Any) -> Any:
-        rows = present_rows()
-        with turn(), pyro.settings.context(module_local_params=True), self._pyro_context:
-            if rows is None:
-                return program(self, *args, **kwargs)
-            with present(None), Beside(rows, num_data(rows), program.__name__ == "guide"):  # once, not in super() too
-                return program(self, *args, **kwargs)
-
-    return wrapped
-
-
 def read_by(model: LatentVariableModel, x: Any) -> Data:
     """Data as tensors, by the names of columns and the symbols of the model's fit; not checked."""
     return as_data(x, copy.deepcopy(model.schema), model.takes_symbols)
 
 
-def prepared(model: LatentVariableModel, x: Any, new: bool = False) -> Data:
+def prepared(model: LatentVariableModel, x: Any, new: bool = False, given_alone: bool = False) -> Data:
     """Data checked by the model, in its dtype and on its device.
 
     Args:
+        given_alone: whether to take no more than what is given, of a model of p(observed | given).
         new: whether the model is to be fitted to them: it then takes their names of columns and symbols for its own,
             and would read them by those of an earlier fit otherwise.
 
@@ -387,4 +361,4 @@ def prepared(model: LatentVariableModel, x: Any, new: bool = False) -> Data:
     x = as_data(x, schema, model.takes_symbols)
     if new and schema:
         model.schema = schema
-    return model.adopt(x)
+    return model.adopt(x, given_alone)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from numbers import Number
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from zoo.errors import ZooError
 
 __all__ = [
     "Data",
+    "Fields",
     "arguments",
     "as_data",
     "call",
@@ -39,6 +40,27 @@ __all__ = [
 ]
 
 Data: TypeAlias = Any  # Tensor | tuple[Tensor, ...] | dict[str, Tensor]; beside tensors, arguments that are no data
+
+
+class Fields(NamedTuple):
+    """What a model's data are called.
+
+    Attributes:
+        observed: what its programs are a density of.
+        given: what that depends on; the model is p(observed | given). In its methods what is given comes first.
+    """
+
+    observed: tuple[str, ...] = ("x",)
+    given: tuple[str, ...] = ()
+
+    def named(self, x: Data) -> dict[str, Any]:
+        """Data by name: a tuple is in the order of the programs' arguments, anything else is the first field."""
+        values = x if isinstance(x, tuple) else (x,)
+        return x if isinstance(x, dict) else dict(zip((*self.given, *self.observed), values, strict=False))
+
+    def given_of(self, x: Data) -> dict[str, Any]:
+        """Of data, or of what is given alone, the latter."""
+        return {name: value for name, value in self.named(x).items() if name in self.given}
 
 
 def as_data(x: Any, schema: Schema | None = None, symbols: bool = False) -> Data:

@@ -49,6 +49,7 @@ class FunctionModel(LatentVariableModel):
         # A box keeps PyroModule from renaming the caller's module as a child of this one.
         self._boxes = nn.ModuleList([Box(p) if isinstance(p, nn.Module) else nn.Module() for p in (model, guide)])
         self._local = local
+        self.fields = getattr(model, "fields", self.fields)
         self._constraints: dict[str, Any] = {}
         self._nets: dict[str, Keep] = {}
         #: Names of the sites that are ``pyro.factor``: numbers that are no density of anything.
@@ -241,11 +242,8 @@ class FunctionModel(LatentVariableModel):
                 self._constraints[name] = constraints.real
                 self.register_parameter(key_of(name), nn.Parameter(torch.empty_like(state[key_of(name)])))
 
-    def adopt(self, x: Data) -> Data:
-        return x  # whatever kinds of tensors and other arguments the program takes
-
-    def validate(self, x: Data) -> Data:
-        return x  # a program of the user's own gets its data as they are
+    def adopt(self, x: Data, given_alone: bool = False) -> Data:
+        return self.fields.given_of(x) if given_alone else x  # as they are, whatever the program takes
 
     def probe(self, x: Data) -> Data:
         return x  # a program of the user's own may not work on a part of its data

@@ -102,7 +102,8 @@ def _of_arrays(model: Any, method: Callable[..., Any], arguments: dict[str, Any]
     data = {name: rest.pop(name) for name in names if rest.get(name) is not None}
     if not data or any(isinstance(value, (int, float)) for value in data.values()):
         return method(model, **dict(list(arguments.items())[1:]))
-    x = model.prepare(next(iter(data.values())) if len(data) == 1 else data)
+    alone = bool(model.fields.given) and set(data) <= set(model.fields.given)
+    x = model.prepare(next(iter(data.values())) if len(data) == 1 else data, given_alone=alone)
     with torch.no_grad():
         return call(functools.partial(method, model, **rest), x)
 

@@ -127,7 +127,7 @@ def log_weights(
     if group > 1 and not own and not broadcasts(model, x, nesting):
         group = 1
     pieces = []
-    hook: Any = getattr(model, "log_weights", None)
+    hook: Any = model.log_weights if own else None
     with torch.no_grad():
         for start in range(0, num_samples, group):
             size = min(group, num_samples - start)

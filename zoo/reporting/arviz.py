@@ -102,7 +102,7 @@ def fitted_parameters(model: LatentVariableModel, x: Data) -> dict[str, Tensor]:
     """The constrained values of θ by name."""
     theta = program.look(model, x).theta
     names = [name.removesuffix("_unconstrained") for name in theta if "." not in name]
-    return {name: getattr(model, name).detach() for name in names if hasattr(model, name)}
+    return {name: value.detach() for name in names if (value := model.quantity(name)) is not None}
 
 
 def _array(value: Tensor) -> np.ndarray[Any, Any]:

@@ -87,7 +87,7 @@ def plot_components(fit: Fitted, x: Any, path: str | Path, *, dark: bool = False
         rates = array(model.rates)[:, 0]
         return _histogram(rows[:, 0], weights, rates, None, path, dark, word, np.arange(len(rates)))
     name = "rates" if kind == "counts" else "probs" if parameter_of(model, "probs") is not None else "emission_probs"
-    return _parameters(array(getattr(model, name)), weights, name, path, dark, word)
+    return _parameters(array(model.quantity(name)), weights, name, path, dark, word)
 
 
 def _ellipses(
@@ -229,7 +229,7 @@ def _parameters(values: Array, weights: Array, name: str, path: str | Path, dark
 
 
 def _loadings(fit: Fitted, part: Data, path: str | Path, dark: bool) -> Path:
-    loadings = array(getattr(fit.model, "loadings"))  # noqa: B009 (offered, not declared)
+    loadings = array(fit.model.quantity("loadings"))
     d, q = loadings.shape
     shape = image_shape(d)
     scores = _posterior_means(fit, part)

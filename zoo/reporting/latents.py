@@ -17,6 +17,7 @@ import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import constraints
 
 from zoo.core import program
 from zoo.core.contract import LatentVariableModel, lacks, prepared, read_by
@@ -55,7 +56,7 @@ def plot_latents(fit: Fitted, x: Any, folder: str | Path) -> list[Path]:
     """
     model = fit.model
     x = read_by(model, x)
-    if not (hasattr(model, "likelihood") or lacks(model, "posterior_means") is None) or not model.has_guide:
+    if not model.has_guide or (lacks(model, "from_pixels") and lacks(model, "posterior_means")):
         return []
     cut = isinstance(x, Tensor)
     chosen = torch.randperm(num_data(x), generator=torch.Generator().manual_seed(0))[:CODED]
@@ -101,7 +102,7 @@ def draw(fit: Fitted, n: int, seed: int, *, x: Any = None, means: bool = False) 
         if len(observed) != 1:
             raise ZooError(f"sample: expected one observed variable, got {len(observed)}. Use fit.sample in Python.")
         drawn: Tensor = _unit(model) * (_expected(observed[0]["fn"]) if means else observed[0]["value"])
-        if x is None or len(tensors(rows)) != 2:
+        if x is None or not model.fields.given:
             return drawn
         given = tensors(rows)[0]
         first, second = _pixels_of_pair(model, tensors(rows), isinstance(x, Tensor))
@@ -184,17 +185,15 @@ def _view(model: LatentVariableModel, x: Data, cut: bool) -> _View | None:
         return None
     unit = _unit(model)
     target = parts[-1] / unit
-    limits = (0.0, 1.0) if "bernoulli" in _kind(model) else (float(target.min()), float(target.max()))
-    pair = _pixels_of_pair(model, parts, cut) if len(parts) == 2 else None
+    support = unwrapped(nodes[observed[0]]["fn"]).support
+    shares = support in (constraints.boolean, constraints.unit_interval)
+    limits = (0.0, 1.0) if shares else (float(target.min()), float(target.max()))
+    pair = _pixels_of_pair(model, parts, cut) if model.fields.given else None
     size = target.shape[1] if pair is None else sum(len(part) for part in pair)
     shape = image_shape(size)
     if shape is None:
         return None
     return _View(model, x, observed[0], latents, shape, limits, pair, unit)
-
-
-def _kind(model: LatentVariableModel) -> str:
-    return str(getattr(getattr(model, "likelihood", None), "kind", ""))
 
 
 def _unit(model: LatentVariableModel) -> float:
@@ -210,12 +209,11 @@ def _pixels_of_pair(model: LatentVariableModel, parts: Sequence[Tensor], cut: bo
     apart = torch.zeros(0, dtype=torch.long), torch.arange(target)
     if not cut:
         return apart
-    white = float(getattr(model, "white", 1.0))
     try:
-        halves = model.validate(white * torch.eye(given + target, dtype=parts[0].dtype))
+        halves = model.validate(_unit(model) * torch.eye(given + target, dtype=parts[0].dtype))
     except ZooError:
         return apart
-    first, second = (part.argmax(0) for part in halves)
+    first, second = (part.argmax(0) for part in tensors(halves))
     return first, second
 
 

@@ -249,7 +249,7 @@ def _data_table(comparison: Compared) -> Table:
 def _options(comparison: Compared) -> Table:
     rows: list[list[str]] = []
     first = comparison.fits[0].model
-    config = dict(getattr(first, "config", {}))
+    config = dict(first.config)
     rows.append(["model", comparison.model, _settings(config)])
     for name in comparison.estimators:
         fit = next(fit for fit in comparison.fits if fit.estimator == name)

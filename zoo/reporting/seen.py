@@ -68,5 +68,5 @@ def few(rows: int) -> Any:
 
 
 def parameter_of(model: Any, name: str) -> Array | None:
-    value = getattr(model, name, None)
-    return array(value) if isinstance(value, Tensor) else None
+    value = model.quantity(name)
+    return None if value is None else array(value)

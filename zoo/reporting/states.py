@@ -25,7 +25,7 @@ SHOWN, SEEN = 1000, 200_000
 
 def has_states(model: Any) -> bool:
     """Whether a model's latent is a chain of states."""
-    return lacks(model, "viterbi") is None and isinstance(getattr(model, "transition_probs", None), Tensor)
+    return lacks(model, "viterbi") is None and model.quantity("transition_probs") is not None
 
 
 def seen_sequences(fit: Fitted, x: Any) -> dict[str, Tensor]:

@@ -195,14 +195,17 @@ class Fit:
         where there are several latents.
 
         A label is the number of a value in the order of its site's support. Several discrete latents are decoded
-        jointly (the path of a chain is Viterbi's), as far as their posterior is exact; see :meth:`posterior`.
+        jointly (the path of a chain is Viterbi's), as far as their posterior is exact; see :meth:`posterior`. A model
+        of p(observed | given) that offers ``predict`` predicts from what is given, which may come alone.
 
         Raises:
             ZooError: neither an exact posterior nor a trained guide is to be had.
         """
         if lacks(self.model, "predict") is None:
-            x = prepared(self.model, x)
-            warn_of_impossible("predict", self.model, x)
+            given_alone = bool(self.model.fields.given)
+            x = prepared(self.model, x, given_alone=given_alone)
+            if not given_alone:
+                warn_of_impossible("predict", self.model, x)
             with torch.no_grad():
                 return by_pieces(self.model, x, self._labels, "predict")
         if lacks(self.model, "posterior") is None:
@@ -274,18 +277,25 @@ class Fit:
         return None if exact is None else float(exact.sum())
 
     @exclusive
-    def sample(self, n: int, seed: int | None = None) -> Data:
-        """``n`` new data from p(x), in the shape of the data that were fitted."""
+    def sample(self, n: int | None = None, seed: int | None = None, given: Any = None) -> Data:
+        """``n`` new data from p(x), in the shape of the data that were fitted; of p(observed | given) one for each row
+        of ``given``."""
         shape = self.template
         if shape is None:
             raise ZooError("sample: this fit does not know the shape of its data. Fit again with this version.")
+        fields = self.model.fields
+        if (n is None) == (given is None) or (given is not None and not fields.given):
+            raise ZooError(f"sample: expected how many, or given= of {', '.join(fields.given) or 'no fields'}.")
         with isolated(self.seed if seed is None else seed), torch.no_grad():
-            rows = expanded(shape, n)
-            return gathered(map(self._draw, pieces(self.model, rows, LARGE)), n)
+            known = {} if given is None else prepared(self.model, given, given_alone=True)
+            total = num_data(known) if n is None else n
+            rows = expanded(shape, total)
+            rows = {**fields.named(rows), **known} if known else rows
+            return gathered(map(self._draw, pieces(self.model, rows, LARGE)), total)
 
     def _draw(self, rows: Data) -> Data:
         """As many new data as ``rows`` has, by torch's generator."""
-        if lacks(self.model, "sample_like") is None:
+        if not self.model.fields.given and lacks(self.model, "sample_like") is None:
             return self.model.sample_like(self.template, num_data(rows))
         unconditioned = poutine.uncondition(self.model.model)
         trace = poutine.trace(lambda: call(unconditioned, rows)).get_trace()

@@ -28,7 +28,7 @@ from zoo.components import starts
 from zoo.components.base import Components, partition
 from zoo.core.checks import positive
 from zoo.core.contract import parameter, prepared
-from zoo.core.data import Data, plain, stacked, tensors, weights_of
+from zoo.core.data import Data, Fields, plain, stacked, tensors, weights_of
 from zoo.core.memory import rows_at_once
 from zoo.core.pieces import added, categorical, gathered
 from zoo.core.rows import Known, restricted
@@ -67,6 +67,7 @@ class HiddenMarkov(Components):
     overall: Tensor
     part = "state"
     in_pieces = ("log_marginal", "posterior", "predict")
+    fields = Fields(("x", "lengths"))
 
     def __init__(
         self,

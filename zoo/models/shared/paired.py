@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zoo.core.checks import matrix, rows
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, as_data
+from zoo.core.data import Data, Fields, as_data
 from zoo.errors import ZooError
 from zoo.models.shared.neural import NeuralModel
 
@@ -16,9 +16,9 @@ __all__ = ["PairedModel"]
 
 
 class PairedModel(NeuralModel):
-    """Base class of models of y given x: data are a tuple (x, y), x (N, D_x) and y (N, D)."""
+    """Base class of models of y given x: data are (x, y), x (N, D_x) and y (N, D)."""
 
-    takes_pairs = True
+    fields = Fields(observed=("y",), given=("x",))
     num_inputs: int
 
     def checked_pair(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,20 +27,26 @@ class PairedModel(NeuralModel):
         Raises:
             ZooError: other sizes, y outside the likelihood's support, or different numbers of rows.
         """
-        who = type(self).__name__
-        given, target = matrix(x, self.num_inputs, f"{who} (x)"), self.checked(y)
+        given, target = self.checked_inputs(x), self.checked(y)
         if len(given) != len(target):
-            raise ZooError(f"{who}: x and y expected as many rows, got {len(given)} and {len(target)}. Match them.")
+            raise ZooError(
+                f"{self.name}: x and y expected as many rows, got {len(given)} and {len(target)}. Match them."
+            )
+        return given, target
+
+    def checked_inputs(self, x: Tensor) -> Tensor:
+        """x as a finite (N, D_x) tensor, binarised where that is done once and for all."""
+        given = matrix(x, self.num_inputs, f"{self.name} (x)")
         if self.binarization is not None:
             bad = (given < 0) | (given > self.white)
             if bad.any():
                 raise ZooError(
-                    f"{who}: x expected pixels from 0 to white = {self.white:g}, as y has, got "
+                    f"{self.name}: x expected pixels from 0 to white = {self.white:g}, as y has, got "
                     f"{float(given[bad][0]):g} in {rows(bad)}. Leave binarization out where x is no image."
                 )
         if self.binarization in ("static", "threshold"):
             given = self.binary(given, seed=1) * self.white  # draws of its own: not those of y
-        return given, target
+        return given
 
     @classmethod
     def cut(cls, images: Tensor, num_inputs: int | None) -> tuple[Tensor, Tensor]:
@@ -80,15 +86,19 @@ class PairedModel(NeuralModel):
         given, target = cls.paired(x, arguments.get("num_inputs"))
         return super().from_data(x, **{"num_inputs": given.shape[-1], "num_features": target.shape[-1], **arguments})
 
-    def validate(self, x: Data) -> tuple[Tensor, Tensor]:
-        return self.checked_pair(*self.paired(x, self.num_inputs))
+    def validate(self, x: Data) -> dict[str, Tensor]:
+        given, target = self.checked_pair(*self.paired(x, self.num_inputs))
+        return {"x": given, "y": target}
+
+    def validate_given(self, x: dict[str, Any]) -> dict[str, Tensor]:
+        return {"x": self.checked_inputs(x["x"])}
 
     def resample(self, x: Tensor, y: Tensor) -> Data:  # type: ignore[override]
-        return super().resample(x), super().resample(y)
+        return {"x": super().resample(x), "y": super().resample(y)}
 
     def settle(self, x: Tensor, y: Tensor, seed: int = 0) -> Data:  # type: ignore[override]
         # Another draw for x than for y: grey pixels of equal images would otherwise flip together.
-        return super().settle(x, 2 * seed + 1), super().settle(y, 2 * seed)
+        return {"x": super().settle(x, 2 * seed + 1), "y": super().settle(y, 2 * seed)}
 
     def inputs(self, x: Tensor) -> Tensor:
         """x as the networks take it: under a Bernoulli pixels like y's, with a draw of their own."""
@@ -108,7 +118,7 @@ class PairedModel(NeuralModel):
         """Networks as drawn, inputs that are no pixels standardised; the decoder's last bias is what suits y alone."""
         if init == "current":
             return
-        given, target = x
+        given, target = x["x"], x["y"]
         self.start_from(target)
         if self.likelihood.kind == "gaussian" or bool(((given < 0) | (given > self.white)).any()):
             self.measure(*self.pair(given, target))

@@ -1,0 +1,57 @@
+"""What the base class makes of a model's constructor and programs."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+
+from zoo.core.beside import Beside
+from zoo.core.data import num_data
+from zoo.core.isolation import forked_rng
+from zoo.core.rows import present, present_rows
+from zoo.core.turns import turn
+
+__all__ = ["wrap_init", "wrap_program"]
+
+
+def wrap_init(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that leaves the caller's random numbers alone and records its arguments."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        # A fixed seed: the caller's generator is untouched and two new models of one kind are equal.
+        with forked_rng(0), pyro.settings.context(module_local_params=True):
+            init(self, *args, **kwargs)
+        if type(self).__init__ is wrapped:  # the outermost constructor that runs
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            arguments = list(bound.arguments.items())[1:]
+            self.config = {
+                key: value
+                for name, given in arguments
+                for key, value in (
+                    given.items() if signature.parameters[name].kind.name == "VAR_KEYWORD" else [(name, given)]
+                )
+            }
+
+    return wrapped
+
+
+def wrap_program(program: Callable[..., Any]) -> Callable[..., Any]:
+    """A program that keeps its parameters to its model, and counts rows as often as their weights say."""
+
+    @functools.wraps(program)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        rows = present_rows()
+        with turn(), pyro.settings.context(module_local_params=True), self._pyro_context:
+            if rows is None:
+                return program(self, *args, **kwargs)
+            with present(None), Beside(rows, num_data(rows), program.__name__ == "guide"):  # once, not in super() too
+                return program(self, *args, **kwargs)
+
+    return wrapped
