@@ -14,9 +14,9 @@ from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoGuideList, A
 from torch.distributions import constraints
 
 import zoo
-from zoo.core.program import broadcasts
+from zoo.core.program import look
 from zoo.core.traces import draw, totals
-from zoo.core.weighing import log_weights
+from zoo.core.weighing import _together, log_weights
 from zoo.scores.bounds import bound
 
 X = torch.tensor([0.0, 1.0, 10.0, 11.0, 12.0])
@@ -182,6 +182,7 @@ def test_a_table_indexed_from_the_left_is_drawn_one_by_one():
         losses = torch.tensor([-peer.loss(config_enumerate(fit.model.model), fit.model.guide, x) for _ in range(100)])
         error = math.hypot(float(losses.std()) / 10, fit.elbo_se)
         assert fit.elbo == pytest.approx(float(losses.mean()), abs=4 * error)
-        assert not broadcasts(fit.model, x, 1)
+        assert _together(fit.model, x, 2, look(fit.model, x)) is None
         assert fit.predict(x).shape == x.shape
-    assert broadcasts(zoo.fit(mixture, X, estimator="svi", guide=GUIDES["normal"](mixture), max_epochs=1).model, X, 1)
+    fit = zoo.fit(mixture, X, estimator="svi", guide=GUIDES["normal"](mixture), max_epochs=1)
+    assert _together(fit.model, X, 2, look(fit.model, X)) is not None

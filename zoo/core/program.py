@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
 
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
+from pyro.util import check_site_shape
 from torch import Tensor
 from torch.distributions.kl import kl_divergence
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data
-from zoo.core.sites import SiteMessage, data_dim, family_of, sample_sites
-from zoo.core.traces import draw, left_out, summed_out, totals
+from zoo.core.sites import data_dim, family_of, sample_sites
+from zoo.core.traces import left_out
 
 __all__ = ["Program", "Site", "latent_sites", "look", "plate_nesting", "sites", "traced"]
 
@@ -46,35 +47,76 @@ class Program:
     Its facts are those of every copy of the model, whatever its parameters.
 
     Attributes:
-        sites: the sample statements of the model, in order.
-        nesting: how many batch dimensions the plates of model and guide take.
-        nesting_alone: how many those of the model take.
-        scored: the guide's sites whose draws carry no gradient, each with whether its values can be summed instead.
-        left_out: the model's discrete latents that the guide does not draw.
-        observes: whether any site is given data.
+        guide: the run of the guide, without a statement where there is none. model: that of the model on its draws.
+        rows: the number of data that they ran on.
         theta: names of the parameters that p(x, z) depends on, found by differentiating.
         psi: names of those that q(z | x) depends on; shared ones are in both, unused ones in neither.
-        kl_is_whole: whether latents count as often as the data, so that the scaled sum of all sites is the ELBO (β is
-            1).
-        closed_form_kl: whether there is one latent, whose KL(q || p) is known in closed form.
+        points: names of the sites that are parameters with a prior, which are no data.
     """
 
-    sites: tuple[Site, ...]
-    nesting: int
-    nesting_alone: int
-    scored: tuple[tuple[str, bool], ...]
-    left_out: frozenset[str]
-    observes: bool
+    guide: Trace = field(repr=False)
+    model: Trace = field(repr=False)
+    rows: int
     theta: tuple[str, ...]
     psi: tuple[str, ...]
-    kl_is_whole: bool
-    closed_form_kl: bool
-    _draws: dict[str, list[Callable[[], Any]]] = field(default_factory=dict, repr=False)
+    points: frozenset[str]
+
+    @cached_property
+    def sites(self) -> list[Site]:
+        """The sample statements of the model, in order."""
+        return _sites(self.model, self.rows)
 
     @property
     def latents(self) -> list[Site]:
-        """The latent sites in program order."""
+        """The latent sites, in order."""
         return [site for site in self.sites if not site.observed]
+
+    @property
+    def observes(self) -> bool:
+        """Whether any site is given data."""
+        stated = ((n, s) for n, s in sample_sites(self.model).items() if not (s["infer"] or {}).get("_deterministic"))
+        return any(site["is_observed"] and name not in self.points for name, site in stated)
+
+    @property
+    def nesting(self) -> int:
+        """How many batch dimensions the plates of model and guide take."""
+        return max(_nesting(self.model), _nesting(self.guide))
+
+    @property
+    def scored(self) -> list[tuple[str, bool]]:
+        """The guide's sites whose draws carry no gradient, each with whether its values can be summed instead."""
+        drawn = sample_sites(self.guide).items()
+        return [(n, bool(s["fn"].has_enumerate_support)) for n, s in drawn if not s["fn"].has_rsample]
+
+    @property
+    def left_out(self) -> set[str]:
+        """The model's discrete latents that the guide does not draw."""
+        return left_out(self.guide, self.model)
+
+    @property
+    def kl_is_whole(self) -> bool:
+        """Whether latents count as often as the data, so that the scaled sum of all sites is the ELBO (β is 1)."""
+        both = [*sample_sites(self.guide).values(), *sample_sites(self.model).values()]
+        scales = [torch.as_tensor(s["scale"]) for s in both if s["mask"] is not False and data_dim(s, self.rows)]
+        return all(torch.equal(scale, scales[0]) for scale in scales)
+
+    @cached_property
+    def closed_form_kl(self) -> bool:
+        """Whether there is one latent, whose KL(q || p) is known in closed form."""
+        drawn, sites = sample_sites(self.guide), sample_sites(self.model)
+        if len(drawn) != 1:
+            return False
+        try:
+            for name, site in drawn.items():
+                kl_divergence(site["fn"], sites[name]["fn"])
+        except (NotImplementedError, KeyError):
+            return False
+        return True
+
+    def check_shapes(self) -> None:
+        """Raise Pyro's ValueError where log-probabilities are not of the shape of their plates."""
+        for site in (*sample_sites(self.guide).values(), *sample_sites(self.model).values()):
+            check_site_shape(site, self.nesting)
 
     def spend(self, *programs: str) -> None:
         """Take from torch's generator what a run of these programs ("model", "guide") takes.
@@ -83,44 +125,29 @@ class Program:
         """
         with torch.no_grad():
             for name in programs:
-                for draw_site in self._draws[name]:
-                    draw_site()
+                for site in getattr(self, name).nodes.values():
+                    if site["type"] == "sample" and not site["is_observed"]:
+                        site["fn"](*site["args"], **site["kwargs"])
 
 
 def look(model: LatentVariableModel, x: Data) -> Program:
     """Run the guide, and the model on its draws, once on a little of the data; torch's generator stays as it is."""
     x = model.probe(x)
-    rows = num_data(x)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        guide_trace = poutine.trace(lambda: call(model.guide, x)).get_trace() if model.has_guide else Trace()
+        guide = poutine.trace(lambda: call(model.guide, x)).get_trace() if model.has_guide else Trace()
         with model.in_its_dtype(x):
-            guide_trace.compute_log_prob()
-        drawn = sample_sites(guide_trace)
-        reparametrised = [s["value"].sum() for s in drawn.values() if s["value"].requires_grad]
-        psi = _reached(sum((*reparametrised, *(s["log_prob_sum"] for s in drawn.values())), torch.zeros(())), named)
-        for site in drawn.values():
+            guide.compute_log_prob()
+        drawn = sample_sites(guide).values()
+        reparametrised = [s["value"].sum() for s in drawn if s["value"].requires_grad]
+        psi = _reached(sum((*reparametrised, *(s["log_prob_sum"] for s in drawn)), torch.zeros(())), named)
+        for site in drawn:
             site["value"] = site["value"].detach()
-        model_trace = poutine.trace(poutine.replay(lambda: call(model.model, x), trace=guide_trace)).get_trace()
+        run = poutine.trace(poutine.replay(lambda: call(model.model, x), trace=guide)).get_trace()
         with model.in_its_dtype(x):
-            theta = _reached(torch.as_tensor(model_trace.log_prob_sum()), named)
-    stated = {n: s for n, s in sample_sites(model_trace).items() if not (s["infer"] or {}).get("_deterministic")}
-    both = [*drawn.values(), *sample_sites(model_trace).values()]
-    scales = [torch.as_tensor(s["scale"]) for s in both if s["mask"] is not False and data_dim(s, rows)]
-    alone = _nesting(model_trace)
-    return Program(
-        sites=tuple(_sites(model_trace, rows)),
-        nesting=max(alone, _nesting(guide_trace)),
-        nesting_alone=alone,
-        scored=tuple((n, bool(s["fn"].has_enumerate_support)) for n, s in drawn.items() if not s["fn"].has_rsample),
-        left_out=frozenset(left_out(guide_trace, model_trace)),
-        observes=any(site["is_observed"] and name not in model.points for name, site in stated.items()),
-        theta=theta,
-        psi=psi,
-        kl_is_whole=all(torch.equal(scale, scales[0]) for scale in scales),
-        closed_form_kl=_closed_form_kl(drawn, sample_sites(model_trace)),
-        _draws={"guide": _draws(guide_trace), "model": _draws(model_trace)},
-    )
+            run.compute_log_prob()
+            theta = _reached(torch.as_tensor(run.log_prob_sum()), named)
+    return Program(guide, run, num_data(x), theta, psi, frozenset(model.points))
 
 
 def _reached(output: Tensor, named: Sequence[tuple[str, Tensor]]) -> tuple[str, ...]:
@@ -136,24 +163,6 @@ def reached_by_model(model: LatentVariableModel, x: Data) -> list[str]:
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     trace = poutine.trace(lambda: call(model.model, x)).get_trace()
     return list(_reached(torch.as_tensor(trace.log_prob_sum()), named))
-
-
-def _draws(trace: Trace) -> list[Callable[[], Any]]:
-    """What draws the values of a run again, in its order."""
-    sampled = [s for s in trace.nodes.values() if s["type"] == "sample" and not s["is_observed"]]
-    return [lambda s=s: s["fn"](*s["args"], **s["kwargs"]) for s in sampled]  # type: ignore[misc]
-
-
-def _closed_form_kl(drawn: dict[str, SiteMessage], sites: dict[str, SiteMessage]) -> bool:
-    """Whether KL(q || p) of each latent site is known in closed form and the sites do not depend on each other."""
-    if len(drawn) != 1:
-        return False
-    try:
-        for name, site in drawn.items():
-            kl_divergence(site["fn"], sites[name]["fn"])
-    except (NotImplementedError, KeyError):
-        return False
-    return True
 
 
 def _nesting(trace: Trace) -> int:
@@ -202,36 +211,3 @@ def traced(model: LatentVariableModel, x: Data) -> tuple[Trace, Trace]:
         guide_trace = poutine.trace(lambda: call(model.guide, x)).get_trace()
         model_trace = poutine.trace(poutine.replay(lambda: call(model.model, x), trace=guide_trace)).get_trace()
     return guide_trace, model_trace
-
-
-def broadcasts(model: LatentVariableModel, x: Data, nesting: int) -> bool:
-    """Whether a program of the user's own gives several joint draws at once the densities that it gives each alone.
-
-    One that indexes a drawn table from the left (``loc[z]``) may take a draw for an entry of it, and not fail.
-    """
-    if model.trusted:
-        return True
-    rows = num_data(x)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        single, _ = draw(model, x, 1, nesting)
-        try:
-            together, run = draw(model, x, 2, nesting)
-            both = totals(run, rows, 2, nesting)
-        except (ValueError, RuntimeError, IndexError):
-            return False
-        for i in (0, 1):
-            for name, site in sample_sites(single).items():
-                value: Any = together.nodes[name]["value"]
-                if value.numel() == 2 * site["value"].numel():  # else a site that no draw changes
-                    value = value[i]
-                site["value"] = value.reshape(site["value"].shape)
-            again = poutine.trace(poutine.replay(lambda: call(model.model, x), trace=single)).get_trace()
-            left = left_out(single, again)
-            with model.in_its_dtype(x):
-                if left:
-                    again = summed_out(lambda: call(model.model, x), left, single, again)
-                again.compute_log_prob()
-            alone = totals(again, rows, 1, nesting)[0]
-            if not torch.allclose(both[i], alone, rtol=1e-3, atol=1e-3, equal_nan=True):
-                return False
-    return True

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data, once, weights_of
 from zoo.core.problem import Problem
-from zoo.core.program import Program, broadcasts, look
-from zoo.core.sites import SiteMessage, data_dim, with_density
-from zoo.core.traces import SiteValue, draw, own_log_prob, scaled_log_prob, totals
+from zoo.core.program import Program, look
+from zoo.core.sites import SiteMessage, data_dim, sample_sites, with_density
+from zoo.core.traces import SiteValue, draw, left_out, own_log_prob, scaled_log_prob, summed_out, totals
 
 __all__ = ["Drawn", "densities", "drawn", "joint_and_guide", "log_weights"]
 
@@ -67,17 +68,23 @@ class Drawn:
     """Joint draws from the guide, with what importance weights are made of.
 
     Attributes:
-        guide_trace: the guide's run.
+        guide_trace, model_trace: the runs of guide and model.
         log_joint, log_guide: ln p(x, z) and ln q(z | x), as :func:`densities` gives them.
         count: how often every datum counts.
         weights: (N,), how often each counts besides; None once, or where a global latent has them inside.
     """
 
     guide_trace: Trace
+    model_trace: Trace
     log_joint: Tensor
     log_guide: Tensor
     count: float
     weights: Tensor | None
+
+    @property
+    def log_weights(self) -> Tensor:
+        """How often a datum counts times ln p(x, z) - ln q(z | x), (num_particles, N), nats."""
+        return self.count * (self.log_joint - self.log_guide)
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of numbers (..., N) over data, each as often as it counts."""
@@ -92,8 +99,8 @@ def drawn(model: LatentVariableModel, batch: Data, num_particles: int, nesting: 
     if weights is not None and found[0].shape[1] != rows:  # no datum stands alone: its weight belongs inside
         guide, program = draw(model, batch, num_particles, nesting, detach=detach)
         log_joint, log_guide = joint_and_guide(guide, program, rows, num_particles, nesting)
-        return Drawn(guide, log_joint, log_guide, 1.0, None)
-    return Drawn(guide, *found, weights)
+        return Drawn(guide, program, log_joint, log_guide, 1.0, None)
+    return Drawn(guide, program, *found, weights)
 
 
 def _number(scale: Any) -> float | None:
@@ -108,6 +115,7 @@ def log_weights(
     *,
     max_elements: int = 2_000_000,
     known: Program | None = None,
+    one_by_one: int | None = None,
 ) -> Tensor:
     """ln p(x, z) - ln q(z | x) for draws z from the guide, (num_samples, N), nats; no gradient.
 
@@ -116,24 +124,61 @@ def log_weights(
 
     Args:
         known: what the program is made of, where that has been looked up.
+        one_by_one: the most draws of a program of a user's own that cannot give several at once.
     """
-    rows, own, nesting = max(1, num_data(x)), Problem(model, x).lacks("log_weights") is None, 0
-    if not own:
-        known = look(model, x) if known is None else known
-        known.spend("model", "guide")
-        nesting = known.nesting
+    own = Problem(model, x).lacks("log_weights") is None
+    rows = max(1, num_data(x))
     widest = max([1, *(p.shape[0] for p in model.parameters() if p.dim() > 1)])  # numbers of a network's widest layer
     group = max(1, min(num_samples, max_elements // rows, 16 * max_elements // (rows * widest)))
-    if group > 1 and not own and not broadcasts(model, x, nesting):
-        group = 1
-    pieces = []
-    hook: Any = model.log_weights if own else None
+    weights = list[Tensor]()
     with torch.no_grad():
-        for start in range(0, num_samples, group):
+        if own:
+            hook: Any = model.log_weights
+            for start in range(0, num_samples, group):
+                size = min(group, num_samples - start)
+                weights.append(call(lambda *a, k=size, **named: hook(*a, num_particles=k, **named), x))
+            return torch.cat(weights)
+        known = look(model, x) if known is None else known
+        known.spend("model", "guide")
+        if group > 1 and not model.trusted:
+            state = torch.get_rng_state()
+            first = _together(model, x, group, known)
+            if first is None:
+                torch.set_rng_state(state)
+                group, num_samples = 1, num_samples if one_by_one is None else min(num_samples, one_by_one)
+            else:
+                weights.append(first)
+        for start in range(sum(map(len, weights)), num_samples, group):
             size = min(group, num_samples - start)
-            if own:
-                pieces.append(call(lambda *a, k=size, **named: hook(*a, num_particles=k, **named), x))
-                continue
-            group_of = drawn(model, x, size, nesting)
-            pieces.append(group_of.count * (group_of.log_joint - group_of.log_guide))
-    return torch.cat(pieces)
+            weights.append(drawn(model, x, size, known.nesting).log_weights)
+    return torch.cat(weights)
+
+
+def _together(model: LatentVariableModel, x: Data, num_particles: int, known: Program) -> Tensor | None:
+    """The weights of several joint draws of a user's program, made at once; None where it does not give several.
+
+    A program that indexes a drawn table from the left (``loc[z]``) may take a draw for an entry of it, and not fail:
+    the last of the draws must have the density that the program gives it alone.
+    """
+    rows, nesting = num_data(x), known.nesting
+    try:
+        several = drawn(model, x, num_particles, nesting)
+        last = totals(several.model_trace, rows, num_particles, nesting)[-1]
+    except (ValueError, RuntimeError, IndexError):
+        return None
+    batch, alone = x if several.weights is None else once(x), known.guide.copy()
+    for name, site in sample_sites(alone).items():
+        value: Any = several.guide_trace.nodes[name]["value"]
+        if value.numel() == num_particles * site["value"].numel():  # else a site that no draw changes
+            value = value[-1]
+        site["value"] = value.reshape(site["value"].shape)
+    with torch.random.fork_rng(devices=[]):
+        again = poutine.trace(poutine.replay(lambda: call(model.model, batch), trace=alone)).get_trace()
+        left = left_out(alone, again)
+        with model.in_its_dtype(x):
+            if left:
+                again = summed_out(lambda: call(model.model, batch), left, alone, again)
+            again.compute_log_prob()
+    if not torch.allclose(last, totals(again, rows, 1, nesting)[0], rtol=1e-3, atol=1e-3, equal_nan=True):
+        return None
+    return several.log_weights

@@ -177,10 +177,7 @@ class GuidedEstimator(GradientEstimator):
             with torch.random.fork_rng(devices=[]):
                 self.objective(problem)(problem.data)
         except Exception as error:  # whatever Pyro makes of a program that does not suit it
-            first = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
-            return (
-                first if isinstance(error, ZooError) else f"its program fails there ({type(error).__name__}: {first})"
-            )
+            return failure(error)
         return None
 
     def column_for(self, problem: Problem) -> str:
@@ -217,6 +214,12 @@ class GuidedEstimator(GradientEstimator):
             model, objective, x, run, dataclasses.replace(schedule, max_epochs=epochs, decay=decay), names=only_guide,
             record=False, clip_norm=self.clip_norm,
         )  # fmt: skip
+
+
+def failure(error: Exception) -> str:
+    """What a user's program raised, in a phrase."""
+    first = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
+    return first if isinstance(error, ZooError) else f"its program fails there ({type(error).__name__}: {first})"
 
 
 def needs_guide(model: LatentVariableModel) -> str | None:

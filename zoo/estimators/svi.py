@@ -12,7 +12,7 @@ from zoo.core.hooks import FreshBatches, HookedBound, Objective
 from zoo.core.problem import Problem
 from zoo.errors import ZooError, unknown_name
 from zoo.estimators.base import Outcome, Run, at_least
-from zoo.estimators.gradient import GuidedEstimator, mean_bound, pyro_objective
+from zoo.estimators.gradient import GuidedEstimator, failure, mean_bound, pyro_objective
 from zoo.scores.bounds import elbo_module
 
 __all__ = ["SVI"]
@@ -54,6 +54,16 @@ class SVI(GuidedEstimator):
             if stuck:
                 return f"site {stuck[0]!r} has neither differentiable draws nor few enough values to sum over"
         return reason or self.fails(problem)
+
+    def fails(self, problem: Problem) -> str | None:
+        known = problem.program
+        if problem.model.trusted or self.num_particles > 1 or any(site.discrete for site in known.latents):
+            return super().fails(problem)
+        try:  # a step is one run of both programs, and that is how they were looked up
+            known.check_shapes()
+        except ValueError as error:
+            return failure(error)
+        return None
 
     def column_for(self, problem: Problem) -> str:
         return "bound" if self.anneal_epochs else super().column_for(problem)

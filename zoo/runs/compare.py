@@ -230,9 +230,9 @@ def compare(
         if device is not None:
             base.to(as_device(device))
         data = prepared(base, x, new=True)
-        if not base.trusted:
-            first_run(base, data, any(find_estimator(name).uses_guide for name in chosen))
         problem = Problem(base, data)
+        if not base.trusted:
+            problem = first_run(base, data, any(find_estimator(name).uses_guide for name in chosen))
         for name, given in chosen.items():
             check_serves(options_from(find_estimator(name), given), problem)
     first_init = template.inits[0] if init is None else init

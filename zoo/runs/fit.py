@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from zoo.automatic.enumeration import remembered
-from zoo.core import program
 from zoo.core.contract import prepared
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated, threads
@@ -111,17 +110,16 @@ def fit(
         data = prepared(base, x, new=True)
         whole = data
         data, chosen = with_held_out(chosen, base, data, seed)
+        problem = Problem(base, data)
         if not base.trusted:
             with torch.random.fork_rng(devices=[]):
-                first_run(base, data, chosen.uses_guide)
+                problem = first_run(base, data, chosen.uses_guide)
         if guide is not None and chosen.takes_no_guide:
-            with torch.random.fork_rng(devices=[]):
-                under = program.latent_sites(base, data)
+            under = problem.program.latents
             what = f"site {under[0].name!r}" if under else "the program"
             raise ZooError(
                 f"{chosen.name}: {what} is under a guide, but its exact posterior is taken. Leave out the guide."
             )
-        problem = Problem(base, data)
         check_serves(chosen, problem)
         check_moves(chosen, problem)
         settings = {**describe(asked), "init": init, "restarts": restarts}

@@ -113,7 +113,7 @@ def finish(
 ) -> Fit:
     """Score the parameters that were kept, with the discrete model always; what fails is noted, no fit lost to it."""
     model, x, scores = problem.model, problem.data, _Scores()
-    total = scores.take("log-likelihood", lambda: total_log_likelihood(model, x))
+    total = scores.take("log-likelihood", lambda: _log_likelihood(problem, estimator))
     elbo, elbo_se = outcome.elbo, None if outcome.elbo is None else 0.0
     if outcome.draws is not None:
         elbo_se = outcome.draws.diagnostics.get("elbo_se", elbo_se)
@@ -152,6 +152,14 @@ def finish(
         warmup=run.warmup,
         template=map_tensors(lambda t: t[:1].clone() if t.dim() else t.clone(), x),
     )
+
+
+def _log_likelihood(problem: Problem, estimator: Estimator) -> float | None:
+    """ln p(x), total, nats; a program that has been looked up is not asked again whether it can be summed."""
+    offered = problem.lacks("log_marginal") is None or problem.lacks("e_step") is None
+    if estimator.uses_guide and not offered and not all(site.discrete for site in problem.program.latents):
+        return None
+    return total_log_likelihood(problem.model, problem.data)
 
 
 class _Scores:

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from zoo.automatic.checks import NOTHING_OBSERVED, is_observed
+from zoo.automatic.checks import NOTHING_OBSERVED
 from zoo.automatic.enumeration import remembered
 from zoo.automatic.starts import choose_start
-from zoo.core import program, traces
+from zoo.core import program
 from zoo.core.checks import failed_on_data
 from zoo.core.contract import LatentVariableModel, prepared
 from zoo.core.data import Data, num_data, take, tensors
@@ -90,11 +90,12 @@ def start(
     return candidate
 
 
-def first_run(model: LatentVariableModel, x: Data, wants_guide: bool = False) -> None:
-    """Create a program's parameters; what its data cannot do is the user's to hear in one line.
+def first_run(model: LatentVariableModel, x: Data, wants_guide: bool = False) -> Problem:
+    """Create a program's parameters, and look it up; what its data cannot do is the user's to hear in one line.
 
     A program with discrete latents only, and no guide where one is wanted, gets one of tables.
     """
+    problem = Problem(model, x)
     try:
         model.create(x)
         if wants_guide and not model.has_guide:
@@ -102,11 +103,12 @@ def first_run(model: LatentVariableModel, x: Data, wants_guide: bool = False) ->
             if latents and all(site.discrete for site in latents):
                 model.take_guide(x)
         if model.has_guide:
-            check_guide(model, x)
+            check_guide(problem)
     except Exception as error:
         raise failed_on_data(model.name, error) from error
-    if not is_observed(model, x):
+    if not problem.program.observes:
         raise ZooError(f"{model.name}: {NOTHING_OBSERVED}. Give a sample statement obs=...")
+    return problem
 
 
 def unnormalised(model: LatentVariableModel) -> str:
@@ -133,11 +135,10 @@ def check_moves(estimator: Estimator, problem: Problem) -> None:
         )
 
 
-def check_guide(model: LatentVariableModel, x: Data) -> None:
+def check_guide(problem: Problem) -> None:
     """Raise ZooError where a user's guide draws what the program does not have, leaves out what it needs, or draws it
     in another shape. A discrete latent may be left out: it can be summed over."""
-    drawn, run = traces.draw(model, x, 1, 0)
-    found, sites = sample_sites(drawn), sample_sites(run)
+    model, found, sites = problem.model, sample_sites(problem.program.guide), sample_sites(problem.program.model)
     latents = [name for name, site in sites.items() if not site["is_observed"]]
     strange = [name for name, site in found.items() if name not in latents and not site["infer"].get("is_auxiliary")]
     if strange:
@@ -194,9 +195,7 @@ def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None
     with isolated(0), remembered():
         base = copy.deepcopy(as_model(model, guide))
         ready = prepared(base, x, new=True)
-        if not base.trusted:
-            first_run(base, ready)
-        problem = Problem(base, ready)
+        problem = Problem(base, ready) if base.trusted else first_run(base, ready)
         usual = serving(problem, DEFAULT_ESTIMATORS)
         given_guide = for_fit and not base.trusted and base.has_guide
         if "em" not in usual and not given_guide and suits_auto_em(problem):

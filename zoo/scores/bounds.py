@@ -53,16 +53,14 @@ def bound(model: LatentVariableModel, x: Data, known: Program | None = None) -> 
     samples = min(1000, max(10, 5_000_000 // (num_data(x) * max(1, weights // 1000))))
     if samples > ONE_BY_ONE:
         known.spend("model", "guide")
-        if not program.broadcasts(model, x, known.nesting):
-            samples = ONE_BY_ONE
     value, variance = 0.0, 0.0
     for piece in pieces(model, x, samples):
         whole = num_data(piece) == num_data(x)
-        log_weight = weighing.log_weights(model, piece, samples, known=known if whole else None)
+        log_weight = weighing.log_weights(model, piece, samples, known=known if whole else None, one_by_one=ONE_BY_ONE)
         alone = num_data(piece) == log_weight.shape[1]  # else a global latent has the weights inside
         counted = piece if alone else once(piece)
         value += float(total(log_weight.mean(0), counted))
-        variance += float(total(weighted(log_weight.var(0), weights_of(counted)), counted)) / samples
+        variance += float(total(weighted(log_weight.var(0), weights_of(counted)), counted)) / len(log_weight)
     return value, math.sqrt(variance)
 
 
@@ -81,7 +79,7 @@ def elbo_module(model: LatentVariableModel, x: Data, num_particles: int = 1, kno
     handler = model_handler = None
     if any(site.discrete for site in known.latents):
         kind, handler = TraceEnum_ELBO, config_enumerate
-        left = set(known.left_out)
+        left = known.left_out
         model_handler = functools.partial(traces.enumerating, names=left) if left else None
     else:
         known.spend("guide")

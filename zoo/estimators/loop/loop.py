@@ -160,18 +160,19 @@ class _Loop:
         ended, and must not be longer than ``tol``. A sampled one must be no longer than its own noise (both in Adam's
         running means), and the bound must not have moved over the last tenth by more than ``tol`` or its noise.
         """
-        if self.full:
-            before = snapshot(self.model)  # running statistics of a network move with every look
-            try:
-                with forked_rng(0):
-                    first, second = self._gradient(), self._gradient()
-            except (ValueError, RuntimeError):
-                return False
-            finally:
-                restore(self.model, before)
-            if torch.equal(first, second):
-                return bool(first.norm() <= tol)
-        return self._settled(tol) and self.optimizer.lost_in_noise()
+        settled = self._settled(tol) and self.optimizer.lost_in_noise()
+        if not self.full:
+            return settled
+        before = snapshot(self.model)  # running statistics of a network move with every look
+        try:
+            with forked_rng(0):
+                first = self._gradient()
+                short = bool(first.norm() <= tol)
+                return short if short == settled or torch.equal(first, self._gradient()) else settled
+        except (ValueError, RuntimeError):
+            return False
+        finally:
+            restore(self.model, before)
 
     def _gradient(self) -> Tensor:
         """The gradient at the present parameters on all data, per datum, each entry times its unit."""
