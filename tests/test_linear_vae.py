@@ -72,6 +72,20 @@ def test_digits_bound_and_evidence_reach_the_closed_form() -> None:
     assert abs(float(columns[:, 0] @ columns[:, 1])) < 0.02, "the bound alone makes the loadings orthogonal"
 
 
+def test_the_closed_form_sets_decoder_and_encoder() -> None:
+    """The maximum of PPCA, where the encoder is the exact posterior: no bound can be higher."""
+    x = zoo.load_data("wine")
+    best = zoo.PPCA(3, 13)
+    best.closed_form(x)
+    fit = zoo.fit(LinearVAE(13, 3), x, estimator="closed_form")
+    assert (fit.status, fit.iterations) == ("converged", 1)
+    assert fit.log_likelihood == pytest.approx(best.log_marginal(x).sum().item(), rel=1e-13)
+    torch.testing.assert_close(fit.model.elbo(x), best.log_marginal(x).detach(), rtol=1e-9, atol=1e-9)
+    q, p = fit.model.encoder(x), fit.model.posterior(x)
+    torch.testing.assert_close(q.mean, p.mean, rtol=0, atol=1e-9)
+    torch.testing.assert_close(q.covariance_matrix, p.covariance_matrix, rtol=1e-9, atol=1e-12)
+
+
 def test_other_estimators_and_starts() -> None:
     x = zoo.load_data("iris")
     best = zoo.PPCA(2, 4)

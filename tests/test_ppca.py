@@ -183,6 +183,41 @@ def test_closed_form_is_scikit_learns() -> None:
     assert float(array(model.noise_variance)) == pytest.approx(peer.noise_variance_, rel=1e-10)
 
 
+def test_the_closed_form_is_an_estimator() -> None:
+    """Wherever it starts: one row of history, the exact evidence, and reasons for those it cannot serve."""
+    x = wine()
+    fits = [
+        zoo.fit(PPCA(3, 13), x, estimator="closed_form", seed=seed, init=init)
+        for seed, init in ((0, "random"), (1, "current"))
+    ]
+    for fit in fits:
+        assert (fit.status, fit.iterations, fit.notes, len(fit.restarts)) == ("converged", 1, [], 1)
+        assert (
+            fit.log_likelihood
+            == fit.elbo
+            == fit.history["log_likelihood"][0]
+            == pytest.approx(maximum(x, 3), rel=1e-12)
+        )
+    np.testing.assert_array_equal(*(array(fit.model.loadings) for fit in fits))
+    assert "leaves the noise undetermined" in zoo.fit(PPCA(4, 4), iris(), estimator="closed_form").notes[0]
+    with pytest.raises(ZooError, match="it has no closed_form"):
+        zoo.fit(zoo.FactorAnalysis(2, 13), x, estimator="closed_form")
+    model = PPCA(3, 13)
+    model.get_parameter("mean").requires_grad_(False)
+    with pytest.raises(ZooError, match=r"'mean' is to stay .* its closed_form sets every parameter"):
+        zoo.fit(model, x, estimator="closed_form")
+
+
+def test_a_weight_is_a_number_of_rows_in_closed_form() -> None:
+    x, times = torch.tensor(wine()), torch.arange(178) % 4
+    weighted, repeated = PPCA(3, 13), PPCA(3, 13)
+    weighted.closed_form(x, times.double())
+    repeated.closed_form(x.repeat_interleave(times, 0))
+    np.testing.assert_allclose(covariance_of(weighted), covariance_of(repeated), atol=1e-12)
+    np.testing.assert_allclose(array(weighted.mean), array(repeated.mean), atol=1e-13)
+    assert not np.allclose(covariance_of(weighted), np.cov(x.T, bias=True), atol=0.1)
+
+
 def test_fitted_summary() -> None:
     fit = zoo.fit(PPCA(2, 13), wine())
     assert fit.num_parameters == 13 * 2 - 1 + 13 + 1

@@ -22,6 +22,7 @@ from torch.distributions import constraints
 
 from guides.networks import Standardize
 from zoo.core.contract import parameter
+from zoo.core.offers import follows
 from zoo.core.statistics import varying
 from zoo.models.ppca import PPCA
 from zoo.models.shared.linear_gaussian import LinearGaussian
@@ -108,6 +109,34 @@ class LinearVAE(LinearGaussian):
         energy = (distance + spread) / noise + self.num_features * (noise.log() + math.log(2 * math.pi))
         kl = 0.5 * (loc.square().sum(-1) + (scale.square() - 1).sum()) - scale.log().sum()
         return -0.5 * energy - kl
+
+    @follows("model", "guide")
+    @torch.no_grad()
+    def closed_form(self, x: Tensor, weights: Tensor | None = None) -> list[str]:
+        """Set the decoder to the maximum of the likelihood, that of PPCA, and the encoder to the exact posterior there.
+
+        The loadings' columns are orthogonal, so that M = loadings^T loadings + noise_variance I is diagonal, and the
+        posterior N(M^-1 loadings^T (x - mean), noise_variance M^-1) is one of the encoder's: bound and evidence are
+        equal (Lucas et al. 2019, section 4).
+
+        Args:
+            weights: how often each row counts, (N,).
+
+        Returns:
+            Notes, as :meth:`PPCA.closed_form`.
+        """
+        x = self.validate(x)
+        exact = PPCA(self.num_factors, self.num_features, self.noise_floor).to(x)
+        notes = exact.closed_form(x, weights)
+        self.mean, self.loadings, self.noise_variance = exact.mean, exact.loadings, exact.noise_variance
+        encoder, noise = self.encoder, exact.noise_variance
+        encoder.set_from(x)
+        size = exact.loadings.square().sum(0) + noise  # the diagonal of M
+        gain = (exact.loadings / size).mT
+        encoder.linear.weight.copy_(gain * encoder.standardize.scale)
+        encoder.linear.bias.copy_(gain @ (encoder.standardize.loc - exact.mean))
+        encoder.log_scale.copy_(0.5 * (noise / size).log())
+        return notes
 
     @torch.no_grad()
     def posterior_means(self, x: Tensor, num_samples: int = 1) -> Tensor:

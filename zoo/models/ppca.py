@@ -114,20 +114,26 @@ class PPCA(LinearGaussian):
         self.noise_variance = parameter(torch.ones((), dtype=self.dtype), constraints.positive)
 
     @torch.no_grad()
-    def closed_form(self, x: Tensor) -> list[str]:
+    def closed_form(self, x: Tensor, weights: Tensor | None = None) -> list[str]:
         """Set the parameters to the maximum of the likelihood (Tipping & Bishop 1999, equations 7 and 8).
 
         With the eigenvalues l_1 >= ... >= l_D of the covariance (dividing by N) and their vectors u_j: noise variance
         the mean of the D - q smallest eigenvalues, loadings u_j (l_j - noise variance)^1/2. The total log-likelihood
         is then -(N/2) {D ln 2π + Σ_{j<=q} ln l_j + (D - q) ln noise_variance + D}. Factors are in order of variance.
 
+        Args:
+            weights: how often each row counts, (N,).
+
         Returns:
             Notes, as ``m_step``: whether the floor acts; then it is the constrained maximum.
         """
         x = self.validate(x)
-        mean = x.mean(0)
-        values, vectors, discarded = principal_axes(x - mean, self.num_factors)
-        floor = self._floor(x.var(0, correction=0).mean(), mean)
+        mean = weighted_mean(x, weights)
+        centred = x - mean
+        if weights is not None:
+            centred = centred * (weights / weights.mean()).sqrt().unsqueeze(-1)
+        values, vectors, discarded = principal_axes(centred, self.num_factors)
+        floor = self._floor(centred.square().mean(), mean)
         noise = torch.maximum(discarded, floor)
         self.mean, self.noise_variance = mean, noise
         self.loadings = vectors * (values - noise).clamp_min(0).sqrt()
