@@ -135,8 +135,8 @@ def test_auto_em_with_a_wrong_update_raises_and_blames_no_m_step_of_the_users(
 ) -> None:
     sound = gaussians.Gaussians._locations
 
-    def wrong(self: Any, weighted: Any, data: Any, vector: Tensor) -> None:
-        sound(self, weighted, data, vector)
+    def wrong(self: Any, parts: Any, vector: Tensor) -> None:
+        sound(self, parts, vector)
         vector[self.space.offsets["param/loc"] :][:2] *= 1.01
 
     start = zoo.fit(two_normals, bimodal(0, dtype), estimator="auto_em").model

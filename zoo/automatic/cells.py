@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from zoo.automatic.sums import Weighted, contract, one
+from zoo.automatic.sums import Use, Weighted, contract, one
 from zoo.core.statistics import Moments, varying
 from zoo.densities import gaussian
 
-__all__ = ["Cells", "moments", "overall_variance"]
+__all__ = ["Cells", "Part", "Parts", "moments", "overall_variance"]
 
 
 @dataclass
@@ -25,6 +25,17 @@ class Cells:
     count: Tensor
     mean: Tensor
     scatter: Tensor
+
+    def __add__(self, other: Cells) -> Cells:
+        """Those of both data, cell by cell (Chan, Golub & LeVeque 1983, equation 2.1)."""
+        count = self.count + other.count
+        share = other.count / count.where(count > 0, torch.ones_like(count))
+        matrices = self.mean.dim() > self.count.dim()
+        delta = other.mean - self.mean
+        shift = share.unsqueeze(-1) if matrices else share
+        outer = delta.unsqueeze(-1) * delta.unsqueeze(-2) if matrices else delta.square()
+        between = (self.count * share)[(..., *[None] * (outer.dim() - count.dim()))] * outer
+        return Cells(count, self.mean + shift * delta, self.scatter + other.scatter + between)
 
     def merged(self, features: int) -> Moments:
         """The data's own moments by feature, over all cells; count, mean and scatter of one shape (1, F).
@@ -43,6 +54,41 @@ class Cells:
         centre = (count * mean).sum(0, keepdim=True) / total.where(total > 0, torch.ones_like(total))
         spread = (scatter + count * (mean - centre).square()).sum(0, keepdim=True)
         return Moments(total, centre, spread)
+
+
+@dataclass
+class Part:
+    """A use in a Gaussian leaf: the leaf's cells and other arguments, or for a prior of a location its weight."""
+
+    use: Use
+    args: dict[str, Tensor]
+    cells: Cells | None
+    weight: Tensor | None = None
+
+
+@dataclass
+class Parts:
+    """The parts of all uses, in each of the pieces of the data whose leaves have entries of their own.
+
+    Where the leaves of two pieces are of the same entries their cells add, so that a piece costs no memory.
+    """
+
+    pieces: list[list[Part]]
+
+    def __add__(self, other: Parts) -> Parts:
+        pieces = list(self.pieces)
+        for new in other.pieces:
+            place = next((i for i, old in enumerate(pieces) if _alike(old, new)), len(pieces))
+            pieces[place:] = [new] if place == len(pieces) else [_joined(pieces[place], new), *pieces[place + 1 :]]
+        return Parts(pieces)
+
+
+def _alike(a: list[Part], b: list[Part]) -> bool:
+    return all(x.use.leaf.alike(y.use.leaf) for x, y in zip(a, b, strict=True))
+
+
+def _joined(a: list[Part], b: list[Part]) -> list[Part]:
+    return [replace(x, cells=x.cells + y.cells) if x.cells and y.cells else x for x, y in zip(a, b, strict=True)]
 
 
 def overall_variance(parts: list[Moments]) -> Tensor:

@@ -189,7 +189,7 @@ def _recognise(run: Enumerated, leaves: dict[str, list[Leaf] | None], x: Data) -
             if k > 1 and depends != [index - 1, index]:
                 raise _Other(f"latent {name!r} depends on other latents than the one before")
             step = _table(mine[0], (k, k), TRANSITION)
-            if transition is not None and not _alike(transition, step):
+            if transition is not None and not transition.alike(step):
                 raise _Other("its transitions change with time")
             transition = step
         else:
@@ -214,7 +214,7 @@ def _recognise(run: Enumerated, leaves: dict[str, list[Leaf] | None], x: Data) -
     for j in range(len(emitted[0])):
         column = [e[j] for e in emitted]
         first = column[0][0]
-        if not all(_alike(first, leaf) for leaf, _, _ in column):
+        if not all(first.alike(leaf) for leaf, _, _ in column):
             raise _Other("its emissions change with time")
         values = _numbers(torch.stack([value for _, value, _ in column], 1))[inside]  # (M, 1, event)
         seen = torch.stack([_mask(site["mask"], n) for _, _, site in column], 1)
@@ -307,18 +307,3 @@ def _by_state(raw: Tensor, tail: int, k: int, dim: int, name: str) -> Tensor:
     if any(i != dim for i in wide):
         raise _Other(f"site {name!r} has other parameters for every sequence")
     return raw.reshape(k if wide else 1, *raw.shape[raw.dim() - tail :])
-
-
-def _alike(a: Leaf, b: Leaf) -> bool:
-    """Whether two leaves are the same distribution of the same parameters."""
-    if (a.family, a.cls, a.events, set(a.args)) != (b.family, b.cls, b.events, set(b.args)):
-        return False
-    for key, x in a.lookups.items():
-        y = b.lookups[key]
-        assert x is not None and y is not None  # noqa: PT018
-        if x.view != y.view or x.ids.shape != y.ids.shape or not torch.equal(x.ids, y.ids):
-            return False
-        known = x.ids < 0
-        if not torch.equal(x.constant[known], y.constant[known]):
-            return False
-    return True

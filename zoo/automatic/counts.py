@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -75,7 +78,7 @@ class Counts(Rule):
                 return f"has a prior on its {view}"
         return None
 
-    def update(self, weighted: dict[int, Weighted], vector: Tensor) -> None:
+    def collect(self, weighted: dict[int, Weighted], vector: Tensor) -> dict[str, Any]:
         sums = Sums(self.space, vector)
         for use, given in self._weighted(weighted):
             leaf, ids, weight = use.leaf, use.lookup.ids, given.weight
@@ -90,9 +93,12 @@ class Counts(Rule):
                 sums.add_weighted(hit, weight, one(weight))
             else:
                 sums.add_weighted(ids, weight.unsqueeze(-1), leaf.value)
+        return {"counts": sums.entries}
+
+    def solve(self, sums: Mapping[str, Any], vector: Tensor) -> None:
         priors = {n for u in self.uses if u.argument == "value" for n in self.space.owner(u.lookup.ids)}
         for name in self.space.owner(torch.cat([u.lookup.ids.reshape(-1) for u in self.uses])):
-            counts, old = self.space.split(sums.entries, name), self.space.split(vector, name)
+            counts, old = self.space.split(sums["counts"], name), self.space.split(vector, name)
             inset = margin_of(self.space.constraints[name])
             if inset is not None or name in priors:
                 least = NARROW if inset is None else float(inset.margin)

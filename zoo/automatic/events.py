@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -25,7 +28,7 @@ class Events(Rule):
             return "has a prior, and enters through a function"
         return super().refuses(parameter, uses)
 
-    def update(self, weighted: dict[int, Weighted], vector: Tensor) -> None:
+    def collect(self, weighted: dict[int, Weighted], vector: Tensor) -> dict[str, Any]:
         events, exposure = Sums(self.space, vector), Sums(self.space, vector)
         for use, given in self._weighted(weighted):
             leaf, ids, weight, args = use.leaf, use.lookup.ids, given.weight, given.args
@@ -38,7 +41,11 @@ class Events(Rule):
             known = args.get("concentration", one(x))
             events.add_weighted(ids, weight, x if leaf.family == "Poisson" else known)
             exposure.add_weighted(ids, weight, one(x) if leaf.family == "Poisson" else x)
-        touched = exposure.entries > 0
-        rate = events.entries / exposure.entries.where(touched, torch.ones_like(exposure.entries))
+        return {"events": events.entries, "exposure": exposure.entries}
+
+    def solve(self, sums: Mapping[str, Any], vector: Tensor) -> None:
+        events, exposure = sums["events"], sums["exposure"]
+        touched = exposure > 0
+        rate = events / exposure.where(touched, torch.ones_like(exposure))
         least = self._least(vector, 0.0, torch.zeros_like(touched))
         self._write(vector, torch.maximum(rate.clamp_min(0), least), touched)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from zoo.automatic.cells import Cells, moments, overall_variance
+from zoo.automatic.cells import Part, Parts, moments, overall_variance
 from zoo.automatic.enumerated import shown
 from zoo.automatic.lookup import VIEWS
 from zoo.automatic.rule import Rule, natural
@@ -107,63 +110,65 @@ class Gaussians(Rule):
                 return "factor"
         return None
 
-    def update(self, weighted: dict[int, Weighted], vector: Tensor) -> None:
-        served = {id(use.leaf) for use in self.uses if use.argument != "value"}
-        data = {key: moments(weighted[key]) for key in served}
-        self._locations(weighted, data, vector)
-        self._scales(weighted, data, vector)
+    def collect(self, weighted: dict[int, Weighted], vector: Tensor) -> dict[str, Any]:
+        cells = {id(use.leaf): moments(weighted[id(use.leaf)]) for use in self.uses if use.argument != "value"}
+        parts = []
+        for use in self.uses:
+            given = weighted[id(use.leaf)]
+            weight = given.weight if use.argument == "value" else None
+            parts.append(Part(use, given.args, cells.get(id(use.leaf)), weight))
+        return {"cells": Parts([parts])}
 
-    def _locations(self, weighted: dict[int, Weighted], data: dict[int, Cells], vector: Tensor) -> None:
-        uses = [u for u in self.uses if u.argument in ("loc", "value")]
-        if not uses:
-            return
+    def solve(self, sums: Mapping[str, Any], vector: Tensor) -> None:
+        parts = [part for piece in sums["cells"].pieces for part in piece]
+        self._locations([p for p in parts if p.use.argument in ("loc", "value")], vector)
+        self._scales([p for p in parts if p.use.argument not in ("loc", "value")], vector)
+
+    def _locations(self, parts: list[Part], vector: Tensor) -> None:
         # As a step from where the location is: a mean far from zero would lose digits to a quotient of large sums.
         top, bottom = Sums(self.space, vector), Sums(self.space, vector)
-        for use in uses:
-            given = weighted[id(use.leaf)]
+        for part in parts:
+            use, args, cells = part.use, part.args, part.cells
             ids, sign = use.lookup.ids, -1.0 if use.lookup.view == "negative" else 1.0
             present = vector[ids.clamp_min(0)]
-            if use.argument == "value":  # a Normal prior
-                precision = given.args["scale"].square().reciprocal()
-                top.add_weighted(ids, given.weight, precision * (given.args["loc"] - present))
-                bottom.add_weighted(ids, given.weight, precision)
+            if cells is None:  # a Normal prior
+                assert part.weight is not None
+                precision = args["scale"].square().reciprocal()
+                top.add_weighted(ids, part.weight, precision * (args["loc"] - present))
+                bottom.add_weighted(ids, part.weight, precision)
                 continue
-            cells = data[id(use.leaf)]
             if use.leaf.family == "MultivariateNormal":
                 precision, count = one(cells.mean), cells.count.unsqueeze(-1)
             else:
-                precision, count = given.args["scale"].square().reciprocal(), cells.count
+                precision, count = args["scale"].square().reciprocal(), cells.count
             where = ids.expand(torch.broadcast_shapes(ids.shape, cells.mean.shape))
             top.add(where, (precision * count * (sign * cells.mean - present)).expand(where.shape))
             bottom.add(where, (precision * count).expand(where.shape))
         touched = bottom.entries > 0
         vector[touched] += (top.entries / bottom.entries)[touched]
 
-    def _scales(self, weighted: dict[int, Weighted], data: dict[int, Cells], vector: Tensor) -> None:
+    def _scales(self, parts: list[Part], vector: Tensor) -> None:
         squares, counts, floors = (Sums(self.space, vector) for _ in range(3))
         matrices: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         acted = set[str]()
         pools: dict[tuple[str, ...], list[Moments]] = {}
         pool_of: dict[int, tuple[str, ...]] = {}
-        for use in self.uses:
-            if use.argument not in ("loc", "value"):
-                cells, features = data[id(use.leaf)], use.leaf.events
-                whole = cells.merged(features)
-                pool_of[id(use)] = (*sorted(self.space.owner(use.lookup.ids)), str(whole.mean.shape[1]))
-                pools.setdefault(pool_of[id(use)], []).append(whole)
-        variances = {key: overall_variance(parts) for key, parts in pools.items()}
+        for part in parts:
+            assert part.cells is not None
+            whole = part.cells.merged(part.use.leaf.events)
+            pool_of[id(part)] = (*sorted(self.space.owner(part.use.lookup.ids)), str(whole.mean.shape[1]))
+            pools.setdefault(pool_of[id(part)], []).append(whole)
+        variances = {key: overall_variance(pool) for key, pool in pools.items()}
         variance = torch.zeros(self.space.size, dtype=torch.bool)
-        for use in self.uses:
-            if use.argument in ("loc", "value"):
-                continue
-            leaf, cells = use.leaf, data[id(use.leaf)]
-            loc_lookup, given = leaf.lookups.get("loc"), weighted[id(leaf)]
-            loc = given.args["loc"] if loc_lookup is None else self.space.evaluate(loc_lookup, vector)
+        for part in parts:
+            use, leaf, cells = part.use, part.use.leaf, part.cells
+            assert cells is not None
+            loc_lookup = leaf.lookups.get("loc")
+            loc = part.args["loc"] if loc_lookup is None else self.space.evaluate(loc_lookup, vector)
             away = cells.mean - loc
-            floor = FLOOR * variances[pool_of[id(use)]]
+            floor = FLOOR * variances[pool_of[id(part)]]
             if leaf.family != "MultivariateNormal":
                 floor = floor.reshape(cells.mean.shape[cells.mean.dim() - leaf.events :])
-            if leaf.family != "MultivariateNormal":
                 total = cells.scatter + cells.count * away.square()
                 where = use.lookup.ids.expand(torch.broadcast_shapes(use.lookup.ids.shape, total.shape))
                 squares.add(where, total.expand(where.shape))
@@ -202,7 +207,7 @@ class Gaussians(Rule):
             least = torch.minimum(least, self._variances(vector, variance))
         acted |= self.space.owner((touched & (target < least)).nonzero().flatten())
         target = torch.maximum(target, least)
-        for use in self.uses:
+        for use in self.reaching:
             if use.argument in ("loc", "value"):
                 continue
             mine = torch.zeros_like(touched)
@@ -229,7 +234,7 @@ class Gaussians(Rule):
     def _variances(self, vector: Tensor, variance: Tensor) -> Tensor:
         """The variance that each entry of a scale stands for at present; ``variance``: entries that are variances."""
         present = torch.full_like(vector, torch.inf)
-        for use in self.uses:
+        for use in self.reaching:
             view = use.lookup.view
             if use.argument not in ("loc", "value") and view in VIEWS:
                 ids = use.lookup.ids[use.lookup.ids >= 0]

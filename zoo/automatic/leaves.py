@@ -56,6 +56,24 @@ class Leaf:
         """Whether it scores parameters, not data."""
         return self.value is not None and (self.value_lookup is None or not self.value_lookup.fixed)
 
+    def alike(self, other: Leaf) -> bool:
+        """Whether both are the same distribution of the same entries of parameters, whatever their data."""
+        if (self.family, self.cls, self.events, set(self.args)) != (
+            other.family,
+            other.cls,
+            other.events,
+            set(other.args),
+        ):
+            return False
+        for key in self.args:
+            a, b = self.lookups.get(key), other.lookups.get(key)
+            if a is None or b is None or a.view != b.view or not torch.equal(a.ids, b.ids):
+                return False
+            known = a.ids < 0
+            if not torch.equal(a.constant[known], b.constant[known]):
+                return False
+        return True
+
     def arguments(self, space: ParameterSpace, vector: Tensor) -> dict[str, Tensor]:
         """The arguments at the parameter entries ``vector``; what is no lookup, as in the last run."""
         found = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,15 +18,21 @@ NEWTON_SIZE = 64
 _ONCE = ("differentiate twice", "once_differentiable", "not implemented", "differentiated once", "double backward")
 
 
-def climb(parameters: list[Tensor], value: Callable[[], Tensor], steps: int = 8) -> None:
-    """Raise ``value()`` in the parameters, in place: damped Newton steps, or L-BFGS where there are many numbers.
+def climb(parameters: list[Tensor], terms: Sequence[Callable[[], Tensor]], steps: int = 8) -> None:
+    """Raise the sum of ``terms`` in the parameters, in place: damped Newton steps, or L-BFGS where there are many.
 
     Newton's direction takes the Hessian's eigenvalues by their size, so that it leads up where the function is not
-    concave (Nocedal & Wright 2006, section 3.4); a step is halved until the value rises, or not taken.
+    concave (Nocedal & Wright 2006, section 3.4); a step is halved until the value rises, or not taken. The terms are
+    differentiated one after the other: no more than one of them is held in memory.
     """
     size = sum(p.numel() for p in parameters)
-    if size > NEWTON_SIZE or not _newton(parameters, value, steps, size):
-        _lbfgs(parameters, value, steps)
+    if size > NEWTON_SIZE or not _newton(parameters, terms, steps, size):
+        _lbfgs(parameters, terms, steps)
+
+
+def _total(terms: Sequence[Callable[[], Tensor]]) -> float:
+    with torch.no_grad():
+        return sum(float(term()) for term in terms)
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:
@@ -41,49 +47,59 @@ def _set(parameters: list[Tensor], flat: Tensor) -> None:
             start += p.numel()
 
 
-def _newton(parameters: list[Tensor], value: Callable[[], Tensor], steps: int, size: int) -> bool:
+def _derivatives(parameters: list[Tensor], term: Callable[[], Tensor]) -> tuple[float, Tensor, Tensor] | None:
+    """Value, gradient (size,) and Hessian (size, size) of a term; None where it has no second derivatives."""
+    value = term()
+    grads = torch.autograd.grad(value, parameters, create_graph=True, allow_unused=True)
+    if any(g is None for g in grads):
+        return None
+    gradient = _flat(list(grads))
+    try:
+        rows = [
+            _flat(
+                [
+                    torch.zeros_like(p) if h is None else h
+                    for p, h in zip(
+                        parameters,
+                        torch.autograd.grad(g, parameters, retain_graph=True, allow_unused=True),
+                        strict=True,
+                    )
+                ]
+            )
+            if g.requires_grad
+            else torch.zeros_like(gradient)
+            for g in gradient
+        ]
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _ONCE):
+            raise
+        return None
+    return float(value.detach()), gradient.detach(), torch.stack(rows).detach()
+
+
+def _newton(parameters: list[Tensor], terms: Sequence[Callable[[], Tensor]], steps: int, size: int) -> bool:
     for step in range(steps):
-        current = value()
-        grads = torch.autograd.grad(current, parameters, create_graph=True, allow_unused=True)
-        if any(g is None for g in grads):
-            return step > 0
-        gradient = _flat(list(grads))
-        try:
-            rows = [
-                _flat(
-                    [
-                        torch.zeros_like(p) if h is None else h
-                        for p, h in zip(
-                            parameters,
-                            torch.autograd.grad(g, parameters, retain_graph=True, allow_unused=True),
-                            strict=True,
-                        )
-                    ]
-                )
-                if g.requires_grad
-                else gradient.new_zeros(size)
-                for g in gradient
-            ]
-        except RuntimeError as error:
-            if not any(words in str(error) for words in _ONCE):
-                raise
-            return step > 0
-        gradient, hessian = gradient.detach(), torch.stack(rows).detach()
+        found = []
+        for term in terms:
+            derivatives = _derivatives(parameters, term)
+            if derivatives is None:
+                return step > 0
+            found.append(derivatives)
+        base = sum(value for value, _, _ in found)
+        gradient, hessian = (torch.stack(parts).sum(0) for parts in list(zip(*found, strict=True))[1:])
         if not (gradient.isfinite().all() and hessian.isfinite().all()):
             return step > 0
         curvature, basis = torch.linalg.eigh((hessian + hessian.mT) / 2)
         least = 1e-8 * curvature.abs().max().clamp_min(1e-300)
         move = basis @ ((basis.mT @ gradient) / curvature.abs().clamp_min(least))
         expected = float(gradient @ move)
-        before, base = _flat(parameters).detach().clone(), float(current.detach())
+        before = _flat(parameters).detach().clone()
         if expected <= 1e-14 * max(1.0, abs(base)):
             return True
         length = 1.0
         for _ in range(30):
             _set(parameters, before + length * move)
-            with torch.no_grad():
-                reached = float(value())
-            if base + 1e-4 * length * expected <= reached < math.inf:
+            if base + 1e-4 * length * expected <= _total(terms) < math.inf:
                 break
             length /= 2
         else:
@@ -92,23 +108,26 @@ def _newton(parameters: list[Tensor], value: Callable[[], Tensor], steps: int, s
     return True
 
 
-def _lbfgs(parameters: list[Tensor], value: Callable[[], Tensor], steps: int) -> None:
+def _lbfgs(parameters: list[Tensor], terms: Sequence[Callable[[], Tensor]], steps: int) -> None:
     before = _flat(parameters).detach().clone()
-    with torch.no_grad():
-        base = float(value())
+    base = _total(terms)
     scale = max(1.0, abs(base))
     optimizer = torch.optim.LBFGS(parameters, max_iter=2 * steps, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
-        loss = -value() / scale
-        for p, g in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
-            p.grad = torch.zeros_like(p) if g is None else g
-        return loss.detach()
+        losses = []
+        for p in parameters:
+            p.grad = torch.zeros_like(p)
+        for term in terms:
+            loss = -term() / scale
+            for p, g in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
+                if g is not None and p.grad is not None:
+                    p.grad += g
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
 
     optimizer.step(closure)
     for p in parameters:
         p.grad = None
-    with torch.no_grad():
-        reached = float(value())
-    if not base <= reached < math.inf:
+    if not base <= _total(terms) < math.inf:
         _set(parameters, before)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +22,17 @@ from zoo.automatic.rules import RULES, kind_of
 from zoo.automatic.sums import Use, Weighted
 from zoo.core import program
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data
+from zoo.core.data import Data, num_data
 from zoo.core.edges import margin_of
 from zoo.core.sites import family_of
 from zoo.core.statistics import Moments, wide
 from zoo.errors import ZooError
 
-__all__ = ["Plan", "SiteRow", "make_plan"]
+__all__ = ["Plan", "SiteRow", "Weights", "make_plan"]
+
+
+#: By site its posterior weight, or the moments it would give.
+Weights = dict[str, Tensor | Moments]
 
 
 @dataclass
@@ -77,10 +82,11 @@ class Plan:
     largest: str
     points: dict[str, Tensor] = field(default_factory=dict)
     numeric_sites: set[str] = field(default_factory=set)
+    by_row: bool = False  # whether every site is of single data, so that pieces of the data add up
     chain: Chain | None = None  # how the E step is done where the program is one
     why_not_chain: str = ""
 
-    def e_step(self, x: Data) -> tuple[float, dict[str, Tensor | Moments]]:
+    def e_step(self, x: Data) -> tuple[float, Weights]:
         """(ln p(x), by site its posterior weight, or the moments it would give) at the present parameters."""
         if self.chain is not None:
             evidence, weights = self.chain.e_step(self.space)
@@ -111,7 +117,7 @@ class Plan:
             for mine, fresh in zip(old, new, strict=True):
                 mine.args = {key: value.detach() for key, value in fresh.args.items()}
 
-    def m_step(self, x: Data, weights: dict[str, Tensor | Moments], climbs: int = 8) -> list[str]:
+    def m_step(self, x: Data, weights: Weights, climbs: int = 8) -> list[str]:
         """Raise the expected complete-data log-likelihood: numeric parameters first, then the closed forms.
 
         Args:
@@ -120,30 +126,55 @@ class Plan:
         Returns:
             Notes on variance floors that acted.
         """
-        used = {id(use.leaf): use.leaf for rule in self.rules for use in rule.uses}
-        vector = wide(self.space.vector())
-        shares: dict[int, Tensor | Moments] = {}
-        for key, leaf in used.items():
-            share = weights[leaf.site]
-            shares[key] = (
-                share if isinstance(share, Moments) else leaf.weight(share.to(vector.dtype), self.space, vector)
-            )
+        shares = self.shares(weights)
         if self.numeric:
-            with torch.enable_grad():
-                parameters: list[Tensor] = [self.space.raw[name] for name in self.numeric]
-                climb(parameters, self._expected(x, weights), climbs)
-            with recorded(), torch.no_grad():
-                self.refresh(enumerated(self.model, x, self.nesting, set()))
-            vector = wide(self.space.vector())
-        weighted = {key: Weighted(leaf, shares[key], leaf.arguments(self.space, vector)) for key, leaf in used.items()}
+            self.climb([self.expected(x, weights)], climbs)
+            self.reread(x)
+        return self.solve(self.collect(shares))
+
+    @property
+    def _used(self) -> dict[int, Leaf]:
+        """The leaves that rules work on."""
+        return {id(use.leaf): use.leaf for rule in self.rules for use in rule.uses}
+
+    def shares(self, weights: Weights) -> dict[int, Tensor | Moments]:
+        """By leaf its weights, or its moments, at the parameters of the E step."""
+        vector = wide(self.space.vector())
+        return {
+            key: share if isinstance(share, Moments) else leaf.weight(share.to(vector.dtype), self.space, vector)
+            for key, leaf in self._used.items()
+            for share in [weights[leaf.site]]
+        }
+
+    def collect(self, shares: dict[int, Tensor | Moments]) -> dict[str, Any]:
+        """What the closed forms need of these data, by name; each adds. Arguments that are no lookups stay."""
+        vector = wide(self.space.vector())
+        weighted = {
+            key: Weighted(leaf, shares[key], leaf.arguments(self.space, vector)) for key, leaf in self._used.items()
+        }
+        return {name: value for rule in self.rules for name, value in rule.collect(weighted, vector).items()}
+
+    def solve(self, sums: Mapping[str, Any]) -> list[str]:
+        """Set the parameters of closed form from what ``collect`` gave; returns notes on floors that acted."""
+        vector = wide(self.space.vector())
         for rule in self.rules:
-            rule.update(weighted, vector)
-        closed = {name for rule in self.rules for use in rule.uses for name in self.space.owner(use.lookup.ids)}
+            rule.solve(sums, vector)
+        closed = {name for rule in self.rules for use in rule.reaching for name in self.space.owner(use.lookup.ids)}
         for name in closed:
             self.space.assign(name, self.space.split(vector, name))
         return [note for rule in self.rules for note in rule.notes]
 
-    def _expected(self, x: Data, weights: dict[str, Tensor | Moments]) -> Callable[[], Tensor]:
+    def climb(self, terms: list[Callable[[], Tensor]], climbs: int = 8) -> None:
+        """Move the numeric parameters up the sum of the terms, those of the pieces of the data."""
+        with torch.enable_grad():
+            climb([self.space.raw[name] for name in self.numeric], terms, climbs)
+
+    def reread(self, x: Data) -> None:
+        """Take the arguments that are no lookups at the present parameters."""
+        with recorded(), torch.no_grad():
+            self.refresh(enumerated(self.model, x, self.nesting, set()))
+
+    def expected(self, x: Data, weights: Weights) -> Callable[[], Tensor]:
         """The expected complete-data log-likelihood of the sites that numeric parameters reach, as a function."""
 
         def value() -> Tensor:
@@ -213,7 +244,7 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True, chec
         for leaf in mine or ():
             leaf.args = {key: value.detach() for key, value in leaf.args.items()}
             leaf.value = None if leaf.value is None else leaf.value.detach()
-    rows = [
+    table = [
         SiteRow(
             name,
             "prior"
@@ -238,11 +269,16 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True, chec
             seen = "a parameter is updated numerically"
         rules = again_rules
     numeric_sites = {site for name in numeric for site in reached[name]}
-    plan = Plan(model, space, rules, numeric, found, rows, updates, nesting, elements, largest, points, numeric_sites)
+    plan = Plan(model, space, rules, numeric, found, table, updates, nesting, elements, largest, points, numeric_sites)
     if isinstance(seen, Chain):
         plan.chain = seen
     else:
         plan.why_not_chain = seen
+    rows = num_data(x)
+    plan.by_row = all(
+        any(frame.vectorized and frame.size == rows for frame in site["cond_indep_stack"])
+        for site in run.sites.values()
+    )
     return plan
 
 

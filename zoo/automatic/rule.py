@@ -1,7 +1,12 @@
-"""What a rule is: one kind of closed-form update, and the uses of parameters that it serves."""
+"""What a rule is: one kind of closed-form update, and the uses of parameters that it serves.
+
+It works in two halves: ``collect`` takes from a piece of the data what the update needs, which adds; ``solve`` sets the
+parameters' entries from that, and sees no data.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,6 +30,8 @@ class Rule:
     def __init__(self, space: ParameterSpace) -> None:
         self.space = space
         self.uses: list[Use] = []
+        #: Uses in other pieces of the data, where they reach other entries.
+        self.elsewhere: list[Use] = []
         self.notes: list[str] = []
 
     def refuses(self, parameter: str, uses: list[Use]) -> str | None:
@@ -39,8 +46,12 @@ class Rule:
             return f"is constrained to {self.space.constraints[parameter]}"
         return None
 
-    def update(self, weighted: dict[int, Weighted], vector: Tensor) -> None:
-        """Write the updated entries into ``vector``."""
+    def collect(self, weighted: dict[int, Weighted], vector: Tensor) -> dict[str, Any]:
+        """The expected statistics of the data by name, each of which adds; ``vector``: the present entries."""
+        raise NotImplementedError
+
+    def solve(self, sums: Mapping[str, Any], vector: Tensor) -> None:
+        """Write the updated entries into ``vector``; ``sums``: what ``collect`` gave, added up over the data."""
         raise NotImplementedError
 
     def _least(self, vector: Tensor, otherwise: float, where: Tensor) -> Tensor:
@@ -57,12 +68,17 @@ class Rule:
         """Each use with its leaf's weight."""
         return [(use, weighted[id(use.leaf)]) for use in self.uses]
 
+    @property
+    def reaching(self) -> list[Use]:
+        """The uses that say which entries the rule writes."""
+        return [*self.uses, *self.elsewhere]
+
     def _write(self, vector: Tensor, target: Tensor, touched: Tensor) -> None:
         """Set the touched entries so that their view is the target; an entry without data keeps its value."""
-        for view in {use.lookup.view for use in self.uses if use.argument != "value"}:
+        for view in {use.lookup.view for use in self.reaching if use.argument != "value"}:
             assert view is not None
             mine = torch.zeros_like(touched)
-            for use in self.uses:
+            for use in self.reaching:
                 if use.lookup.view == view and use.argument != "value":
                     mine[use.lookup.ids[use.lookup.ids >= 0]] = True
             mine &= touched

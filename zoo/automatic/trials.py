@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,19 +33,14 @@ class Trials(Rule):
                 return f"has a prior on its {use.lookup.view}"
         return super().refuses(parameter, uses)
 
-    def update(self, weighted: dict[int, Weighted], vector: Tensor) -> None:
+    def collect(self, weighted: dict[int, Weighted], vector: Tensor) -> dict[str, Any]:
         successes, failures = Sums(self.space, vector), Sums(self.space, vector)
-        logits = torch.zeros(self.space.size, dtype=torch.bool)
-        under_prior = torch.zeros_like(successes.entries, dtype=torch.bool)
         for use, given in self._weighted(weighted):
             leaf, ids, weight, args = use.leaf, use.lookup.ids, given.weight, given.args
             if use.argument == "value":  # a Beta prior
-                under_prior[ids[ids >= 0]] = True
                 successes.add_weighted(ids, weight, args["concentration1"] - 1)
                 failures.add_weighted(ids, weight, args["concentration0"] - 1)
                 continue
-            if use.argument == "logits":
-                logits[ids[ids >= 0]] = True
             assert leaf.value is not None
             won, lost = {
                 "Bernoulli": lambda x, _: (x, 1 - x),
@@ -52,9 +50,21 @@ class Trials(Rule):
             }[leaf.family](leaf.value.to(weight.dtype), args.get("total_count", weight.new_ones(())).to(weight.dtype))
             successes.add_weighted(ids, weight, won)
             failures.add_weighted(ids, weight, lost)
-        both = torch.stack([successes.entries, failures.entries], -1)
+        return {"successes": successes.entries, "failures": failures.entries}
+
+    def solve(self, sums: Mapping[str, Any], vector: Tensor) -> None:
+        logits, under_prior = (self._entries(vector, argument) for argument in ("logits", "value"))
+        both = torch.stack([sums["successes"], sums["failures"]], -1)
         both = torch.where(under_prior.unsqueeze(-1), both, both.clamp_min(0))
         least = self._least(vector, NARROW, under_prior).unsqueeze(-1)
         share = likeliest_rows(both, torch.stack([vector, 1 - vector], -1), least)[..., 0]
         touched = (both != 0).any(-1)
-        self._write(vector, torch.where(logits.to(share.device), torch.logit(share), share), touched)
+        self._write(vector, torch.where(logits, torch.logit(share), share), touched)
+
+    def _entries(self, like: Tensor, argument: str) -> Tensor:
+        """Which entries are used as this argument."""
+        there = torch.zeros_like(like, dtype=torch.bool)
+        for use in self.reaching:
+            if use.argument == argument:
+                there[use.lookup.ids[use.lookup.ids >= 0]] = True
+        return there

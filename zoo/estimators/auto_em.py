@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from zoo.automatic.enumeration import why_not_exact
-from zoo.automatic.plan import Plan, make_plan
+from zoo.automatic.plans import Plans, make_plans, parts
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, count
+from zoo.core.data import Data
 from zoo.core.problem import Problem
 from zoo.core.statistics import Statistics
 from zoo.estimators.em import EM
@@ -43,7 +42,7 @@ class AutoEM(EM):
         model, reason = problem.model, super().refuses(problem)
         if reason is None and not model.points and model.log_prior().requires_grad:
             return "its prior is not in its program, which is all that auto_em sees"
-        return reason or why_not_exact(model, problem.data)
+        return reason or why_not_exact(model, parts(model, problem.data)[0])
 
     def _lacks(self, problem: Problem) -> str | None:
         return None
@@ -53,7 +52,7 @@ class AutoEM(EM):
 
     def steps(self, problem: Problem) -> Steps:
         model, x = problem.model, problem.data
-        return PlanSteps(model, x, make_plan(model, x, checked=True))
+        return PlanSteps(model, x, make_plans(model, x, checked=True))
 
 
 @dataclass(frozen=True)
@@ -62,17 +61,13 @@ class PlanSteps:
 
     model: LatentVariableModel
     x: Data
-    plan: Plan
+    plans: Plans
 
     def e_step(self) -> Statistics:
-        evidence, weights = self.plan.e_step(self.x)
-        value = torch.tensor(evidence, dtype=torch.float64)
-        return Statistics(count(self.x), value, value, weights=weights)
+        return self.plans.e_step()
 
-    def m_step(self, statistics: Any) -> Sequence[str]:
-        if math.isfinite(float(statistics["objective"])):
-            return self.plan.m_step(self.x, statistics["weights"])
-        return ()
+    def m_step(self, statistics: Statistics) -> Sequence[str]:
+        return self.plans.m_step(statistics)
 
     def reordered(self, generator: torch.Generator) -> PlanSteps:
         """As they are: in a program the order of the data may mean something."""
@@ -80,4 +75,4 @@ class PlanSteps:
 
     def doubled(self) -> PlanSteps:
         model, x = copy.deepcopy(self.model).double(), doubled(self.x)
-        return PlanSteps(model, x, make_plan(model, x))
+        return PlanSteps(model, x, make_plans(model, x))

@@ -28,7 +28,7 @@ class VonMisesMixture(Mixture):
     Args:
         num_components: K, at least 1.
         num_features: D, at least 1.
-        max_concentration: where the M step stops: on angles that are all alike the likelihood has no maximum.
+        max_concentration: where the M step stops, as angles all alike have no maximum; a start beyond it is let be.
 
     Shapes:
         x: (N, D), radians, at most 2π in size. weights: (K,).
@@ -60,10 +60,11 @@ class VonMisesMixture(Mixture):
 
     def update_components(self, statistics: Statistics) -> list[str]:
         count, old = statistics["counts"].unsqueeze(-1), self.concentration.detach()
-        largest = old.clamp_min(self.max_concentration)  # a larger start is let be: a cut could make EM fall
-        loc, concentration = most_likely(statistics["cosines"], statistics["sines"], count, largest)
-        self.loc, self.concentration = loc.where(count > 0, self.loc.detach()), concentration.where(count > 0, old)
-        acts = bool(((count > 0) & (concentration >= largest)).any())
+        loc, kappa = most_likely(
+            statistics["cosines"], statistics["sines"], count, old.clamp_min(self.max_concentration)
+        )
+        self.loc, self.concentration = loc.where(count > 0, self.loc.detach()), kappa.where(count > 0, old)
+        acts = bool(((count > 0) & (kappa >= self.max_concentration)).any())
         return ["max_concentration acts: the angles of a component are all but equal"] * acts
 
     def check_rows(self, x: Tensor) -> Tensor:
@@ -75,6 +76,6 @@ class VonMisesMixture(Mixture):
 
 def tiny() -> tuple[VonMisesMixture, Tensor]:
     """The smallest honest instance, and data from it."""
-    model = VonMisesMixture(num_components=2, num_features=2)
+    model = VonMisesMixture(2, 2)
     model.loc, model.concentration = torch.tensor([[0.5, 3.1], [-2.0, 1.0]]), torch.tensor([[4.0, 2.0], [3.0, 5.0]])
     return model, torch.tensor([[0.3, -3.0], [1.1, 2.2], [-1.8, 0.7], [-2.9, 1.2], [0.2, 2.9], [-2.1, 1.4]])
