@@ -31,8 +31,7 @@ class VonMisesMixture(Mixture):
         max_concentration: where the M step stops, as angles all alike have no maximum; a start beyond it is let be.
 
     Shapes:
-        x: (N, D), radians, at most 2π in size. weights: (K,).
-        loc: (K, D), radians, in [-π, π). concentration: (K, D), positive.
+        x: (N, D), radians, at most 2π in size. weights: (K,). loc: (K, D), in [-π, π). concentration: (K, D), positive.
         e_step(x): ``counts`` (K,), and ``cosines`` and ``sines`` (K, D), the sums of cos x and sin x by component.
 
     Raises:
@@ -60,9 +59,8 @@ class VonMisesMixture(Mixture):
 
     def update_components(self, statistics: Statistics) -> list[str]:
         count, old = statistics["counts"].unsqueeze(-1), self.concentration.detach()
-        loc, kappa = most_likely(
-            statistics["cosines"], statistics["sines"], count, old.clamp_min(self.max_concentration)
-        )
+        sums, largest = (statistics["cosines"], statistics["sines"]), old.clamp_min(self.max_concentration)
+        loc, kappa = most_likely(*sums, count, largest)
         self.loc, self.concentration = loc.where(count > 0, self.loc.detach()), kappa.where(count > 0, old)
         acts = bool(((count > 0) & (kappa >= self.max_concentration)).any())
         return ["max_concentration acts: the angles of a component are all but equal"] * acts
