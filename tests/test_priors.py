@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO, config_enumerate
 from pyro.infer.autoguide import AutoDelta, init_to_value
+from torch import Tensor
 from torch.distributions import constraints, transform_to
 
 import zoo
@@ -395,3 +397,47 @@ def test_explain_and_notes_say_which_prior_and_how_far_off_the_edge():
     assert any("conjugate prior (concentration=1.0, prior_strength=1.0)" in note for note in fit.notes)
     plain = zoo.fit(zoo.GaussianHMM(2, 1), series, estimator="em", max_iter=3)
     assert not any("prior" in note for note in plain.notes)
+
+
+# --- tables made of several parameters --------------------------------------------------------------------------------
+
+APART = torch.tensor([1.0, 2, 0, 3, 1, 18, 22, 20, 25], dtype=torch.float64)
+
+
+def rates_program(make: Any) -> Any:
+    def program(x: Tensor) -> None:
+        rates = make()
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Categorical(torch.ones(2) / 2))
+            pyro.sample("x", dist.Poisson(rates[z]), obs=x)
+
+    return program
+
+
+def test_data_of_a_table_made_of_two_parameters_count_once_beside_their_priors() -> None:
+    """The two rates drawn apart and stacked are those drawn as one vector; by hand (19 + 7) / (20 + 5) = 1.04."""
+
+    @rates_program
+    def stacked() -> Tensor:
+        return torch.stack([pyro.sample("a", dist.Gamma(20.0, 20.0)), pyro.sample("b", dist.Gamma(20.0, 2.0))])
+
+    @rates_program
+    def together() -> Tensor:
+        return pyro.sample("r", dist.Gamma(torch.tensor([20.0, 20.0]), torch.tensor([20.0, 2.0])).to_event(1))
+
+    apart, one = (zoo.fit(program, APART, estimator="auto_em", init="current") for program in (stacked, together))
+    found = [float(apart.parameters[name]) for name in "ab"]
+    assert found == pytest.approx(one.parameters["r"].tolist(), rel=1e-6)
+    assert found[0] == pytest.approx(1.04, rel=1e-4)
+
+
+def test_a_table_with_one_entry_that_climbs_climbs_as_a_whole() -> None:
+    @rates_program
+    def mixed() -> Tensor:
+        return torch.stack([pyro.sample("a", dist.Gamma(20.0, 20.0)), pyro.sample("b", dist.LogNormal(2.0, 0.1))])
+
+    assert "makes a table with b, which is updated numerically" in str(zoo.explain(mixed, APART))
+    ours, gradient = (zoo.fit(mixed, APART, estimator=name) for name in ("auto_em", "eg"))
+    for name in "ab":
+        assert float(ours.parameters[name]) == pytest.approx(float(gradient.parameters[name]), rel=1e-3)
+    assert 10 < float(ours.parameters["b"]) < 12  # the prior holds it back: the data alone have 21.25

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.automatic.assignment import Update, assign
 from zoo.automatic.chains import Chain, recognise
 from zoo.automatic.enumerated import Enumerated, enumerated
 from zoo.automatic.enumeration import first_enumeration
@@ -18,8 +19,7 @@ from zoo.automatic.lookup import Finder, Lookup, ParameterSpace, recorded
 from zoo.automatic.newton import climb
 from zoo.automatic.refusals import check_densities, refuse_edges, refuse_unused
 from zoo.automatic.rule import Rule
-from zoo.automatic.rules import RULES, kind_of
-from zoo.automatic.sums import Use, Weighted
+from zoo.automatic.sums import Weighted
 from zoo.core import program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, num_data
@@ -43,16 +43,6 @@ class SiteRow:
     role: str
     family: str
     elements: int
-
-
-@dataclass
-class Update:
-    """What happens to a parameter in the M step, and why."""
-
-    parameter: str
-    how: str
-    why: str
-    sites: list[str]
 
 
 @dataclass
@@ -235,7 +225,7 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True, chec
             leaf.lookups = {key: _source(finder, leaf.args[key], a.args[key], b.args[key]) for key in leaf.args}
             if leaf.value is not None and a.value is not None and b.value is not None:
                 leaf.value_lookup = _source(finder, leaf.value, a.value, b.value)
-    rules, updates, numeric = _assign(space, found, reached)
+    rules, updates, numeric = assign(space, found, reached)
     for update in updates:
         off = margin_of(space.constraints[update.parameter])
         if off is not None:
@@ -264,7 +254,7 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True, chec
         kept = {name: found[name] for name in points}
         found = {**kept, **seen.leaves}
         names_of = {name: [site for site, mine in found.items() if _uses(mine, space, name)] for name in names}
-        again_rules, _, odd = _assign(space, found, names_of)
+        again_rules, _, odd = assign(space, found, names_of)
         if odd:
             seen = "a parameter is updated numerically"
         rules = again_rules
@@ -323,71 +313,3 @@ def _reached(model: LatentVariableModel, run: Enumerated) -> dict[str, list[str]
             if grad is not None:
                 reached[name].append(site)
     return reached
-
-
-def _assign(
-    space: ParameterSpace, found: dict[str, list[Leaf] | None], reached: dict[str, list[str]]
-) -> tuple[list[Rule], list[Update], list[str]]:
-    uses: dict[str, list[Use]] = {name: [] for name in space.names}
-    unknown: dict[str, str] = {}
-    for site, mine in found.items():
-        if mine is None:
-            for name in space.names:
-                if site in reached[name]:
-                    unknown.setdefault(name, f"enters site {site!r}, whose distribution is not known")
-            continue
-        for leaf in mine:
-            for argument, lookup in [*leaf.lookups.items(), ("value", leaf.value_lookup)]:
-                if argument == "value" and leaf.value is None:
-                    continue
-                if lookup is None:
-                    # A parameter that is a lookup in one argument may also be part of another that is none.
-                    for name in _behind(leaf, argument, space, reached):
-                        unknown.setdefault(name, f"enters {argument} of site {site!r} through a function")
-                elif not lookup.fixed:
-                    for name in space.owner(lookup.ids):
-                        uses[name].append(Use(leaf, argument, lookup))
-    rules: list[Rule] = []
-    updates, numeric = [], []
-    by_kind: dict[type[Rule], Rule] = {kind: kind(space) for kind in RULES}
-    for name in space.names:
-        mine_uses = uses[name]
-        sites = reached[name]
-        kinds = [kind_of(use) for use in mine_uses]
-        why = unknown.get(name) or next((k for k in kinds if isinstance(k, str)), None)
-        if why is None and not kinds:
-            updates.append(Update(name, "stays: none of its entries can move", "every entry is at its bound", sites))
-            continue
-        if why is None and len(set(kinds)) != 1:
-            why = "plays several roles"
-        if why is None:
-            kind = kinds[0]
-            assert not isinstance(kind, str)
-            why = by_kind[kind].refuses(name, mine_uses)
-            if why is None:
-                by_kind[kind].uses += mine_uses
-                view = sorted({str(u.lookup.view) for u in mine_uses if u.argument != "value"})
-                through = "" if view in ([], ["identity"]) else f" through {view[0]}"
-                arguments = sorted({f"{u.leaf.family}.{u.argument}" for u in mine_uses if u.argument != "value"})
-                text = by_kind[kind].text
-                if getattr(by_kind[kind], "scale_text", None) and not any(u.argument == "loc" for u in mine_uses):
-                    text = by_kind[kind].scale_text  # type: ignore[attr-defined]
-                if any(u.argument == "value" for u in mine_uses):
-                    text += ", with its conjugate prior"
-                updates.append(Update(name, text, f"{', '.join(arguments)}{through}", sites))
-                continue
-        numeric.append(name)
-        updates.append(Update(name, "numeric: Newton or gradient steps that climb", why, sites))
-    rules = [rule for rule in by_kind.values() if rule.uses]
-    return rules, updates, numeric
-
-
-def _behind(leaf: Leaf, argument: str, space: ParameterSpace, reached: dict[str, list[str]]) -> list[str]:
-    """The parameters that an argument, or the value, depends on."""
-    value = leaf.value if argument == "value" else leaf.args[argument]
-    assert value is not None
-    if not value.requires_grad:
-        return [name for name in space.names if leaf.site in reached[name]]
-    raw = [space.raw[name] for name in space.names]
-    grads = torch.autograd.grad(value.sum(), raw, allow_unused=True, retain_graph=True)
-    return [name for name, grad in zip(space.names, grads, strict=True) if grad is not None]
