@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.core.checks import matrix
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data
+from zoo.core.data import Data, plain, weights_of
 from zoo.core.statistics import Statistics, varying
 from zoo.errors import ZooError
 from zoo.structures import chain
@@ -137,12 +137,16 @@ class Components(LatentVariableModel):
         """The complete rows (N, D) of data as the model takes them."""
         raise NotImplementedError
 
-    def component_scales(self, x: Tensor) -> dict[str, Tensor]:
-        """``parameter_scales`` of the components, from rows (N, D)."""
+    def component_scales(self, x: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+        """``parameter_scales`` of the components, from rows (N, D) that count ``weights`` (N,) times."""
         return {}
 
     def parameter_scales(self, x: Data) -> dict[str, Tensor]:
-        return self.component_scales(self.rows(x))
+        return self.component_scales(self.rows(plain(x)), self.row_weights(x))
+
+    def row_weights(self, x: Data) -> Tensor | None:
+        """How often each of ``rows`` counts, (N,); None once."""
+        return weights_of(x)
 
     def permute_rows(self, order: Tensor) -> None:
         """Relabel the components' own parameters: ``k`` becomes what ``order[k]`` was."""

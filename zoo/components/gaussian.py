@@ -11,7 +11,7 @@ from torch.distributions import constraints
 
 from zoo.components.base import Components
 from zoo.core.contract import parameter
-from zoo.core.statistics import Moments, Statistics, varying, wide
+from zoo.core.statistics import Moments, Statistics, varying, weighted_mean, weighted_variance, wide
 from zoo.densities import gaussian
 from zoo.densities.covariance import floored_factor
 from zoo.errors import ZooError, unknown_name
@@ -217,8 +217,8 @@ class GaussianComponents(Components):
         if (scale.square() < floor).any():
             self.scale_tril = torch.maximum(scale, floor.sqrt())
 
-    def component_scales(self, x: Tensor) -> dict[str, Tensor]:
-        scale = varying(x.var(0, correction=0), x.mean(0)).sqrt()
+    def component_scales(self, x: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
+        scale = varying(weighted_variance(x, weights), weighted_mean(x, weights)).sqrt()
         scales = {"means_unconstrained": scale}
         if self.covariance_type in ("full", "tied"):
             # Row i of a Cholesky factor is in the units of feature i; its diagonal is stored as a logarithm.

@@ -19,7 +19,7 @@ from zoo.core.rows import Rows, known_at
 from zoo.core.sites import PARTICLES, SiteMessage, data_dim, is_sample
 from zoo.errors import ZooError
 
-__all__ = ["Beside", "restrict"]
+__all__ = ["Beside", "placed", "restrict"]
 
 
 class Beside(Messenger):
@@ -37,7 +37,7 @@ class Beside(Messenger):
             self._weigh(msg, dim)
         values = known_at(self.rows.known, msg["name"]) if self.guide and self.rows.known else None
         if values is not None:
-            msg["fn"] = point_mass(msg["fn"], _placed(values, msg, dim), msg["name"])
+            msg["fn"] = point_mass(msg["fn"], placed(values, msg, dim), msg["name"])
 
     def _weigh(self, msg: SiteMessage, dim: int | None) -> None:
         weights = self.rows.weights
@@ -54,7 +54,7 @@ class Beside(Messenger):
         msg["scale"] = msg["scale"] * weights.reshape(-1, *[1] * (-dim - 1))
 
 
-def _placed(values: Tensor, site: SiteMessage, dim: int | None) -> Tensor:
+def placed(values: Tensor, site: SiteMessage, dim: int | None) -> Tensor:
     """Values (N, the site's other plates from the left, event) in the shape of the site's batch and event."""
     others = sorted({f.dim for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES} - {dim})
     if dim is None or values.dim() < 1 + len(others):
@@ -78,7 +78,7 @@ def restrict(trace: Trace, rows: Any) -> None:
         values = known_at(rows.known, name) if site["type"] == "sample" and not site["is_observed"] else None
         if values is None or "unscaled_log_prob" not in site:
             continue
-        labels = _placed(values, site, data_dim(site, len(values)))
+        labels = placed(values, site, data_dim(site, len(values)))
         other = (labels >= 0) & (labels != _labels(site["fn"], torch.as_tensor(site["value"])))
         if site["mask"] is not None:  # what is masked out is not there to be known
             other = other & torch.as_tensor(site["mask"])
@@ -90,8 +90,14 @@ def _labels(fn: Any, value: Tensor) -> Tensor:
     return value.argmax(-1) if fn.event_dim else value
 
 
+#: The logit of a Bernoulli that is as good as sure: its other value has a probability of 0 in any precision.
+SURE = 1e4
+
+
 def point_mass(fn: Any, values: Tensor, name: str) -> Any:
     """A distribution with all of its mass on the values that are known (-1 or NaN: not)."""
+    if isinstance(fn, torch.distributions.Independent):
+        return point_mass(fn.base_dist, values, name).to_event(fn.reinterpreted_batch_ndims)
     if values.is_floating_point():
         if fn.has_rsample:
             return PointMass(fn, values)
@@ -102,7 +108,7 @@ def point_mass(fn: Any, values: Tensor, name: str) -> Any:
         sure = sure.expand(*shape, sure.shape[-1]).scatter(-1, labels.expand(*shape, 1), 0.0)
         return type(fn)(logits=torch.where(known, sure, fn.logits))
     elif isinstance(fn, dist.Bernoulli):
-        sure = torch.where(values > 0, torch.inf, -torch.inf).to(fn.logits)
+        sure = torch.where(values > 0, SURE, -SURE).to(fn.logits)
         return type(fn)(logits=torch.where(values >= 0, sure, fn.logits))
     raise ZooError(
         f"known: site {name!r} expected a Categorical, a OneHotCategorical, a Bernoulli or a family with "

@@ -23,6 +23,7 @@ __all__ = [
     "Fields",
     "arguments",
     "as_data",
+    "beside",
     "call",
     "changed",
     "count",
@@ -166,6 +167,11 @@ def split(x: Data, rows: int) -> Iterator[Data]:
 def plain(x: Data) -> Data:
     """The data without what stands beside their rows."""
     return x.data if isinstance(x, Rows) else x
+
+
+def beside(x: Data) -> list[Tensor]:
+    """The tensors that stand beside the rows: weights, and what is known of latents."""
+    return [] if not isinstance(x, Rows) else [t for t in (x.weights, *x.known.values()) if t is not None]
 
 
 def weights_of(x: Data) -> Tensor | None:

@@ -16,6 +16,7 @@ __all__ = ["Problem"]
 #: One number a row (of a likelihood, of a bound) can be weighted afterwards.
 TOLD = {
     "e_step": ("weights", "known"),
+    "closed_form": ("weights", "known"),
     "log_marginal": ("known",),
     "elbo": ("known",),
     "elbo_parts": ("known",),
@@ -61,7 +62,13 @@ class Problem:
 
     def of(self, model: LatentVariableModel) -> Problem:
         """The same problem for a copy of the model, of which no more needs to be looked up."""
-        copied = replace(self, model=model)
+        return self._looked_up(replace(self, model=model))
+
+    def beside(self, data: Data) -> Problem:
+        """The same problem with something beside its rows, which changes nothing in the program."""
+        return self._looked_up(replace(self, data=data))
+
+    def _looked_up(self, other: Problem) -> Problem:
         if "program" in self.__dict__:
-            copied.__dict__["program"] = self.program
-        return copied
+            other.__dict__["program"] = self.program
+        return other

@@ -23,7 +23,7 @@ __all__ = ["computing", "parameter_values", "plain", "property_of_numbers", "tak
 #: Methods of a datum's own that take arrays, lists and data frames too.
 TAKES_DATA = frozenset({"log_marginal", "posterior", "predict", "elbo", "e_step", "posterior_means"})
 #: Methods that look at data alone, whatever stands beside their rows.
-OF_ROWS = frozenset({"probe", "initialize", "create", "datum_size", "parameter_scales", "why_impossible"})
+OF_ROWS = frozenset({"probe", "initialize", "create", "datum_size", "why_impossible"})
 
 
 class _Depth(threading.local):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Moments", "Statistics", "varying", "weighted", "weighted_mean", "weighted_sum", "wide"]
+__all__ = ["Moments", "Statistics", "varying", "weighted", "weighted_mean", "weighted_sum", "weighted_variance", "wide"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,13 @@ def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
 def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
     """The mean of values (N, ...) over rows that count ``weights`` (N,) times."""
     return values.mean(0) if weights is None else weighted_sum(values, weights) / weights.sum()
+
+
+def weighted_variance(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The variance of values (N, ...) over rows that count ``weights`` (N,) times, dividing by their sum."""
+    if weights is None:
+        return values.var(0, correction=0)
+    return weighted_mean((values - weighted_mean(values, weights)).square(), weights)
 
 
 def varying(variance: Tensor, mean: Tensor) -> Tensor:

@@ -22,8 +22,9 @@ from torch.distributions import constraints
 
 from guides.networks import Standardize
 from zoo.core.contract import parameter
+from zoo.core.data import Data, plain, weights_of
 from zoo.core.offers import follows
-from zoo.core.statistics import varying
+from zoo.core.statistics import varying, weighted_mean, weighted_variance
 from zoo.models.ppca import PPCA
 from zoo.models.shared.linear_gaussian import LinearGaussian
 
@@ -155,9 +156,9 @@ class LinearVAE(LinearGaussian):
         exact.closed_form(x)
         return exact.loadings.detach(), exact.noise_variance.detach()
 
-    def parameter_scales(self, x: Tensor) -> dict[str, Tensor]:
+    def parameter_scales(self, x: Data) -> dict[str, Tensor]:
         """One unit for all features, as the noise has: a feature's own would stretch the directions PCA looks for."""
-        unit = varying(x.var(0, correction=0), x.mean(0)).mean().sqrt()
+        unit = varying(weighted_variance(plain(x), weights_of(x)), weighted_mean(plain(x), weights_of(x))).mean().sqrt()
         return {
             "mean_unconstrained": unit.expand_as(self.mean),
             "loadings_unconstrained": unit.expand_as(self.loadings),

@@ -22,7 +22,7 @@ class Fitted(Protocol):
     history: dict[str, list[Any]]
     iterations: int
     seconds: float
-    num_data: int
+    num_data: float
     notes: list[str]
     degenerate: bool
     restarts: list[dict[str, Any]]
@@ -46,7 +46,7 @@ class Compared(Protocol):
 
     model: str
     data: str
-    num_data: int
+    num_data: float
     x: Any
     notes: list[str]
 

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import functools
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from zoo.core.contract import LatentVariableModel, lacks, prepared
-from zoo.core.data import Data, num_data
+from zoo.core.data import Data, count, plain
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.problem import Problem
@@ -23,6 +23,7 @@ from zoo.errors import LikelihoodDecreased, ZooError, one_line, unknown_name
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Callback, options_from
 from zoo.reporting.subjects import DRAWS
+from zoo.runs.beside import settled, with_beside
 from zoo.runs.fit import as_device, fit
 from zoo.runs.gradients import GradientQuality, gradient_quality, sampled_gradients
 from zoo.runs.one_start import exact_log_likelihood_known
@@ -43,19 +44,20 @@ class Comparison:
         model: the model's name. data: the data's name. num_data: N.
         fits: one for every estimator and seed, seeds within estimators.
         gradients: bias and spread of each gradient estimator at the first seed's start and at the best optimum.
-        x: the data.
+        x: the data. beside: whether weights or known latents stood beside them.
         notes: what could not be measured, a line each.
         interrupted: whether it was stopped before all was done.
     """
 
     model: str
     data: str
-    num_data: int
+    num_data: float
     fits: list[Fit]
     gradients: list[GradientQuality] = field(default_factory=list)
     x: Data = None
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
+    beside: bool = False
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -76,8 +78,10 @@ class Comparison:
         """
         from zoo.scores.importance import importance_nll
 
-        if self.x is None or not all(
-            f.log_likelihood is None and lacks(f.model, "log_weights") is None for f in self.fits
+        if (
+            self.x is None
+            or self.beside
+            or not all(f.log_likelihood is None and lacks(f.model, "log_weights") is None for f in self.fits)
         ):
             return {}
         try:
@@ -186,6 +190,9 @@ def compare(
     track: int = 100,
     progress: bool | Callable[[str, int], bool | Callback | None] | None = False,
     data_name: str = "data",
+    weights: Any = None,
+    known: Mapping[str, Any] | None = None,
+    fixed: str | Iterable[str] = (),
     **common: Any,
 ) -> Comparison:
     """Fit one model by several estimators from the same starting points.
@@ -203,6 +210,7 @@ def compare(
         gradients: measure bias and variance of the sampled gradients among them (needs an exact evidence).
         track: how often to evaluate the exact likelihood on the way, off the clock.
         progress: True shows a bar a fit; a function of (estimator, seed) gives what ``fit`` takes.
+        weights: how often each row counts, as for ``fit``, like ``known`` latents and ``fixed`` parameters.
         common: options for every estimator that has them.
 
     Raises:
@@ -211,8 +219,9 @@ def compare(
     """
     template = as_model(model, guide)
     options = options or {}
+    beside: dict[str, Any] = {"weights": weights, "known": known, "fixed": fixed}
     if estimators is None:
-        estimators = list(dict.fromkeys([*usual_estimators(template, x), *options]))
+        estimators = list(dict.fromkeys([*usual_estimators(template, x, **beside), *options]))
     for name in options:
         if name not in estimators:
             find_estimator(name)
@@ -230,9 +239,12 @@ def compare(
         if device is not None:
             base.to(as_device(device))
         data = prepared(base, x, new=True)
-        problem = Problem(base, data)
+        rows = with_beside(base, data, weights, known)
+        problem = Problem(base, plain(rows))
         if not base.trusted:
-            problem = first_run(base, data, any(find_estimator(name).uses_guide for name in chosen))
+            problem = first_run(base, plain(rows), any(find_estimator(name).uses_guide for name in chosen))
+        problem, stopping = settled(problem, rows, fixed)
+        rows = problem.data
         for name, given in chosen.items():
             check_serves(options_from(find_estimator(name), given), problem)
     first_init = template.inits[0] if init is None else init
@@ -241,14 +253,16 @@ def compare(
     try:
         for seed in seed_list:
             with isolated(seed):
-                begun = start(base, data, first_init)
+                begun = start(base, rows, first_init)
+            for name in stopping:
+                begun.get_parameter(name).requires_grad_(True)
             origin = begun if origin is None else origin
             for name, given in chosen.items():
                 shown = progress(name, seed) if callable(progress) else progress
                 try:
                     this = fit(
                         begun, data, estimator=name, seed=seed, init="current",
-                        max_seconds=max_seconds, progress=shown, track=track, data_name=data_name, **given,
+                        max_seconds=max_seconds, progress=shown, track=track, data_name=data_name, **beside, **given,
                     )  # fmt: skip
                 except LikelihoodDecreased as error:
                     this = error.fit
@@ -262,10 +276,11 @@ def compare(
             raise
     stopped = len(fits) < len(seed_list) * len(chosen) or fits[-1].status == "interrupted"
     fits.sort(key=lambda this: list(chosen).index(this.estimator))
-    comparison = Comparison(template.label, data_name, num_data(data), fits, x=data, interrupted=stopped)
+    comparison = Comparison(template.label, data_name, count(rows), fits, x=plain(rows), interrupted=stopped)
+    comparison.beside = rows is not comparison.x
     if gradients and not stopped and origin is not None:
         try:
-            comparison.gradients = _gradients(origin, comparison, chosen, progress)
+            comparison.gradients = _gradients(origin, comparison, chosen, progress, rows)
         except KeyboardInterrupt:
             comparison.interrupted = True
         except Exception as error:  # whatever a program does where it is measured: the fits are done
@@ -274,12 +289,11 @@ def compare(
 
 
 def _gradients(
-    origin: LatentVariableModel, comparison: Comparison, chosen: dict[str, dict[str, Any]], progress: Any
+    origin: LatentVariableModel, comparison: Comparison, chosen: dict[str, dict[str, Any]], progress: Any, data: Data
 ) -> list[GradientQuality]:
     """The gradients at the first seed's start and at the best optimum; none where nobody samples them."""
     from zoo.runs.progress import fraction_shown
 
-    data = comparison.x
     if not sampled_gradients(chosen) or not exact_log_likelihood_known(origin, data):
         return []
     rows = []

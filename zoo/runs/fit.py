@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from zoo.automatic.enumeration import remembered
 from zoo.core.contract import prepared
+from zoo.core.data import plain
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated, threads
 from zoo.core.problem import Problem
@@ -20,6 +21,7 @@ from zoo.core.turns import exclusive
 from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Callback, Estimator, options_from
+from zoo.runs.beside import settled, with_beside
 from zoo.runs.identity import derived_seed, describe, identify
 from zoo.runs.load import load
 from zoo.runs.one_start import run_one
@@ -53,6 +55,9 @@ def fit(
     checkpoint_every: float | str | None = None,
     resume: bool = False,
     data_name: str | None = None,
+    weights: Any = None,
+    known: Mapping[str, Any] | None = None,
+    fixed: str | Iterable[str] = (),
     **options: Any,
 ) -> Fit:
     """Fit a model to data.
@@ -80,6 +85,13 @@ def fit(
         checkpoint_every: how often: seconds (90.0, "90s"; 60 by default) or steps (500).
         data_name: what the data are called, for the record.
         resume: go on with what ``out`` holds, to the same parameters bit for bit; start anew if it holds nothing.
+        weights: how often each row (or sequence) counts, (N,), not negative: weight 2 is a row that is there twice, 0
+            one that is not. What is climbed is the weighted sum of ln p(x). Starts from clusters count every row once.
+        known: by latent site its values where they are known, one entry a row (of a chain one a time step), NaN or -1
+            where they are not: ``{"z": labels}``. What is climbed is then ln p(x, known z). Starts are renumbered to
+            agree with the labels.
+        fixed: names of parameters that stay at the values the model has, whatever the start: ``["means"]``. EM's M step
+            is then the maximum in the others.
         options: the estimator's own, see its class.
 
     Returns:
@@ -92,7 +104,8 @@ def fit(
     """
     template = as_model(model, guide)
     if estimator is None:
-        estimator = usual_estimators(template, x, for_fit=True)[0]
+        beside: dict[str, Any] = {"weights": weights, "known": known, "fixed": fixed}
+        estimator = usual_estimators(template, x, for_fit=True, **beside)[0]
     asked = chosen = options_from(find_estimator(estimator), options, OPTIONS)
     if restarts is not None and (not isinstance(restarts, int) or isinstance(restarts, bool) or restarts < 1):
         raise ZooError(f"fit: restarts expected a whole number of at least 1, got {restarts!r}.")
@@ -107,13 +120,14 @@ def fit(
         base = copy.deepcopy(template)
         if device is not None:
             base.to(as_device(device))
-        data = prepared(base, x, new=True)
-        whole = data
+        whole = data = with_beside(base, prepared(base, x, new=True), weights, known)
         data, chosen = with_held_out(chosen, base, data, seed)
-        problem = Problem(base, data)
+        problem = Problem(base, plain(data))
         if not base.trusted:
             with torch.random.fork_rng(devices=[]):
-                problem = first_run(base, data, chosen.uses_guide)
+                problem = first_run(base, plain(data), chosen.uses_guide)
+        problem, stopping = settled(problem, data, fixed)
+        data = problem.data
         if guide is not None and chosen.takes_no_guide:
             under = problem.program.latents
             what = f"site {under[0].name!r}" if under else "the program"
@@ -123,6 +137,8 @@ def fit(
         check_serves(chosen, problem)
         check_moves(chosen, problem)
         settings = {**describe(asked), "init": init, "restarts": restarts}
+        if fixed:
+            settings["fixed"] = ",".join([fixed] if isinstance(fixed, str) else fixed)
         folder = None
         if out is not None:
             identity = identify(base, whole, asked, seed, settings)
@@ -191,6 +207,8 @@ def fit(
         listed[chosen_index]["chosen"] = True
         best.restarts = [listed[restart] for restart in sorted(listed)]
         best.options = settings
+        for name in stopping:  # for this fit alone
+            best.model.get_parameter(name).requires_grad_(True)
         best.data = {"name": data_name, "checksum": fingerprint(whole)}
         if stopped:
             best.status = "interrupted"

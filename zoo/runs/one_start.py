@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, map_tensors, num_data
+from zoo.core.data import Data, count, map_tensors, plain
 from zoo.core.memory import PeakMemory
 from zoo.core.problem import Problem
 from zoo.core.state import restore, snapshot
@@ -141,8 +141,8 @@ def finish(
         history=run.history,
         iterations=run.iterations,
         seconds=seconds,
-        num_data=num_data(x),
-        num_units=units or num_data(x),
+        num_data=count(x),
+        num_units=units or count(x),
         num_parameters=size or 0,
         notes=[*outcome.notes, *scores.notes],
         degenerate=outcome.degenerate,
@@ -150,7 +150,7 @@ def finish(
         exact_q=outcome.exact_q,
         guide_trained=not outcome.exact_q and model.has_guide and estimator.uses_guide,
         warmup=run.warmup,
-        template=map_tensors(lambda t: t[:1].clone() if t.dim() else t.clone(), x),
+        template=map_tensors(lambda t: t[:1].clone() if t.dim() else t.clone(), plain(x)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from zoo.automatic.starts import choose_start
 from zoo.core import program
 from zoo.core.checks import failed_on_data
 from zoo.core.contract import LatentVariableModel, prepared
-from zoo.core.data import Data, num_data, take, tensors
+from zoo.core.data import Data, num_data, plain, take, tensors
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.problem import Problem
@@ -23,6 +23,7 @@ from zoo.core.sites import sample_sites
 from zoo.errors import ZooError
 from zoo.estimators import estimator_classes
 from zoo.estimators.base import Estimator
+from zoo.runs.beside import align_to_known, settled, with_beside
 
 __all__ = [
     "check_guide",
@@ -81,6 +82,8 @@ def start(
     if init != "current":
         candidate.reset_guide()
     candidate.initialize(x, init, restart)
+    if init != "current":
+        align_to_known(candidate, x)
     with torch.no_grad():
         for name, staying in model.named_parameters():
             if not staying.requires_grad and name in dict(candidate.named_parameters()):
@@ -178,7 +181,16 @@ def serving(problem: Problem, among: Iterable[str] | None = None) -> list[str]:
         return [name for name in among or sorted(classes) if classes[name]().refuses(problem) is None]
 
 
-def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None, for_fit: bool = False) -> list[str]:
+def usual_estimators(
+    model: Any,
+    x: Any,
+    guide: Callable[..., Any] | None = None,
+    for_fit: bool = False,
+    *,
+    weights: Any = None,
+    known: Mapping[str, Any] | None = None,
+    fixed: str | Iterable[str] = (),
+) -> list[str]:
     """Which estimators to take where nobody says: those of em, eg, svi, gumbel that can serve the model.
 
     In the place of em stands auto_em where the model has no M step of its own and the program's is closed form, or
@@ -188,6 +200,7 @@ def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None
 
     Args:
         for_fit: whether one fit is to be made, in which a guide that was given must have a part.
+        weights: as for ``fit``, like ``known`` and ``fixed``.
 
     Raises:
         ZooError: no estimator can serve the model.
@@ -195,7 +208,9 @@ def usual_estimators(model: Any, x: Any, guide: Callable[..., Any] | None = None
     with isolated(0), remembered():
         base = copy.deepcopy(as_model(model, guide))
         ready = prepared(base, x, new=True)
-        problem = Problem(base, ready) if base.trusted else first_run(base, ready)
+        rows = with_beside(base, ready, weights, known)
+        problem = Problem(base, plain(rows)) if base.trusted else first_run(base, plain(rows))
+        problem, _ = settled(problem, rows, fixed)
         usual = serving(problem, DEFAULT_ESTIMATORS)
         given_guide = for_fit and not base.trusted and base.has_guide
         if "em" not in usual and not given_guide and suits_auto_em(problem):

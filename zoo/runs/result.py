@@ -48,19 +48,19 @@ class Fit:
         status: "converged" (EM: gains below ``tol``; gradient estimators: a gradient below it), "stalled" (gains below
             rounding before ``tol``, or held-out data served no better), "max_iter" (the budget of iterations, epochs or
             seconds was used up), "diverged" or "interrupted".
-        log_likelihood: exact ln p(x); None where not tractable.
+        log_likelihood: exact ln p(x), with the latents that are known, by weight of row; None where not tractable.
         elbo: the bound at the estimator's q (equal to ``log_likelihood`` where the E step is exact); None without q.
         elbo_se: its Monte-Carlo standard error, 0 where summed exactly.
         history: columns ``objective``, ``log_likelihood``, ``elbo``, ``seconds``; one row an iteration or epoch,
             None where a run does not see the value. ``bound`` where a bound is climbed that is not the ELBO (``iwae``
             with K above 1, ``rws``, ``gumbel``, a weighted KL).
         iterations: rows of the history. seconds: of work, evaluation left out.
-        num_data: N. num_parameters: degrees of freedom of θ.
+        num_data: N, or the sum of the rows' weights. num_parameters: degrees of freedom of θ.
         notes: what a user should know, a line each (a covariance floor that acts, a divergence).
         degenerate: whether a constraint acts at the solution.
         restarts: one entry for every start: seed, status, objective, degenerate, chosen, notes.
         peak_memory_mb: peak resident memory above the start of the fit, where the system tells.
-        num_units: time steps of sequences, else N.
+        num_units: time steps of sequences, else ``num_data``; what ``bic`` takes the logarithm of.
         guide_trained: whether the estimator trained the model's guide.
         exact_q: whether the estimator's q was the exact posterior.
         warmup: what went before the first row of the history, if anything: the guide's ``steps``, their ``seconds``
@@ -81,7 +81,7 @@ class Fit:
     history: dict[str, list[Any]]
     iterations: int
     seconds: float
-    num_data: int
+    num_data: float
     num_parameters: int
     notes: list[str] = field(default_factory=list)
     degenerate: bool = False
@@ -89,7 +89,7 @@ class Fit:
     peak_memory_mb: float | None = None
     guide_trained: bool = False
     exact_q: bool = False
-    num_units: int = 0
+    num_units: float = 0
     template: Any = None
     warmup: dict[str, Any] | None = None
     data: dict[str, Any] | None = None

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zoo.core.data import Data, arguments, tensors
+from zoo.core.data import Data, arguments, beside, tensors
 from zoo.errors import ZooError
 
 __all__ = ["Checkpoint", "Checkpoints", "RunFolder", "fingerprint", "interval", "random_state", "set_random_state"]
@@ -278,7 +278,7 @@ def fingerprint(x: Data) -> str:
     for value in arguments(x):
         if isinstance(value, (bool, int, float, str)):
             digest.update(repr(value).encode())
-    for value in tensors(x):
+    for value in [*tensors(x), *beside(x)]:
         digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
         raw: Any = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         digest.update(raw)

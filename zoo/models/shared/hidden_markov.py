@@ -608,6 +608,13 @@ class HiddenMarkov(Components):
         mean = seen.nanmean(0).nan_to_num(0.0)
         return torch.where(holes, self.fill(mean), seen)
 
+    def row_weights(self, x: Data) -> Tensor | None:
+        weights = weights_of(x)
+        if weights is None:
+            return None
+        data = plain(x)
+        return weights.repeat_interleave(self._lengths(data["x"], data.get("lengths")))
+
     def fill(self, mean: Tensor) -> Tensor:
         """What stands for a missing entry while a start is sought, (D,)."""
         return mean

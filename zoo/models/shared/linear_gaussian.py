@@ -26,9 +26,9 @@ from torch import Tensor
 from guides import AmortizedGaussian
 from zoo.core.checks import matrix, positive
 from zoo.core.contract import LatentVariableModel, parameter
-from zoo.core.data import Data
+from zoo.core.data import Data, plain, weights_of
 from zoo.core.rows import Known
-from zoo.core.statistics import varying
+from zoo.core.statistics import varying, weighted_mean, weighted_variance
 from zoo.errors import ZooError
 
 __all__ = ["LinearGaussian", "principal_axes"]
@@ -160,8 +160,8 @@ class LinearGaussian(LatentVariableModel):
         """
         raise NotImplementedError
 
-    def parameter_scales(self, x: Tensor) -> dict[str, Tensor]:
-        scale = varying(x.var(0, correction=0), x.mean(0)).sqrt()
+    def parameter_scales(self, x: Data) -> dict[str, Tensor]:
+        scale = varying(weighted_variance(plain(x), weights_of(x)), weighted_mean(plain(x), weights_of(x))).sqrt()
         return {"mean_unconstrained": scale, "loadings_unconstrained": scale.unsqueeze(-1).expand_as(self.loadings)}
 
     def num_free_parameters(self, names: Iterable[str]) -> int:
