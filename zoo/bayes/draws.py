@@ -20,6 +20,7 @@ from zoo.bayes.joint import Values, log_likelihood
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, tensors
 from zoo.errors import ZooError
+from zoo.storage.json import to_json
 
 __all__ = ["Draws"]
 
@@ -127,7 +128,7 @@ class Draws:
         groups = {"values": self.values, "stats": self.stats}
         flat = {f"{group}/{name}": v.contiguous() for group, part in groups.items() for name, v in part.items()}
         save_file(flat, str(folder / "draws.safetensors"))
-        (folder / "draws.json").write_text(json.dumps(self.diagnostics))
+        (folder / "draws.json").write_text(to_json(self.diagnostics, None))
 
     @staticmethod
     def read(folder: Path) -> Draws | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -37,18 +35,9 @@ def stdout_for_result(as_json: bool) -> Iterator[None]:
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
-    return json.dumps(_plain(value), indent=indent, allow_nan=False)
+    from zoo.storage.json import to_json
 
-
-def _plain(value: Any) -> Any:
-    """Only what JSON knows: NaN and infinities become null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_plain(each) for each in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (str, int, bool)) else getattr(value, "__name__", repr(value))
+    return to_json(value, indent)
 
 
 def word(value: Any) -> str:

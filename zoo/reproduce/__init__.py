@@ -13,7 +13,6 @@ where ``say`` prints a line of progress. A row of ours bears the published row's
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import pkgutil
 import platform
@@ -25,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from zoo.errors import ZooError, unknown_name
+from zoo.storage.json import to_json
 
 __all__ = ["BUDGETS", "Reproduction", "find_table", "reproduce", "tables"]
 
@@ -67,7 +67,7 @@ class Reproduction:
         """Write the record as JSON, and the figure beside it, its suffix .png."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.record, indent=1) + "\n")
+        path.write_text(to_json(self.record) + "\n")
         if self.figure is not None:
             self.figure(path.with_suffix(".png"))
         return path

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
 import random
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +25,8 @@ from torch import Tensor
 
 from zoo.core.data import Data, arguments, beside, tensors
 from zoo.errors import ZooError
+from zoo.storage.folders import NEW, check_free, flush, published, staged
+from zoo.storage.json import from_exact, to_exact, to_json
 
 __all__ = ["Checkpoint", "Checkpoints", "RunFolder", "fingerprint", "interval", "random_state", "set_random_state"]
 
@@ -94,22 +93,17 @@ class Checkpoints:
         self._written = time.monotonic()
 
     def _write(self, record: dict[str, Any], values: dict[str, Tensor]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob(".new-*"):
+        for left in self.folder.glob(f"{NEW}*"):
             shutil.rmtree(left, ignore_errors=True)
         there = self._there()
         number = int(there[-1].name) + 1 if there else 1
-        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
-        file = staging / "state.safetensors"
-        save_file({name: _plain(value) for name, value in values.items()}, str(file))
-        record = {"format": FORMAT, "identity": self.identity, **record, "tensors_sha256": _digest(file)}
-        text = json.dumps(_encoded(record), allow_nan=False)
-        (staging / "state.json").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n", encoding="utf-8")
-        staging.chmod(0o755)
-        for path in (file, staging / "state.json", staging):
-            _flush(path)
-        staging.rename(self.folder / f"{number:08d}")
-        _flush(self.folder)
+        with published(self.folder / f"{number:08d}") as staging:
+            file = staging / "state.safetensors"
+            save_file({name: _plain(value) for name, value in values.items()}, str(file))
+            record = {"format": FORMAT, "identity": self.identity, **record, "tensors_sha256": _digest(file)}
+            text = to_exact(record)
+            checked = f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n"
+            (staging / "state.json").write_text(checked, encoding="utf-8")
         for old in there[: 1 - _KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -125,7 +119,7 @@ class Checkpoints:
                 lines = (path / "state.json").read_text(encoding="utf-8").split("\n")
                 if hashlib.sha256(lines[1].encode()).hexdigest() != lines[0]:
                     raise ValueError("its checksum is wrong")
-                record = _decoded(json.loads(lines[1]))
+                record = from_exact(lines[1])
                 if _digest(path / "state.safetensors") != record["tensors_sha256"]:
                     raise ValueError("the checksum of its tensors is wrong")
                 values = load_file(str(path / "state.safetensors"))
@@ -167,16 +161,12 @@ class RunFolder:
     def __init__(self, path: Path, checkpoints: Checkpoints, resume: bool) -> None:
         self.path, self.checkpoints, self.complete = path, checkpoints, False
         self.starts = checkpoints.folder / "starts"
-        if path.is_file():
-            raise ZooError(f"output folder expected a folder, got the file {str(path)!r}. Choose another name.")
-        held = any(path.iterdir()) if path.is_dir() else False
         begun = checkpoints.folder.is_dir() or (path / IDENTITY).is_file()
-        if held and not resume:
-            fix = "Resume the run, or choose another name." if begun else "Choose another name."
-            raise ZooError(f"output folder {str(path)!r} expected to be new or empty, but it holds files. {fix}")
-        if held and not begun:
-            raise ZooError(f"resume: {str(path)!r} holds files, but no run of zoo.fit. Choose another folder.")
-        if held:
+        if not resume or path.is_file():
+            check_free(path, "Resume the run, or choose another name." if begun else "Choose another name.")
+        elif path.is_dir() and any(path.iterdir()):
+            if not begun:
+                raise ZooError(f"resume: {str(path)!r} holds files, but no run of zoo.fit. Choose another folder.")
             try:
                 found = json.loads((path / IDENTITY).read_text(encoding="utf-8"))
             except FileNotFoundError:
@@ -198,37 +188,24 @@ class RunFolder:
         """Keep the fit of a start that took a while; a quick one is as quickly made again."""
         if seconds < 1:
             return
-        self.starts.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=self.starts))
-        write(staging)
-        self._identify(staging, True)
-        for path in (*staging.iterdir(), staging):
-            _flush(path)
         shutil.rmtree(self.starts / str(restart), ignore_errors=True)
-        staging.rename(self.starts / str(restart))
+        with published(self.starts / str(restart)) as staging:
+            write(staging)
+            self._identify(staging, True)
 
     def publish(self, write: Callable[[Path], None], keep: bool = False) -> None:
         """Put the result into the folder, what says so last; then drop the checkpoints, unless there is more to do."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=".new-", dir=self.path))
-        except OSError as error:
-            raise ZooError(
-                f"output folder {str(self.path)!r} cannot be made ({error.strerror}). Choose another."
-            ) from None
-        try:
+        with staged(self.path, asked=self.path) as staging:
             write(staging)
             self._identify(staging, not keep)
             for path in sorted(staging.iterdir(), key=lambda path: path.name == IDENTITY):
-                _flush(path)
+                flush(path)
                 path.replace(self.path / path.name)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
         if not keep:
             self.checkpoints.clear()
 
     def _identify(self, folder: Path, complete: bool) -> None:
-        text = json.dumps({"identity": self.checkpoints.identity, "complete": complete}, indent=1, default=repr)
+        text = to_json({"identity": self.checkpoints.identity, "complete": complete})
         (folder / IDENTITY).write_text(text, encoding="utf-8")
 
 
@@ -254,7 +231,7 @@ def interval(every: float | str | None) -> tuple[float | None, int | None]:
 
 def check_identity(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
     """Raise ZooError, naming what differs, unless a folder's run is the one asked for."""
-    found, asked = _flat(found), _flat(json.loads(json.dumps(asked, default=repr)))
+    found, asked = _flat(found), _flat(json.loads(to_json(asked)))
     differing = [name for name in {**asked, **found} if found.get(name) != asked.get(name)]
     if differing:
         name = differing[0]
@@ -335,28 +312,3 @@ def _slow(stream: Any) -> str:
     while chunk := stream.read(1 << 20):
         digest.update(chunk)
     return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _encoded(value: Any) -> Any:
-    """Strict JSON has no infinities and NaN: they become {"float": "inf"}."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"float": str(value)}
-    if isinstance(value, dict):
-        return {str(name): _encoded(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_encoded(each) for each in value]
-    return value if isinstance(value, (int, float, str, bool, type(None))) else repr(value)
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return float(value["float"]) if set(value) == {"float"} else {n: _decoded(each) for n, each in value.items()}
-    return [_decoded(each) for each in value] if isinstance(value, list) else value
