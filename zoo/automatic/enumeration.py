@@ -169,6 +169,8 @@ def _identity(model: LatentVariableModel) -> int:
 
 
 def _why_not_exact(model: LatentVariableModel, x: Data, in_parts: bool) -> str | None:
+    if (withheld := model.withholds().get("log_marginal")) is not None:
+        return withheld
     if not is_observed(model, x):
         return NOTHING_OBSERVED
     try:

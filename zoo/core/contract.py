@@ -75,6 +75,8 @@ class LatentVariableModel(PyroModule):
     #: Names of the sites of a program that are parameters with a prior, and of those that are ``pyro.factor``.
     points: frozenset[str] = frozenset()
     factors: tuple[str, ...] = ()
+    #: Names of those that a program draws beside its latents.
+    noise_sites: tuple[str, ...] = ()
     #: What its data are called: p(observed | given).
     fields: Fields = Fields()
     #: What the model wants of its data's dtype; exact models compute in float64.
@@ -127,8 +129,8 @@ class LatentVariableModel(PyroModule):
 
     @property
     def has_guide(self) -> bool:
-        """Whether the model comes with a guide."""
-        return type(self).guide is not LatentVariableModel.guide
+        """Whether the model comes with a guide, and keeps it."""
+        return lacks(self, "guide") is None
 
     def guide_knows(self, x: Data) -> bool:
         """Whether the guide has a q for these data: one of tables has none for others than those it was made for."""
@@ -322,9 +324,9 @@ def lacks(model: LatentVariableModel, *names: str) -> str | None:
 def _lack(model: LatentVariableModel, name: str) -> str | None:
     offer, cls = OFFERS[name], type(model)
     method = getattr(cls, name, None)
-    if not callable(method):
+    owner = next((c for c in cls.__mro__ if name in c.__dict__), LatentVariableModel)
+    if not callable(method) or owner is LatentVariableModel:
         return f"it has no {name}({offer.takes})"
-    owner = next(c for c in cls.__mro__ if name in c.__dict__)
     for program in getattr(method, "follows", offer.follows):
         if getattr(owner, program, None) not in (None, getattr(LatentVariableModel, program), getattr(cls, program)):
             return f"its {name} is {owner.__name__}'s, written for another {program} than its own"

@@ -20,7 +20,7 @@ from zoo.core.data import Data, call, num_data, plain, tensors
 from zoo.core.networks import Lender
 from zoo.core.points import Drawn, Improper, Points, Prior, joint_with_latents, priors, sampled_parameters, supports
 from zoo.core.readings import parameter_values
-from zoo.core.sites import factors
+from zoo.core.sites import factors, noise
 from zoo.core.turns import turn
 from zoo.core.unchanged import Unchanged
 from zoo.errors import ZooError
@@ -75,13 +75,10 @@ class FunctionModel(LatentVariableModel):
 
     @property
     def normalized(self) -> bool:  # type: ignore[override]
-        """What the program says of itself (its attribute ``normalized``), else whether it has no ``pyro.factor``."""
+        """What the program says of itself (its attribute ``normalized``), else whether it has no ``pyro.factor``, and
+        no noise beside its latents."""
         said = getattr(self._kept.value[0], "normalized", None)
-        return not self.factors if said is None else bool(said)
-
-    @property
-    def has_guide(self) -> bool:
-        return self._kept.value[1] is not None
+        return not (self.factors or self.noise_sites) if said is None else bool(said)
 
     def model(self, *args: Any, **kwargs: Any) -> Any:
         points = Points(self.points, self._supports, self.joint_points)
@@ -179,6 +176,10 @@ class FunctionModel(LatentVariableModel):
                 return False
         return True
 
+    def withholds(self) -> dict[str, str]:
+        lacking = "it has no guide; pass guide=... (for instance a pyro.infer.autoguide)"
+        return {"guide": lacking} if self._kept.value[1] is None else {}
+
     def of_program(self) -> set[str]:
         names = {n for n, _ in self.named_parameters() if not n.startswith("_boxes.1.")}
         return names - {key_of(name) for name in self._of_guide}
@@ -274,7 +275,7 @@ class FunctionModel(LatentVariableModel):
             with unchanged, Improper():
                 first = pyro.poutine.trace(replayed).get_trace(*args, **kwargs)
             unchanged.check(self.name)
-            self.factors = factors(first)
+            self.factors, self.noise_sites = factors(first), tuple(noise(trace, first))
             if not self.has_guide or self.has_default_guide:
                 self.points = sampled_parameters(first, num_data(x))
                 if self.points:

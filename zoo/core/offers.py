@@ -27,6 +27,7 @@ class Offer(NamedTuple):
 
 
 OFFERS: dict[str, Offer] = {
+    "guide": Offer("q(z | x), a Pyro program over the same latents: every estimator that climbs a bound"),
     # Exact answers
     "log_marginal": Offer("exact ln p(x) of each datum, (N,) nats, differentiable: the fast path of `eg`", ("model",)),
     "posterior": Offer("exact p(z | x): a distribution of batch shape (N,), or a dict of them by site", ("model",)),

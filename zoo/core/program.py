@@ -15,7 +15,7 @@ from torch.distributions.kl import kl_divergence
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data
-from zoo.core.sites import data_dim, family_of, sample_sites
+from zoo.core.sites import SiteMessage, data_dim, family_of, is_masked_out, noise, sample_sites
 from zoo.core.traces import left_out
 
 __all__ = ["Program", "Site", "latent_sites", "look", "plate_nesting", "sites", "traced"]
@@ -28,14 +28,15 @@ class Site:
     Attributes:
         name: the site's name.
         family: the distribution's class name, without wrappers.
-        observed: whether it is given data.
+        role: "latent"; "observed", given data; "noise", drawn beside the latents and counted nowhere; "prior", a
+            parameter with a prior.
         discrete: whether its support can be enumerated.
         local: whether it lies inside the data plate; a global site belongs to no single datum.
     """
 
     name: str
     family: str
-    observed: bool
+    role: str
     discrete: bool
     local: bool
 
@@ -64,12 +65,17 @@ class Program:
     @cached_property
     def sites(self) -> list[Site]:
         """The sample statements of the model, in order."""
-        return _sites(self.model, self.rows)
+        return _sites(self.model, self.rows, self.noise, self.points)
 
     @property
     def latents(self) -> list[Site]:
         """The latent sites, in order."""
-        return [site for site in self.sites if not site.observed]
+        return [site for site in self.sites if site.role == "latent"]
+
+    @cached_property
+    def noise(self) -> frozenset[str]:
+        """The guide's sites that add nothing to any weight."""
+        return noise(self.guide, self.model)
 
     @property
     def observes(self) -> bool:
@@ -85,8 +91,8 @@ class Program:
     @property
     def scored(self) -> list[tuple[str, bool]]:
         """The guide's sites whose draws carry no gradient, each with whether its values can be summed instead."""
-        drawn = sample_sites(self.guide).items()
-        return [(n, bool(s["fn"].has_enumerate_support)) for n, s in drawn if not s["fn"].has_rsample]
+        drawn = [(n, s["fn"]) for n, s in sample_sites(self.guide).items() if n not in self.noise]
+        return [(name, bool(fn.has_enumerate_support)) for name, fn in drawn if not fn.has_rsample]
 
     @property
     def left_out(self) -> set[str]:
@@ -104,11 +110,12 @@ class Program:
     def closed_form_kl(self) -> bool:
         """Whether there is one latent, whose KL(q || p) is known in closed form."""
         drawn, sites = sample_sites(self.guide), sample_sites(self.model)
-        if len(drawn) != 1:
+        latents = [name for name in drawn if name not in self.noise]
+        if len(latents) != 1 or not all(name in sites and drawn[name]["fn"].has_rsample for name in self.noise):
             return False
         try:
-            for name, site in drawn.items():
-                kl_divergence(site["fn"], sites[name]["fn"])
+            for name in latents:
+                kl_divergence(drawn[name]["fn"], sites[name]["fn"])
         except (NotImplementedError, KeyError):
             return False
         return True
@@ -171,12 +178,17 @@ def _nesting(trace: Trace) -> int:
     return max((-dim for dim in dims if dim is not None), default=0)
 
 
-def _sites(trace: Trace, rows: int) -> list[Site]:
+def _sites(trace: Trace, rows: int, beside: frozenset[str], points: frozenset[str]) -> list[Site]:
+    def role(name: str, site: SiteMessage) -> str:
+        if name in points:
+            return "prior"
+        return "observed" if site["is_observed"] else "noise" if name in beside else "latent"
+
     return [
         Site(
             name,
             family_of(site["fn"]),
-            site["is_observed"],
+            role(name, site),
             bool(getattr(site["fn"], "has_enumerate_support", False)),
             data_dim(site, rows) is not None,
         )
@@ -185,15 +197,19 @@ def _sites(trace: Trace, rows: int) -> list[Site]:
 
 
 def sites(model: LatentVariableModel, x: Data) -> list[Site]:
-    """The sample sites of ``model(x)`` in program order; unlike :func:`look`, no guide is run."""
+    """The sample sites of ``model(x)`` in program order; unlike :func:`look`, no guide is run without need."""
     x = model.probe(x)
     with torch.no_grad():
-        return _sites(poutine.trace(lambda: call(model.model, x)).get_trace(), num_data(x))
+        trace, beside = poutine.trace(lambda: call(model.model, x)).get_trace(), frozenset[str]()
+        if model.has_guide and any(is_masked_out(site) for site in sample_sites(trace).values()):
+            with torch.random.fork_rng(devices=[]):
+                beside = noise(poutine.trace(lambda: call(model.guide, x)).get_trace(), trace)
+        return _sites(trace, num_data(x), beside, model.points)
 
 
 def latent_sites(model: LatentVariableModel, x: Data) -> list[Site]:
     """The latent sites of ``model(x)`` in program order."""
-    return [site for site in sites(model, x) if not site.observed]
+    return [site for site in sites(model, x) if site.role == "latent"]
 
 
 def plate_nesting(model: LatentVariableModel, x: Data, *, alone: bool = False) -> int:

@@ -6,7 +6,10 @@ from typing import Any, TypeAlias
 
 from pyro.poutine.trace_struct import Trace
 
-__all__ = ["SiteMessage", "data_dim", "factors", "family_of", "is_sample", "sample_sites", "unwrapped", "with_density"]
+__all__ = [
+    "SiteMessage", "data_dim", "factors", "family_of", "is_auxiliary", "is_masked_out", "is_sample", "noise",
+    "sample_sites", "unwrapped", "with_density",
+]  # fmt: skip
 
 #: A node of a Pyro trace.
 SiteMessage: TypeAlias = Any
@@ -27,6 +30,26 @@ def is_sample(site: SiteMessage) -> bool:
 def sample_sites(trace: Trace) -> dict[str, SiteMessage]:
     """Name and site of every sample statement in a trace, plates' own left out."""
     return {name: site for name, site in trace.nodes.items() if is_sample(site)}
+
+
+def is_masked_out(site: SiteMessage) -> bool:
+    """Whether a latent site stands under ``poutine.mask(mask=False)``: its draws count nowhere."""
+    return not site["is_observed"] and site["mask"] is False
+
+
+def noise(guide_trace: Trace, model_trace: Trace) -> frozenset[str]:
+    """The guide's sites that add nothing to any weight: masked out in guide and model alike, or the guide's own.
+
+    What a program draws beside its latents (a corruption of the data, a dropout) stands so; no list of latents has it.
+    """
+    drawn, sites = sample_sites(guide_trace), sample_sites(model_trace)
+    alike = {n for n, s in drawn.items() if (is_masked_out(sites[n]) if n in sites else is_auxiliary(s))}
+    return frozenset(n for n in alike if is_masked_out(drawn[n]))
+
+
+def is_auxiliary(site: SiteMessage) -> bool:
+    """Whether a guide's site is one of its own, from which it makes its draws of the latents, as AutoGuides do."""
+    return bool((site["infer"] or {}).get("is_auxiliary"))
 
 
 def factors(trace: Trace) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from zoo.estimators.loop.held_out import HeldOut
 from zoo.estimators.loop.loop import train
 from zoo.estimators.loop.schedule import DECAYS, Schedule
 
-__all__ = ["GradientEstimator", "GuidedEstimator", "needs_guide"]
+__all__ = ["GradientEstimator", "GuidedEstimator"]
 
 #: A network's weights work on every row; so many of them are worth one number of the data (see ``elements``).
 WEIGHTS_AN_ELEMENT = 20
@@ -167,7 +167,7 @@ class GuidedEstimator(GradientEstimator):
         at_least(self.name, 1, num_particles=self.num_particles)
 
     def refuses(self, problem: Problem) -> str | None:
-        return needs_guide(problem.model) or _left_to_sums(problem)
+        return problem.lacks("guide") or _left_to_sums(problem)
 
     def fails(self, problem: Problem) -> str | None:
         """Why the objective of a user's program cannot be had: what it raises, in a phrase; None where it can."""
@@ -220,13 +220,6 @@ def failure(error: Exception) -> str:
     """What a user's program raised, in a phrase."""
     first = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
     return first if isinstance(error, ZooError) else f"its program fails there ({type(error).__name__}: {first})"
-
-
-def needs_guide(model: LatentVariableModel) -> str | None:
-    """The reason, if any, why an estimator that needs a guide cannot serve the model."""
-    if model.has_guide:
-        return None
-    return "it has no guide; pass guide=... (for instance a pyro.infer.autoguide)"
 
 
 def _left_to_sums(problem: Problem) -> str | None:

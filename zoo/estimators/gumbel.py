@@ -20,7 +20,7 @@ from zoo.core import traces
 from zoo.core.data import Data, call, mass, num_data
 from zoo.core.hooks import Objective, fresh
 from zoo.core.problem import Problem
-from zoo.core.sites import unwrapped
+from zoo.core.sites import is_masked_out, unwrapped
 from zoo.errors import ZooError
 from zoo.estimators.base import above_zero
 from zoo.estimators.gradient import GuidedEstimator
@@ -148,7 +148,11 @@ class _Relax(Messenger):
         family = type(fn).__name__
         # Several variables at one site (to_event) have no support to enumerate, but are relaxed one by one.
         several = family in _KINDS and msg["fn"].event_dim > fn.event_dim
-        if msg["is_observed"] or not (several or getattr(msg["fn"], "has_enumerate_support", False)):
+        if (
+            msg["is_observed"]
+            or is_masked_out(msg)
+            or not (several or getattr(msg["fn"], "has_enumerate_support", False))
+        ):
             return
         if family not in _KINDS:
             raise ZooError(

@@ -178,8 +178,8 @@ def _view(model: LatentVariableModel, x: Data, cut: bool) -> _View | None:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         found = program.sites(model, x)
         nodes = _nodes(model.model, take(x, slice(0, 2)))
-    observed = [site.name for site in found if site.observed]
-    latents = [site.name for site in found if not site.observed and nodes[site.name]["value"].numel()]
+    observed = [site.name for site in found if site.role == "observed"]
+    latents = [site.name for site in found if site.role == "latent" and nodes[site.name]["value"].numel()]
     parts = tensors(x)
     if len(observed) != 1 or not latents or len(parts) > 2 or parts[-1].dim() != 2:
         return None

@@ -82,7 +82,7 @@ def latents(model: LatentVariableModel, x: Data, *, trained: bool, estimator: st
         )
     with isolated(seed), torch.no_grad(), AtCentre():
         trace = poutine.trace(lambda: call(model.guide, x)).get_trace()
-    drawn = {n: s for n, s in sample_sites(trace).items() if not (s["infer"] or {}).get("is_auxiliary")}
+    drawn = {n: s for n, s in sample_sites(trace).items() if n in {site.name for site in sites}}
     by_site = {name: site["fn"] for name, site in drawn.items()}
     left = [site.name for site in sites if site.discrete and site.name not in drawn]
     exact: DiscretePosterior | None = None

@@ -19,7 +19,7 @@ from zoo.core.data import Data, num_data, plain, take, tensors
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.problem import Problem
-from zoo.core.sites import sample_sites
+from zoo.core.sites import is_auxiliary, sample_sites
 from zoo.errors import ZooError
 from zoo.estimators import estimator_classes
 from zoo.estimators.base import Estimator
@@ -116,6 +116,11 @@ def first_run(model: LatentVariableModel, x: Data, wants_guide: bool = False) ->
 
 def unnormalised(model: LatentVariableModel) -> str:
     """The note on a fit whose objective is no log-likelihood."""
+    if model.noise_sites:
+        return (
+            f"site {model.noise_sites[0]!r} is noise beside the latents: what was climbed depends on it and is no "
+            f"bound on a log-likelihood. If it is one all the same, say so: {model.name}.normalized = True"
+        )
     what = f"site {model.factors[0]!r} is a pyro.factor, so the program" if model.factors else "the program"
     return (
         f"{what} is a density only up to a factor Z that is not known: what was climbed is no log-likelihood, and "
@@ -143,7 +148,7 @@ def check_guide(problem: Problem) -> None:
     in another shape. A discrete latent may be left out: it can be summed over."""
     model, found, sites = problem.model, sample_sites(problem.program.guide), sample_sites(problem.program.model)
     latents = [name for name, site in sites.items() if not site["is_observed"]]
-    strange = [name for name, site in found.items() if name not in latents and not site["infer"].get("is_auxiliary")]
+    strange = [name for name, site in found.items() if name not in latents and not is_auxiliary(site)]
     if strange:
         known = ", ".join(map(repr, latents)) or "none"
         raise ZooError(

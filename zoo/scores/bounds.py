@@ -76,9 +76,13 @@ def elbo_module(model: LatentVariableModel, x: Data, num_particles: int = 1, kno
     known = look(model, x) if known is None else known
     known.spend("model")
     kind: Any = Trace_ELBO
-    handler = model_handler = None
+    handler: Any = None
+    model_handler = None
     if any(site.discrete for site in known.latents):
         kind, handler = TraceEnum_ELBO, config_enumerate
+        if known.noise:
+            summed = {site.name for site in known.latents if site.discrete}
+            handler = functools.partial(traces.enumerating, names=summed)
         left = known.left_out
         model_handler = functools.partial(traces.enumerating, names=left) if left else None
     else:
