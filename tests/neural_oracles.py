@@ -98,7 +98,7 @@ def mean_gradient(objective: Any, x: Any, parameters: list[Tensor], draws: int) 
     """Mean of an objective's ascent direction over draws, flattened, its standard error, and the mean bound."""
     found, bounds = [], []
     for _ in range(draws):
-        surrogate, bound = objective(x)
+        surrogate, bound, _ = objective(x)
         grads = torch.autograd.grad(-surrogate, parameters, allow_unused=True)
         found.append(flat(grads, parameters))
         bounds.append(bound)

@@ -23,12 +23,13 @@ import zoo
 from guides import AmortizedCategorical
 from zoo.core.functions import as_model
 from zoo.core.problem import Problem
+from zoo.core.schedule import Schedule
+from zoo.core.stage import Stage
 from zoo.estimators.base import Run
 from zoo.estimators.eg import EG
 from zoo.estimators.gumbel import Gumbel, GumbelObjective, StraightThroughGumbel
 from zoo.estimators.iwae import iwae_surrogate
 from zoo.estimators.loop.loop import train
-from zoo.estimators.loop.schedule import Schedule
 from zoo.estimators.reinforce import reinforce_surrogate
 from zoo.estimators.rws import rws_surrogate
 from zoo.estimators.svi import SVI
@@ -105,7 +106,7 @@ def test_the_path_is_that_of_pyros_svi(model: Any, guide: Any, estimator: Any, l
     objective = estimator.objective(Problem(ours, x))
     run = Run()
     torch.manual_seed(11)
-    train(ours, objective, x, run, Schedule(steps, len(x), 0.02))
+    train(Problem(ours, x), Stage("climb", objective, Schedule(steps, len(x), 0.02)), run)
 
     program, q = model, guide or (lambda x: None)
     if estimator.name == "eg":

@@ -24,16 +24,21 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.cli import main
+from zoo.core.hooks import Computed
 from zoo.core.isolation import forked_rng
+from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
+from zoo.core.schedule import Schedule
+from zoo.core.stage import Stage
+from zoo.core.state import snapshot
 from zoo.errors import ZooError
 from zoo.estimators import estimator_classes, gradient
 from zoo.estimators.base import Run, options_from
 from zoo.estimators.eg import EG
 from zoo.estimators.gradient import fixed_score
 from zoo.estimators.loop.adam import ScaledAdam
+from zoo.estimators.loop.held_out import HeldOut
 from zoo.estimators.loop.loop import train
-from zoo.estimators.loop.schedule import Schedule
 from zoo.estimators.svi import SVI
 from zoo.models.gaussian_mixture import tiny as gaussian_mixture
 from zoo.models.poisson_mixture import tiny as poisson_mixture
@@ -204,7 +209,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str, tmp_path: Path) -> No
         fit = zoo.fit(model, x, out=tmp_path / "r", checkpoint_every=4, progress=stop_at(rows), **options)
     assert fit.status == "interrupted"
     record = position(newest(tmp_path / "r"))
-    assert record["stage"] == ("warmup" if "warm-up" in name else "climb")
+    assert record["stage"] == ("warm-up" if "warm-up" in name else "climb")
     assert options["batch_size"] is None or record["at"]["batch"] or len(x) < 14
     torch.manual_seed(99)
     again = zoo.fit(model, x, out=tmp_path / "r", resume=True, **options)
@@ -407,8 +412,8 @@ def test_a_score_is_that_of_the_end_of_the_annealing() -> None:
     model, x = vae()
     objective = SVI(anneal_epochs=5, max_epochs=10).objective(Problem(model, x))
     score = fixed_score(model, objective)
-    objective.at(0.1)  # type: ignore[attr-defined]
-    assert model.kl_weight < 0.5
+    objective.at(0.1)
+    assert objective.weight < 0.5  # type: ignore[attr-defined]
     with torch.no_grad(), forked_rng(0):
         parts = model.elbo_parts(x)[1]
     assert score(x) == pytest.approx(float((parts["reconstruction"] - parts["kl"]).sum()), rel=1e-6)
@@ -526,15 +531,15 @@ def test_what_fails_at_once_is_no_divergence() -> None:
     with torch.no_grad():
         model.a += 1
     with pytest.raises(ValueError, match="support"):
-        train(model, failing(model), x, Run(), Schedule(5))
+        train(Problem(model, x), Stage("climb", failing(model), Schedule(5)), Run())
 
 
 def failing(model: Any) -> Any:
     def objective(batch: Tensor) -> Any:
         log_prob = pyro.poutine.trace(model.model).get_trace(batch).log_prob_sum()
-        return -log_prob, log_prob.detach()
+        return Step(-log_prob, log_prob.detach())
 
-    return objective
+    return Computed(objective)
 
 
 def test_a_resumed_divergence_keeps_the_same_parameters(tmp_path: Path) -> None:
@@ -607,38 +612,26 @@ def test_minibatches_and_a_prior_end_at_the_mode(estimator: str) -> None:
 # --- parts, rates, batches, speed -------------------------------------------------------------------------------------
 
 
-class WithParts:
+class WithParts(Objective):
     """An objective of two parts."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.calls, self.parts = model, 0, dict[str, Tensor]()
+        self.model, self.calls = model, 0
 
-    def __call__(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Tensor) -> Step:
         self.calls += 1
         kl = self.model.encode(batch).square().mean()
         reconstruction = batch.mean() - self.model.decode(batch[:, :2]).square().mean()
-        self.parts = {"reconstruction": reconstruction.detach(), "kl": kl.detach()}
         bound = reconstruction - kl
-        return -bound, bound.detach()
+        return Step(-bound, bound.detach(), {"reconstruction": reconstruction.detach(), "kl": kl.detach()})
 
 
-@pytest.mark.parametrize("where", ["objective", "model"])
-def test_parts_are_columns(where: str) -> None:
+def test_parts_are_columns() -> None:
     model, x, run = Network(), binary(66), Run()
     objective = WithParts(model)
     rows: list[dict[str, Any]] = []
     run.callback = lambda row, _: rows.append(row)
-    if where == "model":
-        object.__setattr__(model, "parts", objective.parts)
-
-        def function(batch: Tensor) -> tuple[Tensor, Tensor]:
-            made = objective(batch)
-            object.__setattr__(model, "parts", objective.parts)
-            return made
-
-        train(model, function, x, run, Schedule(4, 20, 0.01))
-    else:
-        train(model, objective, x, run, Schedule(4, 20, 0.01))
+    train(Problem(model, x), Stage("climb", objective, Schedule(4, 20, 0.01)), run)
     assert objective.calls == 16
     for i in range(4):  # the last batch has 6 rows and counts for 6
         total = 66 * (run.history["reconstruction"][i] - run.history["kl"][i])
@@ -651,13 +644,114 @@ def test_a_part_may_not_take_a_columns_name() -> None:
     model, x = Network(), binary()
     objective = WithParts(model)
 
-    def named(batch: Tensor) -> Any:
-        made = objective(batch)
-        model.parts = {"elbo": made[1]}
-        return made
+    def named(batch: Tensor) -> Step:
+        surrogate, value, _ = objective(batch)
+        assert value is not None
+        return Step(surrogate, value, {"elbo": value})
 
     with pytest.raises(ZooError, match="'elbo'"):
-        train(model, named, x, Run(), Schedule(1, 20))
+        train(Problem(model, x), Stage("climb", Computed(named), Schedule(1, 20)), Run())
+
+
+class Wrapped(Objective):
+    """Another objective, changed."""
+
+    column = "bound"
+
+    def __init__(self, inner: Objective) -> None:
+        self.inner = inner
+
+
+class Unknown(Wrapped):
+    """A gradient whose value nobody knows."""
+
+    def __call__(self, batch: Tensor) -> Step:
+        return Step(self.inner(batch).surrogate, None)
+
+
+def test_an_objective_without_a_value_is_climbed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, own = binary(), SVI.objective
+    options: dict[str, Any] = {"estimator": "svi", "max_epochs": 6, "warmup": 3}
+    plain = zoo.fit(Network(), x, **options)
+    monkeypatch.setattr(SVI, "objective", lambda self, problem: Unknown(own(self, problem)))
+    fit = zoo.fit(Network(), x, validation=x[:20], patience=2, **options)
+    assert fit.history["objective"] == fit.history["bound"] == fit.history["validation"] == [None] * 6
+    assert fit.status == "max_iter", "a score that is not known is no look without a new best"
+    assert fit.elbo == plain.elbo
+    assert all(torch.equal(value, plain.model.state_dict()[name]) for name, value in fit.model.state_dict().items())
+
+
+def test_a_score_that_is_not_known_is_no_look_in_vain() -> None:
+    scores = iter([None, 1.0, None, None, 0.5, None, 0.5])
+    model, x = Network(), binary()
+    held = HeldOut(model, x, lambda _: next(scores), patience=2)
+    looks = [held.worse(lambda into: snapshot(model, into), 0.0) for _ in range(7)]
+    assert looks == [False] * 6 + [True]
+    assert held.best_at == 2
+
+
+class Drifting(Wrapped):
+    """A bound whose scale moves with every step: what it carries is no function of the fraction done."""
+
+    def __init__(self, inner: Objective) -> None:
+        super().__init__(inner)
+        self.scale = torch.tensor(1.0)
+
+    def __call__(self, batch: Tensor) -> Step:
+        step = self.inner(batch)
+        self.scale = self.scale * -0.9  # Adam knows no scale, but a sign
+        return Step(step.surrogate * self.scale, step.value)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"scale": self.scale}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.scale = state["scale"]
+
+
+def test_what_an_objective_carries_is_in_its_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = SVI.objective
+    monkeypatch.setattr(SVI, "objective", lambda self, problem: Drifting(own(self, problem)))
+    options = {**SMALL, "estimator": "svi", "warmup": 0}
+    whole = zoo.fit(Network(), binary(), **options)
+    interrupted(tmp_path / "r", row=5, model=Network(), x=binary(), **options)
+    same(whole, zoo.fit(Network(), binary(), out=tmp_path / "r", resume=True, **options))
+
+
+class Layered(Network):
+    """A network whose decoder is trained first."""
+
+    def pretraining(self, problem: Problem) -> list[Stage]:
+        names = [name for name, _ in self.named_parameters() if name.startswith("decode")]
+        return [Stage("decoder", SVI().objective(problem), Schedule(3, 20), names, recorded=False)]
+
+
+def test_a_models_pretraining_comes_first(tmp_path: Path) -> None:
+    model, x = Layered(), binary()
+    stages = list(SVI(max_epochs=2, batch_size=20, warmup=4).stages(Problem(model, x)))
+    assert [stage.name for stage in stages] == ["decoder", "warm-up", "climb"]
+    told: list[str] = []
+
+    class Bar:
+        def __call__(self, row: dict[str, Any], fraction: float | None) -> None: ...
+
+        def stage(self, name: str, fraction: float) -> None:
+            told.append(name)
+
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    run = Run(Bar())
+    train(Problem(model, x), stages[0], run)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {name for name in before if name.startswith("decode")}
+    assert run.warmup is not None
+    assert run.warmup["steps"] == 3 * -(-len(x) // 20)
+    fit = zoo.fit(Layered(), x, estimator="svi", max_epochs=2, batch_size=20, warmup=20, progress=Bar())
+    assert fit.warmup is not None
+    assert fit.warmup["steps"] > run.warmup["steps"] + 15
+    options: dict[str, Any] = {"estimator": "svi", "batch_size": 20, "max_epochs": 4, "warmup": 0, "seed": 1}
+    whole = zoo.fit(Layered(), x, **options)
+    interrupted(tmp_path / "r", row=2, model=Layered(), x=x, **options)
+    same(whole, zoo.fit(Layered(), x, out=tmp_path / "r", resume=True, **options))
 
 
 def test_columns_that_come_late_are_filled_up() -> None:

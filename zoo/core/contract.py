@@ -91,6 +91,8 @@ class LatentVariableModel(PyroModule):
     schema: Schema | None = None
     #: Paper or textbook, for `zoo models`.
     reference: str = ""
+    #: How often the KL counts in the bound of ``elbo_parts`` (the β of a β-VAE).
+    kl_weight: float = 1.0
     #: Constructor arguments, as given; what ``save`` writes.
     config: dict[str, Any]
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, changed, mass, total
+from zoo.core.objective import Objective, Step
 
-__all__ = ["FreshBatches", "HookedBound", "Objective", "fresh", "settled", "weigh"]
+__all__ = ["Computed", "HookedBound", "fresh", "settled", "weigh"]
 
 
 def fresh(model: LatentVariableModel, batch: Data) -> Data:
@@ -26,25 +27,29 @@ def settled(model: LatentVariableModel, x: Data, seed: int) -> Data:
     return call(lambda *a, **k: hook(*a, **k, seed=seed), x)
 
 
-class FreshBatches:
-    """An objective that sees every batch with its noise drawn anew."""
-
-    def __init__(self, model: LatentVariableModel, objective: Objective) -> None:
-        self.model, self.objective = model, objective
-
-    def __call__(self, batch: Data) -> tuple[Tensor, Tensor]:
-        return self.objective(fresh(self.model, batch))
-
-
-class HookedBound:
-    """Batch to (surrogate, bound) from the model's ``elbo_parts``.
+class Computed(Objective):
+    """An objective that is a function from a batch to its step.
 
     Args:
-        share: the KL's weight as a function of the fraction of the schedule done; None leaves it alone.
-        draw_anew: whether each batch has its own noise drawn anew.
+        noisy: the model whose batches have noise of their own, to be drawn anew for every step.
+    """
 
-    Attributes:
-        parts: means per datum of the last batch, nats, each () and without gradient.
+    def __init__(
+        self, step: Callable[[Data], Step], column: str = "elbo", noisy: LatentVariableModel | None = None
+    ) -> None:
+        self.step, self.column, self.noisy = step, column, noisy
+
+    def __call__(self, batch: Data) -> Step:
+        return self.step(batch if self.noisy is None else fresh(self.noisy, batch))
+
+
+class HookedBound(Objective):
+    """The bound of a model's ``elbo_parts``: reconstruction less the weighted KL.
+
+    Args:
+        share: the KL's weight, as a share of its full one, by the fraction of the schedule done (Bowman et al. 2016;
+            Sønderby et al. 2016); None leaves it alone.
+        draw_anew: whether each batch has its own noise drawn anew.
     """
 
     def __init__(
@@ -53,22 +58,24 @@ class HookedBound:
         num_particles: int,
         share: Callable[[float], float] | None = None,
         draw_anew: bool = True,
+        column: str = "elbo",
     ) -> None:
-        self.model, self.num_particles, self.share, self.draw_anew = model, num_particles, share, draw_anew
-        self.parts: dict[str, Tensor] = {}
+        self.model, self.num_particles, self.draw_anew, self.column = model, num_particles, draw_anew, column
+        self._share, self.weight = share, 1.0
 
     def at(self, fraction: float) -> None:
-        """Told the fraction of the schedule done, before each step."""
-        if self.share is not None:
-            self.model.anneal(self.share(fraction))
+        if self._share is not None:
+            self.weight = min(max(self._share(fraction), 1e-6), 1.0)
 
-    def __call__(self, batch: Data) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Data) -> Step:
         hook: Any = self.model.elbo_parts
         batch = fresh(self.model, batch) if self.draw_anew else batch
         bound, parts = call(lambda *a, **k: hook(*a, **k, num_particles=self.num_particles), batch)
-        self.parts = {name: total(value.detach(), batch) / mass(batch) for name, value in parts.items()}
+        if self.weight != 1:
+            bound = parts["reconstruction"] - self.model.kl_weight * self.weight * parts["kl"]
         mean = total(bound, batch) / mass(batch)
-        return -mean, mean.detach()
+        means = {name: total(value.detach(), batch) / mass(batch) for name, value in parts.items()}
+        return Step(-mean, mean.detach(), means)
 
 
 def weigh(model: LatentVariableModel, batch: Data, num_particles: int) -> Tensor:
@@ -76,14 +83,3 @@ def weigh(model: LatentVariableModel, batch: Data, num_particles: int) -> Tensor
     hook: Any = model.log_weights
     weights: Tensor = call(lambda *a, **k: hook(*a, **k, num_particles=num_particles), batch)
     return weights
-
-
-class Objective(Protocol):
-    """A batch's (surrogate to minimise, bound), both means per datum; the surrogate carries the gradient.
-
-    An objective, or else the model, may have an attribute ``parts``: named pieces of the last batch's bound
-    (``reconstruction``, ``kl``) as detached 0-d tensors, nats per datum. The loop averages them over an epoch
-    into columns of the history.
-    """
-
-    def __call__(self, batch: Data) -> tuple[Tensor, Tensor]: ...

@@ -57,7 +57,7 @@ OFFERS: dict[str, Offer] = {
         ("model", "guide"),
         "x, num_particles=K",
     ),
-    "anneal": Offer("weighs the KL by this share of its full weight: `anneal_epochs` of `svi`", (), "share"),
+    "pretraining": Offer("stages of gradient steps that come before all others", (), "problem"),
     "posterior_means": Offer("E_q [z | x], (N, L), by S draws where there is no formula", ("guide",), "x, S"),
     # The data's own noise and units
     "resample": Offer("a batch with its own noise drawn anew: dynamic binarisation"),

@@ -22,7 +22,10 @@ from zoo.core.as_module import AsModule
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data
 from zoo.core.functions import as_model
+from zoo.core.hooks import Computed
 from zoo.core.problem import Problem
+from zoo.core.schedule import Schedule
+from zoo.core.stage import Stage
 from zoo.errors import unknown_name
 from zoo.estimators.base import (
     Estimator,
@@ -36,8 +39,8 @@ from zoo.estimators.base import (
     of_rows_alone,
 )
 from zoo.estimators.gradient import mean_bound
-from zoo.estimators.loop.loop import train
-from zoo.estimators.loop.schedule import Schedule
+from zoo.estimators.loop.adam import optimizer_imported
+from zoo.estimators.loop.loop import Watch, train
 from zoo.scores.weights import pareto_k
 
 __all__ = ["ADVI"]
@@ -71,6 +74,8 @@ class ADVI(Estimator):
     e_step: ClassVar[str] = "exact posterior; a Gaussian over parameters"
     m_step: ClassVar[str] = "none: parameters are integrated out"
 
+    unit: ClassVar[str] = "epochs"
+
     family: str = "multivariate_normal"
     max_epochs: int | None = None
     learning_rate: float = 0.02
@@ -87,6 +92,9 @@ class ADVI(Estimator):
         from_zero("advi", tol=self.tol)
         return problem.lacks("prior", "log_marginal") or moves_all(problem.model, "posterior") or of_rows_alone(problem)
 
+    def rehearse(self, problem: Problem) -> None:
+        optimizer_imported()
+
     def run(self, problem: Problem, run: Run) -> Outcome:
         model, x = problem.model, problem.data
         posterior = self.posterior(model, x)
@@ -94,13 +102,11 @@ class ADVI(Estimator):
             AsModule(posterior, "model"), AsModule(posterior, "guide")
         )
 
-        def objective(batch: Data) -> tuple[Tensor, Tensor]:
-            return mean_bound(call(elbo, batch), batch)
-
         rows = num_data(x)
         epochs = 3000 if self.max_epochs is None else int(self.max_epochs)
         schedule = Schedule(epochs, rows, self.learning_rate)
-        outcome = train(posterior, objective, x, run, schedule, tol=self.tol)
+        objective = Computed(lambda batch: mean_bound(call(elbo, batch), batch))
+        outcome = train(Problem(posterior, x), Stage("climb", objective, schedule), run, Watch(tol=self.tol))
         if outcome.status == "diverged":
             return outcome
         draws = scored(posterior, model, x, int(self.num_samples))

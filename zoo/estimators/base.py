@@ -72,7 +72,7 @@ class Run:
 
     def record(
         self,
-        objective: float,
+        objective: float | None,
         *,
         log_likelihood: float | None = None,
         elbo: float | None = None,
@@ -102,12 +102,15 @@ class Run:
     @property
     def stage(self) -> str | None:
         """The stage that the checkpoint to go on from was written in."""
-        return None if self.resumed is None else self.resumed.record["stage"]
+        if self.resumed is None:
+            return None
+        name: str = self.resumed.record["stage"]
+        return "warm-up" if name == "warmup" else name  # as it was written once
 
     def resume(self, stage: str) -> Checkpoint | None:
         """The checkpoint to go on from, if it was written in this stage; history and clock go on from there."""
         found = self.resumed
-        if found is None or found.record["stage"] != stage:
+        if found is None or self.stage != stage:
             return None
         self.resumed = None
         self.history, self.warmup = found.record["history"], found.record.get("warmup")
@@ -149,6 +152,8 @@ class Estimator:
     sees_evidence: ClassVar[bool] = False
     #: Whether a guide given for this fit alone is a mistake.
     takes_no_guide: ClassVar[bool] = False
+    #: What a row of its history stands for, a word.
+    unit: ClassVar[str] = "iterations"
     #: Whether q is the model's guide.
     uses_guide: ClassVar[bool] = False
 

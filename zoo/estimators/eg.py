@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from zoo.automatic.enumeration import why_not_exact
 from zoo.core.data import call, total
-from zoo.core.hooks import Objective
+from zoo.core.hooks import Computed
+from zoo.core.objective import Objective
 from zoo.core.problem import Problem
 from zoo.estimators.base import Outcome, Run
-from zoo.estimators.gradient import GradientEstimator, mean_bound, pyro_objective
+from zoo.estimators.gradient import GradientEstimator, mean_bound, pyro_step
 from zoo.scores.evidence import enumerated_evidence
 
 __all__ = ["EG"]
@@ -33,9 +34,11 @@ class EG(GradientEstimator):
         return why_not_exact(problem.model, problem.data, in_parts=True)
 
     def objective(self, problem: Problem) -> Objective:
+        column = self.column_for(problem)
         if problem.lacks("log_marginal") is None:
-            return lambda batch: mean_bound(-total(call(problem.model.log_marginal, batch), batch), batch)
-        return pyro_objective(enumerated_evidence(problem.model, problem.data))
+            marginal = problem.model.log_marginal
+            return Computed(lambda batch: mean_bound(-total(call(marginal, batch), batch), batch), column)
+        return Computed(pyro_step(enumerated_evidence(problem.model, problem.data)), column)
 
     def column_for(self, problem: Problem) -> str:
         return self.column if problem.model.normalized else "bound"

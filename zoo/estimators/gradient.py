@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,15 +12,17 @@ import torch
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, mass, num_data, split
-from zoo.core.hooks import Objective
 from zoo.core.isolation import forked_rng
+from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
 from zoo.core.rows import Rows, known_at
+from zoo.core.schedule import DECAYS, Schedule
+from zoo.core.stage import Stage
 from zoo.errors import ZooError, unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, above_zero, at_least, from_zero, given
+from zoo.estimators.loop.adam import optimizer_imported
 from zoo.estimators.loop.held_out import HeldOut
-from zoo.estimators.loop.loop import train
-from zoo.estimators.loop.schedule import DECAYS, Schedule
+from zoo.estimators.loop.loop import Watch, train
 
 __all__ = ["GradientEstimator", "GuidedEstimator"]
 
@@ -34,7 +36,7 @@ SCORED_ROWS = 1024
 
 @dataclass(frozen=True)
 class GradientEstimator(Estimator):
-    """An estimator that climbs an :class:`~zoo.core.hooks.Objective` by Adam.
+    """An estimator that climbs an :class:`~zoo.core.objective.Objective` by Adam.
 
     Attributes:
         max_epochs: passes over the data; None takes enough for 3000 steps.
@@ -44,7 +46,7 @@ class GradientEstimator(Estimator):
             each parameter's scale. A sampled gradient must be no longer than its own noise, and the bound must not have
             moved over the last tenth by more than ``tol`` (nats per datum) or its noise. Else "max_iter", or "stalled"
             where held-out data ended the run.
-        decay: how the rate falls: "cosine", "constant", or "stages" (:class:`~zoo.estimators.loop.schedule.Schedule`).
+        decay: how the rate falls: "cosine", "constant", or "stages" (:class:`~zoo.core.schedule.Schedule`).
         clip_norm: the longest gradient to follow, a norm over all parameters, each in units of its scale; None follows
             any.
         validation: a fraction of the data to hold out, or held-out data as the model takes them; the exact
@@ -62,6 +64,7 @@ class GradientEstimator(Estimator):
     validation: Any = None
     patience: int = 20
 
+    unit: ClassVar[str] = "epochs"
     #: Whether the full-batch objective has no sampling noise.
     deterministic: ClassVar[bool] = False
     #: The history's column that the objective also is: "bound" for a bound that is not the ELBO.
@@ -95,22 +98,38 @@ class GradientEstimator(Estimator):
         weights = sum(p.numel() for p in model.parameters() if p.dtype == torch.float32)
         return max(super().elements(problem) * batch // rows, batch * weights // WEIGHTS_AN_ELEMENT)
 
+    def stages(self, problem: Problem) -> Iterator[Stage]:
+        """What a run is made of, in order; each is made when those before it are done."""
+        if problem.lacks("pretraining") is None:
+            yield from problem.model.pretraining(problem)
+        yield from self.preparing(problem)
+        yield Stage("climb", self.objective(problem), self.plan(problem), self.moving(problem))
+
+    def preparing(self, problem: Problem) -> Iterator[Stage]:
+        """Stages that bring the climb to its start."""
+        yield from ()
+
     def run(self, problem: Problem, run: Run) -> Outcome:
-        objective, schedule = self.objective(problem), self.plan(problem)
-        return train(
-            problem.model,
-            objective,
-            problem.data,
-            run,
-            schedule,
-            on_fraction=getattr(objective, "at", None),
-            names=self.moving(problem),
-            tol=self.tol,
-            deterministic=self.deterministic,
-            column=self.column_for(problem),
-            clip_norm=self.clip_norm,
-            held_out=self.held_out(problem, objective),
-        )
+        outcome, notes = Outcome("converged", 0.0), list[str]()
+        for stage in self.stages(problem):
+            if run.stage not in (None, stage.name):
+                continue  # it was done when the checkpoint was written
+            outcome = train(problem, stage, run, self.watch(problem, stage))
+            notes += [*outcome.notes, *(self.remarks(problem) if stage.recorded else ())]
+            if outcome.status in ("interrupted", "diverged"):
+                break
+        outcome.notes = notes
+        return outcome
+
+    def remarks(self, problem: Problem) -> list[str]:
+        """What a user should know of the climb, a line each."""
+        return []
+
+    def watch(self, problem: Problem, stage: Stage) -> Watch:
+        """What a stage is watched by."""
+        if not stage.recorded:
+            return Watch(clip_norm=self.clip_norm)
+        return Watch(self.tol, self.deterministic, self.clip_norm, self.held_out(problem, stage.objective))
 
     def column_for(self, problem: Problem) -> str:
         """The history's column that the objective also is, for this model and these options."""
@@ -131,15 +150,16 @@ class GradientEstimator(Estimator):
         return HeldOut(model, self.validation, score, int(self.patience), "epoch", "bound")
 
     def rehearse(self, problem: Problem) -> None:
+        optimizer_imported()
         model = problem.model
         if model.splits:
             with torch.random.fork_rng(devices=[]):
-                surrogate, _ = self.objective(problem)(model.probe(problem.data))
+                step = self.objective(problem)(model.probe(problem.data))
                 moving = [p for p in model.parameters() if p.requires_grad]
-                torch.autograd.grad(surrogate, moving, allow_unused=True)
+                torch.autograd.grad(step.surrogate, moving, allow_unused=True)
 
     def moving(self, problem: Problem) -> Any:
-        """Which parameters move, as :func:`zoo.estimators.loop.loop.train` takes them."""
+        """Which parameters move in the climb, as :class:`~zoo.core.stage.Stage` says it."""
         return None
 
 
@@ -183,37 +203,30 @@ class GuidedEstimator(GradientEstimator):
     def column_for(self, problem: Problem) -> str:
         return self.column if not self.weighs_kl or problem.program.kl_is_whole else "bound"
 
-    def run(self, problem: Problem, run: Run) -> Outcome:
-        warmed = self.warm_up(problem, run)
-        if warmed.status in ("interrupted", "diverged"):
-            return warmed
-        outcome = super().run(problem, run)
-        outcome.notes = [*warmed.notes, *outcome.notes]
-        if not self.weighs_kl and not problem.program.kl_is_whole:
-            note = (
-                f"{self.name} climbs a bound on the evidence, which knows no weight of the KL: beta had no part in it"
-            )
-            outcome.notes = [*outcome.notes, note]
-        return outcome
+    def remarks(self, problem: Problem) -> list[str]:
+        if self.weighs_kl or problem.program.kl_is_whole:
+            return []
+        return [f"{self.name} climbs a bound on the evidence, which knows no weight of the KL: beta had no part in it"]
 
-    def warm_up(self, problem: Problem, run: Run) -> Outcome:
-        """Train the guide alone, at the model's present parameters."""
-        model, x = problem.model, problem.data
+    def preparing(self, problem: Problem) -> Iterator[Stage]:
+        """The guide alone is trained, at the model's present parameters."""
+        model = problem.model
         steps = self.warmup if self.warmup is not None else WARMUP if model.warmup is None else model.warmup
-        if not steps or run.stage == "climb":
-            return Outcome("converged", 0.0)
+        if not steps:
+            return
         only_guide = [name for name in problem.program.psi if name not in problem.program.theta]
         if not only_guide:
-            return Outcome("converged", 0.0)
-        schedule = self.plan(problem)
-        _, batch = schedule.resolve(num_data(x))
-        epochs = max(1, round(steps * batch / num_data(x)))
-        objective = self.objective(problem)
+            return
+        schedule, rows = self.plan(problem), num_data(problem.data)
+        _, batch = schedule.resolve(rows)
         decay = "cosine" if schedule.decay == "stages" else schedule.decay
-        return train(
-            model, objective, x, run, dataclasses.replace(schedule, max_epochs=epochs, decay=decay), names=only_guide,
-            record=False, clip_norm=self.clip_norm,
-        )  # fmt: skip
+        schedule = dataclasses.replace(schedule, max_epochs=max(1, round(steps * batch / rows)), decay=decay)
+        yield Stage("warm-up", self.objective(problem), schedule, only_guide, recorded=False)
+
+    def warm_up(self, problem: Problem, run: Run) -> None:
+        """Train the guide alone, at the model's present parameters."""
+        for stage in self.preparing(problem):
+            train(problem, stage, run, self.watch(problem, stage))
 
 
 def failure(error: Exception) -> str:
@@ -229,37 +242,37 @@ def _left_to_sums(problem: Problem) -> str | None:
     return f"its guide leaves out {left[0]!r}, which is known" if left else None
 
 
-def fixed_score(model: LatentVariableModel, objective: Objective) -> Callable[[Data], float]:
-    """The objective's bound on data, total, nats: always at the same random numbers, so that only θ and ψ move it, and
-    as at the end of any annealing."""
-    anneal = getattr(objective, "at", None)
+def fixed_score(model: LatentVariableModel, objective: Objective) -> Callable[[Data], float | None]:
+    """The objective's value on data, total, nats: always at the same random numbers, so that only θ and ψ move it, and
+    as at the end of any annealing; None where it is not known."""
 
-    def score(data: Data) -> float:
-        if anneal is not None:
-            anneal(1.0)  # the next step sets it back
+    def score(data: Data) -> float | None:
+        objective.at(1.0)  # the next step sets it back
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
             with torch.no_grad(), forked_rng(0):
-                return sum(float(objective(piece)[1]) * mass(piece) for piece in split(data, SCORED_ROWS))
+                values = [(objective(piece).value, mass(piece)) for piece in split(data, SCORED_ROWS)]
         finally:
             for module, mode in modes:
                 module.training = mode
+        known = [float(value) * size for value, size in values if value is not None]
+        return sum(known) if len(known) == len(values) else None
 
     return score
 
 
-def pyro_objective(loss: Callable[[Data], torch.Tensor]) -> Objective:
-    """The objective of a Pyro loss, minus the bound summed over a batch, as a function of data."""
+def pyro_step(loss: Callable[[Data], torch.Tensor]) -> Callable[[Data], Step]:
+    """From a Pyro loss, minus the bound summed over a batch, as a function of data, that of its steps."""
 
-    def objective(batch: Data) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(batch: Data) -> Step:
         with torch.enable_grad():  # Pyro's enumeration refuses a bound that cannot be differentiated
             return mean_bound(loss(batch), batch)
 
-    return objective
+    return step
 
 
-def mean_bound(total: torch.Tensor, batch: Data) -> tuple[torch.Tensor, torch.Tensor]:
-    """(surrogate, bound) per datum from a Pyro loss: minus the bound, summed over the batch."""
+def mean_bound(total: torch.Tensor, batch: Data) -> Step:
+    """The step of a Pyro loss: minus the bound, summed over the batch."""
     loss = total / mass(batch)
-    return loss, -loss.detach()
+    return Step(loss, -loss.detach())

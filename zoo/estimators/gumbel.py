@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
-from torch import Tensor
 from torch.distributions.kl import kl_divergence
 
 from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
 from zoo.core import traces
 from zoo.core.data import Data, call, mass, num_data
-from zoo.core.hooks import Objective, fresh
+from zoo.core.hooks import fresh
+from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
 from zoo.core.sites import is_masked_out, unwrapped
 from zoo.errors import ZooError
@@ -95,20 +95,21 @@ class StraightThroughGumbel(Gumbel):
     column: ClassVar[str] = "elbo"
 
 
-class GumbelObjective:
-    """Batch to (surrogate, relaxed bound), per datum; ``at(fraction)`` sets the temperature."""
+class GumbelObjective(Objective):
+    """The relaxed bound; ``at(fraction)`` sets the temperature."""
 
     def __init__(self, problem: Problem, num_particles: int, options: Gumbel) -> None:
         self.model, self.num_particles, self.options = problem.model, num_particles, options
         self.nesting = problem.program.nesting
         problem.program.spend("model", "guide")
+        self.column = options.column_for(problem)
         self.temperature = options.temperature
 
     def at(self, fraction: float) -> None:
         o = self.options
         self.temperature = o.temperature * (o.final_temperature / o.temperature) ** fraction
 
-    def __call__(self, batch: Data) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Data) -> Step:
         batch = fresh(self.model, batch)
         rows, k = num_data(batch), self.num_particles
         relax = _Relax(self.temperature, self.options.straight_through)
@@ -132,7 +133,7 @@ class GumbelObjective:
         log_joint = traces.totals(model_trace, rows, k, self.nesting)
         log_guide = traces.totals(guide_trace, rows, k, self.nesting, only=scored)
         bound = (log_joint.sum() - log_guide.sum()) / (k * mass(batch))
-        return -bound, bound.detach()
+        return Step(-bound, bound.detach())
 
 
 class _Relax(Messenger):

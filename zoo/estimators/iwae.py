@@ -12,7 +12,8 @@ from torch import Tensor
 from zoo.core import weighing
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, count, mass, num_data, total
-from zoo.core.hooks import FreshBatches, Objective, weigh
+from zoo.core.hooks import Computed, weigh
+from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
 from zoo.core.sites import sample_sites
 from zoo.errors import ZooError
@@ -47,22 +48,24 @@ class IWAE(GuidedEstimator):
         return "elbo" if self.num_particles == 1 else "bound"  # its weights know no β
 
     def objective(self, problem: Problem) -> Objective:
-        model, k = problem.model, int(self.num_particles)
+        model, k, column = problem.model, int(self.num_particles), self.column_for(problem)
         if problem.lacks("log_weights") is None and not problem.program.scored:
-            return FreshBatches(model, lambda batch: weighted_bound(weigh(model, batch, k), batch))
+            return Computed(
+                lambda batch: weighted_bound(weigh(model, batch, k), batch), self.column_for(problem), model
+            )
         problem.program.spend("model", "guide")
         nesting = problem.program.nesting
-        return FreshBatches(model, lambda batch: iwae_surrogate(model, batch, k, nesting))
+        return Computed(lambda batch: iwae_surrogate(model, batch, k, nesting), column, model)
 
 
-def weighted_bound(log_weight: Tensor, batch: Data) -> tuple[Tensor, Tensor]:
+def weighted_bound(log_weight: Tensor, batch: Data) -> Step:
     """(surrogate, bound) per datum from differentiable log-weights (K, N) of a batch, nats."""
     mean = total(log_weight.logsumexp(0), batch) / mass(batch)
     bound = mean - math.log(len(log_weight)) * (count(batch) / mass(batch))
-    return -bound, bound.detach()
+    return Step(-bound, bound.detach())
 
 
-def iwae_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:
+def iwae_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> Step:
     """(surrogate, bound) per datum: the bound itself, plus VIMCO's score terms for discrete sites."""
     drawn = weighing.drawn(model, batch, k, nesting)
     log_weight = drawn.log_joint - drawn.log_guide  # (K, N)
@@ -72,7 +75,7 @@ def iwae_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int
         score = score_terms(drawn.guide_trace, drawn.log_guide, num_data(batch), k, nesting)
         signal = bound.detach() - without_each(log_weight.detach())
         surrogate = surrogate + drawn.total(signal * score)
-    return -surrogate / mass(batch), drawn.total(bound.detach()) / mass(batch)
+    return Step(-surrogate / mass(batch), drawn.total(bound.detach()) / mass(batch))
 
 
 def without_each(log_weight: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor
 from zoo.core import traces, weighing
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, mass, num_data
-from zoo.core.hooks import FreshBatches, Objective
+from zoo.core.hooks import Computed
+from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
 from zoo.errors import ZooError
 from zoo.estimators.gradient import GuidedEstimator
@@ -43,10 +44,10 @@ class Reinforce(GuidedEstimator):
     def objective(self, problem: Problem) -> Objective:
         model, nesting, k = problem.model, problem.program.nesting, int(self.num_particles)
         problem.program.spend("model", "guide")
-        return FreshBatches(model, lambda batch: reinforce_surrogate(model, batch, k, nesting))
+        return Computed(lambda batch: reinforce_surrogate(model, batch, k, nesting), self.column_for(problem), model)
 
 
-def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:
+def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> Step:
     """(surrogate, bound) per datum. The score's baseline is the mean of the other draws: unbiased."""
     rows = num_data(batch)
     guide_trace, model_trace = traces.draw(model, batch, k, nesting)
@@ -57,7 +58,7 @@ def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting
     baseline = (value.sum(0) - value) / (k - 1)
     # E[grad ln q] = 0, so the scored part of -ln q carries no gradient of its own.
     surrogate = log_joint - (log_guide - counted) + (value - baseline) * score
-    return -surrogate.mean(0).sum() / mass(batch), value.mean(0).sum() / mass(batch)
+    return Step(-surrogate.mean(0).sum() / mass(batch), value.mean(0).sum() / mass(batch))
 
 
 def score_terms(

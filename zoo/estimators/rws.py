@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from zoo.core import traces, weighing
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, mass
-from zoo.core.hooks import FreshBatches, Objective
+from zoo.core.hooks import Computed
+from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
 from zoo.errors import ZooError
 from zoo.estimators.gradient import GuidedEstimator
@@ -55,10 +55,10 @@ class RWS(GuidedEstimator):
     def objective(self, problem: Problem) -> Objective:
         model, nesting, k = problem.model, problem.program.nesting, int(self.num_particles)
         problem.program.spend("model", "guide")
-        return FreshBatches(model, lambda batch: rws_surrogate(model, batch, k, nesting))
+        return Computed(lambda batch: rws_surrogate(model, batch, k, nesting), self.column_for(problem), model)
 
 
-def rws_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> tuple[Tensor, Tensor]:
+def rws_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> Step:
     """(surrogate, K-sample bound) per datum: θ and ψ both climb sum_k w_k (ln p + ln q) with weights held fixed."""
     drawn = weighing.drawn(model, batch, k, nesting, detach=True)
     log_joint, log_guide = drawn.log_joint, drawn.log_guide
@@ -67,4 +67,4 @@ def rws_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int)
     bound = log_weight.logsumexp(0) - math.log(k)
     both = log_joint + log_guide
     climbed = weight * torch.where(weight > 0, both, torch.zeros_like(both))  # an impossible draw: 0, not 0 * -inf
-    return -drawn.total(climbed) / mass(batch), drawn.total(bound) / mass(batch)
+    return Step(-drawn.total(climbed) / mass(batch), drawn.total(bound) / mass(batch))

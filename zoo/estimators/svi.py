@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from zoo.core.data import call, num_data, total
-from zoo.core.hooks import FreshBatches, HookedBound, Objective
+from zoo.core.hooks import Computed, HookedBound
+from zoo.core.objective import Objective
 from zoo.core.problem import Problem
 from zoo.errors import ZooError, unknown_name
-from zoo.estimators.base import Outcome, Run, at_least
-from zoo.estimators.gradient import GuidedEstimator, failure, mean_bound, pyro_objective
+from zoo.estimators.base import at_least
+from zoo.estimators.gradient import GuidedEstimator, failure, mean_bound, pyro_step
 from zoo.scores.bounds import elbo_module
 
 __all__ = ["SVI"]
@@ -27,7 +28,7 @@ class SVI(GuidedEstimator):
             approximate E step) and model-only steps (an approximate M step).
         phase_steps: length of an alternating phase.
         anneal_epochs: epochs over which the KL's weight rises from 0 to its full value, for models that offer
-            ``anneal`` and ``elbo_parts`` (see ``zoo.core.hooks``).
+            ``elbo_parts``.
     """
 
     name: ClassVar[str] = "svi"
@@ -46,7 +47,7 @@ class SVI(GuidedEstimator):
     def refuses(self, problem: Problem) -> str | None:
         if self.schedule not in ("joint", "alternating"):
             raise unknown_name("svi: schedule", self.schedule, ("joint", "alternating"))
-        if self.anneal_epochs and problem.lacks("anneal", "elbo_parts") is not None:
+        if self.anneal_epochs and problem.lacks("elbo_parts") is not None:
             raise ZooError(f"svi: {type(problem.model).__name__} has no KL weight to anneal. Leave anneal_epochs out.")
         reason = super().refuses(problem)
         if reason is None and problem.lacks("elbo") is not None and problem.lacks("elbo_parts") is not None:
@@ -69,13 +70,13 @@ class SVI(GuidedEstimator):
         return "bound" if self.anneal_epochs else super().column_for(problem)
 
     def objective(self, problem: Problem) -> Objective:
-        model = problem.model
+        model, column = problem.model, self.column_for(problem)
         if problem.lacks("elbo") is None:
-            return lambda batch: mean_bound(-total(call(model.elbo, batch), batch), batch)
+            return Computed(lambda batch: mean_bound(-total(call(model.elbo, batch), batch), batch), column)
         if problem.lacks("elbo_parts") is None:
-            return HookedBound(model, int(self.num_particles), self._share(problem))
+            return HookedBound(model, int(self.num_particles), self._share(problem), column=column)
         loss = elbo_module(model, problem.data, int(self.num_particles), problem.program)
-        return FreshBatches(model, pyro_objective(functools.partial(call, loss)))
+        return Computed(pyro_step(functools.partial(call, loss)), column, model)
 
     def _share(self, problem: Problem) -> Callable[[float], float] | None:
         if not self.anneal_epochs:
@@ -83,13 +84,6 @@ class SVI(GuidedEstimator):
         epochs, _ = self.plan(problem).resolve(num_data(problem.data))
         rising = max(1, min(int(self.anneal_epochs), epochs)) / epochs
         return lambda fraction: fraction / rising
-
-    def run(self, problem: Problem, run: Run) -> Outcome:
-        try:
-            return super().run(problem, run)
-        finally:
-            if problem.lacks("anneal") is None:
-                problem.model.anneal(1.0)
 
     def moving(self, problem: Problem) -> Callable[[int], Iterable[str]] | None:
         if self.schedule == "joint":

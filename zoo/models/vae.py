@@ -94,7 +94,6 @@ class VAE(NeuralModel):
         if architecture == "conv" and not widths:
             raise ZooError(f"{who}: architecture='conv' expected a width in hidden_dims, got none. Pass (256,).")
         self.beta, self.num_layers, self.flow = float(beta), num_layers, flow
-        self._share = 1.0
         size = latent_dim if num_layers == 1 else 2 * latent_dim
         try:
             self.decoder = network(size, widths[::-1], self.likelihood, activation, architecture)
@@ -110,13 +109,9 @@ class VAE(NeuralModel):
             self.upper_decoder = AmortizedNormal(latent_dim, size, inner[::-1], activation)
 
     @property
-    def kl_weight(self) -> float:
-        """β, times the share of it that an annealed start has reached."""
-        return self.beta * self._share
-
-    def anneal(self, share: float) -> None:
-        """Weigh the KL by this share of β, from 0 to 1 (Bowman et al. 2016; Sønderby et al. 2016)."""
-        self._share = min(max(float(share), 1e-6), 1.0)
+    def kl_weight(self) -> float:  # type: ignore[override]
+        """β."""
+        return self.beta
 
     # --- the programs ---------------------------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ class Setting:
 
     Attributes:
         rows: names out of :data:`ROWS`.
-        epochs, batch_size, decay: the schedule, see :class:`zoo.estimators.loop.schedule.Schedule`. rate: Adam's.
+        epochs, batch_size, decay: the schedule, see :class:`zoo.core.schedule.Schedule`. rate: Adam's.
         scored: how many test images have ``samples`` draws for their -ln p(x); the others have ``few``.
     """
 

@@ -258,7 +258,8 @@ def _better(this: Fit, best: Fit) -> bool:
 def _judged(this: Fit) -> float:
     """What a start is chosen by: likelihood times prior, where the model has one."""
     score = this.log_likelihood if this.log_likelihood is not None else this.elbo
-    objective = this.history["objective"][-1] if this.iterations else -math.inf
+    last = this.history["objective"][-1] if this.iterations else None
+    objective = -math.inf if last is None else last
     if this.estimator == "hard_em" or score is None:
         return objective
     return score if this.draws is not None else score + float(this.model.log_prior().detach())

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
-from zoo.core.hooks import Objective
 from zoo.core.isolation import isolated
+from zoo.core.objective import Objective
 from zoo.core.problem import Problem
 from zoo.estimators import estimator_classes
 from zoo.estimators.base import Run
@@ -133,8 +133,7 @@ def _gradient(model: LatentVariableModel, x: Data, objective: Objective, theta: 
     """The ascent direction in θ, flattened, each entry times its parameter's unit step."""
     named = dict(model.named_parameters())
     scales = model.parameter_scales(x)
-    surrogate, _ = objective(x)
-    grads = torch.autograd.grad(-surrogate, [named[n] for n in theta], allow_unused=True)
+    grads = torch.autograd.grad(-objective(x).surrogate, [named[n] for n in theta], allow_unused=True)
     parts = []
     for name, grad in zip(theta, grads, strict=True):
         value = torch.zeros_like(named[name]) if grad is None else grad

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ from zoo.core.problem import Problem
 from zoo.core.state import restore, snapshot
 from zoo.errors import LikelihoodDecreased, one_line
 from zoo.estimators.base import Callback, Estimator, Outcome, Run
+from zoo.estimators.loop.position import last_objective
 from zoo.runs.identity import describe
 from zoo.runs.modes import told
 from zoo.runs.prepare import unnormalised
@@ -25,14 +25,6 @@ from zoo.scores.evidence import total_log_likelihood
 from zoo.storage.checkpoint import Checkpoint, Checkpoints
 
 __all__ = ["exact_log_likelihood_known", "run_one"]
-
-
-@functools.cache
-def _optimizer_imported() -> None:
-    """Take one step of Adam on nothing: torch imports its compiler at the first, a second that no fit should pay."""
-    nothing = torch.zeros(1, requires_grad=True)
-    nothing.grad = torch.zeros(1)
-    torch.optim.Adam([nothing], fused=True).step()
 
 
 def run_one(
@@ -58,13 +50,10 @@ def run_one(
                 total = None
         return math.nan if total is None else total
 
-    gradient = hasattr(estimator, "learning_rate")
-    with shown(progress, estimator.name, "epochs" if gradient else "iterations") as callback, PeakMemory() as memory:
+    with shown(progress, estimator.name, estimator.unit) as callback, PeakMemory() as memory:
         began, run = snapshot(model), Run(callback)
         failure: LikelihoodDecreased | None = None
         try:
-            if gradient:
-                _optimizer_imported()
             estimator.rehearse(problem)
             run = Run(callback, max_seconds, checkpoints=checkpoints, resumed=resumed)
             if track and not estimator.sees_evidence and exact_log_likelihood_known(model, x):
@@ -73,10 +62,10 @@ def run_one(
             outcome = estimator.run(problem, run)
         except LikelihoodDecreased as error:
             failure = error
-            last = run.history["objective"][-1] if run.iterations else -math.inf
+            last = last_objective(run)
             outcome = Outcome("diverged", last, [str(error)], exact_q=True)
         except KeyboardInterrupt:  # outside the estimator's own loop
-            last = run.history["objective"][-1] if run.iterations else -math.inf
+            last = last_objective(run)
             outcome = Outcome("interrupted", last, exact_q=estimator.sees_evidence)
             if not run.iterations:
                 restore(model, began)

@@ -120,7 +120,7 @@ def bound_parts(model: LatentVariableModel, x: Any, num_particles: int = 1, *, s
         objective = HookedBound(model, num_particles, draw_anew=False)
         for piece in split(x, max(1, MAX_ELEMENTS // (model.datum_size(x) * num_particles))):
             share = num_data(piece) / num_data(x)
-            _, bound = objective(piece)
-            for name, value in {"bound": bound, **objective.parts}.items():
+            step = objective(piece)
+            for name, value in {"bound": -step.surrogate, **step.parts}.items():
                 found[name] = found.get(name, 0.0) + share * float(value)
     return found

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ScaledAdam"]
+__all__ = ["ScaledAdam", "optimizer_imported"]
+
+
+@functools.cache
+def optimizer_imported() -> None:
+    """Take one step of Adam on nothing: torch imports its compiler at the first, a second that no fit should pay."""
+    nothing = torch.zeros(1, requires_grad=True)
+    nothing.grad = torch.zeros(1)
+    torch.optim.Adam([nothing], fused=True).step()
 
 
 class ScaledAdam:

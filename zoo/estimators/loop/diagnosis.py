@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call
-from zoo.core.hooks import Objective
+from zoo.core.objective import Objective
 from zoo.core.sites import unwrapped
 
 __all__ = ["explain"]
@@ -33,8 +33,7 @@ def explain(model: LatentVariableModel, objective: Objective, batch: Data) -> st
                 return watch.found
     moved = [(name, p) for name, p in named if p.requires_grad]
     try:
-        surrogate, _ = objective(batch)
-        grads = torch.autograd.grad(surrogate, [p for _, p in moved], allow_unused=True)
+        grads = torch.autograd.grad(objective(batch).surrogate, [p for _, p in moved], allow_unused=True)
     except (ValueError, RuntimeError):
         return None
     for (name, _), grad in zip(moved, grads, strict=True):

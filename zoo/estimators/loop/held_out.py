@@ -56,7 +56,9 @@ class HeldOut:
         self.looks += 1
         score = self._score(self.data)
         self.last = None if score is None else score / self.rows
-        if score is not None and score > self.best:
+        if score is None:
+            return False  # nothing was seen, for better or worse
+        if score > self.best:
             self.best, self.state, self.since, self.best_at = score, state(self.state), 0, self.looks
             self.objective, self.notes = objective, list(notes)
         else:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, count, mass, num_data
-from zoo.core.hooks import Objective
+from zoo.core.data import count, mass, num_data
 from zoo.core.isolation import forked_rng
+from zoo.core.problem import Problem
+from zoo.core.stage import Stage
 from zoo.core.state import restore, snapshot
 from zoo.errors import ZooError
 from zoo.estimators.base import Outcome, Run
@@ -21,95 +21,68 @@ from zoo.estimators.loop.adam import ScaledAdam
 from zoo.estimators.loop.diagnosis import explain
 from zoo.estimators.loop.held_out import HeldOut
 from zoo.estimators.loop.position import LOOK_EVERY, WAIT_EVERY, Diverged, Position, last_objective, select
-from zoo.estimators.loop.schedule import Schedule
 from zoo.storage.checkpoint import Checkpoint, random_state, set_random_state
 
-__all__ = ["train"]
+__all__ = ["Watch", "train"]
 
 
-def train(
-    model: LatentVariableModel,
-    objective: Objective,
-    x: Data,
-    run: Run,
-    schedule: Schedule,
-    *,
-    names: Callable[[int], Iterable[str]] | Iterable[str] | None = None,
-    on_fraction: Callable[[float], None] | None = None,
-    tol: float = 1e-5,
-    deterministic: bool = False,
-    column: str = "elbo",
-    record: bool = True,
-    clip_norm: float | None = None,
-    held_out: HeldOut | None = None,
-) -> Outcome:
-    """Climb ``objective`` by Adam on the named parameters, in place; go on from the run's checkpoint if it has one.
+@dataclass(frozen=True)
+class Watch:
+    """What a stage is watched by.
 
-    Args:
-        objective: batch to (surrogate, bound), per datum.
-        names: which parameters move: all that require a gradient (None), some, or a function of the step.
-        on_fraction: called with the fraction done before each step (annealing).
+    Attributes:
         tol: "converged" if the gradient is no longer than this, see ``_Loop._stationary``.
         deterministic: whether the objective is exact on the full batch; then the best parameters are kept.
-        column: which column of the history the bound also is.
-        record: whether to write history (a warm-up does not).
         clip_norm: the longest gradient to follow: the norm over all parameters of gradient times unit.
         held_out: data to choose the best parameters by, and to stop early; looked at once an epoch.
+    """
+
+    tol: float = 1e-5
+    deterministic: bool = False
+    clip_norm: float | None = None
+    held_out: HeldOut | None = None
+
+
+def train(problem: Problem, stage: Stage, run: Run, watch: Watch = Watch()) -> Outcome:
+    """Go through a stage by Adam, in place; go on from the run's checkpoint if it was written in this stage.
 
     Returns:
-        Outcome with the last bound as objective.
+        Outcome with the last value as objective.
     """
-    loop = _Loop(
-        model, objective, x, run, schedule, names, on_fraction, deterministic, column, record, clip_norm, held_out
-    )
-    return loop.climb(tol)
+    return _Loop(problem, stage, run, watch).climb()
 
 
 class _Loop:
     """One call of :func:`train`."""
 
-    def __init__(
-        self,
-        model: LatentVariableModel,
-        objective: Objective,
-        x: Data,
-        run: Run,
-        schedule: Schedule,
-        names: Callable[[int], Iterable[str]] | Iterable[str] | None,
-        on_fraction: Callable[[float], None] | None,
-        deterministic: bool,
-        column: str,
-        record: bool,
-        clip_norm: float | None,
-        held_out: HeldOut | None,
-    ) -> None:
-        self.model, self.objective, self.x, self.run, self.schedule = model, objective, x, run, schedule
-        self.on_fraction, self.column, self.record = on_fraction, column, record
-        self.clip_norm, self.held_out = clip_norm, held_out
+    def __init__(self, problem: Problem, stage: Stage, run: Run, watch: Watch) -> None:
+        model, x, schedule, moves = problem.model, problem.data, stage.schedule, stage.moves
+        self.model, self.x, self.run, self.stage, self.watch = model, x, run, stage, watch
+        self.objective, self.schedule, self.held_out = stage.objective, schedule, watch.held_out
         self.rows, self.count = num_data(x), count(x)
         self.epochs, self.batch_size = schedule.resolve(self.rows)
         self.full = self.batch_size >= self.rows
         self.total_steps = self.epochs * math.ceil(self.rows / self.batch_size)
         self.by_name = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.phase = names if callable(names) else None
-        moving = list(self.by_name) if names is None or callable(names) else [n for n in names if n in self.by_name]
+        self.phase = moves if callable(moves) else None
+        moving = list(self.by_name) if moves is None or callable(moves) else [n for n in moves if n in self.by_name]
         scales = {id(self.by_name[n]): s for n, s in model.parameter_scales(x).items() if n in self.by_name}
         self.optimizer = ScaledAdam([self.by_name[n] for n in moving], scales, schedule.learning_rate)
-        self.with_prior = record and model.log_prior().requires_grad
-        self.keeps_best = deterministic and self.full and record and not self.with_prior and held_out is None
+        self.with_prior = stage.recorded and model.log_prior().requires_grad
+        exact = watch.deterministic and self.full and stage.recorded
+        self.keeps_best = exact and not self.with_prior and watch.held_out is None
         self.device = next((p.device for p in self.by_name.values()), torch.device("cpu"))
-        # On a processor a step's bound is at hand; an accelerator runs ahead, and is waited for now and then.
+        # On a processor a step's value is at hand; an accelerator runs ahead, and is waited for now and then.
         self.waits = self.device.type == "cpu" or self.keeps_best
         self.at, self.batch = Position(), x
         self.good: dict[str, Tensor] = snapshot(model)
         self.best_state: dict[str, Tensor] | None = None
         self.seen = self._zero(self.device)
-        self.parts: Any = None
         self.sums: dict[str, Tensor] = {}
         self.saver, self.epoch_random = run.checkpoints, torch.get_rng_state()
-        self.ticks = hasattr(run.callback, "tick" if record else "stage")
+        self.ticks = hasattr(run.callback, "tick" if stage.recorded else "stage")
 
-    def climb(self, tol: float) -> Outcome:
+    def climb(self) -> Outcome:
         run, status = self.run, "max_iter"
         notes = self._notes()
         batches = self._resume()
@@ -125,7 +98,7 @@ class _Loop:
                         if reason is None:
                             raise
                         return self._diverged(notes, reason)
-                    if not self.record and run.out_of_time and self.at.step < self.total_steps:
+                    if not self.stage.recorded and run.out_of_time and self.at.step < self.total_steps:
                         self._keep()
                         run.cut_short = True  # what follows is for now only: more time goes on from here
                         return self._warmed(status)
@@ -133,7 +106,7 @@ class _Loop:
                 if self._end_of_epoch():
                     status = "stalled"
                     break
-                if self.record and run.out_of_time:
+                if self.stage.recorded and run.out_of_time:
                     if self.at.epoch < self.epochs:
                         self._keep()
                     break
@@ -141,7 +114,7 @@ class _Loop:
             return self._diverged(notes, self._reason())
         except KeyboardInterrupt:
             status = "interrupted"
-        if not self.record:
+        if not self.stage.recorded:
             return self._warmed(status)
         if status != "interrupted":
             if self.held_out is not None and self.held_out.state is not None:
@@ -149,7 +122,7 @@ class _Loop:
                 return Outcome(status, self.held_out.objective, [*notes, self.held_out.note])
             if self.best_state is not None:
                 restore(self.model, self.best_state)
-        if status == "max_iter" and self._stationary(tol):
+        if status == "max_iter" and self._stationary(self.watch.tol):
             status = "converged"
         return Outcome(status, self.at.best * self.count if self.best_state is not None else last_objective(run), notes)
 
@@ -177,7 +150,7 @@ class _Loop:
     def _gradient(self) -> Tensor:
         """The gradient at the present parameters on all data, per datum, each entry times its unit."""
         self.optimizer.zero_grad()
-        surrogate, _ = self.objective(self.x)
+        surrogate = self.objective(self.x).surrogate
         if self.with_prior:
             surrogate = surrogate - self.model.log_prior() / self.count
         surrogate.backward()
@@ -188,6 +161,8 @@ class _Loop:
     def _settled(self, tol: float) -> bool:
         """Whether the objective's mean over the last twentieth of the rows is that of the twentieth before, per datum,
         within ``tol`` or two standard errors of the difference."""
+        if not self.at.known:
+            return False
         history = torch.tensor(self.run.history["objective"], dtype=torch.float64) / self.count
         part = len(history) // 20
         if not part:
@@ -199,14 +174,15 @@ class _Loop:
     def _warmed(self, status: str) -> Outcome:
         """The end of a stage that writes no history: the run says what it did."""
         at, reached = self.at, float(self.at.bound) * self.count
-        self.run.warmup = {"steps": at.step, "seconds": self.run.seconds, "objective": reached}
+        before = (self.run.warmup or {}).get("steps", 0)
+        self.run.warmup = {"steps": before + at.step, "seconds": self.run.seconds, "objective": reached}
         short = status == "max_iter" and at.step < self.total_steps
-        note = f"max_seconds ended the guide's warm-up after {at.step} of {self.total_steps} steps"
+        note = f"max_seconds ended the {self.stage.name} after {at.step} of {self.total_steps} steps"
         return Outcome(status, reached, [note] if short else [])
 
     def _notes(self) -> list[str]:
         asked = self.schedule.batch_size
-        if not self.record or asked is None or asked <= self.rows:
+        if not self.stage.recorded or asked is None or asked <= self.rows:
             return []
         return [f"batch_size={asked} is more than the {self.rows} data: all of them made one batch"]
 
@@ -223,10 +199,13 @@ class _Loop:
         size = mass(batch)
         fraction = at.step / self.total_steps
         optimizer.set_rate(self.schedule.rate(fraction))
-        if self.on_fraction is not None:
-            self.on_fraction(fraction)
+        if self.stage.recorded:
+            self.objective.at(fraction)
         optimizer.zero_grad()
-        surrogate, value = self.objective(batch)
+        surrogate, value, parts = self.objective(batch)
+        if value is None:  # nobody knows it: the surrogate alone says whether all is well
+            value = torch.where(surrogate.detach().isfinite(), 0.0, torch.nan)
+            at.known = False
         if self.waits:
             at.bound = float(value)
             if not (math.isfinite(at.bound) and math.isfinite(surrogate.item())):
@@ -235,8 +214,8 @@ class _Loop:
         else:
             at.bound = value.detach()  # type: ignore[assignment]  # read when it is waited for
             self.seen.add_(value.detach(), alpha=size)
-        if self.record:
-            self._add_parts(size)
+        if self.stage.recorded:
+            self._add_parts(parts, size)
         if self.with_prior:  # spread over the data, as every datum's share of the objective
             prior = self.model.log_prior()
             surrogate = surrogate - prior / self.count
@@ -249,7 +228,7 @@ class _Loop:
             for name, p in self.by_name.items():
                 if name not in moving:
                     p.grad = None
-        optimizer.step(self.clip_norm, self.waits)
+        optimizer.step(self.watch.clip_norm, self.waits)
         at.step += 1
         at.batch += 1
         if at.step % LOOK_EVERY == 0:
@@ -257,16 +236,12 @@ class _Loop:
         elif not self.waits and at.step % WAIT_EVERY == 0:
             self._wait()
         if self.ticks and at.step % 16 == 0:
-            self.run.tick(at.step / self.total_steps, None if self.record else "warm-up")
+            self.run.tick(at.step / self.total_steps, None if self.stage.recorded else self.stage.name)
         if self.saver is not None and not self.run.cut_short and self.saver.due():
             self._save()
 
-    def _add_parts(self, size: float) -> None:
-        if self.parts is None:  # whose they are is known once a batch has been seen
-            self.parts = next((o for o in (self.objective, self.model) if hasattr(o, "parts")), False)
-        if self.parts is False:
-            return
-        for name, part in self.parts.parts.items():
+    def _add_parts(self, parts: Mapping[str, Tensor], size: float) -> None:
+        for name, part in parts.items():
             if name not in self.sums:
                 if name in self.run.reserved:
                     raise ZooError(f"part {name!r} of an objective expected a name of its own. Choose another.")
@@ -278,14 +253,15 @@ class _Loop:
         at, enough = self.at, False
         self._wait()
         at.epoch, at.batch = at.epoch + 1, 0
-        if self.record:
+        if self.stage.recorded:
             columns: dict[str, float | None] = {name: float(total) / self.count for name, total in self.sums.items()}
-            reached = at.seen + at.prior
+            reached = at.seen + at.prior if at.known else math.nan
             if self.held_out is not None:
                 enough = self.held_out.worse(lambda into: snapshot(self.model, into), reached)
                 columns["validation"] = self.held_out.last
             fraction = 1.0 if enough else at.epoch / self.epochs
-            self.run.record(reached, fraction=fraction, **{self.column: at.seen}, **columns)
+            columns[self.objective.column] = at.seen if at.known else None
+            self.run.record(reached if at.known else None, fraction=fraction, **columns)
         at.seen = 0.0
         for total in (self.seen, *self.sums.values()):
             total.zero_()
@@ -311,8 +287,8 @@ class _Loop:
     def _diverged(self, notes: list[str], reason: str | None) -> Outcome:
         at, held = self.at, self.held_out
         where = f"step {at.step + 1}" if self.waits else f"about step {at.step + 1}"
-        if not self.record:
-            where += " of the warm-up"
+        if not self.stage.recorded:
+            where += f" of the {self.stage.name}"
         kept = f"the last good parameters, of step {at.good_step}, are kept"
         if held is not None and held.state is not None:
             restore(self.model, held.state)
@@ -343,11 +319,12 @@ class _Loop:
             "held": None if held is None else held.state,
             "adam": self.optimizer.state(),
             "parts": self.sums,
+            "objective": self.objective.state(),
         }
         for prefix, group in groups.items():
             values.update({f"{prefix}/{name}": value for name, value in (group or {}).items()})
         record = {
-            "stage": self._stage,
+            "stage": self.stage.name,
             "at": dataclasses.asdict(self.at),
             "history": self.run.history,
             "seconds": self.run.seconds,
@@ -357,13 +334,9 @@ class _Loop:
         }
         self.saver.save(record, values)
 
-    @property
-    def _stage(self) -> str:
-        return "climb" if self.record else "warmup"
-
     def _resume(self) -> Sequence[Tensor | None] | None:
         """Take over a checkpoint of this stage, if there is one; the batches of an epoch that was cut short."""
-        found = self.run.resume(self._stage)
+        found = self.run.resume(self.stage.name)
         if found is None:
             return None
         self.at = Position(**found.record["at"])
@@ -372,6 +345,8 @@ class _Loop:
         self.best_state = self._taken(found, "best") or None
         self.optimizer.load(found.part("adam"))
         self.sums = {name: value.to(self.device) for name, value in found.part("parts").items()}
+        if carried := found.part("objective"):
+            self.objective.load({name: value.to(self.device) for name, value in carried.items()})
         self.seen.fill_(self.at.seen)
         if self.held_out is not None:
             for name, value in found.record["held_out"].items():

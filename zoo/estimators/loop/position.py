@@ -26,6 +26,7 @@ class Position:
     prior: float = 0.0
     best: float = -math.inf
     good_step: int = 0
+    known: bool = True
 
 
 def select(x: Data, index: Tensor, rows: int) -> Data:
@@ -34,8 +35,11 @@ def select(x: Data, index: Tensor, rows: int) -> Data:
 
 
 def last_objective(run: Run) -> float:
+    """The objective of the last row; -inf before the first one, NaN where nobody knows it."""
     history: list[Any] = run.history["objective"]
-    return float(history[-1]) if history else -math.inf
+    if not history:
+        return -math.inf
+    return math.nan if history[-1] is None else float(history[-1])
 
 
 class Diverged(Exception):
