@@ -371,7 +371,7 @@ def test_targets_are_set_apart(write: Callable[..., Path], tmp_path: Path) -> No
         ("p.npz", "deep", r"got shape \(2, 1, 1\)"),
         ("p.npz", "words", "expected real numbers in the targets, got text"),
         ("p.npz", "inf", "expected finite numbers, got infinite ones in row 2"),
-        ("s.npz", "y", "got sequences"),
+        ("s.npz", "y", r"expected targets of shape \(2, D_y\)"),
         ("iris", "species", "targets= is for files"),
     ],
 )
@@ -383,7 +383,7 @@ def test_bad_targets(write: Callable[..., Path], name: str, targets: str | list[
         folder / "p.npz", x=x, y=np.zeros(3), deep=np.zeros((2, 1, 1)), words=np.array(["a", "b"]),
         inf=np.array([0.0, np.inf]),
     )  # fmt: skip
-    np.savez(folder / "s.npz", x=x, lengths=np.array([1, 2]), y=np.zeros(2))
+    np.savez(folder / "s.npz", x=x, lengths=np.array([1, 2]), y=np.zeros(3))
     with pytest.raises(ZooError, match=says):
         load_data(name if name == "iris" else folder / name, targets=targets)
     with pytest.raises(ZooError, match="column 'a' in both"):

@@ -119,7 +119,8 @@ def _other_arrays(path: str, source: Source) -> list[str]:
             names = [Path(name).stem for name in content.namelist()]
     except Exception:  # a damaged archive fails in many ways; the loader says what is wrong with it
         return []
-    return [name for name in names if name not in ("x", "lengths", source.labels)] if "x" in names else []
+    taken = ("x", "lengths", "target_lengths", source.labels)
+    return [name for name in names if name not in taken] if "x" in names else []
 
 
 def _columns(text: str | Sequence[str | int] | None, option: str) -> list[str | int] | None:

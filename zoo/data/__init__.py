@@ -134,7 +134,8 @@ def load_data(
       ``.csv.gz``, ``.bz2``, ``.xz``, ``.zip``, with zstandard ``.zst``.
     - ``.parquet``, which needs pyarrow, and the first sheet of ``.xlsx``, which needs openpyxl: the same, typed.
     - ``.npy``: one array (N,) or (N, D).
-    - ``.npz``: an array ``x``; with ``lengths`` (N,) beside it, x (N, T) or (N, T, D) holds padded sequences.
+    - ``.npz``: an array ``x``; with ``lengths`` (N,) beside it, x (N, T) or (N, T, D) holds padded sequences. The
+      ``targets`` of sequences are symbols (N, U), padded with 0; ``target_lengths`` (N,) may stand beside them.
 
     Args:
         name_or_path: a name from ``list_data``, or a path.
@@ -150,8 +151,9 @@ def load_data(
 
     Returns:
         x (N, D) in float64, images in float32; with ``targets`` a pair (x, y), y (N, D_y).
-        Sequences: ``{"x": (N, T, D), "lengths": (N,)}``, padded with zeros. With ``labels``: ``(x, labels)``, labels
-        (N,) int64, for sequences in a table (N, T) padded with -1; strings are coded in sorted order.
+        Sequences: ``{"x": (N, T, D), "lengths": (N,)}``, padded with zeros; with symbols that they spell also
+        ``"y": (N, U)``, 1, 2, ..., padded with 0, and ``"target_lengths": (N,)``. With ``labels``: ``(x, labels)``,
+        labels (N,) int64, for sequences in a table (N, T) padded with -1; strings are coded in sorted order.
         With ``symbols``, text is an object array of numpy's, None where it is missing.
 
     Raises:

@@ -211,8 +211,7 @@ def _read_arrays(
     else:
         _check_numeric(path, "x", x)
     lengths = arrays.get("lengths")
-    if aim is not None and lengths is not None:
-        raise ZooError(f"{path.name}: targets= expected one row a datum, got sequences. Leave one of them out.")
+    sizes = arrays.get("target_lengths") if lengths is not None else None
     if lengths is None:
         loaded = _vectors(path, x, columns, labels, targets)
     else:
@@ -229,6 +228,14 @@ def _read_arrays(
                 f"{aim.shape}. Save them so."
             )
         loaded.targets = aim.reshape(len(aim), -1).astype(np.float64)
+        if sizes is not None:
+            _check_numeric(path, "target_lengths", sizes)
+            if sizes.shape != (len(aim),):
+                raise ZooError(
+                    f"{path.name}: expected target_lengths of shape ({len(aim)},), one a sequence, got {sizes.shape}. "
+                    "Save them so."
+                )
+            loaded.target_lengths = sizes
     return loaded
 
 

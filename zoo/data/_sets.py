@@ -20,6 +20,7 @@ from zoo.data._readers import (
     read_sprites,
     read_turtles,
 )
+from zoo.data._strings import read_digit_strings, read_symbol_strings
 from zoo.data._table import Loaded
 
 __all__ = ["DATA_SETS", "DataSet"]
@@ -278,6 +279,23 @@ DATA_SETS: dict[str, DataSet] = {
         read_spoken,
         {split: {split: (_RECORDINGS,)} for split in ("train", "test")},
         labelled=True,
+    ),
+    "digit_strings": DataSet(
+        "1078 x 777 x 39, with lengths and y",
+        "strings of 3 to 7 spoken digits, with pauses and noise, framed as spoken_digits; y their digits, 10 for 0",
+        "joined by us from the recordings of Z. Jackson and others, "
+        "https://github.com/Jakobovski/free-spoken-digit-dataset",
+        "CC BY-SA 4.0",
+        read_digit_strings,
+        {split: {split: (_RECORDINGS,)} for split in ("train", "test")},
+    ),
+    "symbol_strings": DataSet(
+        "400 x 39 x 4, with lengths and y",
+        "strings of 1 to 5 symbols out of four, each a few noisy frames, with pauses",
+        "drawn by us",
+        "as this package",
+        read_symbol_strings,
+        provider="latent-zoo",
     ),
     "freyfaces": DataSet(
         "1965 x 560",

@@ -37,7 +37,8 @@ class Loaded:
         names: D column names, or None.
         lengths: (N,) int64, or None for plain vectors.
         labels: (N,), or (N, T) for sequences with -1 as padding, int64; or None.
-        targets: (N, D_y), what x is to predict; or None.
+        targets: (N, D_y), what x is to predict; of sequences (N, U) symbols padded with 0; or None.
+        target_lengths: (N,) int64, numbers of these symbols, or None.
         dropped: columns that were taken for row names.
     """
 
@@ -45,16 +46,18 @@ class Loaded:
     names: tuple[str, ...] | None = None
     lengths: NDArray[np.int64] | None = None
     labels: NDArray[np.int64] | None = None
-    targets: NDArray[np.floating] | None = None
+    targets: NDArray[np.floating] | NDArray[np.int64] | None = None
+    target_lengths: NDArray[np.int64] | None = None
     dropped: tuple[str, ...] = ()
 
     @property
     def data(self) -> Any:
-        """As tensors: x, ``{"x", "lengths"}``, or a pair with the targets. Text stays as it is."""
-        x = _as_tensor(self.x)
-        if self.targets is not None:
-            return x, _as_tensor(self.targets)
-        return x if self.lengths is None else {"x": x, "lengths": torch.from_numpy(self.lengths)}
+        """As tensors: x, a pair with the targets; of sequences a dict, ``y`` the targets. Text stays as it is."""
+        if self.lengths is None:
+            x = _as_tensor(self.x)
+            return x if self.targets is None else (x, _as_tensor(self.targets))
+        named = {"x": self.x, "lengths": self.lengths, "y": self.targets, "target_lengths": self.target_lengths}
+        return {name: _as_tensor(array) for name, array in named.items() if array is not None}
 
     @property
     def codes(self) -> Tensor:
