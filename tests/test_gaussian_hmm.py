@@ -19,6 +19,7 @@ from torch import Tensor
 import zoo
 from zoo.core.data import call
 from zoo.models.gaussian_hmm import GaussianHMM
+from zoo.structures.chain import gaussian_totals
 
 INF = float("inf")
 SPREAD = [[[0.8, 0.3], [0.3, 0.5]], [[1.5, -0.6], [-0.6, 1.0]], [[0.6, 0.1], [0.1, 1.2]]]
@@ -113,10 +114,11 @@ def test_one_pass_over_all_sequences_is_the_sum_of_each_alone(kind: str) -> None
     x[3, 2, 0], x[7, 0] = np.nan, np.nan
     lengths = torch.tensor([6, 1, 3, 6, 6, 2, 5, 4, 6, 6, 1, 6])
     whole = model.e_step(x, lengths)
-    totals, _ = model.chain_statistics(model.log_initial, model.log_transition, x, lengths) or pytest.fail("plain")
+    start = model.log_initial, model.log_transition
+    totals = gaussian_totals(*start, x, *model.diagonal(), lengths) or pytest.fail("plain")
     assert totals.left.tolist() == [3, 7]
     parts = [model.e_step(x[n : n + 1], lengths[n : n + 1]) for n in range(12)]
-    assert model.chain_statistics(model.log_initial, model.log_transition, x[:1], lengths[:1]) is None
+    assert gaussian_totals(*start, x[:1], *model.diagonal(), lengths[:1]) is None
     added = sum(parts[1:], parts[0])
     assert whole.keys() == added.keys()
     assert whole["num_data"] == 12
@@ -263,3 +265,25 @@ def test_the_floor_stays_where_entries_are_missing(seed: int) -> None:
         assert (rises > -1e-9).all(), fit.history["objective"]
     seen = np.nanvar(x.reshape(-1, 2), axis=0)
     np.testing.assert_allclose(fit.model.seen_variance, seen, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(20, 50, 3), (1, 5000, 4), (9, 30, 20), (200, 1, 3)])
+@pytest.mark.parametrize("covariance_type", ["diag", "spherical"])
+def test_posteriors_in_one_pass_are_those_of_the_densities(shape, covariance_type):
+    n, t, k = shape
+    generator = torch.Generator().manual_seed(n)
+    x = 3 * torch.randn(n, t, 2, dtype=torch.float64, generator=generator)
+    x[0, t // 2, 1] = torch.nan
+    lengths = torch.randint(1, t + 1, (n,), generator=generator)
+    lengths[0] = t
+    model = zoo.GaussianHMM(k, 2, covariance_type=covariance_type)
+    model.means = torch.randn(k, 2, generator=generator)
+    if n > 8:
+        x[1, 0] = 1e6  # no path is worth more than exp(-1e11): left to logarithms
+        model.transition_probs = (torch.rand(k, k, generator=generator) + torch.eye(k)).softmax(-1)
+    with torch.no_grad():
+        chain = zoo.structures.Chain(model.log_initial, model.log_transition, model.emission(x, lengths), lengths)
+        expected, probs = chain.marginals().emission, model.posterior(x, lengths).probs
+    inside = torch.arange(t) < lengths[:, None]
+    torch.testing.assert_close(probs[inside], expected[inside], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(probs[~inside], torch.full_like(probs[~inside], 1 / k))

@@ -14,7 +14,6 @@ from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, plain, weights_of
 from zoo.core.statistics import Statistics, varying
 from zoo.errors import ZooError
-from zoo.structures import chain
 
 __all__ = ["PIECE", "Components", "cluster", "partition"]
 
@@ -58,14 +57,8 @@ class Components(LatentVariableModel):
         """Sums over rows (N, D) of weight (N, K) times sufficient statistic, by name; besides ``counts``."""
         raise NotImplementedError
 
-    def chain_statistics(
-        self, log_initial: Tensor, log_transition: Tensor, x: Tensor, lengths: Tensor
-    ) -> tuple[chain.Totals, dict[str, Any]] | None:
-        """The E step of a chain over x (N, T, D) in one pass, where the family has one that serves these data.
-
-        Returns:
-            The chain's totals, and by name what ``component_statistics`` would return; None for the plain way.
-        """
+    def diagonal(self) -> tuple[Tensor, Tensor] | None:
+        """Means and standard deviations (K, D) of components that are diagonal Gaussians; None of all others."""
         return None
 
     def update_components(self, statistics: Statistics) -> list[str]:

@@ -15,7 +15,6 @@ from zoo.core.statistics import Moments, Statistics, varying, weighted_mean, wei
 from zoo.densities import gaussian
 from zoo.densities.covariance import floored_factor
 from zoo.errors import ZooError, unknown_name
-from zoo.structures import chain
 
 __all__ = ["COVARIANCE_TYPES", "GaussianComponents"]
 
@@ -123,16 +122,11 @@ class GaussianComponents(Components):
             return {"moments": missing_moments(x, weight, means, wide(self._factors()), diagonal)}
         return {"moments": gaussian.weighted_moments(x, weight, diagonal, means)}
 
-    def chain_statistics(
-        self, log_initial: Tensor, log_transition: Tensor, x: Tensor, lengths: Tensor
-    ) -> tuple[chain.Totals, dict[str, Any]] | None:
+    def diagonal(self) -> tuple[Tensor, Tensor] | None:
         if self.covariance_type not in ("diag", "spherical"):
             return None
         means, scale = self.means.detach(), self.scale_tril.detach()
-        scale = scale if self.covariance_type == "diag" else scale.unsqueeze(-1).expand_as(means)
-        totals = chain.gaussian_totals(log_initial, log_transition, x, means, scale, lengths)
-        moments = totals and gaussian.moments_from(totals.counts, totals.first, totals.second, means)
-        return None if totals is None or moments is None else (totals, {"moments": moments})
+        return means, scale if self.covariance_type == "diag" else scale.unsqueeze(-1).expand_as(means)
 
     def update_components(self, statistics: Statistics) -> list[str]:
         given: Moments = statistics["moments"]

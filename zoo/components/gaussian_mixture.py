@@ -13,7 +13,6 @@ from torch.distributions import constraints
 from zoo.components.gaussian import GaussianComponents
 from zoo.core.contract import parameter
 from zoo.core.statistics import Statistics
-from zoo.structures import chain
 
 __all__ = ["GaussianMixtureComponents"]
 
@@ -56,9 +55,7 @@ class GaussianMixtureComponents(GaussianComponents):
     def component_log_prob(self, x: Tensor) -> Tensor:
         return self._each(x).logsumexp(-1)
 
-    def chain_statistics(
-        self, log_initial: Tensor, log_transition: Tensor, x: Tensor, lengths: Tensor
-    ) -> tuple[chain.Totals, dict[str, Any]] | None:
+    def diagonal(self) -> tuple[Tensor, Tensor] | None:
         return None  # states are mixtures here
 
     def row_size(self) -> int:

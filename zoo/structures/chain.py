@@ -295,6 +295,23 @@ def gaussian_totals(
 
 
 @torch.no_grad()
+def gaussian_marginals(
+    initial: Tensor, transition: Tensor, x: Tensor, means: Tensor, scale: Tensor, lengths: Tensor | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """p(z_t | x_{1:T}), (N, T, K), in one pass as :func:`gaussian_totals`, and which sequences it leaves to others.
+
+    Returns:
+        Marginals, zero beyond a length and anything for the sequences named by the second tensor; None as there.
+    """
+    if not diagonal.serves(x, means, scale, initial, transition):
+        return None
+    chain = ChainProblem(initial, transition, x, lengths, family=diagonal.coefficients(means, scale))
+    marginals = torch.empty(chain.n, chain.t, chain.k, dtype=torch.float64)
+    bad = Layouts(chain).smoothed(marginals)
+    return None if bad is None else (marginals, bad.nonzero()[:, 0])
+
+
+@torch.no_grad()
 def viterbi(
     initial: Tensor, transition: Tensor, emission: Tensor, lengths: Tensor | None = None, *, _backend: str | None = None
 ) -> tuple[Tensor, Tensor]:

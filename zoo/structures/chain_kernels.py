@@ -153,8 +153,8 @@ def lanes_kernel(
 
     ``enter`` (rows, K) is the message into the first step, ``leave`` that into the last from behind, both linear.
     Pairs lack the factor of the transition; they go to ``pairs[slot]``, or to each row's own if slot is -1. ``opening``
-    (rows, K) is p(z | x) at each row's first step. That of all steps goes to ``smooth``, or with a family into its
-    ``sums`` only.
+    (rows, K) is p(z | x) at each row's first step. That of all steps goes to ``smooth``, and with a family into its
+    ``sums``: to those of the two that are not empty.
     """
     size = a.shape[0]
     features = len(family) // 2
@@ -168,7 +168,7 @@ def lanes_kernel(
     beta = np.empty((size, lanes))
     after = np.empty((size, lanes))
     counts = np.empty((size, size, lanes))
-    gathered = np.empty((len(family), size, lanes))
+    gathered = np.empty((len(sums), size, lanes))
     shift, total, norm, inverse = np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes)
     product, reach = np.empty(lanes), np.empty(lanes)
     least, most = np.empty(lanes), np.empty(lanes)
@@ -256,9 +256,9 @@ def lanes_kernel(
                         for q in range(active):
                             for j in range(size):
                                 opening[first + q, j] = new[j, q]
-                    if features:
+                    if len(sums):
                         _gather(seen[t], new, family, active, gathered)
-                    else:
+                    if len(smooth):
                         for q in range(active):
                             n, s = rows[first + q], start[first + q] + t
                             for j in range(size):
@@ -280,7 +280,7 @@ def lanes_kernel(
                 for i in range(size):
                     for j in range(size):
                         pairs[target, i, j] += counts[i, j, q]
-                for f in range(len(family)):
+                for f in range(len(sums)):
                     for k in range(size):
                         sums[f, k] += gathered[f, k, q]
 
@@ -545,7 +545,7 @@ def states_kernel(
     pairs: Any, smooth: Any, sums: Any,
 ) -> None:  # fmt: skip
     """Sequences low..high one after the other; pairs as in ``lanes_kernel``, or per step if ``varying``."""
-    longest, size, features = 0, initial.shape[1], len(family) // 2
+    longest, size = 0, initial.shape[1]
     for n in range(low, high):
         longest = max(longest, lengths[n])
     weights = np.empty((longest, size))
@@ -553,7 +553,7 @@ def states_kernel(
     forward = np.empty((longest if full else 2, size))
     backward = np.empty((longest if full else 1, size))
     scratch = np.zeros((1, size, size))
-    own_smooth = np.empty((longest if features else 1, size))
+    own_smooth = np.empty((1 if len(smooth) else longest, size))
     for n in range(low, high):
         length = lengths[n]
         own, which = n if initial.shape[0] > 1 else 0, n if varying else 0
@@ -572,7 +572,7 @@ def states_kernel(
         )
         if good and full:
             backward_kernel(transition[which], back, varying, weights, length, backward, scales)
-            target = smooth[n] if write and not features else own_smooth
+            target = smooth[n] if len(smooth) else own_smooth
             if varying and write:
                 both = pairs[n]
             else:
@@ -589,7 +589,7 @@ def states_kernel(
             if good and write:
                 for j in range(size):
                     opening[n, j] = target[0, j]
-                if features:
+                if len(sums):
                     _add(emission[n], target, family, length, sums)
         bad[n] = not good
 

@@ -97,7 +97,7 @@ class Layouts:
         self.value, self.bad = np.zeros(chain.n), np.zeros(chain.n, dtype=np.bool_)
         self.opening = np.zeros((chain.n, k))  # p(z_1 | x); by side and by blocks, and with a family
         self.sums = np.zeros(self.family.shape)
-        self.smooth = np.zeros((1, 1, k))
+        self.smooth = np.zeros((0, 0, k))
 
     def each(self, kernel: Callable[..., None], *more: Any) -> None:
         """``kernel`` on every sequence, by logarithms."""
@@ -136,6 +136,16 @@ class Layouts:
         found = (self.value, self.opening, pairs, self.sums, self.bad)
         value, opening, steps, sums, bad = (torch.from_numpy(part) for part in found)
         return value, opening, steps, sums, bad
+
+    def smoothed(self, marginals: Tensor) -> Tensor | None:
+        """Fills marginals (N, T, K) from the data and a family; which failed, (N,). None as :meth:`totals`."""
+        if self.chain.n < _FEW_SEQUENCES and not self._has_blocks():
+            return None
+        self.smooth, self.sums = marginals.numpy(), self.sums[:0]
+        self._pass(True, False)
+        if not self.chain.full:
+            kernels.clear_kernel(self.smooth, self.lengths)
+        return torch.from_numpy(self.bad)
 
     def _has_blocks(self) -> bool:
         chain = self.chain
@@ -184,7 +194,7 @@ class Layouts:
         ranges = _split(length[::lanes], min(groups, _MOST_JOBS))
         value, failed, opening = np.zeros(count), np.zeros(count, dtype=np.bool_), np.zeros((count, k))
         pairs = np.zeros((count if per_row else len(ranges), k, k))
-        sums = np.zeros((len(ranges), *self.family.shape))
+        sums = np.zeros((len(ranges), *self.sums.shape))
         calls = [
             functools.partial(
                 kernels.lanes_kernel, self.transition[0, 0], self.back, self.emission, self.family, rows, start,
@@ -265,7 +275,7 @@ class Layouts:
             for row in range(n):
                 self._both_ends(row, pairs, per_sequence, write)
         else:
-            sums = np.zeros((len(ranges), *self.family.shape))
+            sums = np.zeros((len(ranges), *self.sums.shape))
             in_parallel([
                 functools.partial(
                     kernels.states_kernel, self.initial, self.initial_shift, self.transition, self.back, self.shift,
@@ -323,7 +333,8 @@ class Layouts:
 
         def one(row: int) -> Any:
             both = np.zeros(size)
-            kernels.logs_kernel(*common, row, write, self.value, self.smooth[row if write else 0], both)
+            smooth = self.smooth[row] if write else np.empty((1, k))
+            kernels.logs_kernel(*common, row, write, self.value, smooth, both)
             return both
 
         for start in range(0, len(rows), _MOST_JOBS):  # in pieces, so that few results are held

@@ -33,6 +33,7 @@ from zoo.core.memory import rows_at_once
 from zoo.core.pieces import added, categorical, gathered
 from zoo.core.rows import Known, restricted
 from zoo.core.statistics import Statistics, weighted_sum, wide
+from zoo.densities import gaussian
 from zoo.densities.distributions import FEW, Selected
 from zoo.errors import ZooError, unknown_name
 from zoo.models.shared.markov import Marginal, finite, follow, path_counts, stationary, stationary_m_step
@@ -229,7 +230,14 @@ class HiddenMarkov(Components):
         return categorical(probs=self._by_sequences(self._marginals, x, self._lengths(x, lengths)))
 
     def _marginals(self, x: Tensor, lengths: Tensor) -> Tensor:
-        marginals = self._structure(x, lengths).marginals().emission
+        family = self.diagonal()
+        fast = family and chain.gaussian_marginals(self.log_initial, self.log_transition, x, *family, lengths)
+        if fast:
+            marginals, left = fast
+            if len(left):
+                marginals[left] = self._structure(x[left], lengths[left]).marginals().emission
+        else:
+            marginals = self._structure(x, lengths).marginals().emission
         total = marginals.sum(-1, keepdim=True)
         empty = total == 0
         if empty.any():
@@ -323,10 +331,13 @@ class HiddenMarkov(Components):
         """
         lengths = self._lengths(x, lengths)
         plainly = hard or weights is not None or known is not None
-        found = None if plainly else self.chain_statistics(self.log_initial, self.log_transition, x, lengths)
-        if found is None:
+        family = None if plainly else self.diagonal()
+        if family is None:
             return self._pieces_e_step(x, lengths, weights, known, hard)
-        totals, components = found
+        totals = chain.gaussian_totals(self.log_initial, self.log_transition, x, *family, lengths)
+        moments = totals and gaussian.moments_from(totals.counts, totals.first, totals.second, family[0])
+        if totals is None or moments is None:
+            return self._pieces_e_step(x, lengths)
         left = totals.left
         statistics = Statistics(
             x.shape[0] - len(left),
@@ -334,7 +345,7 @@ class HiddenMarkov(Components):
             starts=totals.initial,
             steps=totals.transition,
             counts=totals.counts,
-            **components,
+            moments=moments,
         )
         return statistics + self._pieces_e_step(x[left], lengths[left]) if len(left) else statistics
 
