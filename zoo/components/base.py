@@ -81,8 +81,9 @@ class Components(LatentVariableModel):
             shake: whether components may still be equal, and have to be told apart.
         """
 
-    def take_scale(self, rows: Tensor) -> None:
-        """Keep what a constraint is measured by, from rows (M, D) with NaN where an entry is missing."""
+    def take_scale(self, rows: Tensor, weights: Tensor | None = None) -> None:
+        """Keep what a constraint is measured by, from rows (M, D) with NaN where an entry is missing, which count
+        ``weights`` (M,) times."""
 
     def start_features(self, rows: Tensor) -> Tensor:
         """Complete rows (M, D) in coordinates whose distances mean something, (M, F): each at its own scale."""
@@ -96,13 +97,13 @@ class Components(LatentVariableModel):
     #: What the prior's pseudo-rows look like: the data's mean statistic, off the edge of its range.
     overall: Tensor
 
-    def overall_statistic(self, x: Tensor) -> Tensor:
-        """The mean sufficient statistic of complete rows (N, D)."""
+    def overall_statistic(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The mean sufficient statistic of complete rows (N, D), which count ``weights`` (N,) times."""
         raise NotImplementedError
 
-    def pseudo_row(self, x: Tensor) -> Tensor:
+    def pseudo_row(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """``overall`` of complete rows (N, D): their mean statistic, moved to where nothing is impossible."""
-        return self.overall_statistic(x)
+        return self.overall_statistic(x, weights)
 
     def component_log_prior(self) -> Tensor:
         """ln of the conjugate prior of one pseudo-row a component, up to a constant, nats."""

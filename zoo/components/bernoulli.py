@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 from zoo.components.base import Components
 from zoo.core.checks import rows
 from zoo.core.data import Data
-from zoo.core.statistics import Statistics, wide
+from zoo.core.statistics import Statistics, weighted_sum, wide
 from zoo.densities.distributions import ExactBernoulli
 from zoo.errors import ZooError
 
@@ -97,8 +97,9 @@ class BernoulliComponents(Components):
         """A whole number stands for a missing one while a start is sought."""
         return mean.round()
 
-    def overall_statistic(self, x: Tensor) -> Tensor:
-        return (x.sum(0) + 0.5) / (x.shape[0] + 1)  # inside (0, 1), also for a feature that never changes
+    def overall_statistic(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
+        count = x.shape[0] if weights is None else float(weights.sum())
+        return (weighted_sum(x, weights) + 0.5) / (count + 1)  # inside (0, 1), also for a feature that never changes
 
     def component_log_prior(self) -> Tensor:
         return (self.overall * logsigmoid(self.logits) + (1 - self.overall) * logsigmoid(-self.logits)).sum()

@@ -13,7 +13,7 @@ from zoo.components.base import Components
 from zoo.core.checks import rows
 from zoo.core.contract import parameter
 from zoo.core.data import Data
-from zoo.core.statistics import Statistics, wide
+from zoo.core.statistics import Statistics, weighted_sum, wide
 from zoo.errors import ZooError
 
 __all__ = ["CategoricalComponents"]
@@ -77,16 +77,18 @@ class CategoricalComponents(Components):
         """A whole number stands for a missing one while a start is sought."""
         return mean.round()
 
-    def overall_statistic(self, x: Tensor) -> Tensor:
-        symbols = x[~x[:, 0].isnan(), 0].long()
-        return torch.bincount(symbols, minlength=self.num_symbols).to(self.dtype) / max(1, len(symbols))
+    def overall_statistic(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
+        there = ~x[:, 0].isnan()
+        symbols, counted = x[there, 0].long(), None if weights is None else weights[there]
+        table = torch.bincount(symbols, counted, minlength=self.num_symbols).to(self.dtype)
+        return table / (max(1, len(symbols)) if counted is None else counted.sum().clamp_min(1e-300))
 
-    def pseudo_row(self, x: Tensor) -> Tensor:
+    def pseudo_row(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """The symbols' shares, (V,); where some do not occur, with half a symbol more of each: none is impossible."""
-        shares = self.overall_statistic(x)
+        shares = self.overall_statistic(x, weights)
         if (shares > 0).all():
             return shares
-        count = int((~x[:, 0].isnan()).sum())
+        count = float(weighted_sum((~x[:, 0].isnan()).to(self.dtype), weights))
         return (count * shares + 0.5) / (count + 0.5 * self.num_symbols)
 
     def component_log_prior(self) -> Tensor:

@@ -11,7 +11,16 @@ from torch.distributions import constraints
 
 from zoo.components.base import Components
 from zoo.core.contract import parameter
-from zoo.core.statistics import Moments, Statistics, varying, weighted_mean, weighted_variance, wide
+from zoo.core.statistics import (
+    Moments,
+    Statistics,
+    varying,
+    weighted,
+    weighted_mean,
+    weighted_sum,
+    weighted_variance,
+    wide,
+)
 from zoo.densities import gaussian
 from zoo.densities.covariance import floored_factor
 from zoo.errors import ZooError, unknown_name
@@ -94,11 +103,12 @@ class GaussianComponents(Components):
             return missing_log_prob(x, self.means, self._factors())
         return gaussian.log_densities(x, self.means, self.scale_tril, self.covariance_type)
 
-    def overall_statistic(self, x: Tensor) -> Tensor:
+    def overall_statistic(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """Mean (D,) above covariance (D, D): a normal-inverse-Wishart prior's pseudo-rows have these."""
         rows = wide(x)
-        centred = rows - rows.mean(0)
-        return torch.cat([rows.mean(0, keepdim=True), centred.mT @ centred / len(rows)]).to(x.dtype)
+        mean, count = weighted_mean(rows, weights), len(rows) if weights is None else weights.sum()
+        centred = rows - mean
+        return torch.cat([mean.unsqueeze(0), weighted(centred, weights).mT @ centred / count]).to(x.dtype)
 
     def _pseudo_rows(self, strength: float, like: Moments) -> Moments:
         scatter = self.overall[1:].expand(len(like.count), -1, -1)
@@ -169,14 +179,14 @@ class GaussianComponents(Components):
         )
         return [f"covariance floor acts on {which}"]
 
-    def take_scale(self, rows: Tensor) -> None:
+    def take_scale(self, rows: Tensor, weights: Tensor | None = None) -> None:
         there = ~rows.isnan()
         if there.all():
             self.seen_variance = None
             return
-        count = there.sum(0).clamp_min(1)
-        mean = rows.nan_to_num(0.0).sum(0) / count
-        self.seen_variance = varying(((rows - mean).nan_to_num(0.0).square().sum(0) / count), mean)
+        count = there.sum(0).clamp_min(1) if weights is None else weighted_sum(there.to(rows.dtype), weights)
+        mean = weighted_sum(rows.nan_to_num(0.0), weights) / count
+        self.seen_variance = varying(weighted_sum((rows - mean).nan_to_num(0.0).square(), weights) / count, mean)
 
     def part_names(self, which: list[int]) -> list[str]:
         """What messages call these Gaussians."""

@@ -13,7 +13,7 @@ from zoo.components.base import Components
 from zoo.core.checks import counts as check_counts
 from zoo.core.contract import parameter
 from zoo.core.data import Data
-from zoo.core.statistics import Statistics, wide
+from zoo.core.statistics import Statistics, weighted_mean, wide
 
 __all__ = ["LogPoisson", "PoissonComponents", "log_factorials"]
 
@@ -80,12 +80,12 @@ class PoissonComponents(Components):
         """A whole number stands for a missing one while a start is sought."""
         return mean.round()
 
-    def overall_statistic(self, x: Tensor) -> Tensor:
-        return x.mean(0)
+    def overall_statistic(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
+        return weighted_mean(x, weights)
 
-    def pseudo_row(self, x: Tensor) -> Tensor:
-        mean = self.overall_statistic(x)
-        return mean.where(mean > 0, torch.full_like(mean, 0.5 / (len(x) + 0.5)))  # what never occurs stays possible
+    def pseudo_row(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
+        mean, count = self.overall_statistic(x, weights), len(x) if weights is None else float(weights.sum())
+        return mean.where(mean > 0, torch.full_like(mean, 0.5 / (count + 0.5)))  # what never occurs stays possible
 
     def component_log_prior(self) -> Tensor:
         return (torch.special.xlogy(self.overall, self.rates) - self.rates).sum()

@@ -63,6 +63,7 @@ OFFERS: dict[str, Offer] = {
     "resample": Offer("a batch with its own noise drawn anew: dynamic binarisation"),
     "settle": Offer("data with that noise drawn once, for a score", (), "x, seed"),
     "from_pixels": Offer("what the programs draw, in the units of the data"),
+    "measure": Offer("keeps what priors and floors are measured by, of data whose rows have weights"),
     # Components, and what a model can rule out
     "permute_components": Offer("renumbers the components: `zoo.align`", (), "order"),
     "align_features": Offer("what tells the components apart, (K, F): `zoo.align` without data", (), ""),

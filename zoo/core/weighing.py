@@ -97,9 +97,12 @@ def drawn(model: LatentVariableModel, batch: Data, num_particles: int, nesting: 
     guide, program = draw(model, once(batch), num_particles, nesting, detach=detach)
     found = densities(guide, program, rows, num_particles, nesting)
     if weights is not None and found[0].shape[1] != rows:  # no datum stands alone: its weight belongs inside
-        guide, program = draw(model, batch, num_particles, nesting, detach=detach)
-        log_joint, log_guide = joint_and_guide(guide, program, rows, num_particles, nesting)
-        return Drawn(guide, program, log_joint, log_guide, 1.0, None)
+
+        def counted(site: SiteMessage) -> Tensor:
+            dim = data_dim(site, rows)
+            return scaled_log_prob(site) * (1 if dim is None else weights.reshape(-1, *[1] * (-dim - 1)))
+
+        return Drawn(guide, program, *joint_and_guide(guide, program, rows, num_particles, nesting, counted), 1.0, None)
     return Drawn(guide, program, *found, weights)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from zoo.automatic.enumeration import remembered
 from zoo.core.contract import prepared
-from zoo.core.data import plain
+from zoo.core.data import num_data, plain, weights_of
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated, threads
 from zoo.core.problem import Problem
@@ -210,6 +210,8 @@ def fit(
         for name in stopping:  # for this fit alone
             best.model.get_parameter(name).requires_grad_(True)
         best.data = {"name": data_name, "checksum": fingerprint(whole)}
+        if weights_of(data) is not None:
+            best.data["rows"] = num_data(data)
         if stopped:
             best.status = "interrupted"
         if folder is not None:

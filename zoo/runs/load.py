@@ -73,7 +73,9 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
                 f"load: {str(path)!r} holds the program {record['model']!r} of a user; pass model=... to load it."
             )
         built = as_model(model, guide)
-        rows = expanded(template, record["num_data"])  # parameters may be as many as the data
+        rows = expanded(
+            template, (record.get("data") or {}).get("rows", record["num_data"])
+        )  # parameters may be as many as the data
         with isolated(0):
             built.create(rows)
         if isinstance(record.get("guide_tables"), dict) and not built.has_guide:

@@ -14,8 +14,8 @@ from zoo.automatic.enumeration import remembered
 from zoo.automatic.starts import choose_start
 from zoo.core import program
 from zoo.core.checks import failed_on_data
-from zoo.core.contract import LatentVariableModel, prepared
-from zoo.core.data import Data, num_data, plain, take, tensors
+from zoo.core.contract import LatentVariableModel, lacks, prepared
+from zoo.core.data import Data, num_data, plain, take, tensors, weights_of
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.problem import Problem
@@ -82,6 +82,8 @@ def start(
     if init != "current":
         candidate.reset_guide()
     candidate.initialize(x, init, restart)
+    if weights_of(x) is not None and lacks(candidate, "measure") is None:
+        candidate.measure(x)
     if init != "current":
         align_to_known(candidate, x)
     with torch.no_grad():

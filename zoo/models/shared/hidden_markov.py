@@ -517,8 +517,7 @@ class HiddenMarkov(Components):
             self._check_end_is_reached()
         complete = self.rows(x)
         self.encoder.set_from(complete)
-        self.overall = self.pseudo_row(complete)
-        self.take_scale(values[inside])
+        self.measure(x)
         if init == "current":
             return self.enter_support(complete)
         k = self.num_states
@@ -618,6 +617,16 @@ class HiddenMarkov(Components):
             return seen
         mean = seen.nanmean(0).nan_to_num(0.0)
         return torch.where(holes, self.fill(mean), seen)
+
+    def measure(self, x: Data) -> None:
+        """Keep what the prior and the floor are measured by, of data whose sequences count as often as they do."""
+        data, weights = plain(x), self.row_weights(x)
+        values = data["x"]
+        inside = torch.arange(values.shape[1], device=values.device) < self._lengths(
+            values, data.get("lengths")
+        ).unsqueeze(-1)
+        self.overall = self.pseudo_row(self.rows(data), weights)
+        self.take_scale(values[inside], weights)
 
     def row_weights(self, x: Data) -> Tensor | None:
         weights = weights_of(x)
