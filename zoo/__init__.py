@@ -16,7 +16,8 @@ _PUBLIC = {
     "automatic.posteriors": ("DiscretePosterior", "discrete_posterior"),
     "core.contract": ("LatentVariableModel",),
     "core.statistics": ("Moments", "Statistics"),
-    "data": ("list_data", "load_data"),
+    "data": ("list_data", "load_data", "load_trees"),
+    "data.parse_tree": ("ParseTree", "parse_trees"),
     "densities.distributions": ("ExactBernoulli", "Selected"),
     "errors": ("LikelihoodDecreased", "ZooError"),
     "models": ("model_classes",),
@@ -27,6 +28,7 @@ _PUBLIC = {
     "runs.fit": ("fit",),
     "runs.load": ("load",),
     "runs.result": ("Fit",),
+    "scores.bracketing": ("bracketing",),
 }
 _HOME = {name: home for home, names in _PUBLIC.items() for name in names}
 

@@ -6,6 +6,9 @@ from zoo.core.statistics import Moments as Moments
 from zoo.core.statistics import Statistics as Statistics
 from zoo.data import list_data as list_data
 from zoo.data import load_data as load_data
+from zoo.data import load_trees as load_trees
+from zoo.data.parse_tree import ParseTree as ParseTree
+from zoo.data.parse_tree import parse_trees as parse_trees
 from zoo.densities.distributions import ExactBernoulli as ExactBernoulli
 from zoo.densities.distributions import Selected as Selected
 from zoo.errors import LikelihoodDecreased as LikelihoodDecreased
@@ -38,5 +41,6 @@ from zoo.runs.explain import explain as explain
 from zoo.runs.fit import fit as fit
 from zoo.runs.load import load as load
 from zoo.runs.result import Fit as Fit
+from zoo.scores.bracketing import bracketing as bracketing
 
 __version__: str

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from zoo.core.turns import kept_random
 from zoo.data._fetch import File, find, locate
-from zoo.data._files import read_file
+from zoo.data._files import check_exists, read_file
 from zoo.data._sets import DATA_SETS, DataSet
 from zoo.data._table import Column, Loaded, NoNames, pick, rows_text
+from zoo.data._treebank import read_mrg
+from zoo.data.parse_tree import ParseTree
 from zoo.errors import ZooError, unknown_name
 
-__all__ = ["Data", "DataInfo", "NoNames", "list_data", "load_data", "read"]
+__all__ = ["Data", "DataInfo", "NoNames", "list_data", "load_data", "load_trees", "read"]
 
 Data = Tensor | dict[str, Tensor] | tuple[Tensor, Tensor]
 """Vectors (N, D), sequences ``{"x": (N, T, D), "lengths": (N,)}``, or a pair (x, y) of vectors."""
@@ -88,6 +90,7 @@ def load_data(
     symbols: bool = False,
     split: str | None = None,
     standardize: bool = False,
+    sentences: bool = False,
 ) -> Data: ...
 
 
@@ -103,6 +106,7 @@ def load_data(
     symbols: bool = False,
     split: str | None = None,
     standardize: bool = False,
+    sentences: bool = False,
 ) -> tuple[Data, Tensor]: ...
 
 
@@ -118,6 +122,7 @@ def load_data(
     symbols: bool = False,
     split: str | None = None,
     standardize: bool = False,
+    sentences: bool = False,
 ) -> Data | tuple[Data, Tensor]:
     """Loads a named data set or a file.
 
@@ -133,6 +138,8 @@ def load_data(
       at the end. With a column ``sequence``, each row is a time step of the sequence it names. Compressed too:
       ``.csv.gz``, ``.bz2``, ``.xz``, ``.zip``, with zstandard ``.zst``.
     - ``.parquet``, which needs pyarrow, and the first sheet of ``.xlsx``, which needs openpyxl: the same, typed.
+    - ``.mrg``: parse trees in brackets, read as the tags of their sentences; see :func:`load_trees`.
+    - with ``sentences=True``, a text of one sentence a line, its words between blanks.
     - ``.npy``: one array (N,) or (N, D).
     - ``.npz``: an array ``x``; with ``lengths`` (N,) beside it, x (N, T) or (N, T, D) holds padded sequences. The
       ``targets`` of sequences are symbols (N, U), padded with 0; ``target_lengths`` (N,) may stand beside them.
@@ -145,6 +152,8 @@ def load_data(
         sequence: the column of a file whose values tell sequences apart; None for the one called ``sequence``, if any.
         decimal: what stands before decimals in a file of text, a point or ``","``.
         symbols: whether x may be text, where a file has no numbers in its columns: symbols for a categorical model.
+            Of a named set of sentences: whether x is their words as text, or these coded 0, 1, ... in sorted order.
+        sentences: whether a text file is one of sentences, and no table; x is then text.
         split: the part of a named set that comes in parts; by default the training part.
         standardize: subtract each column's mean and divide by its standard deviation (with N, not N - 1). A constant
             column becomes 0. Missing values, padding and targets take no part.
@@ -162,7 +171,7 @@ def load_data(
     """
     loaded = read(
         name_or_path, columns=columns, labels=labels, targets=targets, sequence=sequence, decimal=decimal,
-        symbols=symbols, split=split, standardize=standardize,
+        symbols=symbols, split=split, standardize=standardize, sentences=sentences,
     )  # fmt: skip
     return loaded.data if labels is None or labels is False else (loaded.data, loaded.codes)
 
@@ -178,6 +187,7 @@ def read(
     symbols: bool = False,
     split: str | None = None,
     standardize: bool = False,
+    sentences: bool = False,
 ) -> Loaded:
     """What :func:`load_data` loads, with the names of the columns, and those that were left out."""
     if isinstance(name_or_path, str) and name_or_path in DATA_SETS:
@@ -189,17 +199,47 @@ def read(
         if targets is not None:
             raise ZooError(f"targets= is for files, got {targets!r} with the data set {name_or_path!r}. Leave it out.")
         loaded = _read_named(name_or_path, columns, labels, split)
+        if loaded.x.dtype == object and not symbols:
+            loaded.x = _coded(loaded.x)
         source = f"Data set {name_or_path!r}"
     else:
         path = _as_path(name_or_path)
         if split is not None:
             raise ZooError(f"split= is for named data sets in parts, got {split!r} with {path.name}. Leave it out.")
-        loaded = read_file(path, columns, labels, targets, sequence, decimal, symbols)
+        loaded = read_file(path, columns, labels, targets, sequence, decimal, symbols, sentences)
         source = path.name
     _refuse_infinite(source, loaded)
     if standardize:
         _standardize(loaded)
     return loaded
+
+
+def load_trees(name_or_path: str | Path) -> list[ParseTree]:
+    """The parse trees of a named set of sentences, one a row of its data, or of a file in brackets (``.mrg``, NLTK's).
+
+    Empty categories, punctuation and currency signs are dropped, labels are stripped of function tags.
+
+    Raises:
+        ZooError: an unknown name, a set or file without trees, brackets that do not match (with the line).
+    """
+    if isinstance(name_or_path, str) and name_or_path in DATA_SETS:
+        known = DATA_SETS[name_or_path]
+        if known.trees is None:
+            having = ", ".join(sorted(name for name, each in DATA_SETS.items() if each.trees is not None))
+            raise ZooError(f"Data set {name_or_path!r} has no parse trees, expected one of {having}.")
+        roles = known.files.get("", {})
+        return known.trees({role: locate(name_or_path, forms, known.otherwise) for role, forms in roles.items()})
+    path = _as_path(name_or_path)
+    check_exists(path)
+    return read_mrg(path)
+
+
+def _coded(text: NDArray) -> NDArray[np.int64]:
+    """Symbols as their places in sorted order; 0 where there is none."""
+    inside = np.array([[symbol is not None for symbol in row] for row in text])
+    codes = np.zeros(text.shape, dtype=np.int64)
+    codes[inside] = np.unique(text[inside].astype(str), return_inverse=True)[1].reshape(-1)
+    return codes
 
 
 def _as_path(name_or_path: str | Path) -> Path:
@@ -231,7 +271,7 @@ def _read_named(
         if labels is not True:
             raise ZooError(f"{title} has one kind of labels, got labels={labels!r}. Pass labels=True.")
     roles = known.files[split or known.splits[0] if known.splits else ""] if known.files else {}
-    loaded = known.read({role: locate(name, forms) for role, forms in roles.items()})
+    loaded = known.read({role: locate(name, forms, known.otherwise) for role, forms in roles.items()})
     if columns is not None:
         wanted = [columns] if isinstance(columns, (int, str)) else list(columns)
         width = loaded.x.shape[-1]

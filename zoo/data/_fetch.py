@@ -72,12 +72,13 @@ def _difference(path: Path, file: File) -> str | None:
     return None if got == file.sha256 else f"is another file: expected sha256 {file.sha256}, got {got}"
 
 
-def locate(name: str, forms: Sequence[File]) -> Path:
+def locate(name: str, forms: Sequence[File], otherwise: str = "") -> Path:
     """A verified copy of one file of data set ``name``: from ``ZOO_DATA``, the cache, or a download.
 
     Args:
         name: the data set, for the error text.
         forms: the same content in every form we can read (compressed, plain), the preferred one first.
+        otherwise: a data set of the same kind that needs no file, if there is one.
 
     Raises:
         ZooError: ``ZOO_DATA`` is no folder, a file in it has the wrong checksum, or the download failed.
@@ -98,12 +99,13 @@ def locate(name: str, forms: Sequence[File]) -> Path:
         path = cache / file.path
         if path.is_file() and _difference(path, file) is None:
             return path
-    return _download(name, forms, cache)
+    return _download(name, forms, cache, otherwise)
 
 
-def _download(name: str, forms: Sequence[File], cache: Path) -> Path:
+def _download(name: str, forms: Sequence[File], cache: Path, otherwise: str) -> Path:
     place = cache / forms[0].path
     fix = f"Put the file at {place}, or set ZOO_DATA to a folder that holds {forms[0].path}."
+    fix += f" {otherwise!r} is of the same kind and needs no file." if otherwise else ""
     failure = None
     for file in forms:
         for url in file.urls:

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from zoo.core.arrays import NotNumbers, is_missing, plain, series_array
 from zoo.data._table import Column, Loaded, Table, arrange, pick, rows_text
-from zoo.data._text import COMPRESSIONS, TEXT_SUFFIXES, read_text_table
+from zoo.data._text import COMPRESSIONS, TEXT_SUFFIXES, read_lines, read_text_table
+from zoo.data._treebank import read_mrg
+from zoo.data._treebank import sentences as padded_rows
 from zoo.errors import ZooError
 
-__all__ = ["SUFFIXES", "read_file"]
+__all__ = ["SUFFIXES", "check_exists", "read_file"]
 
-SUFFIXES = (*TEXT_SUFFIXES, ".npy", ".npz", ".parquet", ".xlsx")
+SUFFIXES = (*TEXT_SUFFIXES, ".mrg", ".npy", ".npz", ".parquet", ".xlsx")
 
 
 def read_file(
@@ -29,6 +31,7 @@ def read_file(
     sequence: Column | None = None,
     decimal: str = ".",
     symbols: bool = False,
+    sentences: bool = False,
 ) -> Loaded:
     """Reads a user's file.
 
@@ -40,6 +43,7 @@ def read_file(
         sequence: the column of a table that tells sequences apart, or None.
         decimal: what stands before decimals in text.
         symbols: whether text may be data.
+        sentences: whether text is one sentence a line, and no table.
 
     Returns:
         x (N, D), with targets (N, D_y) where these are asked for, or sequences with their lengths.
@@ -47,7 +51,7 @@ def read_file(
     Raises:
         ZooError: the file is missing, of an unknown kind, or does not hold what its kind should.
     """
-    _check_exists(path)
+    check_exists(path)
     suffix = path.suffix.lower()
     packed = suffix in COMPRESSIONS
     kind = Path(path.stem).suffix.lower() if packed else suffix
@@ -65,7 +69,19 @@ def read_file(
     if decimal not in (".", ","):
         raise ZooError(f"decimal= expected '.' or ',', got {decimal!r}. Leave it out for a point.")
     column = None if labels is False else labels
+    if sentences and not text and kind != ".mrg":
+        raise ZooError(f"sentences=True is for text, got {path.name}. Leave it out.")
     try:
+        if kind == ".mrg" or sentences:
+            asked = {"columns": columns, "labels": column, "targets": targets, "sequence": sequence}
+            odd = next((f"{name}={value!r}" for name, value in asked.items() if value is not None), None)
+            if odd is not None:
+                raise ZooError(
+                    f"{path.name}: expected none of {', '.join(asked)} with sentences, got {odd}. Leave it out."
+                )
+            if kind == ".mrg":
+                return padded_rows([tree.tags() for tree in read_mrg(path)], path.name)
+            return read_sentences(path)
         if kind in (".npy", ".npz"):
             if sequence is not None:
                 raise ZooError(f"sequence= is for tables, got {path.name}. Save lengths beside x in .npz instead.")
@@ -83,7 +99,8 @@ def read_file(
     return arrange(table, columns, column, targets, sequence, symbols)
 
 
-def _check_exists(path: Path) -> None:
+def check_exists(path: Path) -> None:
+    """Raise ZooError where there is no such file, with one that is called nearly so."""
     if path.is_dir():
         raise ZooError(f"Expected a file, got the folder {str(path)!r}. Name a file in it.")
     if path.exists():
@@ -95,6 +112,15 @@ def _check_exists(path: Path) -> None:
     where = "the current folder" if folder == Path() else f"folder {str(folder)!r}"
     hint = f"Did you mean {near[0]!r}?" if near else "Check the path; a data set's name has no suffix."
     raise ZooError(f"There is no file {path.name!r} in {where}. {hint}")
+
+
+def read_sentences(path: Path) -> Loaded:
+    """One sentence a line, its words between blanks; empty lines are passed over."""
+    rows = [line.split() for line in read_lines(path)]
+    rows = [row for row in rows if row]
+    if not rows:
+        raise ZooError(f"{path.name} has only blank lines, expected one sentence a line. Check what wrote it.")
+    return padded_rows(rows, path.name)
 
 
 # --- typed tables -----------------------------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ from zoo.data._readers import (
 )
 from zoo.data._strings import read_digit_strings, read_symbol_strings
 from zoo.data._table import Loaded
+from zoo.data._treebank import sentences, treebank_trees
+from zoo.data.known_grammar import known_trees
+from zoo.data.parse_tree import ParseTree
 
 __all__ = ["DATA_SETS", "DataSet"]
 
@@ -41,6 +44,8 @@ class DataSet:
         files: split -> role -> the file in every form we read. Sets in one part have the one split ``""``.
         provider: the package that holds the data where there are no files.
         labelled: whether ``labels=True`` works.
+        trees: the parse trees behind sentences, one a row, of the located files; None where there are none.
+        otherwise: a data set of the same kind that comes with the library.
     """
 
     shape: str
@@ -51,6 +56,8 @@ class DataSet:
     files: Mapping[str, Mapping[str, Forms]] = field(default_factory=dict)
     provider: str = ""
     labelled: bool = False
+    trees: Callable[[Mapping[str, Path]], list[ParseTree]] | None = None
+    otherwise: str = ""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -94,6 +101,27 @@ def _binarized(split: str, packed: tuple[str, int], plain: tuple[str, int]) -> M
     path = f"binarized_mnist/binarized_mnist_{split}.amat"
     url = f"http://www.cs.toronto.edu/~larocheh/public/datasets/{path}"
     return {"x": (File(f"{path}.gz", *packed), File(path, *plain, (url,)))}
+
+
+def _treebank(longest: int, shape: str) -> DataSet:
+    read = treebank_trees(longest)
+    return DataSet(
+        f"{shape} sentences, with lengths",
+        f"tags of sentences of at most {longest} words, punctuation and traces dropped; trees by load_trees",
+        "Penn Treebank, M. Marcus, B. Santorini, M. A. Marcinkiewicz (1993); NLTK's sample, https://www.nltk.org",
+        "for non-commercial use, as NLTK distributes it",
+        lambda paths: sentences([tree.tags() for tree in read(paths)], f"treebank{longest}"),
+        _one(
+            File(
+                "treebank/treebank.zip",
+                "9da92d76c3666cfb6cddeaed0f7e86b344cce0f0928a286d439e555f19c37399",
+                1740034,
+                ("https://raw.githubusercontent.com/nltk/nltk_data/5db857e/packages/corpora/treebank.zip",),
+            )
+        ),
+        trees=read,
+        otherwise="known_grammar",
+    )
 
 
 def _posteriordb(name: str, sha256: str, size: int) -> Mapping[str, Mapping[str, Forms]]:
@@ -297,6 +325,17 @@ DATA_SETS: dict[str, DataSet] = {
         read_symbol_strings,
         provider="latent-zoo",
     ),
+    "known_grammar": DataSet(
+        "1000 x 24 sentences, with lengths",
+        "words of a small English grammar whose entropy is known exactly: 1.6947 nats a word; trees by load_trees",
+        "drawn by us",
+        "as this package",
+        lambda paths: sentences([tree.words() for tree in known_trees(paths)], "known_grammar"),
+        provider="latent-zoo",
+        trees=known_trees,
+    ),
+    "treebank10": _treebank(10, "555 x 10"),
+    "treebank20": _treebank(20, "2036 x 20"),
     "freyfaces": DataSet(
         "1965 x 560",
         "one face in a film, 28 x 20 greys in [0, 1]",

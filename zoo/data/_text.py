@@ -19,7 +19,7 @@ from zoo.core.arrays import is_number, numbers_of, series_array, strip_text
 from zoo.data._table import Table
 from zoo.errors import ZooError
 
-__all__ = ["COMPRESSIONS", "TEXT_SUFFIXES", "read_text_table"]
+__all__ = ["COMPRESSIONS", "TEXT_SUFFIXES", "read_lines", "read_text_table"]
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".data")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -62,6 +62,11 @@ def read_text_table(path: Path, decimal: str = ".") -> Table:
         names = names[:-1] if names is not None else None
         layout.phantoms -= 1
     return Table(path.name, names, columns, line=lambda row: _line(path.name, text, layout, row), decimal=decimal)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text, in any coding and compression that a table may have; ``#`` makes one empty."""
+    return _content(path).decode("utf-8").split("\n")
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------------
