@@ -85,3 +85,24 @@ def test_the_checks_see_a_climb_and_a_circle(floors, tmp_path):
 def test_the_names_for_type_checkers_are_of_today():
     names = load(ROOT / "docs" / "public_names.py")
     assert names.TARGET.read_text(encoding="utf-8") == names.stub(), "run: python docs/public_names.py"
+
+
+#: What there is one of: words of code, and the one file that has them.
+ONE_OF_EACH = {
+    "json.dump": "zoo/storage/json.py",
+    "mkdtemp(": "zoo/storage/folders.py",
+    "os.fsync(": "zoo/storage/folders.py",
+    "iter_modules(": "zoo/core/found.py",
+    "matplotlib.figure": "zoo/reporting/page.py",
+    "rich.table": "zoo/reporting/tables.py",
+    "rich.box": "zoo/reporting/tables.py",
+    "pyplot as": None,
+    "matplotlib.use(": None,
+}
+
+
+@pytest.mark.parametrize("words", ONE_OF_EACH)
+def test_there_is_one_of_each(words, floors):
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in floors.files().values()}
+    home = ONE_OF_EACH[words]
+    assert {name for name, text in texts.items() if words in text} == (set() if home is None else {home})

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import importlib
 import itertools
 import math
-import pkgutil
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -23,6 +21,7 @@ from torch import Tensor
 
 import zoo
 import zoo.structures
+from zoo.core.found import modules_in
 from zoo.errors import ZooError
 from zoo.structures import Chain, Structure, Structured
 
@@ -101,9 +100,7 @@ COIN = Kind(
 
 def found() -> dict[str, Structure[Any]]:
     """By class name, the tiny instance of every structure."""
-    modules = [
-        importlib.import_module(f"zoo.structures.{i.name}") for i in pkgutil.iter_modules(zoo.structures.__path__)
-    ]
+    modules = modules_in("zoo.structures").values()
     return {type(s).__name__: s for s in (m.tiny() for m in modules if hasattr(m, "tiny"))}
 
 

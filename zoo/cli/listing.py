@@ -164,21 +164,10 @@ def _model_page(row: dict[str, Any]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _grid(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    import io
+def _grid(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     import shutil
 
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from zoo.reporting.tables import Table, ruled
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for i, heading in enumerate(headings):
-        table.add_column(heading, no_wrap=i == 0, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    width = max(100, shutil.get_terminal_size((140, 24)).columns)
-    out = io.StringIO()
-    Console(file=out, width=width, color_system=None, force_terminal=False).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
+    table = Table("", [(heading, False) for heading in headings], [[str(cell) for cell in row] for row in rows])
+    return ruled(table, max(100, shutil.get_terminal_size((140, 24)).columns), fold=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
 from functools import cache
 
-from zoo.errors import unknown_name
+from zoo.core.found import classes_in, named
 from zoo.estimators.base import Estimator
 
 __all__ = ["estimator_classes", "find_estimator"]
@@ -16,13 +13,7 @@ __all__ = ["estimator_classes", "find_estimator"]
 @cache
 def estimator_classes() -> dict[str, type[Estimator]]:
     """Every estimator by its name."""
-    found: dict[str, type[Estimator]] = {}
-    for info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{info.name}")
-        for value in vars(module).values():
-            if inspect.isclass(value) and issubclass(value, Estimator) and "name" in value.__dict__:
-                found[value.name] = value
-    return found
+    return {cls.name: cls for cls in classes_in(__name__, Estimator) if "name" in vars(cls)}
 
 
 def find_estimator(name: str) -> type[Estimator]:
@@ -31,7 +22,4 @@ def find_estimator(name: str) -> type[Estimator]:
     Raises:
         ZooError: there is none; the nearest name is offered.
     """
-    classes = estimator_classes()
-    if name not in classes:
-        raise unknown_name("estimator", name, classes)
-    return classes[name]
+    return named("estimator", name, estimator_classes())

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from zoo.errors import ZooError, unknown_name
+from zoo.reporting.page import Page, colour
 
 __all__ = ["plot_draws"]
 
 KINDS = ("trace", "pair")
 #: Entries that one picture shows at most; sites are taken in order.
 MAX_TRACES, MAX_PAIRS = 12, 6
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#7570B3")
+
+Array: TypeAlias = np.ndarray[Any, Any]
 
 
 class Draws(Protocol):
@@ -24,7 +26,9 @@ class Draws(Protocol):
     stats: dict[str, Any]
 
 
-def plot_draws(draws: Draws, path: str | Path, *, kind: str = "trace", sites: list[str] | None = None) -> Path:
+def plot_draws(
+    draws: Draws, path: str | Path, *, kind: str = "trace", sites: list[str] | None = None, dark: bool = False
+) -> Path:
     """Draw "trace" (each chain's draws in turn, beside their histogram) or "pair" (two entries at a time).
 
     Divergent draws are marked. Entries that never vary are left out, and so is what does not fit.
@@ -42,17 +46,10 @@ def plot_draws(draws: Draws, path: str | Path, *, kind: str = "trace", sites: li
         raise ZooError("plot: expected draws that vary, got constant ones. Draw more samples.")
     diverging = draws.stats.get("diverging")
     marks = None if diverging is None else diverging.numpy().astype(bool)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(layout="constrained")
-    FigureCanvasAgg(figure)
-    (_traces if kind == "trace" else _pairs)(figure, entries, marks)
-    figure.savefig(path, dpi=120)
-    return Path(path)
+    return (_traces if kind == "trace" else _pairs)(entries, marks, dark).save(path)
 
 
-def _entries(draws: Draws, sites: list[str]) -> list[tuple[str, np.ndarray[Any, Any]]]:
+def _entries(draws: Draws, sites: list[str]) -> list[tuple[str, Array]]:
     """Label and draws (chains, draws) of every entry that varies."""
     found = []
     for name in sites:
@@ -64,40 +61,37 @@ def _entries(draws: Draws, sites: list[str]) -> list[tuple[str, np.ndarray[Any, 
     return found
 
 
-def _traces(figure: Any, entries: list[tuple[str, np.ndarray[Any, Any]]], marks: np.ndarray[Any, Any] | None) -> None:
-    figure.set_size_inches(9, 1.5 * len(entries) + 0.4)
-    axes = figure.subplots(len(entries), 2, squeeze=False, width_ratios=(3, 1))
-    for (label, values), (left, right) in zip(entries, axes, strict=True):
+def _traces(entries: list[tuple[str, Array]], marks: Array | None, dark: bool) -> Page:
+    page = Page(9, 1.5 * len(entries) + 0.4, dark)
+    axes = page.axes(len(entries), 2, width_ratios=(3, 1))
+    for (label, values), left, right in zip(entries, axes[::2], axes[1::2], strict=True):
         for chain, one in enumerate(values):
-            colour = COLOURS[chain % len(COLOURS)]
-            left.plot(one, color=colour, linewidth=0.5)
-            right.hist(one, bins=40, density=True, histtype="step", color=colour, orientation="horizontal")
+            left.plot(one, color=colour(chain), linewidth=0.5)
+            right.hist(one, bins=40, density=True, histtype="step", color=colour(chain), orientation="horizontal")
             if marks is not None and marks[chain].any():
                 where = marks[chain].nonzero()[0]
-                left.plot(where, one[where], "kx", markersize=4)
-        left.set_ylabel(label)
+                left.plot(where, one[where], "x", color=page.theme.ink, markersize=4)
+        page.label(left, y=label, x="draw (a colour a chain)" if left is axes[-2] else "")
         right.set_yticklabels([])
         right.set_xticks([])
-    axes[-1, 0].set_xlabel("draw (a colour a chain)")
+    return page
 
 
-def _pairs(figure: Any, entries: list[tuple[str, np.ndarray[Any, Any]]], marks: np.ndarray[Any, Any] | None) -> None:
+def _pairs(entries: list[tuple[str, Array]], marks: Array | None, dark: bool) -> Page:
     size = len(entries)
-    figure.set_size_inches(1.9 * size + 0.6, 1.9 * size + 0.6)
-    axes = figure.subplots(size, size, squeeze=False)
+    page = Page(1.9 * size + 0.6, 1.9 * size + 0.6, dark)
+    axes = page.axes(size, size)
     for i, (row, vertical) in enumerate(entries):
         for j, (column, horizontal) in enumerate(entries):
-            ax = axes[i, j]
+            ax = axes[i * size + j]
             if i < j:
                 ax.axis("off")
             elif i == j:
-                ax.hist(horizontal.ravel(), bins=40, color=COLOURS[0])
+                ax.hist(horizontal.ravel(), bins=40, color=colour(0))
                 ax.set_yticks([])
             else:
-                ax.plot(horizontal.ravel(), vertical.ravel(), ".", markersize=1.5, alpha=0.3, color=COLOURS[0])
+                ax.plot(horizontal.ravel(), vertical.ravel(), ".", markersize=1.5, alpha=0.3, color=colour(0))
                 if marks is not None and marks.any():
-                    ax.plot(horizontal[marks], vertical[marks], "x", markersize=4, color=COLOURS[1])
-            if i == size - 1:
-                ax.set_xlabel(column)
-            if j == 0:
-                ax.set_ylabel(row)
+                    ax.plot(horizontal[marks], vertical[marks], "x", markersize=4, color=colour(1))
+            page.label(ax, x=column if i == size - 1 else "", y="" if j else row)
+    return page

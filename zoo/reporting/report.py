@@ -11,7 +11,8 @@ from typing import Any
 from zoo.errors import ZooError, one_line
 from zoo.reporting import curves, gradients, responsibilities
 from zoo.reporting.subjects import Compared
-from zoo.reporting.text import Table, gradients_table, nats, notes_of, seconds_text, seeds_text, small, summary
+from zoo.reporting.tables import Table
+from zoo.reporting.text import gradients_table, nats, notes_of, seconds_text, seeds_text, small, summary
 
 __all__ = ["versions", "write_report"]
 

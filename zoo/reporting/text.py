@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from zoo.core.turns import kept_random
 from zoo.reporting.subjects import DRAWS, Compared, Fitted
+from zoo.reporting.tables import Table, ruled
 
 __all__ = [
-    "Table",
     "gradients_table",
     "nats",
     "notes_of",
@@ -34,48 +30,12 @@ WIDTH = 118
 SHORTFALL = 1.0
 
 
-@dataclass(frozen=True)
-class Table:
-    """Columns that text and page share: a heading, and whether it is a number."""
-
-    title: str
-    columns: Sequence[tuple[str, bool]]
-    rows: Sequence[Sequence[str]]
-
-
 def text_table(comparison: Compared) -> str:
     """The comparison as plain text: a row an estimator, the gradients, and what a reader should know."""
-    with kept_random():
-        from rich.console import Console
-
-    out = io.StringIO()
-    console = Console(file=out, width=WIDTH, color_system=None, force_terminal=False, highlight=False, markup=False)
-    for table in (summary(comparison), gradients_table(comparison)):
-        if table is not None:
-            _print(console, table)
-    for note in notes_of(comparison):
-        out.write(textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  ") + "\n")
-    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
-
-
-def _print(console: Any, table: Table) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(title=Text(table.title), title_justify="left", title_style="", box=SIMPLE_HEAD, pad_edge=False)
-    made.padding = (0, 1, 0, 0)
-    for i, (heading, number) in enumerate(table.columns):
-        words = [word for row in table.rows for word in row[i].split()]
-        made.add_column(
-            Text(heading),
-            justify="right" if number else "left",
-            no_wrap=number,
-            min_width=None if number else max(map(len, words), default=1),
-        )
-    for row in table.rows:
-        made.add_row(*(Text(cell) for cell in row))
-    console.print(made)
+    tables = (summary(comparison), gradients_table(comparison))
+    parts = [ruled(table, WIDTH) for table in tables if table is not None]
+    notes = [textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  ") for note in notes_of(comparison)]
+    return "\n".join([*parts, *notes]).rstrip()
 
 
 def summary(comparison: Compared) -> Table:

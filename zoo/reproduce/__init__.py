@@ -12,9 +12,7 @@ where ``say`` prints a line of progress. A row of ours bears the published row's
 
 from __future__ import annotations
 
-import importlib
 import os
-import pkgutil
 import platform
 import time
 from collections.abc import Callable
@@ -23,7 +21,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from zoo.core.found import modules_in, named
 from zoo.errors import ZooError, unknown_name
+from zoo.reporting.tables import Table, columns
 from zoo.storage.json import to_json
 
 __all__ = ["BUDGETS", "Reproduction", "find_table", "reproduce", "tables"]
@@ -49,19 +49,15 @@ class Reproduction:
 
     def __str__(self) -> str:
         published = {row["name"]: row for row in self.record["published"]}
-        lines = [f"{self.record['about']} ({self.budget} budget, {self.record['seconds']:.0f} s)", ""]
-        lines.append(f"{'row':<44}{'ours':>10}{'published':>12}  note")
-        names = [row["name"] for row in self.record["rows"]]
-        for row in self.record["rows"]:
-            theirs = published.get(row["name"], {}).get("value")
-            shown = "" if theirs is None else f"{theirs:.2f}"
-            lines.append(f"{row['name']:<44}{row['value']:>10.3f}{shown:>12}  {row.get('note', '')}".rstrip())
-        lines += [
-            f"{name:<44}{'':>10}{row['value']:>12.2f}  {row.get('source', '')}".rstrip()
-            for name, row in published.items()
-            if name not in names
-        ]
-        return "\n".join(lines)
+        ours = {row["name"]: row for row in self.record["rows"]}
+        lines = []
+        for name in [*ours, *(name for name in published if name not in ours)]:
+            mine, theirs = ours.get(name, {}), published.get(name, {})
+            value, other = (f"{row['value']:.{n}f}" if "value" in row else "" for row, n in ((mine, 3), (theirs, 2)))
+            lines.append((name, value, other, mine.get("note", "") if mine else theirs.get("source", "")))
+        headings = [("row", False), ("ours", True), ("published", True), ("note", False)]
+        title = f"{self.record['about']} ({self.budget} budget, {self.record['seconds']:.0f} s)"
+        return f"{title}\n\n{columns(Table('', headings, lines), rule=False)}"
 
     def save(self, path: str | Path) -> Path:
         """Write the record as JSON, and the figure beside it, its suffix .png."""
@@ -75,8 +71,7 @@ class Reproduction:
 
 def tables() -> dict[str, ModuleType]:
     """The tables by name, imported."""
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+    return modules_in(__name__)
 
 
 def find_table(name: str) -> ModuleType:
@@ -85,10 +80,7 @@ def find_table(name: str) -> ModuleType:
     Raises:
         ZooError: there is none of that name; the nearest is offered.
     """
-    known = tables()
-    if name not in known:
-        raise unknown_name("table", name, known)
-    return known[name]
+    return named("table", name, tables())
 
 
 def reproduce(table: str, budget: str = "quick", seed: int = 0, say: Callable[[str], None] = print) -> Reproduction:

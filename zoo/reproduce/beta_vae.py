@@ -23,6 +23,8 @@ from torch import Tensor
 
 from zoo.data._sprites import FACTORS, SIDE, sprites
 from zoo.models.vae import VAE
+from zoo.reporting.page import array
+from zoo.reporting.samples import plot_sheet
 from zoo.reproduce._curves import learning_curve
 from zoo.runs.fit import fit
 from zoo.scores.bounds import bound_parts
@@ -119,30 +121,17 @@ def measure(model: VAE, images: Tensor, factors: Tensor, setting: Setting) -> di
 
 @torch.no_grad()
 def draw_traversals(models: dict[str, VAE], start: Tensor, path: Path, steps: int = 9, reach: float = 2.5) -> Path:
-    """One panel a model, a PNG: each row moves one latent dimension of an image's code from -reach to reach.
+    """A PNG with a band a model: each row moves one latent dimension of an image's code from -reach to reach.
 
     Dimensions are in the order of their KL at that image's code, the busiest first; the last ones are not in use.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, len(models), figsize=(4 * len(models), 4.4), layout="constrained", squeeze=False)
-    for axis, (label, model) in zip(axes[0], models.items(), strict=True):
+    rows, labels = [], []
+    for label, model in models.items():
         q = model.encode(start.unsqueeze(0))
         code, spread = q.mean[0], q.stddev[0]
-        order = (spread.square() + code.square() - 1 - 2 * spread.log()).argsort(descending=True)
-        walks = code.repeat(len(order), steps, 1)
-        for row, dimension in enumerate(order):
-            walks[row, :, dimension] = torch.linspace(-reach, reach, steps)
-        pixels = model.decode(walks).unflatten(-1, (SIDE, SIDE))  # (L, steps, side, side)
-        sheet = pixels.transpose(1, 2).reshape(len(order) * SIDE, steps * SIDE)
-        axis.imshow(sheet.numpy(), cmap="gray", vmin=0, vmax=1)
-        axis.set_yticks([SIDE * (row + 0.5) for row in range(len(order))], [f"z{int(d)}" for d in order])
-        axis.set_xticks([])
-        axis.set_title(label)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-    return path
+        for dimension in (spread.square() + code.square() - 1 - 2 * spread.log()).argsort(descending=True).tolist():
+            walk = code.repeat(steps, 1)
+            walk[:, dimension] = torch.linspace(-reach, reach, steps)
+            rows.append(array(model.decode(walk).unflatten(-1, (SIDE, SIDE))))
+            labels.append(f"{label}, z{dimension}")
+    return plot_sheet(rows, path, labels=labels, bands=len(rows) // len(models))

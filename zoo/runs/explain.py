@@ -18,6 +18,7 @@ from zoo.core.isolation import isolated
 from zoo.core.problem import Problem
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
+from zoo.reporting.tables import Table, columns
 
 __all__ = ["Explanation", "explain"]
 
@@ -59,9 +60,10 @@ class Explanation:
             (f"{stem}* ({count} sites)" if count > 1 else row.name, row.role, row.family, f"{row.elements:,}")
             for stem, row, count in groups
         ]
+        updates = [(shown(u.parameter), u.how, u.why) for u in self.updates]
         tables = [
-            _table(("site", "role", "family", "log-probabilities"), lines),
-            _table(("parameter", "update", "because"), [(shown(u.parameter), u.how, u.why) for u in self.updates]),
+            columns(Table("", [(h, False) for h in ("site", "role", "family", "log-probabilities")], lines)),
+            columns(Table("", [(h, False) for h in ("parameter", "update", "because")], updates)),
             f"E step: {self.e_step}. Largest table: {self.elements:,} numbers (site {self.largest!r}).",
         ]
         return f"{self.model}\n\n" + "\n\n".join(tables)
@@ -80,12 +82,6 @@ class Explanation:
 
 def _kind(row: SiteRow) -> tuple[str, str, int]:
     return row.role, row.family, row.elements
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
-    lines = [head, tuple("-" * w for w in widths), *rows]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip() for r in lines)
 
 
 @exclusive

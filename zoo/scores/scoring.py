@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,6 +9,7 @@ from typing import Any, NamedTuple
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
+from zoo.core.found import modules_in
 
 __all__ = ["Scorer", "Scoring", "scorers"]
 
@@ -43,7 +42,5 @@ class Scorer(NamedTuple):
 @cache
 def scorers() -> tuple[Scorer, ...]:
     """All scorers of this folder, in order."""
-    import zoo.scores
-
-    modules = (importlib.import_module(f"zoo.scores.{info.name}") for info in pkgutil.iter_modules(zoo.scores.__path__))
+    modules = modules_in("zoo.scores").values()
     return tuple(sorted((m.SCORER for m in modules if hasattr(m, "SCORER")), key=lambda scorer: scorer.order))

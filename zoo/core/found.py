@@ -1,0 +1,44 @@
+"""What a package has by its files being there: nobody edits a list."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TypeVar
+
+from zoo.errors import unknown_name
+
+__all__ = ["classes_in", "modules_in", "named"]
+
+Base = TypeVar("Base")
+Value = TypeVar("Value")
+
+
+def modules_in(package: str) -> dict[str, ModuleType]:
+    """The modules of a package by their names, imported, in the order of the alphabet; those with _ are its own."""
+    files = sorted(info.name for info in pkgutil.iter_modules(importlib.import_module(package).__path__))
+    return {name: importlib.import_module(f"{package}.{name}") for name in files if not name.startswith("_")}
+
+
+def named(kind: str, name: str, known: Mapping[str, Value]) -> Value:
+    """What has a name.
+
+    Raises:
+        ZooError: nothing has it; the nearest name is offered.
+    """
+    if name not in known:
+        raise unknown_name(kind, name, known)
+    return known[name]
+
+
+def classes_in(package: str, base: type[Base]) -> list[type[Base]]:
+    """The classes that the modules of a package define as kinds of ``base`` and offer (``__all__``)."""
+    found: list[type[Base]] = []
+    for module in modules_in(package).values():
+        offered = (getattr(module, name) for name in getattr(module, "__all__", ()))
+        kinds = [value for value in offered if inspect.isclass(value) and issubclass(value, base)]
+        found += [kind for kind in kinds if kind.__module__ == module.__name__]
+    return found
