@@ -69,11 +69,15 @@ class LatentVariableModel(PyroModule):
     trusted: bool = True
     #: Whether the programs may be given a part of their data.
     splits: bool = True
-    #: Rows a step, and guide-only steps before the climb, where an estimator's options do not say; None: as usual.
+    #: Rows a step of gradient estimators where their options do not say; None: as usual.
     batch_size: int | None = None
+    #: Steps of the guide alone before the climb where the options do not say; None: as usual.
     warmup: int | None = None
-    #: Names of the sites of a program that are parameters with a prior, and of those that are ``pyro.factor``.
+    #: Names of the parameters that have a row for each component; None where there are no components.
+    per_component: tuple[str, ...] | None = None
+    #: Names of the sites of a program that are parameters with a prior.
     points: frozenset[str] = frozenset()
+    #: Names of those that are ``pyro.factor``.
     factors: tuple[str, ...] = ()
     #: Names of those that a program draws beside its latents.
     noise_sites: tuple[str, ...] = ()

@@ -123,6 +123,6 @@ def parameter_values(model: nn.Module, names: set[str] | None = None) -> dict[st
             leaf = leaf if path else other.get(leaf, leaf)
             values[".".join((*path, leaf))] = getattr(model.get_submodule(".".join(path)), leaf)
     for shown in other.values():  # what is computed without a parameter of its own, as a stationary start
-        if shown not in values and isinstance(getattr(model, shown, None), Tensor):
-            values[shown] = getattr(model, shown)
+        if shown not in values and isinstance(value := getattr(model, shown, None), Tensor):
+            values[shown] = value
     return values

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import tensors
@@ -23,6 +23,20 @@ COLUMNS: tuple[str, ...] = ("objective", "log_likelihood", "elbo", "seconds")
 
 #: Called after every iteration or epoch with its row of the history and the fraction done (None if unknown).
 Callback = Callable[[dict[str, Any], float | None], None]
+
+
+@runtime_checkable
+class Ticked(Protocol):
+    """A callback that is told how far a long epoch has come."""
+
+    def tick(self, fraction: float) -> None: ...
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A callback that is told how far a stage before the climb has come."""
+
+    def stage(self, name: str, fraction: float) -> None: ...
 
 
 @dataclass
@@ -93,11 +107,11 @@ class Run:
         self._off += time.perf_counter() - now
 
     def tick(self, fraction: float, stage: str | None = None) -> None:
-        """Tell a callback that wants to know (one with a ``tick``, or a ``stage``) how far a long epoch, or a stage
-        before the climb, has come."""
-        tell = getattr(self.callback, "tick" if stage is None else "stage", None)
-        if tell is not None:
-            tell(fraction) if stage is None else tell(stage, fraction)
+        """Tell a callback that wants to know how far a long epoch, or a stage before the climb, has come."""
+        if stage is None and isinstance(self.callback, Ticked):
+            self.callback.tick(fraction)
+        elif stage is not None and isinstance(self.callback, Staged):
+            self.callback.stage(stage, fraction)
 
     @property
     def stage(self) -> str | None:

@@ -256,7 +256,8 @@ def relabelled(model: LatentVariableModel, values: dict[str, Tensor], stats: dic
         spread = features.flatten(0, 1).std(0).clamp_min(torch.finfo(features.dtype).tiny)
         distance = torch.cdist((features[pivot] / spread).expand_as(features), features / spread).square()
         order = _orders(distance)
-        tied = "scale_tril" in flat and "scale_tril" not in getattr(model, "per_component", ("scale_tril",))
+        rows = model.per_component
+        tied = "scale_tril" in flat and rows is not None and "scale_tril" not in rows
         for name, value in flat.items():
             if tied and name in ("scales", "correlations", "scale_tril"):
                 continue

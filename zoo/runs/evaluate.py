@@ -15,6 +15,7 @@ from zoo.core.hooks import settled
 from zoo.core.isolation import isolated
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
+from zoo.runs.result import Fit
 from zoo.scores.scoring import Scoring, scorers
 
 __all__ = ["Evaluation", "evaluate"]
@@ -137,8 +138,8 @@ def evaluate(
     Raises:
         ZooError: neither an exact sum nor a guide is to be had.
     """
-    trained = not _is_fit(model) or model.guide_trained
-    model = as_model(model.model if _is_fit(model) else model, guide)
+    trained = model.guide_trained if isinstance(model, Fit) else True
+    model = as_model(model.model if isinstance(model, Fit) else model, guide)
     x = settled(model, prepared(model, x), seed)
     reasons = []
     with isolated(seed):
@@ -153,7 +154,3 @@ def evaluate(
     if not task.found:
         raise ZooError(f"evaluate: {reasons[0]}. Mend that, or pass guide=... for a bound.")
     return Evaluation(num_data(x), **task.found)
-
-
-def _is_fit(model: Any) -> bool:
-    return hasattr(model, "estimator") and hasattr(model, "history")

@@ -49,7 +49,7 @@ def with_held_out(estimator: Estimator, model: LatentVariableModel, x: Data, see
     Raises:
         ZooError: no fraction between 0 and 1, or one that leaves no data on a side.
     """
-    asked = getattr(estimator, "validation", None)
+    asked = vars(estimator).get("validation")  # an option of those that follow held-out data
     if asked is None:
         return x, estimator
     if isinstance(asked, (bool, str)):

@@ -16,7 +16,7 @@ from zoo.core.problem import Problem
 from zoo.core.stage import Stage
 from zoo.core.state import restore, snapshot
 from zoo.errors import ZooError
-from zoo.estimators.base import Outcome, Run
+from zoo.estimators.base import Outcome, Run, Staged, Ticked
 from zoo.estimators.loop.adam import ScaledAdam
 from zoo.estimators.loop.diagnosis import explain
 from zoo.estimators.loop.held_out import HeldOut
@@ -80,7 +80,7 @@ class _Loop:
         self.seen = self._zero(self.device)
         self.sums: dict[str, Tensor] = {}
         self.saver, self.epoch_random = run.checkpoints, torch.get_rng_state()
-        self.ticks = hasattr(run.callback, "tick" if stage.recorded else "stage")
+        self.ticks = isinstance(run.callback, Ticked if stage.recorded else Staged)
 
     def climb(self) -> Outcome:
         run, status = self.run, "max_iter"
