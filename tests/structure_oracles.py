@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.structures import Chain, Structure
+from zoo.structures import Alignment, Chain, Structure
 
 __all__ = ["KINDS", "Item", "Kind", "enumerated", "random_potentials"]
 
@@ -193,7 +193,84 @@ def no_path(chain: Chain) -> Tensor:
     return torch.full(chain.emission.shape[:2], chain.emission.shape[2])
 
 
+# Alignments -------------------------------------------------------------------------------------------------------
+
+
+def size_of(structure: Alignment, n: int) -> tuple[int, list[int]]:
+    """Frames and target of item n."""
+    length = structure.log_probs.shape[1] if structure.lengths is None else int(structure.lengths[n])
+    size = structure.targets.shape[1] if structure.target_lengths is None else int(structure.target_lengths[n])
+    return length, structure.targets[n, :size].tolist()
+
+
+def alignment_values(structure: Alignment, n: int) -> Iterator[tuple[Any, list[Use]]]:
+    """Of all strings with a symbol a frame those that spell the target."""
+    length, target = size_of(structure, n)
+    for path in itertools.product(range(structure.log_probs.shape[2]), repeat=length):
+        merged = [symbol for symbol, _ in itertools.groupby(path)]
+        if [symbol for symbol in merged if symbol != structure.blank] == target:
+            yield path, [("log_probs", (t, symbol)) for t, symbol in enumerate(path)]
+
+
+def make_alignment(
+    targets: list[list[int]], lengths: list[int], symbols: int, *, blank: int = 0, forbidden: float = 0.0
+) -> Alignment:
+    rng = np.random.default_rng(len(targets) + 10 * sum(lengths))
+    log_probs = 1.5 * rng.normal(size=(len(targets), max(lengths), symbols))
+    log_probs[rng.random(log_probs.shape) < forbidden] = -np.inf
+    for n, length in enumerate(lengths):
+        log_probs[n, length:] = np.nan
+    padded = torch.full((len(targets), max(len(t) for t in targets)), -7)
+    for n, target in enumerate(targets):
+        padded[n, : len(target)] = torch.tensor(target, dtype=torch.int64)
+    sizes = torch.tensor([len(t) for t in targets])
+    return Alignment(torch.as_tensor(log_probs), padded, torch.tensor(lengths), sizes, blank)
+
+
+def alignment_variants() -> dict[str, Alignment]:
+    plain = {
+        "ragged": make_alignment([[1, 2], [2], [1, 2, 1], []], [5, 3, 4, 2], 3),
+        "repeated": make_alignment([[1, 1], [2, 2, 1], [1, 1]], [5, 5, 3], 3),
+        "another blank": make_alignment([[1, 0], [0, 0], [3]], [4, 4, 2], 4, blank=2),
+        "one frame, one state": make_alignment([[1], [], [2]], [1, 1, 1], 3),
+        "one state": make_alignment([[], []], [3, 1], 1),
+        "just as long as it must be, one state": make_alignment([[1, 2, 1], [1, 1]], [3, 3], 3),
+        "forbidden": make_alignment([[1, 2], [2], [1]], [5, 4, 3], 3, forbidden=0.15),
+        "all alike": Alignment(torch.zeros(2, 4, 3).double(), torch.tensor([[1, 2], [2, 2]])),
+    }
+    return {
+        f"{name}, {backend}": dataclasses.replace(alignment, _backend=backend)
+        for name, alignment in plain.items()
+        for backend in ("numba", "torch")
+    }
+
+
+def impossible_alignment() -> Alignment:
+    alignment = make_alignment([[1, 2], [2, 1], [1]], [4, 4, 3], 3)
+    alignment.log_probs[1, 2] = -math.inf
+    return alignment
+
+
+def alignment_alone(structure: Alignment, n: int) -> Alignment:
+    length, target = size_of(structure, n)
+    own = torch.tensor([target], dtype=torch.int64)
+    return Alignment(structure.log_probs[n : n + 1, :length], own, blank=structure.blank, _backend=structure._backend)
+
+
+def symbols_of(structure: Alignment, parts: Tensor, n: int) -> tuple[int, ...]:
+    length, _ = size_of(structure, n)
+    assert (parts[n, length:] == -1).all()
+    return tuple(parts[n, :length].tolist())
+
+
+def no_symbols(structure: Alignment) -> Tensor:
+    return torch.full(structure.log_probs.shape[:2], structure.log_probs.shape[2])
+
+
 #: By the structure's name.
 KINDS: dict[str, Kind] = {
+    "Alignment": Kind(
+        alignment_values, alignment_variants, impossible_alignment, alignment_alone, symbols_of, no_symbols
+    ),
     "Chain": Kind(chain_values, chain_variants, impossible_chain, chain_alone, path_of, no_path),
 }

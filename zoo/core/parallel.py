@@ -11,13 +11,31 @@ from typing import Any
 
 from zoo.core.isolation import available_threads
 
-__all__ = ["has_numba", "in_parallel", "pieces"]
+__all__ = ["compiled", "has_numba", "in_parallel", "pieces"]
 
 
 @functools.cache
 def has_numba() -> bool:
     """Whether numba is installed; does not import it."""
     return importlib.util.find_spec("numba") is not None
+
+
+def compiled(names: dict[str, Any], kernels: Sequence[str], unordered: bool = True) -> None:
+    """Replace functions of a module, by name in its ``globals()``, by numba's; those that others call come first.
+
+    When first needed and not at the top, so that importing the module does not import numba.
+
+    Args:
+        unordered: whether sums may be reordered, where nothing tests for NaN or relies on rounding.
+    """
+    import numba
+
+    flags = {"contract", "reassoc"} if unordered else {"contract"}  # fused multiply-adds everywhere
+    for name in kernels:
+        try:
+            names[name] = numba.njit(nogil=True, cache=True, fastmath=flags, error_model="numpy")(names[name])
+        except RuntimeError:  # nowhere to write the cache
+            names[name] = numba.njit(nogil=True, fastmath=flags, error_model="numpy")(names[name])
 
 
 def pieces(rows: int, most: int = 16, least: int = 4096) -> list[tuple[int, int]]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from zoo.core.parallel import compiled
+
 
 def _exp(x: Any, size: int, work: Any, bits: Any) -> None:
     """exp of the first ``size`` entries of x in place, all at most 0; zero below -708. To about 1 ulp.
@@ -891,14 +893,7 @@ _COMPILED = (
 
 @functools.lru_cache(maxsize=1)
 def compile_kernels() -> None:
-    """Replaces the kernels by numba's. Here and not at the top, so that importing this module does not import numba."""
-    import numba
-
-    names = globals()
-    for name in _COMPILED:
-        # Fused multiply-adds everywhere; sums may be reordered where nothing tests for NaN or relies on rounding.
-        flags = {"contract"} if name in ("_exp", "_weigh_lanes") else {"contract", "reassoc"}
-        try:
-            names[name] = numba.njit(nogil=True, cache=True, fastmath=flags, error_model="numpy")(names[name])
-        except RuntimeError:  # nowhere to write the cache
-            names[name] = numba.njit(nogil=True, fastmath=flags, error_model="numpy")(names[name])
+    """Replaces the kernels by numba's."""
+    careful = ("_exp", "_weigh_lanes")
+    compiled(globals(), careful, unordered=False)
+    compiled(globals(), [name for name in _COMPILED if name not in careful])
