@@ -16,11 +16,12 @@ from torch.distributions import constraints
 
 import zoo
 from zoo.automatic.enumerated import enumerated
-from zoo.automatic.enumeration import MAX_ELEMENTS, predicted_elements
+from zoo.automatic.enumeration import predicted_elements
 from zoo.automatic.lookup import Finder, ParameterSpace, recorded
 from zoo.automatic.plan import make_plan
 from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.functions import as_model
+from zoo.core.memory import TABLE
 from zoo.core.problem import Problem
 from zoo.estimators.auto_em import AutoEM
 from zoo.models import model_classes
@@ -383,7 +384,7 @@ def test_the_cost_is_predicted_before_it_is_paid():
     run = enumerated(small, torch.tensor(2.0), 0)
     assert elements == 32
     assert elements == max(s["unscaled_log_prob"].numel() for s in run.sites.values())
-    with pytest.raises(zoo.ZooError, match=rf"site 'x' expected at most {MAX_ELEMENTS:,}.*got 1,073,741,824"):
+    with pytest.raises(zoo.ZooError, match=rf"site 'x' expected at most {TABLE:,}.*got 1,073,741,824"):
         zoo.fit(causes(30), torch.tensor(2.0), estimator="auto_em")
 
 

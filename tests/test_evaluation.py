@@ -35,7 +35,7 @@ def sizes(model: Any, x: Tensor, num_samples: int) -> list[int]:
 
 def test_bounds_and_their_errors_are_the_integrals_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = one_dimensional()
-    monkeypatch.setattr("zoo.scores.weights.MAX_ELEMENTS", 5 * 5 * 5_000)  # widest layer, rows a piece, draws
+    monkeypatch.setattr("zoo.scores.weights.LAYER", 5 * 5 * 5_000)  # widest layer, rows a piece, draws
     assert sizes(model, x, 5_000) == [5, 5, 3]
     exact = weights_on_a_line(model, x)
     found = evaluate(model, x, num_samples=5_000)
@@ -66,7 +66,7 @@ def test_errors_are_the_spread_over_seeds() -> None:
 @pytest.mark.parametrize("elements", [5_000_000, 5 * 4 * 1000])
 def test_sampled_bound_is_the_integral(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = one_dimensional()
-    monkeypatch.setattr("zoo.scores.weights.MAX_ELEMENTS", elements)
+    monkeypatch.setattr("zoo.scores.weights.LAYER", elements)
     assert sizes(model, x, 1000) == ([13] if elements == 5_000_000 else [4, 4, 4, 1])
     exact = weights_on_a_line(model, x)
     se = math.sqrt(float(exact.log_variance.sum()) / 1000)

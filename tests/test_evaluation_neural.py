@@ -118,7 +118,7 @@ def test_parts_are_means_over_all_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
     model, x = nonlinear()
     x = torch.cat([x[:10], torch.ones(2, 5).double()])
     exact = weights_on_a_line(model, x)
-    monkeypatch.setattr("zoo.scores.bounds.MAX_ELEMENTS", 5 * 5 * 2000)
+    monkeypatch.setattr("zoo.scores.bounds.LAYER", 5 * 5 * 2000)
     parts = bound_parts(model, x, 2000)
     with torch.no_grad():
         kl = kl_divergence(Normal(*model.encoder.moments(x)), Normal(0.0, 1.0)).sum(-1)

@@ -29,13 +29,11 @@ from zoo.core import program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, arguments, call, tensors
 from zoo.core.isolation import forked_rng
+from zoo.core.memory import TABLE
 from zoo.core.sites import sample_sites
 from zoo.errors import ZooError
 
-__all__ = ["MAX_ELEMENTS", "evidence", "first_enumeration", "predicted_elements", "remembered", "why_not_exact"]
-
-#: The largest table of log-probabilities that enumeration may make for one site: 2 GiB in float64.
-MAX_ELEMENTS = 2**28
+__all__ = ["evidence", "first_enumeration", "predicted_elements", "remembered", "why_not_exact"]
 
 
 class _OneValue(Messenger):
@@ -95,7 +93,7 @@ def predicted_elements(model: LatentVariableModel, x: Data, nesting: int) -> tup
             )
 
         worst = largest(scope)
-        if worst[0] <= MAX_ELEMENTS:
+        if worst[0] <= TABLE:
             return worst
         depends: dict[str, set[str]] = {name: set() for name in rows}
         for latent, size in sizes.items():
@@ -194,9 +192,9 @@ def _first_look(
     if reason is not None:
         return reason
     elements, site = predicted_elements(model, x, nesting)
-    if elements > MAX_ELEMENTS:
+    if elements > TABLE:
         return (
-            f"site {site!r} expected at most {MAX_ELEMENTS:,} enumerated log-probabilities, got {elements:,}. "
+            f"site {site!r} expected at most {TABLE:,} enumerated log-probabilities, got {elements:,}. "
             "Use fewer values or data at a time, or pyro.markov along a sequence"
         )
     first = enumerated(model, x, nesting)

@@ -12,13 +12,12 @@ from torch import Tensor
 from zoo.core.checks import matrix
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, plain, weights_of
+from zoo.core.memory import PIECE_ROWS
 from zoo.core.statistics import Statistics, varying
 from zoo.errors import ZooError
 
-__all__ = ["PIECE", "Components", "cluster", "partition"]
+__all__ = ["Components", "cluster", "partition"]
 
-#: Rows taken at a time, so that temporaries stay small beside the data.
-PIECE = 16_384
 #: Rows that k-means sees, at most.
 SEEN = 20_000
 
@@ -205,4 +204,6 @@ def partition(x: Tensor, num_clusters: int, init: str, *, lloyd: bool) -> Tensor
             centres, _ = kmeans_plusplus(array, num_clusters, random_state=seed)
     offset, seeds = rows.double().mean(0), torch.as_tensor(centres, device=x.device)
     exact = "donot_use_mm_for_euclid_dist"
-    return torch.cat([torch.cdist(p.double() - offset, seeds, compute_mode=exact).argmin(-1) for p in x.split(PIECE)])
+    return torch.cat(
+        [torch.cdist(p.double() - offset, seeds, compute_mode=exact).argmin(-1) for p in x.split(PIECE_ROWS)]
+    )

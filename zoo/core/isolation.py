@@ -11,6 +11,7 @@ import numpy as np
 import pyro
 import torch
 
+from zoo.core.memory import SMALL
 from zoo.core.turns import turn
 
 _AVAILABLE: ContextVar[int] = ContextVar("available_threads", default=0)
@@ -29,7 +30,7 @@ def forked_rng(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def threads(elements: int, small: int = 1_000_000) -> Iterator[None]:
+def threads(elements: int, small: int = SMALL) -> Iterator[None]:
     """One thread inside when the work is small: waking others for tiny tensors costs more than it saves,
     many times more on a machine that is busy with something else."""
     before = torch.get_num_threads()

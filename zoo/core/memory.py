@@ -1,16 +1,39 @@
-"""How much of the data is worked on at a time; the peak memory of a stretch of work, where the system tells (Linux)."""
+"""How much is worked on at a time: every such limit; and the peak memory of a stretch of work (Linux)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LARGE", "PIECE_NUMBERS", "PeakMemory", "rows_at_once"]
+__all__ = [
+    "LARGE",
+    "LAYER",
+    "PIECE_NUMBERS",
+    "PIECE_ROWS",
+    "SMALL",
+    "TABLE",
+    "TRACED",
+    "WEIGHTS",
+    "PeakMemory",
+    "rows_at_once",
+]
 
 #: Numbers that may be held for the data now worked on: 16 MiB of doubles, which a common cache holds in part.
 PIECE_NUMBERS = 2**21
 #: How many times as many while statistics are added up or data drawn: kernels share work out among sequences.
 LARGE = 16
+#: Rows that mixtures add up at a time: temporaries stay small beside the data.
+PIECE_ROWS = 16_384
+#: Importance weights that may be held, or pairs of draws and rows.
+WEIGHTS = 4_000_000
+#: Numbers of a network's widest layer that may be in memory at a time.
+LAYER = 20_000_000
+#: Weights of draws that are made at once under Pyro's handlers, which keep what they see.
+TRACED = 2_000_000
+#: The largest table of log-probabilities that enumeration may make for one site: 2 GiB in float64.
+TABLE = 2**28
+#: Work on fewer numbers is small: one thread does it, and it may be rehearsed.
+SMALL = 1_000_000
 
 
 def rows_at_once(numbers: int, times: int = 1) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data, once, weights_of
+from zoo.core.memory import TRACED
 from zoo.core.problem import Problem
 from zoo.core.program import Program, look
 from zoo.core.sites import SiteMessage, data_dim, sample_sites, with_density
@@ -116,7 +117,7 @@ def log_weights(
     x: Data,
     num_samples: int,
     *,
-    max_elements: int = 2_000_000,
+    max_elements: int = TRACED,
     known: Program | None = None,
     one_by_one: int | None = None,
 ) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, count
+from zoo.core.memory import SMALL
 from zoo.core.problem import Problem
 from zoo.core.state import restore, snapshot
 from zoo.errors import LikelihoodDecreased, unknown_name
@@ -66,7 +67,7 @@ class EM(Estimator):
         return self._lacks(problem)
 
     def rehearse(self, problem: Problem) -> None:
-        small = self.elements(problem) < 1_000_000
+        small = self.elements(problem) < SMALL
         with torch.no_grad():
             self.steps(problem if small else problem.on(problem.model.probe(problem.data))).e_step()
 

@@ -16,11 +16,12 @@ from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, call, num_data, once, split, total, weights_of
 from zoo.core.hooks import HookedBound, settled
 from zoo.core.isolation import isolated
+from zoo.core.memory import LAYER
 from zoo.core.problem import Problem
 from zoo.core.program import Program, look
 from zoo.core.statistics import weighted
 from zoo.errors import ZooError
-from zoo.scores.weights import MAX_ELEMENTS, pieces
+from zoo.scores.weights import pieces
 
 __all__ = ["bound", "bound_parts", "elbo_module", "summed_exactly"]
 
@@ -118,7 +119,7 @@ def bound_parts(model: LatentVariableModel, x: Any, num_particles: int = 1, *, s
     found: dict[str, float] = {}
     with isolated(seed), torch.no_grad():
         objective = HookedBound(model, num_particles, draw_anew=False)
-        for piece in split(x, max(1, MAX_ELEMENTS // (model.datum_size(x) * num_particles))):
+        for piece in split(x, max(1, LAYER // (model.datum_size(x) * num_particles))):
             share = num_data(piece) / num_data(x)
             step = objective(piece)
             for name, value in {"bound": -step.surrogate, **step.parts}.items():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.isolation import forked_rng
+from zoo.core.memory import WEIGHTS
 from zoo.errors import ZooError
 
 __all__ = ["InformationGap", "mutual_information_gap"]
@@ -85,7 +86,7 @@ def _entropy(loc: Tensor, scale: Tensor, num_samples: int) -> Tensor:
     repeats = math.ceil(num_samples / rows)
     pick = torch.cat([torch.randperm(rows) for _ in range(repeats)])[:num_samples]
     total = loc.new_zeros(size)
-    for piece in pick.split(max(1, 4_000_000 // rows)):
+    for piece in pick.split(max(1, WEIGHTS // rows)):
         z = loc[piece] + scale[piece] * torch.randn(len(piece), size, dtype=loc.dtype)
         for dimension in range(size):
             standard = (z[:, dimension, None] - loc[:, dimension]) / scale[:, dimension]

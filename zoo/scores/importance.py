@@ -13,10 +13,11 @@ from zoo.core.contract import LatentVariableModel, prepared
 from zoo.core.data import num_data
 from zoo.core.hooks import settled
 from zoo.core.isolation import isolated
+from zoo.core.memory import LAYER
 from zoo.errors import ZooError
 from zoo.scores.bounds import bound, summed_exactly
 from zoo.scores.scoring import Scorer, Scoring
-from zoo.scores.weights import MAX_ELEMENTS, weighed
+from zoo.scores.weights import weighed
 
 __all__ = ["SCORER", "ImportanceNLL", "importance_nll"]
 
@@ -50,7 +51,7 @@ class ImportanceNLL:
 
 
 def importance_nll(
-    model: LatentVariableModel, x: Any, num_samples: int = 5000, *, seed: int = 0, max_elements: int = MAX_ELEMENTS
+    model: LatentVariableModel, x: Any, num_samples: int = 5000, *, seed: int = 0, max_elements: int = LAYER
 ) -> ImportanceNLL:
     """-ln p(x) ≈ -ln (1/S) Σ_s p(x, z_s) / q(z_s | x) (Burda et al. 2016, section 5, with S = 5000).
 

@@ -15,11 +15,9 @@ from zoo.core import weighing
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, num_data, split
 from zoo.core.hooks import weigh
+from zoo.core.memory import LAYER, WEIGHTS
 
-__all__ = ["MAX_ELEMENTS", "Weighed", "pareto_k", "pieces", "weighed"]
-
-#: Numbers of the widest layer that may be in memory at a time.
-MAX_ELEMENTS = 20_000_000
+__all__ = ["Weighed", "pareto_k", "pieces", "weighed"]
 
 
 class Weighed(NamedTuple):
@@ -43,9 +41,9 @@ def pieces(model: LatentVariableModel, x: Data, num_samples: int) -> Iterator[Da
     """The data in pieces whose log-weights fit in memory; a program of a user's own gets all its data at once."""
     if not model.splits:
         return iter([x])
-    rows = 4_000_000 // num_samples
+    rows = WEIGHTS // num_samples
     if lacks(model, "log_weights") is None:  # networks: their layers are wider than the data's weights
-        rows = min(rows, MAX_ELEMENTS // (num_samples * model.datum_size(x)))
+        rows = min(rows, LAYER // (num_samples * model.datum_size(x)))
     return split(x, max(1, rows))
 
 
@@ -55,7 +53,7 @@ def weighed(
     num_samples: int,
     *,
     keep: bool = False,
-    max_elements: int = MAX_ELEMENTS,
+    max_elements: int = LAYER,
     progress: Callable[[float], None] | None = None,
 ) -> Weighed:
     """S weights of each datum, from torch's generator. Data and draws come in pieces, so that memory stays bounded.

@@ -22,11 +22,11 @@ from torch.distributions import constraints
 
 from guides import AmortizedCategorical
 from zoo.components import starts
-from zoo.components.base import PIECE, Components, cluster
+from zoo.components.base import Components, cluster
 from zoo.core.checks import positive
 from zoo.core.contract import parameter
 from zoo.core.data import Data, split
-from zoo.core.memory import rows_at_once
+from zoo.core.memory import PIECE_ROWS, rows_at_once
 from zoo.core.pieces import categorical, gathered
 from zoo.core.rows import Known, restricted
 from zoo.core.statistics import Statistics, wide
@@ -138,7 +138,7 @@ class Mixture(Components):
         Args:
             weights: how often each row counts, (N,). known: ``known["z"]`` (N,), -1 where z is not known.
         """
-        pieces = split((x, weights, known), PIECE)
+        pieces = split((x, weights, known), PIECE_ROWS)
         return reduce(add, (self._e_step(rows, counted, sure, hard) for rows, counted, sure in pieces))
 
     def _e_step(self, x: Tensor, weights: Tensor | None, known: Known | None, hard: bool) -> Statistics:
@@ -195,7 +195,7 @@ class Mixture(Components):
         zero = torch.zeros((), dtype=x.dtype)
         pieces = (
             self._statistics(rows, weights[chosen], zero, zero)
-            for rows, chosen in zip(x.split(PIECE), labels.split(PIECE), strict=True)
+            for rows, chosen in zip(x.split(PIECE_ROWS), labels.split(PIECE_ROWS), strict=True)
         )
         self.m_step(reduce(add, pieces))
         self.leave_boundary(x, self.weights.detach() * x.shape[0])
