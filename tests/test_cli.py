@@ -195,6 +195,20 @@ def test_lists(run: Callable[..., Ran]) -> None:
     assert run("--version").out == f"zoo {zoo.__version__}\n"
 
 
+def test_compare_takes_an_estimator_twice(run: Callable[..., Ran]) -> None:
+    labels = ["gumbel:temperature=0.5", "gumbel:temperature=1"]
+    ran = run(
+        "compare", "gaussian_mixture", "--data", "iris", "--estimators", ",".join(labels), "--set", "max_epochs=3",
+        "--set", "gumbel.warmup=0", "--no-gradients", "--json", "--out", "c",
+    )  # fmt: skip
+    rows = json.loads(ran.out)["rows"]
+    assert [row["estimator"] for row in rows] == labels
+    fits = {path.name: json.loads((path / "fit.json").read_text()) for path in Path("c/fits").iterdir()}
+    assert sorted(fits) == ["gumbel_temperature=0.5-0", "gumbel_temperature=1-0"]
+    assert [fits[name]["options"]["temperature"] for name in sorted(fits)] == [0.5, 1]
+    assert {record["options"]["warmup"] for record in fits.values()} == {0}
+
+
 @pytest.mark.parametrize("command", ["models", "data", "fit", "compare", "evaluate", "sample", "bench"])
 def test_help_has_an_example(run: Callable[..., Ran], command: str) -> None:
     ran = run(command, "--help")
@@ -264,6 +278,9 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "model": (("fit", "gausian_mixture"), "'gaussian_mixture'"),
     "estimator": ((*GAUSSIAN, "--estimator", "emm"), "'em'"),
     "estimator in compare": (("compare", "gaussian_mixture", "--estimators", "em,sv"), "'svi'"),
+    "the same estimator twice": (("compare", "gaussian_mixture", "--estimators", "em,em"), "'em' again"),
+    "option after a colon": (("compare", "gaussian_mixture", "--estimators", "em:tools=1"), "'tools'"),
+    "colon in fit": ((*GAUSSIAN, "--estimator", "em:tol=1"), "'em:tol=1'"),
     "data set": (("fit", "gaussian_mixture", "--data", "irs"), "'iris'"),
     "option": ((*GAUSSIAN, "--estimater", "em"), "--estimator"),
     "command": (("fitt",), "'fit'"),

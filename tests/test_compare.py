@@ -9,6 +9,7 @@ import torch
 from sklearn.datasets import load_iris
 
 import zoo
+from zoo import Variant
 from zoo.runs.gradients import gradient_quality
 
 IRIS = torch.tensor(load_iris().data)
@@ -139,3 +140,77 @@ def test_a_budget_of_seconds_stops_every_estimator():
     )
     assert [fit.iterations for fit in short.fits] == [1, 1]
     assert all(fit.log_likelihood is not None for fit in short.fits)
+
+
+# --- variants ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_estimator_stands_several_times_in_a_comparison(tmp_path):
+    labels = ["gumbel:temperature=0.5", "gumbel:temperature=1.0", "em", "patient em"]
+    made = zoo.compare(
+        zoo.GaussianMixture(2, 4), IRIS, estimators=[*labels[:3], Variant("patient em", "em", {"tol": 0})], seeds=2,
+        options={"em": {"max_iter": 7, "tol": 1.0}, "gumbel": {"final_temperature": 0.3}}, track=0, **QUICK,
+    )  # fmt: skip
+    assert made.estimators == labels
+    assert [row["estimator"] for row in made.rows] == [label for label in labels for _ in range(2)]
+    assert [fit.options["temperature"] for fit in made.fits[:4:2]] == [0.5, 1.0]
+    assert {fit.options["final_temperature"] for fit in made.fits[:4]} == {0.3}
+    assert [fit.iterations for fit in made.fits[5::2]] == [made.fits[5].iterations, 7]
+    assert made.fits[5].iterations < 7
+    assert [row.estimator for row in made.gradients] == labels[:2] * 2
+    assert {row.sd for row in made.gradients if row.point == "start"} != {made.gradients[0].sd}
+    alone = zoo.compare(
+        zoo.GaussianMixture(2, 4), IRIS, estimators=["gumbel"], seeds=2, gradients=False, track=0,
+        temperature=0.5, final_temperature=0.3, **QUICK,
+    )  # fmt: skip
+    assert [fit.history["bound"] for fit in alone.fits] == [fit.history["bound"] for fit in made.fits[:2]]
+    for label in labels:
+        assert label in str(made)
+    made.save(tmp_path / "c")
+    folders = sorted(path.name for path in (tmp_path / "c" / "fits").iterdir())
+    assert folders[0] == "em-0"
+    assert folders[2:] == ["gumbel_temperature=0.5-0", "gumbel_temperature=0.5-1", "gumbel_temperature=1.0-0",
+                           "gumbel_temperature=1.0-1", "patient_em-0", "patient_em-1"]  # fmt: skip
+    again = zoo.load(tmp_path / "c" / "fits" / "patient_em-1")
+    assert (again.label, again.estimator) == ("patient em", "em")
+    assert "gumbel:temperature=1.0" in (tmp_path / "c" / "report.html").read_text()
+    assert json.loads((tmp_path / "c" / "comparison.json").read_text())["rows"][6]["estimator"] == "patient em"
+
+
+def test_a_variant_may_have_a_model_of_its_own():
+    made = zoo.compare(
+        zoo.GaussianMixture(2, 4), IRIS, track=0,
+        estimators=["em", Variant("three", "em", model=zoo.GaussianMixture(3, 4)), "eg:max_epochs=2"],
+    )  # fmt: skip
+    assert [fit.model.num_components for fit in made.fits] == [2, 3, 2]
+    direct = zoo.compare(zoo.GaussianMixture(3, 4), IRIS, estimators=["em"], track=0).fits[0]
+    assert made.fits[1].log_likelihood == direct.log_likelihood
+    assert made.best.label == "three"
+    assert {row.estimator for row in made.gradients} <= {"eg:max_epochs=2"}
+
+
+def test_a_fit_saved_before_there_were_labels_has_its_estimators(tmp_path):
+    fit = zoo.fit(zoo.GaussianMixture(1, 4), IRIS)
+    path = fit.save(tmp_path / "a")
+    record = json.loads((path / "fit.json").read_text())
+    assert record.pop("label") == "em"
+    (path / "fit.json").write_text(json.dumps(record))
+    assert zoo.load(path).label == "em"
+
+
+@pytest.mark.parametrize(
+    ("estimators", "match"),
+    [
+        (["em", "em"], "a label of its own for each, got 'em' again"),
+        (["em:tol=0", "em:tol=0"], "a label of its own for each, got 'em:tol=0' again"),
+        ([Variant("a:b", "em"), Variant("a_b", "eg")], "got 'a_b' again"),
+        ([Variant("", "em")], "got '' again"),
+        (["em:tol"], "NAME:OPTION=VALUE, got 'tol'"),
+        (["em:tols=1"], "option of em 'tols' is not known"),
+        (["em:tol=NaN"], "expected a finite tol, got NaN"),
+        ([Variant("mine", "emm")], "estimator 'emm' is not known"),
+    ],
+)
+def test_bad_variants(estimators, match):
+    with pytest.raises(zoo.ZooError, match=match):
+        zoo.compare(zoo.GaussianMixture(2, 4), IRIS, estimators=estimators)

@@ -28,6 +28,7 @@ _PUBLIC = {
     "runs.fit": ("fit",),
     "runs.load": ("load",),
     "runs.result": ("Fit",),
+    "runs.variants": ("Variant",),
     "scores.bracketing": ("bracketing",),
 }
 _HOME = {name: home for home, names in _PUBLIC.items() for name in names}

@@ -41,6 +41,7 @@ from zoo.runs.explain import explain as explain
 from zoo.runs.fit import fit as fit
 from zoo.runs.load import load as load
 from zoo.runs.result import Fit as Fit
+from zoo.runs.variants import Variant as Variant
 from zoo.scores.bracketing import bracketing as bracketing
 
 __version__: str

@@ -114,7 +114,8 @@ def compare(
     model: ModelName,
     data: DataName = None,
     estimators: Annotated[
-        str | None, typer.Option(help="Names with commas; by default em (or auto_em), eg, svi, gumbel.")
+        str | None,
+        typer.Option(help="Names with commas, options after a colon; by default em (or auto_em), eg, svi, gumbel."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many starts; each estimator gets the same ones.")] = 1,
     settings: Settings = None,
@@ -134,7 +135,8 @@ def compare(
 ) -> None:
     """Fit one model by several estimators from the same starts, and set the results side by side.
 
-    Options of one estimator alone: --set svi.learning_rate=0.01. With --out: all fits, pictures and report.html.
+    Options of one estimator alone: --set svi.learning_rate=0.01; the same one twice: --estimators
+    gumbel:temperature=0.5,gumbel:temperature=1. With --out: all fits, pictures and report.html.
 
     Example: zoo compare gaussian_mixture --data iris --estimators em,eg,svi,gumbel --seeds 5 --out runs/iris
     """
@@ -143,7 +145,7 @@ def compare(
         raise ZooError(f"--seeds expected a number of at least 1, got {seeds}. Take --seeds 5.")
     names = None
     if estimators is not None:
-        names = list(dict.fromkeys(part.strip() for part in estimators.split(",") if part.strip()))
+        names = [part.strip() for part in estimators.split(",") if part.strip()]
         if not names:
             raise ZooError(f"--estimators expected names with commas, got {estimators!r}. Take em,svi.")
     source = Source(columns, labels, targets, split, standardize, sequence, decimal)
@@ -291,7 +293,7 @@ def _stopped(out: Path | None) -> int:
 def _diverged(fits: list[Fit]) -> int:
     """Say which fits diverged and why."""
     reasons = [
-        f"{this.estimator}{f', seed {this.seed}' * (len(fits) > 1)}: {this.notes[-1]}" if this.notes else this.estimator
+        f"{this.label}{f', seed {this.seed}' * (len(fits) > 1)}: {this.notes[-1]}" if this.notes else this.label
         for this in fits
     ]
     return complain(f"diverged; {'; '.join(reasons)}", 3)

@@ -167,14 +167,15 @@ def prepare(
     from zoo.estimators import estimator_classes, find_estimator
     from zoo.estimators.base import check_option
     from zoo.runs.prepare import usual_estimators
+    from zoo.runs.variants import variant
 
     given = _parse(settings)
-    for name in estimators or ():
-        find_estimator(name)
+    for text in estimators or ():
+        find_estimator(variant(text).estimator if many else text)
     build = find(model)
     program_guide = load_object(guide, "guide") if guide is not None else None
     takes = arguments_of(build)
-    names = estimators or list(estimator_classes())
+    names = list(dict.fromkeys(text.partition(":")[0].strip() for text in estimators or estimator_classes()))
     known = {name: {f.name for f in dataclasses.fields(find_estimator(name))} for name in names}
     arguments: dict[str, Any] = {}
     fit_options: dict[str, Any] = {}
@@ -238,14 +239,17 @@ def prepare(
         usual = usual_estimators(built, x, program_guide)
         estimators = list(dict.fromkeys([*usual, *sorted(own)])) if many else usual[:1]
         notes.append(f"estimator{'s' if many else ''} {','.join(estimators)}; others with --estimator{'s' * many}")
-    unused = [key for key in common if not any(key in known[each] for each in estimators)]
+    variants = [variant(text) for text in estimators]
+    unused = [key for key in common if not any(key in known[each.estimator] for each in variants)]
     if unused:
         raise unknown_name(
-            f"option of {', '.join(estimators)}", unused[0], set().union(*(known[e] for e in estimators))
+            f"option of {', '.join(estimators)}", unused[0], set().union(*(known[v.estimator] for v in variants))
         )
-    options = {
-        each: {**{k: v for k, v in common.items() if k in known[each]}, **own.get(each, {})} for each in estimators
-    }
+    options = {}
+    for each in variants:
+        taken = {key: value for key, value in common.items() if key in known[each.estimator]}
+        options[each.label] = {**taken, **own.get(each.estimator, {}), **each.options}
+    estimators = [each.label for each in variants]
     title = Path(source_name).name if Path(source_name).suffix else source_name
     record = {"model": model, "guide": guide, "data": source_name, **dataclasses.asdict(source), "settings": given}
     return Task(built, program_guide, x, title, labels, estimators, options, fit_options, record, notes)

@@ -30,7 +30,7 @@ def to_inference_data(fits: Sequence[Fitted], x: Data, num_draws: int = 100) -> 
     the exact posterior for exact estimators, else the guide), ``log_likelihood`` (exact ln p(x) by datum, where
     tractable), ``observed_data`` and ``constant_data`` (the fitted parameters).
     """
-    labels = [f"{fit.estimator}:{fit.seed}" for fit in fits]
+    labels = [f"{fit.label}:{fit.seed}" for fit in fits]
     posterior: dict[str, list[np.ndarray[Any, Any]]] = {}
     parameters: dict[str, list[np.ndarray[Any, Any]]] = {}
     evidence = []

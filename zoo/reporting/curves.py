@@ -37,16 +37,16 @@ def plot_comparison(comparison: Compared, path: str | Path, *, dark: bool = Fals
                 times, seen_values = np.maximum(seconds[seen], 1e-4), values[seen]
                 if column != "log_likelihood":
                     times, seen_values = _averaged(times, seen_values)
-                curves.append((fit.estimator, column, times, seen_values))
+                curves.append((fit.label, column, times, seen_values))
         score = comparison.score(fit)
         if score is not None and math.isfinite(score):
-            ends.append((fit.estimator, max(fit.seconds, 1e-4), score))
+            ends.append((fit.label, max(fit.seconds, 1e-4), score))
     low, high, cut = _frame(comparison, curves, [score for _, _, score in ends])
     best = comparison.best
     top = comparison.score(best)
     if top is not None and math.isfinite(top):
         ax.axhline(top, color=page.theme.quiet, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
-        said = f"best {comparison.score_kind} {top:.2f} ({best.estimator})"
+        said = f"best {comparison.score_kind} {top:.2f} ({best.label})"
         ax.annotate(
             said, (0.01, top), xycoords=("axes fraction", "data"),
             xytext=(0, 4), textcoords="offset points", fontsize=8.5, color=page.theme.quiet, va="bottom",
@@ -163,7 +163,7 @@ def plot_history(fit: Fitted, path: str | Path, *, dark: bool = False) -> Path:
         if len(ax.lines) > 1:
             page.legend(ax, ax.lines)
     unit = "epoch" if "max_epochs" in fit.options else "iteration"
-    page.label(axes[0], f"{fit.estimator}, {fit.num_data} data", "" if parts else unit, "nats a datum")
+    page.label(axes[0], f"{fit.label}, {fit.num_data} data", "" if parts else unit, "nats a datum")
     if parts:
         page.label(axes[1], "", unit, "nats a datum")
     return page.save(path)

@@ -134,11 +134,11 @@ def _page(comparison: Compared, figures: list[str], missing: list[str]) -> str:
     score, kind = comparison.score(best), comparison.score_kind
     lead = f"{comparison.num_data} data, {len(comparison.estimators)} estimators, {seeds_text(all_seeds(comparison))}."
     if score is not None:
-        lead += f" Best {kind}: {nats(score)} nats, by {best.estimator} (seed {best.seed})."
+        lead += f" Best {kind}: {nats(score)} nats, by {best.label} (seed {best.seed})."
     parts = [
         f"<h1>{_e(comparison.model)} on {_e(comparison.data)}</h1>",
         f'<p class="lead">{_e(lead)}</p>',
-        _html(summary(comparison), best=comparison.estimators.index(best.estimator)),
+        _html(summary(comparison), best=comparison.estimators.index(best.label)),
     ]
     notes = [*notes_of(comparison), *missing]
     if notes:
@@ -186,7 +186,7 @@ def _every_fit(comparison: Compared) -> Table:
     ]
     rows = [
         [
-            fit.estimator,
+            fit.label,
             str(fit.seed),
             fit.status,
             nats(fit.log_likelihood),
@@ -206,7 +206,7 @@ def _every_fit(comparison: Compared) -> Table:
 def _restarts(comparison: Compared) -> Table | None:
     rows = [
         [
-            f"{fit.estimator}, seed {fit.seed}",
+            f"{fit.label}, seed {fit.seed}",
             str(start.get("seed")),
             str(start.get("status")),
             nats(start.get("objective")),
@@ -253,7 +253,7 @@ def _options(comparison: Compared) -> Table:
     config = dict(first.config)
     rows.append(["model", comparison.model, _settings(config)])
     for name in comparison.estimators:
-        fit = next(fit for fit in comparison.fits if fit.estimator == name)
+        fit = next(fit for fit in comparison.fits if fit.label == name)
         rows.append(["estimator", name, _settings(fit.options)])
     rows.append(["seeds", ", ".join(map(str, all_seeds(comparison))), "for each, all estimators start alike"])
     return Table("Options", [("what", False), ("name", False), ("settings", False)], rows)

@@ -13,6 +13,7 @@ class Fitted(Protocol):
 
     model: Any
     estimator: str
+    label: str
     options: dict[str, Any]
     seed: int
     status: str

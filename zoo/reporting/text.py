@@ -52,7 +52,7 @@ def summary(comparison: Compared) -> Table:
     columns += [("gap", True), ("iterations", True), ("seconds", True), ("peak MB", True)]
     rows = []
     for name in comparison.estimators:
-        fits = [fit for fit in comparison.fits if fit.estimator == name]
+        fits = [fit for fit in comparison.fits if fit.label == name]
         best = comparison.best_of(fits)
         known = [fit.log_likelihood for fit in fits if fit.log_likelihood is not None]
         memory = [fit.peak_memory_mb for fit in fits if fit.peak_memory_mb is not None]
@@ -106,7 +106,7 @@ def notes_of(comparison: Compared) -> list[str]:
     by_note: dict[tuple[str, str], list[int]] = {}
     for fit in comparison.fits:
         for note in dict.fromkeys(fit.notes):
-            by_note.setdefault((fit.estimator, note), []).append(fit.seed)
+            by_note.setdefault((fit.label, note), []).append(fit.seed)
     lines = [f"{name}, {seeds_text(seeds)}: {note}" for (name, note), seeds in by_note.items()] + comparison.notes
     return [" ".join(line.split()) for line in [*lines, *shortfalls(comparison)]]
 
@@ -123,19 +123,16 @@ def shortfalls(comparison: Compared) -> list[str]:
     for fit in comparison.fits:
         score = comparison.score(fit)
         if score is None or not top - score <= SHORTFALL:  # a NaN is no score either
-            groups.setdefault((fit.estimator, _reason(fit, best)), []).append(fit)
+            groups.setdefault((fit.label, _reason(fit, best)), []).append(fit)
     lines = []
     for (name, reason), fits in groups.items():
         below = sorted(top - score for score in map(comparison.score, fits) if score is not None and score == score)
         if not below:
             size = f"has no {kind}"
         elif below[-1] - below[0] < 0.05:
-            size = f"ends {below[-1]:.2f} nats below the best {kind} ({best.estimator}, seed {best.seed})"
+            size = f"ends {below[-1]:.2f} nats below the best {kind} ({best.label}, seed {best.seed})"
         else:
-            size = (
-                f"ends {below[0]:.2f} to {below[-1]:.2f} nats below the best {kind} "
-                f"({best.estimator}, seed {best.seed})"
-            )
+            size = f"ends {below[0]:.2f} to {below[-1]:.2f} nats below the best {kind} ({best.label}, seed {best.seed})"
         lines.append(f"{name}, {seeds_text([fit.seed for fit in fits])}: {size}; {reason}")
     return lines
 

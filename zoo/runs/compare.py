@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,9 +18,9 @@ from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.problem import Problem
 from zoo.core.turns import exclusive
-from zoo.errors import LikelihoodDecreased, ZooError, one_line, unknown_name
+from zoo.errors import LikelihoodDecreased, ZooError, one_line
 from zoo.estimators import find_estimator
-from zoo.estimators.base import Callback, options_from
+from zoo.estimators.base import Callback
 from zoo.reporting.subjects import DRAWS
 from zoo.runs.beside import settled, with_beside
 from zoo.runs.fit import as_device, fit
@@ -30,6 +29,7 @@ from zoo.runs.one_start import exact_log_likelihood_known
 from zoo.runs.prepare import check_serves, first_run, start, usual_estimators
 from zoo.runs.ranking import leaders
 from zoo.runs.result import Fit
+from zoo.runs.variants import Variant, folder_of, sorted_out, variant
 from zoo.storage.folders import new_folder
 from zoo.storage.json import to_json
 
@@ -42,7 +42,7 @@ class Comparison:
 
     Attributes:
         model: the model's name. data: the data's name. num_data: N.
-        fits: one for every estimator and seed, seeds within estimators.
+        fits: one for every variant and seed, seeds within variants.
         gradients: bias and spread of each gradient estimator at the first seed's start and at the best optimum.
         x: the data. beside: whether weights or known latents stood beside them.
         notes: what could not be measured, a line each.
@@ -66,8 +66,8 @@ class Comparison:
 
     @property
     def estimators(self) -> list[str]:
-        """Names in the order they were given."""
-        return list(dict.fromkeys(fit.estimator for fit in self.fits))
+        """Labels of the variants in the order they were given: an estimator's name where nothing else was said."""
+        return list(dict.fromkeys(fit.label for fit in self.fits))
 
     @functools.cached_property
     def _weighted(self) -> dict[int, tuple[float, float]]:
@@ -120,9 +120,9 @@ class Comparison:
             for fit in fits
         ]  # fmt: skip
         tied = [fits[i] for i in leaders(fits, [self.score(fit) for fit in fits], errors)]
-        seconds = {name: statistics.median(f.seconds for f in tied if f.estimator == name) for name in self.estimators
-                   if any(f.estimator == name for f in tied)}  # fmt: skip
-        return min(tied, key=lambda fit: seconds[fit.estimator])
+        seconds = {name: statistics.median(f.seconds for f in tied if f.label == name) for name in self.estimators
+                   if any(f.label == name for f in tied)}  # fmt: skip
+        return min(tied, key=lambda fit: seconds[fit.label])
 
     @property
     def best(self) -> Fit:
@@ -167,7 +167,7 @@ class Comparison:
             record = {**self.to_dict(), "gradients": [asdict(row) for row in self.gradients]}
             (staging / "comparison.json").write_text(to_json(record))
             for this in self.fits:
-                target = staging / "fits" / f"{this.estimator}-{this.seed}"
+                target = staging / "fits" / f"{folder_of(this.label)}-{this.seed}"
                 target.mkdir(parents=True)
                 this.write(target)
             write_report(self, staging)
@@ -179,7 +179,7 @@ def compare(
     model: Any,
     x: Any,
     *,
-    estimators: Sequence[str] | None = None,
+    estimators: Sequence[str | Variant] | None = None,
     seeds: int | Iterable[int] = 1,
     guide: Callable[..., Any] | None = None,
     init: str | None = None,
@@ -200,16 +200,16 @@ def compare(
     Args:
         model: a zoo model, or a Pyro program with ``guide``. It is left as it is.
         x: data as the model takes them.
-        estimators: names; None takes the usual ones that can serve the model (em, or auto_em where it has no em; eg,
-            svi, gumbel).
+        estimators: names, names with options of their own ("gumbel:temperature=0.5"), or a :class:`Variant` each; None
+            takes the usual ones that can serve the model (em, or auto_em where it has no em; eg, svi, gumbel).
         seeds: how many, or which; for each, every estimator starts at the same parameters (guide included).
         init: how to start, as for ``fit``.
-        options: by estimator, options of its own.
+        options: by estimator, or label of a variant, options of its own.
         device: where to compute; None leaves the model where it is.
         max_seconds: one budget, for each fit alike.
         gradients: measure bias and variance of the sampled gradients among them (needs an exact evidence).
         track: how often to evaluate the exact likelihood on the way, off the clock.
-        progress: True shows a bar a fit; a function of (estimator, seed) gives what ``fit`` takes.
+        progress: True shows a bar a fit; a function of (label, seed) gives what ``fit`` takes.
         weights: how often each row counts, as for ``fit``, like ``known`` latents and ``fixed`` parameters.
         common: options for every estimator that has them.
 
@@ -222,50 +222,39 @@ def compare(
     beside: dict[str, Any] = {"weights": weights, "known": known, "fixed": fixed}
     if estimators is None:
         estimators = list(dict.fromkeys([*usual_estimators(template, x, **beside), *options]))
-    for name in options:
-        if name not in estimators:
-            find_estimator(name)
-            raise ZooError(
-                f"compare: options for {name!r} expected it among the estimators, got {', '.join(estimators)}."
-            )
     if not estimators:
         raise ZooError("compare: estimators expected at least one name, got none.")
-    chosen = _chosen_options(estimators, options, common)
+    variants = sorted_out([variant(each) for each in estimators], options, common)
     seed_list = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not seed_list:
         raise ZooError(f"compare: seeds expected at least one, got {seeds!r}.")
+    grounds: dict[int, _Ground] = {}
+    for each in variants:
+        if id(each.model) not in grounds:
+            own = template if each.model is None else as_model(each.model)
+            guided = any(find_estimator(v.estimator).uses_guide for v in variants if v.model is each.model)
+            with isolated(seed_list[0]):
+                grounds[id(each.model)] = _Ground.of(own, x, device, beside, guided)
     with isolated(seed_list[0]):
-        base = copy.deepcopy(template)
-        if device is not None:
-            base.to(as_device(device))
-        data = prepared(base, x, new=True)
-        rows = with_beside(base, data, weights, known)
-        problem = Problem(base, plain(rows))
-        if not base.trusted:
-            problem = first_run(base, plain(rows), any(find_estimator(name).uses_guide for name in chosen))
-        problem, stopping = settled(problem, rows, fixed)
-        rows = problem.data
-        for name, given in chosen.items():
-            check_serves(options_from(find_estimator(name), given), problem)
-    first_init = template.inits[0] if init is None else init
+        for each in variants:
+            check_serves(each.made(), grounds[id(each.model)].problem)
     fits: list[Fit] = []
     origin = None
     try:
         for seed in seed_list:
-            with isolated(seed):
-                begun = start(base, rows, first_init)
-            for name in stopping:
-                begun.get_parameter(name).requires_grad_(True)
-            origin = begun if origin is None else origin
-            for name, given in chosen.items():
-                shown = progress(name, seed) if callable(progress) else progress
+            begun = {key: ground.begun(seed, init) for key, ground in grounds.items()}
+            origin = begun.get(id(None)) if origin is None else origin
+            for each in variants:
+                shown = progress(each.label, seed) if callable(progress) else progress
                 try:
                     this = fit(
-                        begun, data, estimator=name, seed=seed, init="current",
-                        max_seconds=max_seconds, progress=shown, track=track, data_name=data_name, **beside, **given,
+                        begun[id(each.model)], grounds[id(each.model)].data, estimator=each.estimator, seed=seed,
+                        init="current", max_seconds=max_seconds, progress=shown, track=track, data_name=data_name,
+                        **beside, **each.options,
                     )  # fmt: skip
                 except LikelihoodDecreased as error:
                     this = error.fit
+                this.label = each.label
                 fits.append(this)
                 if this.status == "interrupted":
                     break
@@ -274,13 +263,15 @@ def compare(
     except KeyboardInterrupt:
         if not fits:
             raise
-    stopped = len(fits) < len(seed_list) * len(chosen) or fits[-1].status == "interrupted"
-    fits.sort(key=lambda this: list(chosen).index(this.estimator))
+    stopped = len(fits) < len(seed_list) * len(variants) or fits[-1].status == "interrupted"
+    labels = [each.label for each in variants]
+    fits.sort(key=lambda this: labels.index(this.label))
+    rows = grounds[id(variants[0].model)].problem.data
     comparison = Comparison(template.label, data_name, count(rows), fits, x=plain(rows), interrupted=stopped)
     comparison.beside = rows is not comparison.x
     if gradients and not stopped and origin is not None:
         try:
-            comparison.gradients = _gradients(origin, comparison, chosen, progress, rows)
+            comparison.gradients = _gradients(origin, comparison, variants, progress, grounds[id(None)].problem.data)
         except KeyboardInterrupt:
             comparison.interrupted = True
         except Exception as error:  # whatever a program does where it is measured: the fits are done
@@ -288,34 +279,51 @@ def compare(
     return comparison
 
 
+@dataclass
+class _Ground:
+    """A model and the data as it takes them, which several variants start from."""
+
+    problem: Problem
+    data: Data
+    stopping: Sequence[str]
+
+    @classmethod
+    def of(
+        cls, model: LatentVariableModel, x: Any, device: str | None, beside: dict[str, Any], guided: bool
+    ) -> _Ground:
+        base = copy.deepcopy(model)
+        if device is not None:
+            base.to(as_device(device))
+        data = prepared(base, x, new=True)
+        rows = with_beside(base, data, beside["weights"], beside["known"])
+        problem = Problem(base, plain(rows)) if base.trusted else first_run(base, plain(rows), guided)
+        problem, stopping = settled(problem, rows, beside["fixed"])
+        return cls(problem, data, list(stopping))
+
+    def begun(self, seed: int, init: str | None) -> LatentVariableModel:
+        """A copy of the model at the start of a seed."""
+        model = self.problem.model
+        with isolated(seed):
+            copied = start(model, self.problem.data, model.inits[0] if init is None else init)
+        for name in self.stopping:
+            copied.get_parameter(name).requires_grad_(True)
+        return copied
+
+
 def _gradients(
-    origin: LatentVariableModel, comparison: Comparison, chosen: dict[str, dict[str, Any]], progress: Any, data: Data
+    origin: LatentVariableModel, comparison: Comparison, variants: Sequence[Variant], progress: Any, data: Data
 ) -> list[GradientQuality]:
     """The gradients at the first seed's start and at the best optimum; none where nobody samples them."""
     from zoo.runs.progress import fraction_shown
 
-    if not sampled_gradients(chosen) or not exact_log_likelihood_known(origin, data):
+    here = [each for each in variants if each.model is None]
+    if not sampled_gradients(each.estimator for each in here) or not exact_log_likelihood_known(origin, data):
         return []
+    chosen = {each.label: each.made() for each in here}
+    best = comparison.best_of([this for this in comparison.fits if this.label in chosen])
     rows = []
     with torch.random.fork_rng(devices=[]):
-        for point, here in (("start", origin), ("optimum", comparison.best.model)):
+        for point, model in (("start", origin), ("optimum", best.model)):
             with fraction_shown(f"gradients, {point}", False if callable(progress) else progress) as told:
-                rows += gradient_quality(here, data, chosen, point=point, told=told)
+                rows += gradient_quality(model, data, chosen, point=point, told=told)
     return rows
-
-
-def _chosen_options(
-    estimators: Sequence[str], own: dict[str, dict[str, Any]], common: dict[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """Options by estimator. A common one must be known to at least one of them."""
-    fields = {name: {f.name for f in dataclasses.fields(find_estimator(name))} for name in estimators}
-    known = set().union(*fields.values())
-    for option in common:
-        if option not in known:
-            raise unknown_name("option", option, known)
-    chosen = {
-        name: {**{k: v for k, v in common.items() if k in fields[name]}, **own.get(name, {})} for name in estimators
-    }
-    for name, given in chosen.items():
-        options_from(find_estimator(name), given)
-    return chosen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from zoo.core.isolation import isolated
 from zoo.core.objective import Objective
 from zoo.core.problem import Problem
 from zoo.estimators import estimator_classes
-from zoo.estimators.base import Run
+from zoo.estimators.base import Estimator, Run
 from zoo.estimators.eg import EG
 from zoo.estimators.gradient import GradientEstimator, GuidedEstimator
 from zoo.estimators.svi import SVI
@@ -29,7 +29,7 @@ class GradientQuality:
     """One estimator's gradient in θ at one point, per datum, in units of each parameter's scale.
 
     Attributes:
-        estimator: its name. point: "start" or "optimum".
+        estimator: its label. point: "start" or "optimum".
         exact_norm: length of the exact gradient ∇ ln p(x) / N.
         bias: length of (mean of the draws - exact). bias_se: its Monte-Carlo noise; below about twice that it is none.
         A bias may be true and still have no noise: ``svi`` with exact sums is off by what its guide misses.
@@ -49,7 +49,7 @@ class GradientQuality:
 def gradient_quality(
     model: LatentVariableModel,
     x: Data,
-    estimators: dict[str, dict[str, Any]],
+    estimators: Mapping[str, Estimator | dict[str, Any]],
     *,
     point: str,
     num_draws: int = 100,
@@ -61,19 +61,19 @@ def gradient_quality(
 
     Args:
         model: at the point; left as it is. Needs an exact evidence.
-        estimators: name to options; those without a gradient are passed over.
+        estimators: by label, or options by an estimator's name; those without a gradient are passed over.
         point: a word for the table.
         told: called now and then with the fraction done.
     """
-    kinds = {name: estimator_classes()[name] for name in estimators}
-    measured = {name: kind for name, kind in kinds.items() if issubclass(kind, GradientEstimator)}
+    made = {n: e if isinstance(e, Estimator) else estimator_classes()[n](**e) for n, e in estimators.items()}
+    measured = {name: each for name, each in made.items() if isinstance(each, GradientEstimator)}
     if not measured:
         return []
-    guided = any(issubclass(kind, GuidedEstimator) for kind in measured.values())
+    guided = any(isinstance(each, GuidedEstimator) for each in measured.values())
     with isolated(seed):
         here = copy.deepcopy(model)
         problem = Problem(here, x)
-        draws_in_all = sum(1 if kind.deterministic else num_draws for kind in measured.values())
+        draws_in_all = sum(1 if each.deterministic else num_draws for each in measured.values())
         steps = _Steps(told, warmup if guided else 0, draws_in_all)
         if guided:
             SVI(warmup=warmup).warm_up(problem, Run(steps))
@@ -81,12 +81,9 @@ def gradient_quality(
         theta = problem.program.theta
         exact = _gradient(here, x, EG().objective(problem), theta)
         rows = []
-        for name, kind in measured.items():
-            estimator = kind(**estimators[name])
-            if isinstance(estimator, GuidedEstimator):
-                estimator = replace(estimator, warmup=0)
-            objective = estimator.objective(problem)
-            count = 1 if kind.deterministic else num_draws
+        for name, each in measured.items():
+            objective = (replace(each, warmup=0) if isinstance(each, GuidedEstimator) else each).objective(problem)
+            count = 1 if each.deterministic else num_draws
             draws = torch.stack([steps.count(_gradient(here, x, objective, theta)) for _ in range(count)])
             variance = draws.var(0).sum() if count > 1 else torch.zeros(())
             rows.append(

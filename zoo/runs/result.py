@@ -68,6 +68,7 @@ class Fit:
         data: name and checksum of the data that were fitted, where known.
         draws: draws of the parameters (``nuts``, ``advi``), a :class:`~zoo.bayes.draws.Draws`; the model then holds
             their means, and the bound of ``advi`` is one on ln p(x) with the parameters integrated out.
+        label: what a comparison calls it; the estimator's name elsewhere.
     """
 
     model: LatentVariableModel
@@ -94,6 +95,10 @@ class Fit:
     warmup: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
     draws: Draws | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        self.label = self.label or self.estimator
 
     @property
     def columns(self) -> tuple[str, ...] | None:
@@ -331,17 +336,8 @@ class Fit:
 
     def summary(self) -> dict[str, Any]:
         """One row of a comparison: plain numbers and words."""
-        return {
-            "estimator": self.estimator,
-            "seed": self.seed,
-            "status": self.status,
-            "log_likelihood": self.log_likelihood,
-            "elbo": self.elbo,
-            "evidence_gap": self.evidence_gap,
-            "iterations": self.iterations,
-            "seconds": self.seconds,
-            "peak_memory_mb": self.peak_memory_mb,
-        }
+        names = ("status", "log_likelihood", "elbo", "evidence_gap", "iterations", "seconds", "peak_memory_mb")
+        return {"estimator": self.label, "seed": self.seed, **{name: getattr(self, name) for name in names}}
 
     def __repr__(self) -> str:
         many = f"{len(self.notes)} notes, see fit.notes" if len(self.notes) > 1 else "".join(self.notes)
@@ -352,7 +348,7 @@ class Fit:
             return "-" if value is None else f"{value:.4f}"
 
         lines = [
-            f"{self.model.label} by {self.estimator}: {self.status} after {self.iterations} iterations, "
+            f"{self.model.label} by {self.label}: {self.status} after {self.iterations} iterations, "
             f"{self.seconds:.2f} s",
             f"log-likelihood {number(self.log_likelihood)}   elbo {number(self.elbo)}   "
             f"bic {number(self.bic)}   ({self.num_data} data, {self.num_parameters} parameters)",
@@ -397,4 +393,4 @@ SAVED = [
     "exact_q",
 ]  # fmt: skip
 #: Written since; a fit saved before has none of these.
-SAVED_LATER = ["warmup", "data"]
+SAVED_LATER = ["warmup", "data", "label"]
