@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import statistics
 from pathlib import Path
 from types import ModuleType
@@ -106,3 +107,9 @@ def test_there_is_one_of_each(words, floors):
     texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in floors.files().values()}
     home = ONE_OF_EACH[words]
     assert {name for name, text in texts.items() if words in text} == (set() if home is None else {home})
+
+
+def test_the_page_on_a_model_of_ones_own_is_of_today():
+    page = load(ROOT / "docs" / "your_own_model.py")
+    assert page.TARGET.read_text(encoding="utf-8") == page.page(), "run: python docs/your_own_model.py"
+    assert set(page.OFFERS) <= set(re.findall(r"^\| `(\w+)\(", page.page(), re.M))

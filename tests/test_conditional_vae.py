@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli
 
 import zoo
+from zoo.core.contract import lacks
 from zoo.errors import ZooError
 from zoo.models.conditional_vae import ConditionalVAE, quadrants, tiny
 from zoo.scores.bounds import bound_parts
@@ -126,6 +127,28 @@ def test_what_x_leaves_open_z_decides() -> None:
         scores[latent] = importance_nll(fit.model, (x, y), 500).nll
     assert scores[0] > 6 * math.log(2) - 0.3
     assert scores[2] < math.log(2) + 0.5
+
+
+def test_without_z_the_likelihood_is_known_and_with_it_withheld() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.bernoulli(torch.full((200, 2), 0.5), generator=generator)
+    y = torch.bernoulli(0.1 + 0.8 * x[:, :1].expand(200, 3), generator=generator)
+    plain = ConditionalVAE(2, 3, 0, (8,))
+    assert lacks(plain, "log_marginal") is None
+    assert lacks(ConditionalVAE(2, 3, 2, (8,)), "log_marginal") == "there is no exact sum over its code of 2 dimensions"
+    assert lacks(ConditionalVAE(2, 3, 0, (8,), binarization="dynamic"), "log_marginal") is not None
+    fit = zoo.fit(plain, (x, y), estimator="eg", max_epochs=600, learning_rate=0.1)
+    with torch.no_grad():
+        probs = fit.model.decoder(x).double().sigmoid()
+    by_hand = torch.where(y == 1, probs, 1 - probs).log().sum()
+    assert fit.log_likelihood == pytest.approx(float(by_hand), rel=1e-6)
+    # What can be had at best: x_1 alone tells y, each bit by its own coin.
+    shares = torch.stack([y[x[:, 0] == bit].double().mean(0) for bit in (0, 1)])[x[:, 0].long()]
+    best = torch.where(y == 1, shares, 1 - shares).log().sum()
+    assert best - 4 < fit.log_likelihood < best + 12
+    assert fit.score_samples((x, y)).shape == (200,)
+    with pytest.raises(ZooError, match="eg cannot fit this model: there is no exact sum over its code of 2 dimensions"):
+        zoo.fit(ConditionalVAE(2, 3, 2, (8,)), (x, y), estimator="eg")
 
 
 @pytest.mark.parametrize(

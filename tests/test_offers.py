@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,14 +166,3 @@ def test_an_instance_may_withhold_an_offer() -> None:
     assert lacks(Shy(2, 1), "m_step", "e_step") == "it takes one component alone"
     with pytest.raises(zoo.ZooError, match="em cannot fit this model: it takes one component alone"):
         zoo.fit(Shy(2, 1), torch.tensor([[1.0], [2.0]]), estimator="em")
-
-
-def test_the_page_on_a_model_of_ones_own_is_printed_from_the_table() -> None:
-    sys.path.insert(0, str(ROOT / "docs"))
-    try:
-        import your_own_model
-    finally:
-        sys.path.pop(0)
-    page = your_own_model.page()
-    assert your_own_model.TARGET.read_text(encoding="utf-8") == page, "run: python docs/your_own_model.py"
-    assert set(OFFERS) <= set(re.findall(r"^\| `(\w+)\(", page, re.M))

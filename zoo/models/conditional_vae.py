@@ -60,6 +60,8 @@ def quadrants(images: Tensor, given: int = 1) -> tuple[Tensor, Tensor]:
 class ConditionalVAE(PairedModel):
     """Variational autoencoder of y given x.
 
+    Without z the likelihood is known: such an instance offers ``log_marginal``, and ``eg`` fits it.
+
     Args:
         num_inputs: D_x of x. num_features: D of y.
         latent_dim: L; 0 leaves out z: the deterministic baseline.
@@ -126,12 +128,25 @@ class ConditionalVAE(PairedModel):
         with pyro.plate("data", x.shape[0]):
             pyro.sample("z", self.encoder(x, y) if self.latent_dim else standard_normal(x, 0))
 
+    def withholds(self) -> dict[str, str]:
+        if self.latent_dim:
+            return {"log_marginal": f"there is no exact sum over its code of {self.latent_dim} dimensions"}
+        if self.binarization == "dynamic":
+            return {"log_marginal": "its grey pixels are drawn anew for every batch"}
+        return {}
+
+    def log_marginal(self, x: Tensor, y: Tensor) -> Tensor:
+        """ln p(y | x) without a code, (N,) nats: with one it is withheld."""
+        x, y = self.pair(x, y)
+        exact: Tensor = self.likelihood.log_prob(self.outputs(x, None), y)
+        return exact
+
     def elbo_parts(self, x: Tensor, y: Tensor, num_particles: int = 1) -> tuple[Tensor, dict[str, Tensor]]:
         """The bound on ln p(y | x) and its parts, each (N,) nats; KL(q(z | x, y) || p(z | x)) in closed form."""
-        x, y = self.pair(x, y)
         if not self.latent_dim:
-            exact = self.likelihood.log_prob(self.outputs(x, None), y)
+            exact = self.log_marginal(x, y)
             return exact, {"reconstruction": exact, "kl": torch.zeros_like(exact)}
+        x, y = self.pair(x, y)
         loc, scale = self.encoder.moments(x, y)
         centre, width = self.prior.moments(x)
         noise = torch.randn(num_particles, *loc.shape, dtype=loc.dtype, device=loc.device)
@@ -142,9 +157,9 @@ class ConditionalVAE(PairedModel):
 
     def log_weights(self, x: Tensor, y: Tensor, num_particles: int) -> Tensor:
         """ln p(y, z_k | x) - ln q(z_k | x, y) of K draws a datum, (K, N) nats; differentiable."""
-        x, y = self.pair(x, y)
         if not self.latent_dim:
-            return self.likelihood.log_prob(self.outputs(x, None), y).expand(num_particles, -1)
+            return self.log_marginal(x, y).expand(num_particles, -1)
+        x, y = self.pair(x, y)
         q = self.encoder(x, y)
         z = q.rsample((num_particles,))
         return self.likelihood.log_prob(self.outputs(x, z), y) + self.prior(x).log_prob(z) - q.log_prob(z)
