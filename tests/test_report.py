@@ -361,7 +361,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     with pytest.raises(zoo.ZooError, match="png"):
         plots.plot_components(fit, points(), tmp_path / "r.doc")
 
-    class Nothing:
+    class Nothing(zoo.LatentVariableModel):
         pass
 
     with pytest.raises(zoo.ZooError, match="Nothing"):

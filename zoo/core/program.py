@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -151,7 +152,8 @@ def look(model: LatentVariableModel, x: Data) -> Program:
         for site in drawn:
             site["value"] = site["value"].detach()
         run = poutine.trace(poutine.replay(lambda: call(model.model, x), trace=guide)).get_trace()
-        with model.in_its_dtype(x):
+        theta: tuple[str, ...] = ()
+        with model.in_its_dtype(x), suppress(NotImplementedError):  # a site without a density is named by what sums it
             run.compute_log_prob()
             theta = _reached(torch.as_tensor(run.log_prob_sum()), named)
     return Program(guide, run, num_data(x), theta, psi, frozenset(model.points))
