@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -25,6 +27,7 @@ from zoo.core.functions import as_model
 from zoo.core.problem import Problem
 from zoo.core.schedule import Schedule
 from zoo.core.stage import Stage
+from zoo.estimators import estimator_classes
 from zoo.estimators.base import Run
 from zoo.estimators.eg import EG
 from zoo.estimators.gumbel import Gumbel, GumbelObjective, StraightThroughGumbel
@@ -169,7 +172,7 @@ def averaged(surrogate: Surrogate, model: Any, x: Tensor, k: int) -> tuple[Tenso
     """Mean and standard error of -∇ surrogate and of the bound, over many draws."""
     grads, bounds = [], []
     for _ in range(DRAWS):
-        loss, bound = surrogate(model, x, k, 1)
+        loss, bound, _ = surrogate(model, x, k, 1)
         grads.append(-gradient(loss, model))
         bounds.append(bound)
     g, b = torch.stack(grads), torch.stack(bounds)
@@ -251,7 +254,7 @@ def test_rws_is_pyros_for_a_single_datum(k: int) -> None:
     x = x[:1]
     for seed in range(3):
         torch.manual_seed(seed)
-        loss, bound = rws_surrogate(model, x, k, 1)
+        loss, bound, _ = rws_surrogate(model, x, k, 1)
         ours = gradient(loss, model)
         for p in model.parameters():
             p.grad = None
@@ -271,7 +274,7 @@ def test_continuous_surrogates_are_the_elbos_gradient(surrogate: Surrogate) -> N
     model = owned(continuous_model, continuous_guide, x)
     k = 1 if surrogate is iwae_surrogate else 4
     torch.manual_seed(2)
-    loss, bound = surrogate(model, x, k, 1)
+    loss, bound, _ = surrogate(model, x, k, 1)
     ours = gradient(loss, model)
     torch.manual_seed(2)
     pyros = Trace_ELBO(num_particles=k, vectorize_particles=k > 1, max_plate_nesting=1)
@@ -555,3 +558,16 @@ def test_hard_em_climbs_the_complete_likelihood() -> None:
 def test_bad_options(options: dict[str, Any], match: str) -> None:
     with pytest.raises(zoo.ZooError, match=match):
         zoo.fit(tiny()[0], sample(20), **options)
+
+
+def test_the_table_of_e_and_m_steps_is_printed_from_the_estimators() -> None:
+    path = Path(__file__).resolve().parent.parent / "docs" / "estimators.py"
+    spec = importlib.util.spec_from_file_location("printed_table", path)
+    assert spec is not None
+    assert spec.loader is not None
+    printed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(printed)
+    text = printed.TARGET.read_text(encoding="utf-8")
+    assert text == printed.page(), "run: python docs/estimators.py"
+    for name in estimator_classes():
+        assert f"\n| `{name}` | " in text

@@ -103,7 +103,7 @@ def expected(surrogate: Surrogate, model: Scaled, x: Tensor) -> tuple[Tensor, Te
     grad, mean = torch.zeros(6, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for index, log_share in combinations(model.terms(x)[2], K):
         with Given(index, len(x)):
-            loss, bound = surrogate(model, x, K, 1)
+            loss, bound, _ = surrogate(model, x, K, 1)
         if bound.isfinite():
             share = float(log_share[0].detach().exp())  # the guide is the same for every datum
             grad, mean = grad - share * gradient(loss, model), mean + share * bound.detach()
@@ -193,7 +193,7 @@ def test_a_program_that_subsamples_its_own_data(name: str) -> None:
     built.initialize(x, "current")
     for surrogate, k in ((iwae_surrogate, 1), (reinforce_surrogate, 3)):
         torch.manual_seed(1)
-        loss, bound = surrogate(built, x, k, 1)
+        loss, bound, _ = surrogate(built, x, k, 1)
         torch.manual_seed(1)
         pyros = Trace_ELBO(num_particles=k, vectorize_particles=k > 1, max_plate_nesting=1)
         theirs = pyros.differentiable_loss(built.model, built.guide, x) / len(x)
@@ -252,7 +252,7 @@ def test_importance_weights_know_no_beta() -> None:
         model, x = beta_vae(beta)
         for surrogate in (rws_surrogate, iwae_surrogate):
             torch.manual_seed(3)
-            loss, bound = surrogate(model, x, 5, 1)
+            loss, bound, _ = surrogate(model, x, 5, 1)
             found.append((bound.detach(), gradient(loss, model)))
         torch.manual_seed(3)
         hooked = (model.log_weights(x, 5).logsumexp(0) - math.log(5)).mean()

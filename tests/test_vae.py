@@ -465,7 +465,7 @@ def test_whoever_offers_the_parts_of_its_bound_is_annealed(name: str) -> None:
         torch.manual_seed(0)
         surrogate, value, _ = objective(x)
         expected = (parts["reconstruction"] - weight * parts["kl"]).mean()
-        assert float(value) == float(-surrogate) == pytest.approx(float(expected), rel=1e-6)
+        assert value.item() == -surrogate.item() == pytest.approx(expected.item(), rel=1e-6)
         moved = list(model.parameters())
         pairs = [torch.autograd.grad(v, moved, allow_unused=True) for v in (-surrogate, expected)]
         for ours, theirs in zip(*pairs, strict=True):

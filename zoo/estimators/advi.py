@@ -71,8 +71,8 @@ class ADVI(Estimator):
     """
 
     name: ClassVar[str] = "advi"
-    e_step: ClassVar[str] = "exact posterior; a Gaussian over parameters"
-    m_step: ClassVar[str] = "none: parameters are integrated out"
+    about_e: ClassVar[str] = "exact posterior; a Gaussian q over the parameters, under priors"
+    about_m: ClassVar[str] = "–: parameters are integrated out"
 
     unit: ClassVar[str] = "epochs"
 

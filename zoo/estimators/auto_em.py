@@ -31,8 +31,8 @@ class AutoEM(EM):
     """
 
     name: ClassVar[str] = "auto_em"
-    e_step: ClassVar[str] = "exact posterior, by enumeration of the program"
-    m_step: ClassVar[str] = "closed form, site by site"
+    about_e: ClassVar[str] = "exact posterior, by enumeration of the program"
+    about_m: ClassVar[str] = "closed form, site by site"
     takes_no_guide: ClassVar[bool] = True
     cause: ClassVar[str] = (
         "An update that was derived from the program is wrong, or the program changes from run to run"

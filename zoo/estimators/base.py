@@ -160,8 +160,9 @@ class Estimator:
     """Base class: a frozen set of options. Subclasses live one a file and are found by being there."""
 
     name: ClassVar[str]
-    e_step: ClassVar[str]
-    m_step: ClassVar[str]
+    #: How it chooses q, and how it moves θ: its row in the table of ``docs/design.md``.
+    about_e: ClassVar[str]
+    about_m: ClassVar[str]
     #: Whether a row of its history holds the exact log-likelihood anyway.
     sees_evidence: ClassVar[bool] = False
     #: Whether a guide given for this fit alone is a mistake.

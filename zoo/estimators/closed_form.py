@@ -20,8 +20,8 @@ class ClosedForm(Estimator):
     """The model's own ``closed_form``, wherever it starts: one row of history, at the maximum."""
 
     name: ClassVar[str] = "closed_form"
-    e_step: ClassVar[str] = "–"
-    m_step: ClassVar[str] = "closed form, of all at once"
+    about_e: ClassVar[str] = "–"
+    about_m: ClassVar[str] = "closed form, of all at once"
     sees_evidence: ClassVar[bool] = True
 
     def refuses(self, problem: Problem) -> str | None:

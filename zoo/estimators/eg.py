@@ -22,8 +22,8 @@ class EG(GradientEstimator):
     """Gradient ascent on the exact ln p(x): the model's own ``log_marginal``, else Pyro's enumeration."""
 
     name: ClassVar[str] = "eg"
-    e_step: ClassVar[str] = "exact posterior"
-    m_step: ClassVar[str] = "gradient"
+    about_e: ClassVar[str] = "exact posterior"
+    about_m: ClassVar[str] = "gradient"
     sees_evidence: ClassVar[bool] = True
     deterministic: ClassVar[bool] = True
     column: ClassVar[str] = "log_likelihood"

@@ -43,8 +43,8 @@ class EM(Estimator):
     """
 
     name: ClassVar[str] = "em"
-    e_step: ClassVar[str] = "exact posterior"
-    m_step: ClassVar[str] = "closed form"
+    about_e: ClassVar[str] = "exact posterior"
+    about_m: ClassVar[str] = "closed form"
     sees_evidence: ClassVar[bool] = True
     hard: ClassVar[bool] = False
     #: What a fall beyond rounding means.
@@ -198,7 +198,7 @@ class HardEM(EM):
     """Hard EM: the E step takes the most probable z (k-means, Viterbi training). Climbs ln p(x, z) in z and θ."""
 
     name: ClassVar[str] = "hard_em"
-    e_step: ClassVar[str] = "most probable z"
+    about_e: ClassVar[str] = "most probable z"
     hard: ClassVar[bool] = True
 
     def refuses(self, problem: Problem) -> str | None:

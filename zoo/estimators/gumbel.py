@@ -46,8 +46,8 @@ class Gumbel(GuidedEstimator):
     """
 
     name: ClassVar[str] = "gumbel"
-    e_step: ClassVar[str] = "relaxed categorical guide"
-    m_step: ClassVar[str] = "gradient"
+    about_e: ClassVar[str] = "relaxed categorical guide"
+    about_m: ClassVar[str] = "gradient"
     straight_through: ClassVar[bool] = False
     column: ClassVar[str] = "bound"  # a relaxed draw is no draw of the model's
 
@@ -90,7 +90,7 @@ class StraightThroughGumbel(Gumbel):
     """The same with a corner of the simplex forwards and the relaxed gradient backwards (biased)."""
 
     name: ClassVar[str] = "st_gumbel"
-    e_step: ClassVar[str] = "straight-through categorical guide"
+    about_e: ClassVar[str] = "straight-through categorical guide"
     straight_through: ClassVar[bool] = True
     column: ClassVar[str] = "elbo"
 

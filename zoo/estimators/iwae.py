@@ -32,8 +32,8 @@ class IWAE(GuidedEstimator):
     """
 
     name: ClassVar[str] = "iwae"
-    e_step: ClassVar[str] = "K weighted draws from the guide"
-    m_step: ClassVar[str] = "gradient"
+    about_e: ClassVar[str] = "K weighted draws from the guide (VIMCO for discrete sites)"
+    about_m: ClassVar[str] = "gradient"
     weighs_kl: ClassVar[bool] = False
 
     num_particles: int = 8

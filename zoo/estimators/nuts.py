@@ -47,8 +47,8 @@ class NUTS(Estimator):
     """
 
     name: ClassVar[str] = "nuts"
-    e_step: ClassVar[str] = "exact posterior, of the parameters too"
-    m_step: ClassVar[str] = "none: parameters are sampled"
+    about_e: ClassVar[str] = "exact posterior, of the parameters too"
+    about_m: ClassVar[str] = "–: parameters are drawn (NumPyro)"
 
     num_warmup: int = 1000
     num_samples: int = 1000

@@ -33,8 +33,8 @@ class OnlineEM(Estimator):
     """
 
     name: ClassVar[str] = "online_em"
-    e_step: ClassVar[str] = "exact posterior, minibatch"
-    m_step: ClassVar[str] = "closed form, on averaged statistics"
+    about_e: ClassVar[str] = "exact posterior of a minibatch"
+    about_m: ClassVar[str] = "closed form, on averaged statistics"
 
     max_epochs: int = 50
     batch_size: int | None = None

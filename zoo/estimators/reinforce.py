@@ -29,8 +29,8 @@ class Reinforce(GuidedEstimator):
     """
 
     name: ClassVar[str] = "reinforce"
-    e_step: ClassVar[str] = "draws from the guide, score function with baseline"
-    m_step: ClassVar[str] = "gradient"
+    about_e: ClassVar[str] = "draws from the guide, score function with baseline"
+    about_m: ClassVar[str] = "gradient"
 
     num_particles: int = 4
 

@@ -31,8 +31,8 @@ class RWS(GuidedEstimator):
     """
 
     name: ClassVar[str] = "rws"
-    e_step: ClassVar[str] = "K self-normalised weighted draws"
-    m_step: ClassVar[str] = "gradient (wake-θ), guide by wake-φ"
+    about_e: ClassVar[str] = "K self-normalised weighted draws"
+    about_m: ClassVar[str] = "gradient (wake-θ), guide by wake-φ"
 
     column: ClassVar[str] = "bound"
     weighs_kl: ClassVar[bool] = False

@@ -32,8 +32,8 @@ class SVI(GuidedEstimator):
     """
 
     name: ClassVar[str] = "svi"
-    e_step: ClassVar[str] = "amortized guide; discrete sites summed exactly"
-    m_step: ClassVar[str] = "gradient"
+    about_e: ClassVar[str] = "guide, discrete sites summed exactly"
+    about_m: ClassVar[str] = "gradient"
 
     schedule: str = "joint"
     phase_steps: int = 100
