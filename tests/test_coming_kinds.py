@@ -19,6 +19,7 @@ from zoo.core.data import Fields
 from zoo.core.problem import Problem
 from zoo.core.program import look
 from zoo.estimators.svi import SVI
+from zoo.reporting.arviz import latent_draws
 from zoo.runs.prepare import serving
 
 # --- p(y | x) of sequences ------------------------------------------------------------------------------------------
@@ -257,6 +258,8 @@ def test_noise_is_no_latent(kind: str, both: bool) -> None:
     assert {site.name: site.role for site in seen.sites}.get("noise", "noise") == "noise"
     assert [site.name for site in seen.latents] == ["z"]
     assert not seen.scored
+    assert not seen.summed
+    assert set(latent_draws(fit, x, 3)) == {"z"}
     with pytest.raises(zoo.ZooError, match=r"gumbel cannot fit this model: it has no discrete latent to relax"):
         zoo.fit(model, x, guide=guide, estimator="gumbel")
 

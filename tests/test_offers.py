@@ -166,3 +166,22 @@ def test_an_instance_may_withhold_an_offer() -> None:
     assert lacks(Shy(2, 1), "m_step", "e_step") == "it takes one component alone"
     with pytest.raises(zoo.ZooError, match="em cannot fit this model: it takes one component alone"):
         zoo.fit(Shy(2, 1), torch.tensor([[1.0], [2.0]]), estimator="em")
+
+
+@pytest.mark.parametrize("name", sorted(model_classes()))
+def test_the_order_of_a_models_bases_decides_nothing(name: str) -> None:
+    """What two bases bring side by side is not the same: a reader need not know the order of resolution."""
+    cls = model_classes()[name]
+    branches = [set(base.__mro__) - set().union(*(set(b.__mro__) for b in cls.__bases__ if b is not base))
+                for base in cls.__bases__]  # fmt: skip
+    named = [{n for c in branch for n in c.__dict__ if not n.startswith("__")} for branch in branches]
+    twice = {n for i, names in enumerate(named) for n in names if any(n in others for others in named[i + 1 :])}
+    assert twice - cls.__dict__.keys() <= {"keeps", "reads_as"}  # which are put together, class by class
+
+
+@pytest.mark.parametrize("name", sorted(model_classes()))
+def test_a_model_is_to_be_read_in_its_file_or_one_hop_away(name: str) -> None:
+    """Its programs are its own, or those of a class that it names among its bases."""
+    cls = model_classes()[name]
+    for program in ("model", "guide"):
+        assert any(program in c.__dict__ for c in (cls, *cls.__bases__)), program

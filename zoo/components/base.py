@@ -96,6 +96,10 @@ class Components(LatentVariableModel):
     #: What the prior's pseudo-rows look like: the data's mean statistic, off the edge of its range.
     overall: Tensor
 
+    def fill(self, mean: Tensor) -> Tensor:
+        """What stands for a missing entry of a sequence while a start is sought, (D,)."""
+        return mean
+
     def overall_statistic(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """The mean sufficient statistic of complete rows (N, D), which count ``weights`` (N,) times."""
         raise NotImplementedError

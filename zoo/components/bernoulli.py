@@ -94,8 +94,7 @@ class BernoulliComponents(Components):
         return []
 
     def fill(self, mean: Tensor) -> Tensor:
-        """A whole number stands for a missing one while a start is sought."""
-        return mean.round()
+        return mean.round()  # whole, as they are
 
     def overall_statistic(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         count = x.shape[0] if weights is None else float(weights.sum())

@@ -74,8 +74,7 @@ class CategoricalComponents(Components):
         return []
 
     def fill(self, mean: Tensor) -> Tensor:
-        """A whole number stands for a missing one while a start is sought."""
-        return mean.round()
+        return mean.round()  # whole, as they are
 
     def overall_statistic(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         there = ~x[:, 0].isnan()

@@ -77,8 +77,7 @@ class PoissonComponents(Components):
         return []
 
     def fill(self, mean: Tensor) -> Tensor:
-        """A whole number stands for a missing one while a start is sought."""
-        return mean.round()
+        return mean.round()  # whole, as they are
 
     def overall_statistic(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         return weighted_mean(x, weights)

@@ -60,7 +60,7 @@ class LatentVariableModel(PyroModule):
     #: Starting points that ``initialize`` knows, the default one first.
     inits: tuple[str, ...] = ("current",)
     #: Whether ``model`` is a density of the data, so that its sum over the latents is a likelihood. Where it is not (an
-    #: energy, a penalty), no score is called one.
+    #: energy, a penalty, a bound that depends on noise), no score is called one.
     normalized: bool = True
     #: What to call the model in a message: its class, or a program's own name.
     name: str

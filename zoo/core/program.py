@@ -79,6 +79,11 @@ class Program:
         return noise(self.guide, self.model)
 
     @property
+    def summed(self) -> bool:
+        """Whether all that is drawn can be summed instead, so that a bound needs no draws."""
+        return all(site.discrete for site in self.latents) and not self.noise
+
+    @property
     def observes(self) -> bool:
         """Whether any site is given data."""
         stated = ((n, s) for n, s in sample_sites(self.model).items() if not (s["infer"] or {}).get("_deterministic"))

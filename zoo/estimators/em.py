@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, count
 from zoo.core.memory import SMALL
 from zoo.core.problem import Problem
+from zoo.core.rows import declares
 from zoo.core.state import restore, snapshot
 from zoo.errors import LikelihoodDecreased, unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, at_least, from_zero, needs_statistics
@@ -203,7 +203,7 @@ class HardEM(EM):
 
     def refuses(self, problem: Problem) -> str | None:
         reason = super().refuses(problem)
-        if reason is None and "hard" not in inspect.signature(problem.model.e_step).parameters:
+        if reason is None and not declares(problem.model.e_step, "hard"):
             return "its e_step has no hard=True: the latent has no most probable value to count"
         return reason
 

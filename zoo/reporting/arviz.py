@@ -15,7 +15,7 @@ from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data, tensors
 from zoo.core.isolation import isolated
 from zoo.core.pieces import gathered, pieces
-from zoo.core.sites import sample_sites
+from zoo.core.sites import is_masked_out, sample_sites
 from zoo.errors import ZooError
 from zoo.reporting.subjects import Fitted
 from zoo.scores.evidence import exact_log_likelihood
@@ -90,7 +90,11 @@ def latent_draws(fit: Fitted, x: Data, num_draws: int) -> dict[str, Tensor]:
 
 def _guide_draws(model: LatentVariableModel, x: Data, num_draws: int) -> dict[str, Tensor]:
     traces = [sample_sites(poutine.trace(lambda: call(model.guide, x)).get_trace()) for _ in range(num_draws)]
-    draws = {name: torch.stack([trace[name]["value"] for trace in traces]) for name in traces[0]}
+    draws = {
+        name: torch.stack([trace[name]["value"] for trace in traces])
+        for name, site in traces[0].items()
+        if not is_masked_out(site)
+    }
     if lacks(model, "sample_posterior") is not None:
         return draws
     steps = torch.stack([draws[f"z_{t}"] for t in range(len(draws))], -1)

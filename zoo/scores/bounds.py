@@ -10,7 +10,7 @@ import torch
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO, config_enumerate
 from torch import nn
 
-from zoo.core import program, traces, weighing
+from zoo.core import traces, weighing
 from zoo.core.as_module import AsModule
 from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, call, num_data, once, split, total, weights_of
@@ -32,7 +32,9 @@ ONE_BY_ONE = 100
 
 def summed_exactly(model: LatentVariableModel, x: Data) -> bool:
     """Whether every latent is discrete, so that the bound needs no draws."""
-    return all(site.discrete for site in program.latent_sites(model, x))
+    known = look(model, x)
+    known.spend("model")
+    return known.summed
 
 
 def bound(model: LatentVariableModel, x: Data, known: Program | None = None) -> tuple[float, float]:
@@ -46,7 +48,7 @@ def bound(model: LatentVariableModel, x: Data, known: Program | None = None) -> 
             return sum(float(total(call(model.elbo, piece), piece)) for piece in pieces(model, x, 256)), 0.0
     known = look(model, x) if known is None else known
     known.spend("model")
-    if all(site.discrete for site in known.latents):
+    if known.summed:
         loss = elbo_module(model, x, known=known)
         return -sum(float(call(loss, piece).detach()) for piece in pieces(model, x, 256)), 0.0
     # As many draws as a second allows: a network of a thousand weights counts as one number.

@@ -635,10 +635,6 @@ class HiddenMarkov(Components):
         data = plain(x)
         return weights.repeat_interleave(self._lengths(data["x"], data.get("lengths")))
 
-    def fill(self, mean: Tensor) -> Tensor:
-        """What stands for a missing entry while a start is sought, (D,)."""
-        return mean
-
     def probe(self, x: Data) -> Data:
         few = {"x": x["x"][:4, :6], "lengths": self._lengths(x["x"], x.get("lengths"))[:4].clamp_max(6)}
         return few
