@@ -15,7 +15,17 @@ import torch
 from numpy.typing import NDArray
 
 from zoo.data import load_data
-from zoo.data.speech import cepstra, deltas, features, from_mel, log_mel, mel_filters, read_recordings, to_mel
+from zoo.data.speech import (
+    cepstra,
+    deltas,
+    features,
+    from_mel,
+    log_mel,
+    mel_filters,
+    read_recordings,
+    smooth_spectrogram,
+    to_mel,
+)
 from zoo.errors import ZooError
 
 RATE = 8000
@@ -106,6 +116,14 @@ def archive(path: Path, samples: NDArray[np.int16], channels: int = 1) -> Path:
             info.size = len(content)
             target.addfile(info, io.BytesIO(content))
     return path
+
+
+def test_a_smooth_spectrogram_has_the_cepstra_it_was_made_of() -> None:
+    energies = np.random.default_rng(0).normal(size=(6, 26))
+    x = cepstra(energies, 26)
+    np.testing.assert_allclose(smooth_spectrogram(x, 26, 26), energies, atol=1e-12)
+    smooth = smooth_spectrogram(np.hstack([x[:, :13], np.full((6, 26), 9.0)]))
+    np.testing.assert_allclose(cepstra(smooth, 26), np.hstack([x[:, :13], np.zeros((6, 13))]), atol=1e-12)
 
 
 def test_recordings_come_out_of_an_archive(tmp_path: Path) -> None:

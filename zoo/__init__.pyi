@@ -19,6 +19,7 @@ from zoo.models.bernoulli_mixture import BernoulliMixture as BernoulliMixture
 from zoo.models.categorical_hmm import CategoricalHMM as CategoricalHMM
 from zoo.models.categorical_vae import CategoricalVAE as CategoricalVAE
 from zoo.models.conditional_vae import ConditionalVAE as ConditionalVAE
+from zoo.models.ctc import CTC as CTC
 from zoo.models.factor_analysis import FactorAnalysis as FactorAnalysis
 from zoo.models.gaussian_hmm import GaussianHMM as GaussianHMM
 from zoo.models.gaussian_mixture import GaussianMixture as GaussianMixture

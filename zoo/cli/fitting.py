@@ -93,7 +93,7 @@ def fit(
         if out is not None:
             _write_record(out, task, {"command": "fit", "seed": seed})
             try:
-                drawn = _pictures(this, task.x, out)
+                drawn = _pictures(this, task.x, task.data_name, out)
             except KeyboardInterrupt:
                 stopped = True
     tell(task.notes)
@@ -267,7 +267,7 @@ def _write_record(folder: Path, task: Task, more: dict[str, Any]) -> None:
     (folder / RECORD).write_text(dumps(record, indent=1), encoding="utf-8")
 
 
-def _pictures(this: Fit, x: Any, out: Path) -> list[str]:
+def _pictures(this: Fit, x: Any, name: str, out: Path) -> list[str]:
     """Names of the pictures that were drawn."""
     drawn = []
     if this.status not in ("interrupted", "diverged"):
@@ -282,6 +282,14 @@ def _pictures(this: Fit, x: Any, out: Path) -> list[str]:
 
     if has_states(this.model):
         drawn.append(plot_states(this, x, out / "states.png").name)
+    from zoo.reporting.alignments import has_alignments, plot_alignment
+
+    if has_alignments(this.model):
+        from zoo.data.speech import SPOKEN, smooth_spectrogram
+
+        longest = int(x["target_lengths"].argmax()) if "target_lengths" in x else 0
+        image = smooth_spectrogram(x["x"][longest].double().numpy()) if name in SPOKEN else None
+        drawn.append(plot_alignment(this, x, out / "alignment.png", item=longest, image=image).name)
     return drawn
 
 

@@ -319,7 +319,7 @@ DATA_SETS: dict[str, DataSet] = {
     ),
     "symbol_strings": DataSet(
         "400 x 39 x 4, with lengths and y",
-        "strings of 1 to 5 symbols out of four, each a few noisy frames, with pauses",
+        "strings of 1 to 4 symbols out of four, each a few noisy frames, with pauses",
         "drawn by us",
         "as this package",
         read_symbol_strings,

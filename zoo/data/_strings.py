@@ -58,20 +58,20 @@ def read_digit_strings(paths: Mapping[str, Path]) -> Loaded:
 
 
 def read_symbol_strings(_: Mapping[str, Path]) -> Loaded:
-    """Strings of 1 to 5 symbols out of four, 2 to 6 frames each, with pauses of 0 to 3; always the same.
+    """Strings of 1 to 4 symbols out of four, 2 to 4 frames each, with pauses of 0 to 2; always the same.
 
-    A frame is normal about the symbol's own direction, 2.5 standard deviations from a pause's.
+    A frame is normal about the symbol's own direction, 4 standard deviations from that of a pause.
     """
     rng = np.random.default_rng(0)
     strings: list[tuple[Array, list[int]]] = []
     while len(strings) < 400:
-        symbols = rng.integers(1, 5, rng.integers(1, 6)).tolist()
-        frames = [0] * int(rng.integers(0, 4))
+        symbols = rng.integers(1, 5, rng.integers(1, 5)).tolist()
+        frames = [0] * int(rng.integers(0, 3))
         for i, symbol in enumerate(symbols):
-            frames += [symbol] * int(rng.integers(2, 7))
+            frames += [symbol] * int(rng.integers(2, 5))
             doubled = symbols[i + 1 : i + 2] == [symbol]
-            frames += [0] * int(rng.integers(int(doubled), 4))  # nothing would tell two in a row from a long one
-        strings.append((2.5 * np.eye(5)[frames][:, 1:] + rng.standard_normal((len(frames), 4)), symbols))
+            frames += [0] * int(rng.integers(int(doubled), 3))  # nothing would tell two in a row from a long one
+        strings.append((4.0 * np.eye(5)[frames][:, 1:] + rng.standard_normal((len(frames), 4)), symbols))
     return _loaded(strings, np.float64)
 
 

@@ -18,10 +18,23 @@ from numpy.typing import NDArray
 
 from zoo.errors import ZooError
 
-__all__ = ["cepstra", "deltas", "features", "from_mel", "log_mel", "mel_filters", "read_recordings", "to_mel"]
+__all__ = [
+    "SPOKEN",
+    "cepstra",
+    "deltas",
+    "features",
+    "from_mel",
+    "log_mel",
+    "mel_filters",
+    "read_recordings",
+    "smooth_spectrogram",
+    "to_mel",
+]
 
 Array = NDArray[np.float64]
 
+#: Data sets whose frames are :func:`features`.
+SPOKEN = ("digit_strings", "spoken_digits")
 _PRE_EMPHASIS = 0.97
 _QUIET = 1e-10  # power below which a filter counts as silent: digital silence must stay finite
 
@@ -77,6 +90,16 @@ def cepstra(energies: Array, num_cepstra: int = 13) -> Array:
     from scipy.fft import dct
 
     return np.asarray(dct(energies, type=2, norm="ortho", axis=-1)[:, :num_cepstra])
+
+
+def smooth_spectrogram(x: Array, num_filters: int = 26, num_cepstra: int = 13) -> Array:
+    """Log energies in mel filters that :func:`features` (frames, 3 num_cepstra) tell, (frames, num_filters).
+
+    They are smooth over filters, as only the first cepstra are kept, and zero in the mean over the recording.
+    """
+    from scipy.fft import idct
+
+    return np.asarray(idct(x[:, :num_cepstra], type=2, n=num_filters, norm="ortho", axis=-1))
 
 
 def deltas(x: Array, reach: int = 2) -> Array:

@@ -149,11 +149,7 @@ class _Relax(Messenger):
         family = type(fn).__name__
         # Several variables at one site (to_event) have no support to enumerate, but are relaxed one by one.
         several = family in _KINDS and msg["fn"].event_dim > fn.event_dim
-        if (
-            msg["is_observed"]
-            or is_masked_out(msg)
-            or not (several or getattr(msg["fn"], "has_enumerate_support", False))
-        ):
+        if msg["is_observed"] or is_masked_out(msg) or not (several or _is_discrete(msg["fn"])):
             return
         if family not in _KINDS:
             raise ZooError(
@@ -168,3 +164,10 @@ class _Relax(Messenger):
             relaxed = relaxed.expand(shape)
         msg["value"], msg["done"], msg["infer"] = relaxed.rsample(), True, {**msg["infer"], "relaxed": True}
         self.names.add(msg["name"])
+
+
+def _is_discrete(fn: Any) -> bool:
+    """Whether draws are discrete: those of a structure are, though nobody could list them."""
+    return bool(
+        getattr(fn, "has_enumerate_support", False) or getattr(getattr(fn, "support", None), "is_discrete", False)
+    )

@@ -1,0 +1,91 @@
+"""Spoken digit strings: which digits, and when.
+
+A recogniser of strings of 3 to 7 digits, joined from recordings with pauses and noise: a two-way recurrent network and
+CTC, trained by expected gradient on 1078 strings of the training recordings, tried on 125 strings of others. No string
+says where its digits are; the alignment is the latent, and its posterior is exact.
+
+    python examples/ctc.py --out ctc.png
+
+prints the label error rate (edits a digit) of the most probable path and of a prefix beam on unseen recordings, and
+for one of them from when to when each digit lasts; --out draws the posterior of its alignment over the spectrogram.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import zoo
+from zoo.core.data import take
+from zoo.data.speech import smooth_spectrogram
+from zoo.errors import ZooError
+from zoo.reporting.alignments import plot_alignment
+from zoo.scores.edits import label_error_rate
+
+STEP = 0.01  # seconds a frame
+WIDTH = 8
+
+
+def main(args: Sequence[str] | None = None) -> dict[str, float]:
+    """Fit, print two tables, return the figures in them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--out", type=Path, help="write the picture here")
+    parser.add_argument("--smoke", action="store_true", help="a small drawn set, one epoch")
+    options = parser.parse_args(args)
+    console = Console(width=110)
+    try:
+        train, test = parts(options.smoke)
+    except ZooError as error:
+        console.print(f"skipped: {error}", soft_wrap=True)
+        return {"skipped": 1.0}
+    model = zoo.CTC.from_data(train, hidden_dim=16 if options.smoke else 64)
+    fit = zoo.fit(
+        model,
+        train,
+        estimator="eg",
+        seed=options.seed,
+        batch_size=16,
+        max_epochs=1 if options.smoke else options.epochs,
+        learning_rate=0.05,
+    )
+    given = {"x": test["x"], "lengths": test["lengths"]}
+    adopted = fit.model.prepare(given, given_alone=True)
+    nats = float(fit.score_samples(test).sum() / test["target_lengths"].sum())
+    table = Table("decoded by", "label errors", title=f"{len(test['y'])} strings of unseen recordings")
+    rates = {}
+    for name, width in (("best path", 1), (f"beam of {WIDTH}", WIDTH)):
+        rates[name] = label_error_rate(fit.model.predict(**adopted, width=width), test["y"])
+        table.add_row(name, f"{rates[name]:.2%}")
+    console.print(table)
+    console.print(f"ln p(y | x) {nats:.4f} nats a digit; {fit.seconds:.0f} s of training")
+
+    first = take(test, slice(0, 1))
+    table = Table("symbol", "from", "to", title="the first of them, by the most probable alignment (s)")
+    for symbol, (begin, end) in zip(first["y"][0].tolist(), fit.model.align(first)[0].tolist(), strict=True):
+        if symbol:
+            table.add_row(str(symbol % 10), f"{STEP * begin:.2f}", f"{STEP * (end + 1):.2f}")
+    console.print(table)
+    if options.out:
+        picture = smooth_spectrogram(first["x"][0].double().numpy()) if first["x"].shape[-1] == 39 else None
+        console.print(f"wrote {plot_alignment(fit, first, options.out, image=picture)}")
+    return {"best_path": rates["best path"], "beam": rates[f"beam of {WIDTH}"], "nats_a_symbol": nats}
+
+
+def parts(smoke: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Training and test strings."""
+    if smoke:
+        data: dict[str, Tensor] = dict(zoo.load_data("symbol_strings"))  # type: ignore[arg-type]
+        return take(data, slice(0, 60)), take(data, slice(60, 80))
+    train, test = (dict(zoo.load_data("digit_strings", split=split)) for split in ("train", "test"))  # type: ignore[arg-type]
+    return train, test
+
+
+if __name__ == "__main__":
+    main()
