@@ -1,4 +1,4 @@
-"""Which estimator should fit a Gaussian mixture? All nine, from one k-means start, on iris.
+"""Which estimator should fit a Gaussian mixture? All that can, from one k-means start, on iris.
 
     python examples/gaussian_mixture.py [--out FOLDER] [--smoke]
 
