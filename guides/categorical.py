@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor
 
 from guides.networks import MLP
@@ -24,6 +25,12 @@ class AmortizedCategorical(MLP):
 
     def __init__(self, num_features: int, num_categories: int, hidden_dims: Sequence[int] = (32,)) -> None:
         super().__init__((num_features, *hidden_dims, num_categories))
+
+    @torch.no_grad()
+    def permute(self, order: Tensor) -> None:
+        """Category ``k`` becomes what ``order[k]`` was."""
+        for value in self[-1].parameters():
+            value.copy_(value[order].clone())
 
     def forward(self, *inputs: Tensor) -> dist.Categorical:
         return dist.Categorical(logits=super().forward(*inputs))

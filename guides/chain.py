@@ -42,6 +42,13 @@ class AmortizedChain(nn.Module):
         """Standardise by the mean and scale of complete rows (M, D)."""
         self.standardize.set_from(rows)
 
+    @torch.no_grad()
+    def permute(self, order: Tensor) -> None:
+        """State ``k`` becomes what ``order[k]`` was."""
+        for value in (self.start, self.head.weight, self.head.bias):
+            value.copy_(value[order].clone())
+        self.link.copy_(self.link[order][:, order].clone())
+
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         inputs = self.standardize(x).nan_to_num(0.0)
         packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)

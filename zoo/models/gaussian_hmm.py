@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo.bayes import priors
 from zoo.components import GaussianComponents
+from zoo.core.sequences import lengths_of
 from zoo.models.shared.hidden_markov import HiddenMarkov
 
 __all__ = ["GaussianHMM"]
@@ -64,7 +65,7 @@ class GaussianHMM(GaussianComponents, HiddenMarkov):
 
     def prior(self, x: Tensor, lengths: Tensor | None = None) -> priors.Prior:
         """Start, transitions: Dirichlet(``concentration``); the rest: :func:`zoo.bayes.priors.gaussians`."""
-        rows = self.rows({"x": x, "lengths": self._lengths(x, lengths)})
+        rows = self.rows({"x": x, "lengths": lengths_of(x, lengths)})
         return {**self.chain_prior(), **priors.gaussians(rows, self.num_states, self.covariance_type)}
 
     def numpyro_model(self, x: Any, lengths: Any = None) -> None:

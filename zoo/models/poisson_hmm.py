@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo.bayes import priors
 from zoo.components import PoissonComponents
+from zoo.core.sequences import lengths_of
 from zoo.models.shared.hidden_markov import HiddenMarkov
 
 __all__ = ["PoissonHMM"]
@@ -62,7 +63,7 @@ class PoissonHMM(PoissonComponents, HiddenMarkov):
 
     def prior(self, x: Tensor, lengths: Tensor | None = None) -> priors.Prior:
         """Start, transitions: Dirichlet(``concentration``); the rest: :func:`zoo.bayes.priors.rates`."""
-        rows = self.rows({"x": x, "lengths": self._lengths(x, lengths)})
+        rows = self.rows({"x": x, "lengths": lengths_of(x, lengths)})
         return {**self.chain_prior(), **priors.rates(rows, self.num_states)}
 
     def numpyro_model(self, x: Any, lengths: Any = None) -> None:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from zoo.components.base import Components
+from zoo.core.memory import rows_at_once
 from zoo.core.statistics import wide
 from zoo.densities.distributions import Selected
 
-__all__ = ["Marginal", "finite", "follow", "path_counts", "stationary", "stationary_m_step"]
+__all__ = ["Marginal", "finite", "follow", "many_paths", "path_counts", "stationary", "stationary_m_step"]
 
 
 class Marginal(Selected):
@@ -49,6 +50,31 @@ def follow(log_rows: Tensor, z: Tensor) -> Tensor:
 def finite(logs: Tensor) -> Tensor:
     """-inf as a large negative number, where a product with a zero weight must be zero."""
     return logs.clamp_min(-1e4)
+
+
+def many_paths(log_initial: Tensor, log_transition: Tensor, num_data: int, num_steps: int) -> Tensor:
+    """Paths (num_data, num_steps): a uniform number picks each next state from the cumulative transitions."""
+    z = torch.multinomial(log_initial.exp(), num_data, replacement=True)
+    edges = log_transition.exp().cumsum(-1)
+    edges = edges / edges[:, -1:]  # exactly one at the end: a state that cannot be reached is never picked
+    device = edges.device
+    states, rows = z.new_empty(num_data, num_steps), torch.arange(num_data, device=device)
+    states[:, 0] = z
+    span = rows_at_once(num_data * len(log_initial))
+    for begin in range(1, num_steps, span):
+        uniform = torch.rand(num_data, min(span, num_steps - begin), dtype=edges.dtype, device=device)
+        # Where each state would lead, all steps of the span at once: (steps, num_data, K).
+        leads = torch.stack([torch.searchsorted(row, uniform, right=True) for row in edges], -1).movedim(1, 0)
+        if num_data == 1:
+            state, path = int(states[0, begin - 1]), []
+            for step in leads[:, 0].numpy(force=True).tolist():
+                state = step[state]
+                path.append(state)
+            states[0, begin : begin + len(path)] = torch.tensor(path, device=device)
+            continue
+        for t, step in enumerate(leads, begin):
+            states[:, t] = step[rows, states[:, t - 1]]
+    return states
 
 
 def stationary(transition: Tensor) -> Tensor:

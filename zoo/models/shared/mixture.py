@@ -227,10 +227,7 @@ class Mixture(Components):
         self.permute_rows(order)
         with torch.no_grad():
             self.weights_unconstrained.copy_(self.weights_unconstrained[order].clone())
-            last = self.encoder[-1]
-            assert isinstance(last, torch.nn.Linear)
-            last.weight.copy_(last.weight[order].clone())
-            last.bias.copy_(last.bias[order].clone())
+        self.encoder.permute(order)
 
 
 def _first_largest(piece: tuple[Tensor, float]) -> Tensor:

@@ -1,0 +1,101 @@
+"""Sequences of unequal length: which steps are there, and the checks of data that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from zoo.core.data import Data, stacked
+from zoo.errors import ZooError
+
+__all__ = ["checked", "inside", "lengths_of"]
+
+
+def lengths_of(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """The lengths of sequences x (N, T, ...), (N,) integers: those given, or T for all."""
+    return torch.full((x.shape[0],), x.shape[1], device=x.device) if lengths is None else lengths.long()
+
+
+def inside(x: Tensor, lengths: Tensor) -> Tensor:
+    """(N, T): the steps of x (N, T, ...) that are there."""
+    return torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(-1)
+
+
+def checked(x: Data, num_features: int, check_rows: Callable[[Tensor], Tensor], who: str) -> dict[str, Tensor]:
+    """Data as x (N, T, D), zero beyond the lengths, and lengths (N,), from every form in which sequences come.
+
+    Args:
+        check_rows: raises a ZooError for rows (M, D) that ``who`` does not take; NaN are shown to it as zeros.
+
+    Raises:
+        ZooError: another shape, lengths that do not fit, or what ``check_rows`` says, with the sequence.
+    """
+    values, lengths = _parts(x, who)
+    d, given = num_features, tuple(values.shape)
+    if lengths is not None:
+        values = stacked(values, lengths, d)
+    if values.dim() == 1 and d == 1:
+        values = values.reshape(1, -1, 1)
+    elif values.dim() == 2 and values.shape[1] != d and d == 1:
+        values = values.unsqueeze(-1)  # (N, T) of single features
+    elif values.dim() == 2:
+        values = values.unsqueeze(0)
+    if values.dim() != 3 or values.shape[-1] != d:
+        raise ZooError(f"{who}: x expected shape (N, T, {d}) or one sequence (T, {d}), got {given}. Reshape it.")
+    n, t = values.shape[:2]
+    if n == 0 or t == 0:
+        raise ZooError(f"{who}: x expected at least one sequence of one step, got shape {tuple(values.shape)}.")
+    lengths = _checked_lengths(values, lengths, who)
+    full = bool((lengths == t).all())
+    there = inside(values, lengths)
+    values = values if full else values.masked_fill(~there.unsqueeze(-1), 0.0)
+    holes = values.is_floating_point() and bool(values.sum().isnan()) and bool(values.isnan().any())
+    seen = values.masked_fill(values.isnan(), 0.0) if holes else values
+    try:
+        check_rows(seen.reshape(n * t, d) if full else seen[there])
+    except ZooError:
+        for which, length in enumerate(lengths.tolist() if n > 1 else []):
+            try:
+                check_rows(seen[which, :length])
+            except ZooError as error:
+                raise ZooError(str(error).replace(": x expected", f": sequence {which} of x expected", 1)) from None
+        raise
+    return {"x": values, "lengths": lengths}
+
+
+def _parts(x: Data, who: str) -> tuple[Tensor, Tensor | None]:
+    if isinstance(x, dict):
+        unknown = set(x) - {"x", "lengths"}
+        if "x" not in x or unknown:
+            raise ZooError(f"{who}: data expected the names x and lengths, got {', '.join(map(str, x))}.")
+        return x["x"], x.get("lengths")
+    if isinstance(x, tuple):
+        if len(x) != 2:
+            raise ZooError(f"{who}: data expected (x, lengths), got {len(x)} entries.")
+        return x
+    return x, None
+
+
+def _checked_lengths(x: Tensor, lengths: Tensor | None, who: str) -> Tensor:
+    n, t = x.shape[:2]
+    if lengths is not None and lengths.shape == (n,) and (lengths != lengths.round()).any():
+        which = int((lengths != lengths.round()).nonzero()[0])
+        raise ZooError(
+            f"{who}: lengths expected whole numbers, got {float(lengths[which]):g} for sequence {which}. Round it."
+        )
+    lengths = lengths_of(x, lengths)
+    if lengths.shape != (n,):
+        raise ZooError(
+            f"{who}: lengths expected shape ({n},), one a sequence, got {tuple(lengths.shape)}. "
+            "Pad sequences to x of shape (N, T, D) first."
+        )
+    bad = (lengths < 1) | (lengths > t)
+    if bad.any():
+        which = int(bad.nonzero()[0])
+        raise ZooError(
+            f"{who}: lengths expected from 1 to {t}, got {int(lengths[which])} for sequence {which}. "
+            "Correct it, or drop that sequence."
+        )
+    return lengths
