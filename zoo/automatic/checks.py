@@ -14,7 +14,7 @@ from zoo.core.data import Data, call
 from zoo.core.sites import SiteMessage, family_of, sample_sites
 from zoo.core.unchanged import Unchanged
 
-__all__ = ["check_enumerable", "check_plates", "is_observed", "plain_trace", "takes_a_part"]
+__all__ = ["check_enumerable", "check_plates", "plain_trace", "takes_a_part"]
 
 
 def plain_trace(model: LatentVariableModel, x: Data) -> Trace:
@@ -33,14 +33,6 @@ def plain_trace(model: LatentVariableModel, x: Data) -> Trace:
 
 #: Why a program has no likelihood.
 NOTHING_OBSERVED = "nothing is observed: no pyro.sample has obs=..., so the data have no part in it"
-
-
-def is_observed(model: LatentVariableModel, x: Data) -> bool:
-    """Whether any site of the program is given data."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        trace = poutine.trace(lambda: call(model.model, x)).get_trace()
-    stated = ((name, s) for name, s in sample_sites(trace).items() if not (s["infer"] or {}).get("_deterministic"))
-    return any(site["is_observed"] and name not in model.points for name, site in stated)
 
 
 def takes_a_part(trace: Trace) -> str | None:

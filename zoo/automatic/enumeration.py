@@ -20,7 +20,6 @@ from zoo.automatic.checks import (
     NOTHING_OBSERVED,
     check_enumerable,
     check_plates,
-    is_observed,
     plain_trace,
 )
 from zoo.automatic.enumerated import Enumerated, _explained, _Failed, enumerated, enumerated_trace
@@ -30,7 +29,7 @@ from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, arguments, call, tensors
 from zoo.core.isolation import forked_rng
 from zoo.core.memory import TABLE
-from zoo.core.sites import sample_sites
+from zoo.core.sites import observes, sample_sites
 from zoo.errors import ZooError
 
 __all__ = ["evidence", "first_enumeration", "predicted_elements", "remembered", "why_not_exact"]
@@ -122,7 +121,7 @@ def first_enumeration(
         run = enumerated(model, x, nesting)
         run.log_evidence.detach()  # packs the dimensions by name
         return run, *predicted_elements(model, x, nesting)
-    first = _first_look(model, x, nesting)
+    first = _first_look(model, x, plain_trace(model, x), nesting)
     if isinstance(first, str):
         raise ZooError(f"{model.name}: {first}.")
     return first
@@ -169,20 +168,20 @@ def _identity(model: LatentVariableModel) -> int:
 def _why_not_exact(model: LatentVariableModel, x: Data, in_parts: bool) -> str | None:
     if (withheld := model.withholds().get("log_marginal")) is not None:
         return withheld
-    if not is_observed(model, x):
-        return NOTHING_OBSERVED
     try:
+        plain = plain_trace(model, x)
+        if not observes(plain, model.points):
+            return NOTHING_OBSERVED
         with torch.no_grad():
-            first = _first_look(model, x, None, in_parts)
+            first = _first_look(model, x, plain, None, in_parts)
     except ZooError as error:
         return str(error).removesuffix(".")
     return first if isinstance(first, str) else None
 
 
 def _first_look(
-    model: LatentVariableModel, x: Data, nesting: int | None = None, in_parts: bool = False
+    model: LatentVariableModel, x: Data, plain: Trace, nesting: int | None = None, in_parts: bool = False
 ) -> tuple[Enumerated, int, str] | str:
-    plain = plain_trace(model, x)
     with torch.no_grad(), model.in_its_dtype(x):
         reason = check_enumerable(plain, in_parts)
     if reason is not None:

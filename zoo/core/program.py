@@ -16,7 +16,7 @@ from torch.distributions.kl import kl_divergence
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data
-from zoo.core.sites import SiteMessage, data_dim, family_of, is_masked_out, noise, sample_sites
+from zoo.core.sites import SiteMessage, data_dim, family_of, is_masked_out, noise, observes, sample_sites
 from zoo.core.traces import left_out
 
 __all__ = ["Program", "Site", "latent_sites", "look", "plate_nesting", "sites", "traced"]
@@ -86,8 +86,7 @@ class Program:
     @property
     def observes(self) -> bool:
         """Whether any site is given data."""
-        stated = ((n, s) for n, s in sample_sites(self.model).items() if not (s["infer"] or {}).get("_deterministic"))
-        return any(site["is_observed"] and name not in self.points for name, site in stated)
+        return observes(self.model, self.points)
 
     @property
     def nesting(self) -> int:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, TypeAlias
 
 from pyro.poutine.trace_struct import Trace
 
 __all__ = [
-    "SiteMessage", "data_dim", "factors", "family_of", "is_auxiliary", "is_masked_out", "is_sample", "noise",
-    "sample_sites", "unwrapped", "with_density",
+    "SiteMessage",
+    "data_dim",
+    "factors",
+    "family_of",
+    "is_auxiliary",
+    "is_masked_out",
+    "is_sample",
+    "noise",
+    "observes",
+    "sample_sites",
+    "unwrapped",
+    "with_density",
 ]  # fmt: skip
 
 #: A node of a Pyro trace.
@@ -67,6 +78,12 @@ PARTICLES = "zoo_particles"
 def family_of(fn: Any) -> str:
     """A distribution's class name, without wrappers."""
     return type(unwrapped(fn, *WRAPPERS)).__name__
+
+
+def observes(trace: Trace, points: Collection[str]) -> bool:
+    """Whether any site is given data; ``points`` are parameters with a prior, which are none."""
+    stated = ((name, s) for name, s in sample_sites(trace).items() if not (s["infer"] or {}).get("_deterministic"))
+    return any(site["is_observed"] and name not in points for name, site in stated)
 
 
 def with_density(trace: Trace) -> dict[str, SiteMessage]:
