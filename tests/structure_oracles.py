@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.structures import Alignment, Chain, Structure
+from zoo.structures import Alignment, Chain, Structure, Tree
 
 __all__ = ["KINDS", "Item", "Kind", "enumerated", "random_potentials"]
 
@@ -267,10 +267,109 @@ def no_symbols(structure: Alignment) -> Tensor:
     return torch.full(structure.log_probs.shape[:2], structure.log_probs.shape[2])
 
 
+# Trees ------------------------------------------------------------------------------------------------------------
+
+#: A node: its symbol alone above a word, or with its two children.
+Node = tuple[Any, ...]
+
+
+def nodes_over(tree: Tree, begin: int, end: int) -> Iterator[tuple[Node, list[Use]]]:
+    """Every way to hang the words from begin to end, end not among them, below one symbol, whatever it is."""
+    a, s = tree.rules.shape[-3], tree.rules.shape[-1]
+    if end - begin == 1:
+        for symbol in range(a, s):
+            yield (symbol,), [("preterminals", (begin, symbol - a))]
+        return
+    for cut in range(begin + 1, end):
+        rights = list(nodes_over(tree, cut, end))
+        for left, left_uses in nodes_over(tree, begin, cut):
+            for right, right_uses in rights:
+                for symbol in range(a):
+                    rule: Use = ("rules", (symbol, left[0], right[0]))
+                    yield (symbol, left, right), [rule, *left_uses, *right_uses]
+
+
+def tree_values(tree: Tree, n: int) -> Iterator[tuple[Any, list[Use]]]:
+    """All binary trees with all symbols."""
+    length = tree.preterminals.shape[1] if tree.lengths is None else int(tree.lengths[n])
+    for node, uses in nodes_over(tree, 0, length):
+        if len(node) == 3:
+            yield node, [("root", (node[0],)), *uses]
+
+
+def make_tree(
+    lengths: list[int], nonterminals: int, preterminals: int, *, own: bool = False, forbidden: float = 0.0
+) -> Tree:
+    n, a, s = len(lengths), nonterminals, nonterminals + preterminals
+    rng = np.random.default_rng(n + 10 * sum(lengths) + 100 * s)
+    root, rules = rng.normal(size=(n, a) if own else a), rng.normal(size=(n, a, s, s) if own else (a, s, s))
+    words = rng.normal(size=(n, max(lengths), preterminals))
+    for potential in (root, rules, words):
+        potential[rng.random(potential.shape) < forbidden] = -np.inf
+    for i, length in enumerate(lengths):
+        words[i, length:] = np.nan
+    return Tree(torch.as_tensor(root), torch.as_tensor(rules), torch.as_tensor(words), torch.tensor(lengths))
+
+
+def tree_variants() -> dict[str, Tree]:
+    return {
+        "ragged": make_tree([2, 5, 4, 3], 2, 1),
+        "two words": make_tree([2, 2], 3, 2),
+        "own": make_tree([3, 4, 2], 2, 2, own=True),
+        "one of each": make_tree([6, 3], 1, 1),
+        "forbidden": make_tree([4, 3, 4], 2, 2, own=True, forbidden=0.1),
+        "all alike": Tree(torch.zeros(1).double(), torch.zeros(1, 2, 2).double(), torch.zeros(2, 5, 1).double()),
+        "by logarithms": hidden_tree(),
+    }
+
+
+def hidden_tree() -> Tree:
+    """One whose only preterminal that any rule uses is far less likely, at one word, than one that none uses."""
+    tree = make_tree([4, 3], 2, 2)
+    tree.rules[:, 2, :] = tree.rules[:, :, 2] = -math.inf
+    tree.preterminals[0, 1, 0] += 800.0
+    return tree
+
+
+def impossible_tree() -> Tree:
+    tree = make_tree([4, 3, 2], 2, 2)
+    tree.preterminals[1, 1] = -math.inf
+    return tree
+
+
+def tree_alone(tree: Tree, n: int) -> Tree:
+    length = tree.preterminals.shape[1] if tree.lengths is None else int(tree.lengths[n])
+    return Tree(
+        tree.root if tree.root.dim() == 1 else tree.root[n],
+        tree.rules if tree.rules.dim() == 3 else tree.rules[n],
+        tree.preterminals[n : n + 1, :length],
+    )
+
+
+def nodes_of(tree: Tree, parts: Tensor, n: int) -> Node:
+    """The nested nodes of a chart, found from the top by trying every cut."""
+    chart = parts[n].tolist()
+    length = len(chart) if tree.lengths is None else int(tree.lengths[n])
+
+    def below(begin: int, end: int) -> Node:
+        if begin == end:
+            return (chart[begin][end],)
+        (cut,) = [c for c in range(begin, end) if chart[begin][c] >= 0 and chart[c + 1][end] >= 0]
+        return chart[begin][end], below(begin, cut), below(cut + 1, end)
+
+    assert sum(symbol >= 0 for row in chart for symbol in row) == 2 * length - 1
+    return below(0, length - 1)
+
+
+def no_tree(tree: Tree) -> Tensor:
+    return torch.full((tree.num_items, *tree.part_shape), 0)
+
+
 #: By the structure's name.
 KINDS: dict[str, Kind] = {
     "Alignment": Kind(
         alignment_values, alignment_variants, impossible_alignment, alignment_alone, symbols_of, no_symbols
     ),
+    "Tree": Kind(tree_values, tree_variants, impossible_tree, tree_alone, nodes_of, no_tree),
     "Chain": Kind(chain_values, chain_variants, impossible_chain, chain_alone, path_of, no_path),
 }

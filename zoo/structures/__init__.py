@@ -4,5 +4,6 @@ from zoo.structures.alignment import Alignment
 from zoo.structures.base import Structure
 from zoo.structures.chain import Chain
 from zoo.structures.structured import Structured
+from zoo.structures.tree import Tree
 
-__all__ = ["Alignment", "Chain", "Structure", "Structured"]
+__all__ = ["Alignment", "Chain", "Structure", "Structured", "Tree"]
