@@ -359,13 +359,14 @@ def test_a_model_s_fixed_parameter_stays_or_the_estimator_says_it_cannot(tmp_pat
     model = zoo.GaussianMixture(2, 1)
     model.means = torch.tensor([[0.0], [2.0]])
     model.get_parameter("means_unconstrained").requires_grad_(False)
-    for estimator, options in (("auto_em", {}), ("eg", {"max_epochs": 5}), ("svi", {"max_epochs": 3, "warmup": 2})):
+    few = {"online_em": {"max_epochs": 2}, "eg": {"max_epochs": 5}, "svi": {"max_epochs": 3, "warmup": 2}}
+    for estimator in ("em", "hard_em", "auto_em", *few):
+        options = few.get(estimator, {})
         fit = zoo.fit(model, x, estimator=estimator, **options)
         assert torch.equal(fit.model.means.detach(), model.means.detach())
         assert not torch.equal(fit.model.weights.detach(), model.weights.detach())
         assert fit.num_parameters == 3
-    for estimator in ("em", "hard_em", "online_em", "advi"):
-        with pytest.raises(zoo.ZooError, match=r"'means' is to stay \(requires_grad=False\).*Use auto_em"):
-            zoo.fit(model, x, estimator=estimator)
+    with pytest.raises(zoo.ZooError, match=r"'means' is to stay \(requires_grad=False\).*Use auto_em"):
+        zoo.fit(model, x, estimator="advi")
     fit.save(tmp_path / "run")
     assert not zoo.load(tmp_path / "run").model.get_parameter("means_unconstrained").requires_grad

@@ -11,6 +11,7 @@ from zoo.cli.options import (
     Columns,
     DataName,
     Decimal,
+    Fixed,
     Guide,
     Json,
     Labels,
@@ -23,6 +24,7 @@ from zoo.cli.options import (
     Targets,
     check_out,
     check_seed,
+    named,
 )
 from zoo.cli.output import RECORD, complain, dumps, stdout_for_result, tell
 from zoo.cli.task import Source, Task, prepare
@@ -44,6 +46,7 @@ def fit(
     seed: Annotated[int, typer.Option(help="Where every random number comes from.")] = 0,
     settings: Settings = None,
     guide: Guide = None,
+    fixed: Fixed = None,
     columns: Columns = None,
     labels: Labels = None,
     targets: Targets = None,
@@ -73,7 +76,8 @@ def fit(
     source = Source(columns, labels, targets, split, standardize, sequence, decimal)
     drawn = list[str]()
     with stdout_for_result(as_json):
-        task = prepare(model, data, None if estimator is None else [estimator], settings, guide, source, False)
+        stay = named(fixed)
+        task = prepare(model, data, None if estimator is None else [estimator], settings, guide, source, False, stay)
         import zoo
 
         _ready()
@@ -81,8 +85,8 @@ def fit(
         try:
             this = zoo.fit(
                 task.model, task.x, estimator=name, guide=task.guide, seed=seed, progress=None, out=out,
-                checkpoint_every=checkpoint_every, resume=resume, data_name=task.record["data"], **task.fit_options,
-                **task.options[name],
+                checkpoint_every=checkpoint_every, resume=resume, data_name=task.record["data"], fixed=stay,
+                **task.fit_options, **task.options[name],
             )  # fmt: skip
         except LikelihoodDecreased as error:
             if error.fit is None:
@@ -120,6 +124,7 @@ def compare(
     seeds: Annotated[int, typer.Option(help="How many starts; each estimator gets the same ones.")] = 1,
     settings: Settings = None,
     guide: Guide = None,
+    fixed: Fixed = None,
     columns: Columns = None,
     labels: Labels = None,
     targets: Targets = None,
@@ -150,7 +155,8 @@ def compare(
             raise ZooError(f"--estimators expected names with commas, got {estimators!r}. Take em,svi.")
     source = Source(columns, labels, targets, split, standardize, sequence, decimal)
     with stdout_for_result(as_json):
-        task = prepare(model, data, names, settings, guide, source, True)
+        stay = named(fixed)
+        task = prepare(model, data, names, settings, guide, source, True, stay)
         import zoo
 
         template = task.model
@@ -162,7 +168,7 @@ def compare(
         # The options are sorted out already; what is common has been handed to each estimator.
         made = zoo.compare(
             template, task.x, estimators=task.estimators, seeds=seeds, guide=task.guide, options=task.options,
-            progress=None, data_name=task.data_name, gradients=gradients, **task.fit_options,
+            progress=None, data_name=task.data_name, gradients=gradients, fixed=stay, **task.fit_options,
         )  # fmt: skip
         rows = [_row(this, task) for this in made.fits]
         stopped = made.interrupted

@@ -41,6 +41,9 @@ Settings = Annotated[
     typer.Option("--set", help="NAME=VALUE, an option of model or estimator; again for more. See `zoo models MODEL`."),
 ]
 Guide = Annotated[str | None, typer.Option(help="file.py:function, the guide of a program of your own.")]
+Fixed = Annotated[
+    str | None, typer.Option(help="Parameters that stay at the values the model has, with commas: means,weights.")
+]
 Out = Annotated[Path | None, typer.Option(help="A new folder for the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
 
@@ -58,6 +61,14 @@ def check_out(out: Path | None, resume: bool = False) -> None:
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise ZooError(f"--out expected a place to write to, got {str(parent)!r}, which is not. Choose another.")
+
+
+def named(fixed: str | None) -> list[str]:
+    """The names in ``--fixed``."""
+    names = [part.strip() for part in (fixed or "").split(",") if part.strip()]
+    if fixed is not None and not names:
+        raise ZooError(f"--fixed expected names with commas, got {fixed!r}. For instance --fixed means.")
+    return names
 
 
 def check_seed(seed: int) -> int:

@@ -160,6 +160,7 @@ def prepare(
     guide: str | None,
     source: Source,
     many: bool,
+    fixed: Sequence[str] = (),
 ) -> Task:
     from zoo.core.contract import LatentVariableModel
     from zoo.core.data import as_data
@@ -236,7 +237,7 @@ def prepare(
         built.schema = schema
     x = _one_column(built, program_guide, x)
     if not estimators:
-        usual = usual_estimators(built, x, program_guide)
+        usual = usual_estimators(built, x, program_guide, fixed=fixed)
         estimators = list(dict.fromkeys([*usual, *sorted(own)])) if many else usual[:1]
         notes.append(f"estimator{'s' if many else ''} {','.join(estimators)}; others with --estimator{'s' * many}")
     variants = [variant(text) for text in estimators]
