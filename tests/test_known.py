@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 import zoo
-from zoo.core.contract import lacks, prepared
+from zoo.core.contract import prepared
 from zoo.core.data import call, num_data
 from zoo.core.isolation import forked_rng
 from zoo.core.problem import Problem

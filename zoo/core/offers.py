@@ -38,7 +38,8 @@ OFFERS: dict[str, Offer] = {
     "sample_like": Offer("new data from p(x), of a template's shape, without running the program", ("model",), "x, N"),
     # EM
     "e_step": Offer(
-        "expected `Statistics`, which add over data; `hard` counts the most probable z alone: `em` and its kin",
+        "expected `Statistics`, which add over data; `hard` counts the most probable z alone: `em` and its kin; told "
+        "of `weights` (N,) and `known` latents if it declares them",
         ("model",),
         "x, hard=False",
     ),
