@@ -1,12 +1,14 @@
 """Reusable families of guides q(z | x). Nothing here imports ``zoo``."""
 
 from guides.categorical import AmortizedCategorical
+from guides.chain import AmortizedChain
 from guides.discrete import AmortizedBits, AmortizedCode
 from guides.finite import FiniteSupport
 from guides.flows import AmortizedFlow
 from guides.gaussian import AmortizedGaussian
-from guides.networks import MLP, ConvDecoder, ConvEncoder
+from guides.networks import MLP, ConvDecoder, ConvEncoder, Standardize
 from guides.normal import AmortizedNormal
+from guides.recurrent import Recurrent
 from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
 from guides.tables import DiscreteTables
 
@@ -14,6 +16,7 @@ __all__ = [
     "MLP",
     "AmortizedBits",
     "AmortizedCategorical",
+    "AmortizedChain",
     "AmortizedCode",
     "AmortizedFlow",
     "AmortizedGaussian",
@@ -22,6 +25,8 @@ __all__ = [
     "ConvEncoder",
     "DiscreteTables",
     "FiniteSupport",
+    "Recurrent",
     "RelaxedBernoulli",
     "RelaxedCategorical",
+    "Standardize",
 ]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import doctest
+import importlib.util
+import inspect
 import json
 import re
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -81,3 +86,34 @@ def test_published_tables_are_those_of_the_recorded_runs():
         # What is known by hearsay only is no published figure.
         published = {p["name"]: f"{p['value']:.2f}" for p in record["published"] if "recalled" not in str(p)}
         assert theirs == published.get(name, "")
+
+
+def printed(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", README.parent / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_of_models_are_of_today():
+    assert README.read_text(encoding="utf-8") == printed("models").page(), "run: python docs/models.py"
+
+
+def test_guides_offers_what_its_files_offer():
+    import guides
+
+    files = (importlib.import_module(f"guides.{path.stem}") for path in (README.parent / "guides").glob("[!_]*.py"))
+    offered = {name: getattr(module, name) for module in files for name in module.__all__}
+    kinds = {name for name, kind in offered.items() if inspect.isclass(kind) and not issubclass(kind, Exception)}
+    assert set(guides.__all__) == kinds
+
+
+def test_type_checkers_see_the_models(monkeypatch):
+    api = pytest.importorskip("mypy.api")
+    monkeypatch.chdir(README.parent)
+    told, _, _ = api.run(["-c", "import zoo; reveal_type(zoo.GaussianMixture); reveal_type(zoo.fit)"])
+    assert "num_components: int" in told
+    assert "-> zoo.models.gaussian_mixture.GaussianMixture" in told
+    assert "-> zoo.runs.result.Fit" in told

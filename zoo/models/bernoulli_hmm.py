@@ -18,7 +18,7 @@ __all__ = ["BernoulliHMM"]
 
 
 class BernoulliHMM(BernoulliComponents, HiddenMarkov):
-    """K states, each with D independent binary features.
+    """Hidden Markov model of K states, each with D independent binary features.
 
     Args:
         num_states: K. num_features: D.

@@ -22,7 +22,7 @@ __all__ = ["CategoricalHMM"]
 
 
 class CategoricalHMM(CategoricalComponents, HiddenMarkov):
-    """K states, each with a distribution over V symbols.
+    """Hidden Markov model of K states, each with a distribution over V symbols.
 
     Args:
         num_states: K. num_symbols: V, symbols are 0 to V - 1.

@@ -22,7 +22,7 @@ __all__ = ["GaussianHMM"]
 
 
 class GaussianHMM(GaussianComponents, HiddenMarkov):
-    """K states, each with a Gaussian over D features.
+    """Hidden Markov model of K states, each with a Gaussian over D features.
 
     Args:
         num_states: K. num_features: D.

@@ -23,7 +23,7 @@ __all__ = ["GaussianMixtureHMM"]
 
 
 class GaussianMixtureHMM(GaussianMixtureComponents, HiddenMarkov):
-    """K states, each a mixture of M Gaussians over D features.
+    """Hidden Markov model of K states, each a mixture of M Gaussians over D features.
 
     Args:
         num_states: K. num_mixtures: M, Gaussians in each state. num_features: D.

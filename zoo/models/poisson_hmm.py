@@ -22,7 +22,7 @@ __all__ = ["PoissonHMM"]
 
 
 class PoissonHMM(PoissonComponents, HiddenMarkov):
-    """K states, each with D independent Poisson rates.
+    """Hidden Markov model of K states, each with D independent Poisson rates.
 
     Args:
         num_states: K. num_features: D.
