@@ -57,6 +57,25 @@ def _tilt(weights: Any, length: int, used: int, size: int) -> float:
     return (square * (1.0 + ratio) + root) / rest / ratio
 
 
+def _weigh(log_probs: Any, length: int, symbols: Any, used: int, weights: Any, work: Any, bits: Any) -> float:
+    """exp(log_probs - their largest of the frame) of the symbols used, a row a frame; the sum of what was taken off."""
+    total = 0.0
+    rows = max(1, len(work) // used)
+    for begin in range(0, length, rows):
+        end = min(length, begin + rows)
+        for t in range(begin, end):
+            top = -np.inf
+            for d in range(used):
+                v = float(log_probs[t, symbols[d]])
+                weights[t * used + d] = v
+                top = v if v > top else top
+            for d in range(used):
+                weights[t * used + d] -= top  # NaN, and so refused, if nothing is possible
+            total += top
+        _exp(weights[begin * used : end * used], (end - begin) * used, work, bits)
+    return total
+
+
 def scaled_kernel(
     log_probs: Any, targets: Any, lengths: Any, sizes: Any, blank: int, low: int, high: int, write: bool, value: Any,
     failed: Any, counts: Any,
@@ -74,8 +93,8 @@ def scaled_kernel(
     width = most + 3
     symbols, place = np.empty(most + 1, dtype=np.int64), np.empty(most + 1, dtype=np.int64)
     where, skip = np.empty(log_probs.shape[2], dtype=np.int64), np.empty(most + 2)
-    weights, shared = np.empty((longest, most + 1)), np.empty(most + 1)
-    work = np.empty(longest * (most + 1))
+    flat, shared = np.empty(longest * (most + 1)), np.empty(most + 1)
+    work = np.empty(max(1024, most + 1))
     bits = work.view(np.int64)
     blanks, marks = np.zeros((longest, width)), np.zeros((longest, width))  # forward messages
     blank_after, mark_after, label = np.zeros(width), np.zeros(width), np.zeros(width)
@@ -83,18 +102,13 @@ def scaled_kernel(
     for n in range(low, high):
         length, size = lengths[n], sizes[n]
         used = _used(targets[n], size, blank, symbols, place, where, skip)
-        flat = weights.reshape(-1)[: length * used]
-        total = 0.0
-        for t in range(length):
-            top = -np.inf
-            for d in range(used):
-                v = float(log_probs[n, t, symbols[d]])
-                flat[t * used + d] = v
-                top = v if v > top else top
-            for d in range(used):
-                flat[t * used + d] -= top  # NaN, and so refused, if nothing is possible
-            total += top
-        _exp(flat, length * used, work, bits)
+        needed = size
+        for u in range(1, size):
+            needed += 1 if skip[u] == 0.0 else 0
+        if length < needed:
+            value[n] = -np.inf
+            continue
+        total = _weigh(log_probs[n], length, symbols, used, flat, work, bits)
         tilt = _tilt(flat, length, used, size)
         for u in range(size):
             skip[u] *= tilt
@@ -207,4 +221,4 @@ def compile_kernels() -> None:
     chain_kernels.compile_kernels()
     names = globals()
     names["_exp"] = chain_kernels._exp
-    compiled(names, ("_used", "_tilt", "scaled_kernel"))
+    compiled(names, ("_used", "_tilt", "_weigh", "scaled_kernel"))
