@@ -20,6 +20,7 @@ import zoo
 from guides import FiniteSupport
 from tests import oracles
 from zoo.core.functions import as_model
+from zoo.core.problem import Problem
 from zoo.core.weighing import log_weights
 from zoo.errors import ZooError
 from zoo.runs.prepare import first_run
@@ -223,11 +224,11 @@ def test_the_tables_can_hold_the_exact_posterior(name):
     count = 2.0 if name == "repeated" else 1.0  # q counts as often as the data
     twice = math.log(2) if name == "masked_latent" else 0.0  # the oracle counts values behind a distribution's mask
     uniform = float(log_joint.mean()) + count * (math.log(len(every)) - twice)
-    assert bound(model, x)[0] == pytest.approx(uniform, abs=1e-10)
+    assert bound(Problem(model, x))[0] == pytest.approx(uniform, abs=1e-10)
     if name == "repeated":
         return
     truth = set_to_posterior(model, x) - twice
-    assert bound(model, x)[0] == pytest.approx(truth, abs=1e-9)
+    assert bound(Problem(model, x))[0] == pytest.approx(truth, abs=1e-9)
     weights = log_weights(model, x, 5).sum(-1)
     assert torch.allclose(weights, torch.full_like(weights, truth), atol=1e-9)
 
@@ -281,9 +282,9 @@ def test_any_shape_of_program_is_served(shape):
     model = fitted(program_of(shape), x)
     _, log_joint = weighted(model, x)
     truth = float(log_joint.logsumexp(0))
-    assert bound(model, x)[0] < truth + 1e-9
+    assert bound(Problem(model, x))[0] < truth + 1e-9
     set_to_posterior(model, x)
-    assert bound(model, x)[0] == pytest.approx(truth, abs=1e-9)
+    assert bound(Problem(model, x))[0] == pytest.approx(truth, abs=1e-9)
     fit = zoo.fit(program_of(shape), x, estimator="svi", warmup=0, max_epochs=2)
     assert fit.status != "diverged"
     assert fit.elbo < fit.log_likelihood + 1e-9
@@ -335,7 +336,7 @@ def test_it_comes_back_from_a_folder(tmp_path):
     x = (BITS, torch.tensor([1, 3]))
     fit = zoo.fit(longest, x, estimator="svi", warmup=2, max_epochs=2)
     loaded = zoo.load(fit.save(tmp_path / "fit"), longest)
-    assert bound(loaded.model, x) == bound(fit.model, x)
+    assert bound(Problem(loaded.model, x)) == bound(Problem(fit.model, x))
     assert loaded.guide_trained
     assert not loaded.exact_q
 
@@ -344,7 +345,7 @@ def test_other_data_are_no_data_of_its():
     fit = zoo.fit(chain, BITS, estimator="svi", warmup=1, max_epochs=1)
     more = torch.cat([BITS, BITS])
     with pytest.raises(ZooError, match=r"chain: its guide is a table for the data it was fitted to .* Fit to these"):
-        bound(fit.model, more)
+        bound(Problem(fit.model, more))
     # What needs no guide works: exact score, evaluation and labels.
     assert fit.score(more) == pytest.approx(2 * fit.log_likelihood)
     assert zoo.evaluate(fit, more).elbo is None

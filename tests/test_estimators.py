@@ -309,7 +309,7 @@ def test_gumbel_at_the_corners_is_the_discrete_bound(options: Gumbel) -> None:
     model.encoder = Certain(2, 2).double()
     objective = GumbelObjective(Problem(model, x), 1, options)
     objective.at(1.0)
-    expected = -float(elbo_module(model, x)(x).detach()) / len(x)
+    expected = -float(elbo_module(Problem(model, x))(x).detach()) / len(x)
     for seed in range(3):
         torch.manual_seed(seed)
         assert float(objective(x)[1]) == pytest.approx(expected, rel=1e-12)

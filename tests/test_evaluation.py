@@ -13,6 +13,7 @@ from weight_oracles import weights_on_a_line
 
 import zoo
 from zoo.core.data import num_data
+from zoo.core.problem import Problem
 from zoo.runs.evaluate import evaluate
 from zoo.scores.bounds import bound
 from zoo.scores.weights import pieces
@@ -70,7 +71,7 @@ def test_sampled_bound_is_the_integral(elements: int, monkeypatch: pytest.Monkey
     assert sizes(model, x, 1000) == ([13] if elements == 5_000_000 else [4, 4, 4, 1])
     exact = weights_on_a_line(model, x)
     se = math.sqrt(float(exact.log_variance.sum()) / 1000)
-    total, error = bound(model, x)
+    total, error = bound(Problem(model, x))
     assert error == pytest.approx(se, rel=0.15)
     assert total == pytest.approx(float(exact.elbo.sum()), abs=4 * se)
 
@@ -93,7 +94,7 @@ def test_bound_in_closed_form_is_the_evidence_less_the_divergence() -> None:
             p += 0.3 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
     x = torch.randn(40_000, 3, generator=generator, dtype=torch.float64)
     assert len(sizes(model, x, 256)) == 3
-    total, error = bound(model, x)
+    total, error = bound(Problem(model, x))
     with torch.no_grad():
         noise = model.noise_variance * torch.eye(3).double()
         covariance = model.loadings @ model.loadings.mT + noise
@@ -113,7 +114,7 @@ def test_bound_of_a_discrete_latent_is_summed_over_all_pieces() -> None:
         for p in model.parameters():
             p += 0.3 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
     assert len(sizes(model, x, 256)) == 3
-    total, error = bound(model, x)
+    total, error = bound(Problem(model, x))
     with torch.no_grad():
         each = torch.distributions.Normal(model.means[:, 0], model.covariances[:, 0, 0].sqrt()).log_prob(x)
         joint = each + model.weights.log()

@@ -14,6 +14,7 @@ from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoGuideList, A
 from torch.distributions import constraints
 
 import zoo
+from zoo.core.problem import Problem
 from zoo.core.program import look
 from zoo.core.traces import draw, totals
 from zoo.core.weighing import _together, log_weights
@@ -79,9 +80,9 @@ def test_svi_trains_scores_and_comes_back(name, program, tmp_path):
     assert fit.elbo == pytest.approx(float(losses.mean()), abs=4 * error + 1e-4)
     loaded = zoo.load(fit.save(tmp_path / "fit"), program, make(program))
     torch.manual_seed(0)
-    again = bound(model, X)
+    again = bound(Problem(model, X))
     torch.manual_seed(0)
-    assert bound(loaded.model, X) == again
+    assert bound(Problem(loaded.model, X)) == again
     assert torch.equal(loaded.predict(X), fit.predict(X))
 
 

@@ -75,7 +75,7 @@ class SVI(GuidedEstimator):
             return Computed(lambda batch: mean_bound(-total(call(model.elbo, batch), batch), batch), column)
         if problem.lacks("elbo_parts") is None:
             return HookedBound(model, int(self.num_particles), self._share(problem), column=column)
-        loss = elbo_module(model, problem.data, int(self.num_particles), problem.program)
+        loss = elbo_module(problem, int(self.num_particles))
         return Computed(pyro_step(functools.partial(call, loss)), column, model)
 
     def _share(self, problem: Problem) -> Callable[[float], float] | None:

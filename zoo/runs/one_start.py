@@ -109,7 +109,7 @@ def finish(
     if outcome.exact_q:
         elbo, elbo_se = total, None if total is None else 0.0
     elif elbo is None and model.has_guide:
-        elbo, elbo_se = scores.take("elbo", lambda: bound(model, x, problem.program)) or (None, None)
+        elbo, elbo_se = scores.take("elbo", lambda: bound(problem)) or (None, None)
     if not model.normalized:
         outcome.notes = [*outcome.notes, unnormalised(model)]
     theta = scores.take("number of parameters", lambda: problem.program.theta) or ()

@@ -13,12 +13,11 @@ from torch import nn
 from zoo.core import traces, weighing
 from zoo.core.as_module import AsModule
 from zoo.core.contract import LatentVariableModel, lacks, prepared
-from zoo.core.data import Data, call, num_data, once, split, total, weights_of
+from zoo.core.data import call, num_data, once, split, total, weights_of
 from zoo.core.hooks import HookedBound, settled
 from zoo.core.isolation import isolated
 from zoo.core.memory import LAYER
 from zoo.core.problem import Problem
-from zoo.core.program import Program, look
 from zoo.core.statistics import weighted
 from zoo.errors import ZooError
 from zoo.scores.weights import pieces
@@ -30,36 +29,30 @@ __all__ = ["bound", "bound_parts", "elbo_module", "summed_exactly"]
 ONE_BY_ONE = 100
 
 
-def summed_exactly(model: LatentVariableModel, x: Data) -> bool:
+def summed_exactly(problem: Problem) -> bool:
     """Whether every latent is discrete, so that the bound needs no draws."""
-    known = look(model, x)
-    known.spend("model")
-    return known.summed
+    problem.program.spend("model")
+    return problem.program.summed
 
 
-def bound(model: LatentVariableModel, x: Data, known: Program | None = None) -> tuple[float, float]:
-    """The guide's ELBO and its standard error, totals; summed exactly when every latent is discrete.
-
-    Args:
-        known: what the program is made of, where that has been looked up.
-    """
-    if Problem(model, x).lacks("elbo") is None:
+def bound(problem: Problem) -> tuple[float, float]:
+    """The guide's ELBO and its standard error, totals; summed exactly when every latent is discrete."""
+    model, x = problem.model, problem.data
+    if problem.lacks("elbo") is None:
         with torch.no_grad():
             return sum(float(total(call(model.elbo, piece), piece)) for piece in pieces(model, x, 256)), 0.0
-    known = look(model, x) if known is None else known
-    known.spend("model")
-    if known.summed:
-        loss = elbo_module(model, x, known=known)
+    if summed_exactly(problem):
+        loss = elbo_module(problem)
         return -sum(float(call(loss, piece).detach()) for piece in pieces(model, x, 256)), 0.0
     # As many draws as a second allows: a network of a thousand weights counts as one number.
     weights = sum(p.numel() for p in model.parameters())
     samples = min(1000, max(10, 5_000_000 // (num_data(x) * max(1, weights // 1000))))
     if samples > ONE_BY_ONE:
-        known.spend("model", "guide")
+        problem.program.spend("model", "guide")
     value, variance = 0.0, 0.0
     for piece in pieces(model, x, samples):
-        whole = num_data(piece) == num_data(x)
-        log_weight = weighing.log_weights(model, piece, samples, known=known if whole else None, one_by_one=ONE_BY_ONE)
+        known = problem.program if num_data(piece) == num_data(x) else None
+        log_weight = weighing.log_weights(model, piece, samples, known=known, one_by_one=ONE_BY_ONE)
         alone = num_data(piece) == log_weight.shape[1]  # else a global latent has the weights inside
         counted = piece if alone else once(piece)
         value += float(total(log_weight.mean(0), counted))
@@ -67,16 +60,13 @@ def bound(model: LatentVariableModel, x: Data, known: Program | None = None) -> 
     return value, math.sqrt(variance)
 
 
-def elbo_module(model: LatentVariableModel, x: Data, num_particles: int = 1, known: Program | None = None) -> nn.Module:
+def elbo_module(problem: Problem, num_particles: int = 1) -> nn.Module:
     """Pyro's loss for this model and guide, minus the ELBO summed over data, as a module of data.
 
     Discrete sites are enumerated, those that the guide leaves out in the model; without any, the KL is taken in closed
     form where every pair of distributions has one.
-
-    Args:
-        known: what the program is made of, where that has been looked up.
     """
-    known = look(model, x) if known is None else known
+    model, known = problem.model, problem.program
     known.spend("model")
     kind: Any = Trace_ELBO
     handler: Any = None

@@ -14,6 +14,7 @@ from zoo.core.data import num_data
 from zoo.core.hooks import settled
 from zoo.core.isolation import isolated
 from zoo.core.memory import LAYER
+from zoo.core.problem import Problem
 from zoo.errors import ZooError
 from zoo.scores.bounds import bound, summed_exactly
 from zoo.scores.scoring import Scorer, Scoring
@@ -94,7 +95,8 @@ def score(task: Scoring) -> dict[str, Any] | str:
     found = weighed(model, x, draws, keep=True, progress=task.progress)
     assert found.variance is not None
     se, elbo_se = (math.sqrt(float(v.sum()) / draws) for v in (found.relative_variance, found.variance))
-    elbo, elbo_se = bound(model, x) if summed_exactly(model, x) else (float(found.mean.sum()), elbo_se)
+    problem = Problem(model, x)
+    elbo, elbo_se = bound(problem) if summed_exactly(problem) else (float(found.mean.sum()), elbo_se)
     each = found.log_mean  # one number where a latent is shared by all data
     return {
         "importance_bound": float(each.sum()),
