@@ -296,7 +296,7 @@ class _Ground:
             base.to(as_device(device))
         data = prepared(base, x, new=True)
         rows = with_beside(base, data, beside["weights"], beside["known"])
-        problem = Problem(base, plain(rows)) if base.trusted else first_run(base, plain(rows), guided)
+        problem = first_run(base, plain(rows), guided)
         problem, stopping = settled(problem, rows, beside["fixed"])
         return cls(problem, data, list(stopping))
 

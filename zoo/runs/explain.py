@@ -102,9 +102,8 @@ def explain(model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed
     template = as_model(model, guide)
     with isolated(seed):
         data = prepared(template, x)
-        if not template.trusted:
-            with torch.random.fork_rng(devices=[]):
-                first_run(template, data)
+        with torch.random.fork_rng(devices=[]):
+            first_run(template, data)
         ready = start(template, data, template.inits[0], searched=False)
         reason = why_not_exact(ready, data)
         if reason is not None:

@@ -122,10 +122,8 @@ def fit(
             base.to(as_device(device))
         whole = data = with_beside(base, prepared(base, x, new=True), weights, known)
         data, chosen = with_held_out(chosen, base, data, seed)
-        problem = Problem(base, plain(data))
-        if not base.trusted:
-            with torch.random.fork_rng(devices=[]):
-                problem = first_run(base, plain(data), chosen.uses_guide)
+        with torch.random.fork_rng(devices=[]):
+            problem = first_run(base, plain(data), chosen.uses_guide)
         problem, stopping = settled(problem, data, fixed)
         data = problem.data
         if guide is not None and chosen.takes_no_guide:

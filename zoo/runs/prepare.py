@@ -98,9 +98,12 @@ def start(
 def first_run(model: LatentVariableModel, x: Data, wants_guide: bool = False) -> Problem:
     """Create a program's parameters, and look it up; what its data cannot do is the user's to hear in one line.
 
-    A program with discrete latents only, and no guide where one is wanted, gets one of tables.
+    A model that is trusted has its parameters. A program with discrete latents only, and no guide where one is wanted,
+    gets one of tables.
     """
     problem = Problem(model, x)
+    if model.trusted:
+        return problem
     try:
         model.create(x)
         if wants_guide and not model.has_guide:
@@ -216,7 +219,7 @@ def usual_estimators(
         base = copy.deepcopy(as_model(model, guide))
         ready = prepared(base, x, new=True)
         rows = with_beside(base, ready, weights, known)
-        problem = Problem(base, plain(rows)) if base.trusted else first_run(base, plain(rows))
+        problem = first_run(base, plain(rows))
         problem, _ = settled(problem, rows, fixed)
         usual = serving(problem, DEFAULT_ESTIMATORS)
         given_guide = for_fit and not base.trusted and base.has_guide
