@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -16,6 +17,7 @@ from torch.distributions import constraints
 import zoo
 from zoo.automatic.plans import make_plans
 from zoo.core.contract import parameter, prepared
+from zoo.core.rows import Rows
 from zoo.models.shared.mixture import Mixture
 
 SIZE = 7
@@ -90,7 +92,13 @@ def angles(g: torch.Generator) -> tuple[Any, Any]:
     return zoo.VonMisesMixture(2, 2), rows(g, 40, 2).clamp(-3, 3)
 
 
+def weighted(g: torch.Generator) -> tuple[Any, Any]:
+    model, x = groups(g)
+    return model, Rows(x, weights=0.5 + torch.rand(40, generator=g, dtype=torch.float64))
+
+
 CASES = {
+    "weighted": weighted,
     "groups": groups,
     "lines": lines,
     "chain": chain,
@@ -103,7 +111,7 @@ def climbed(case: str, steps: int = 3) -> tuple[list[float], dict[str, Tensor], 
     """Objectives of a few iterations, the parameters after them, and how many pieces there were."""
     generator = torch.Generator().manual_seed(1)
     model, x = CASES[case](generator)
-    x = prepared(model, x)
+    x = replace(x, data=prepared(model, x.data)) if isinstance(x, Rows) else prepared(model, x)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         if isinstance(model, Mixture) or case == "chain":
@@ -113,7 +121,8 @@ def climbed(case: str, steps: int = 3) -> tuple[list[float], dict[str, Tensor], 
     for _ in range(steps):
         statistics = plans.e_step()
         objectives.append(float(statistics["objective"]))
-        assert statistics["num_data"] == (18 if case == "chain" else 40)
+        if case != "weighted":
+            assert statistics["num_data"] == (18 if case == "chain" else 40)
         plans.m_step(statistics)
     return objectives, {name: value.detach().clone() for name, value in model.named_parameters()}, len(plans.pieces)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.automatic.sums import Use, Weighted, contract, one
-from zoo.core.statistics import Moments, varying
+from zoo.core.statistics import Moments, pooled, varying
 from zoo.densities import gaussian
 
 __all__ = ["Cells", "Part", "Parts", "moments", "overall_variance"]
@@ -27,15 +27,7 @@ class Cells:
     scatter: Tensor
 
     def __add__(self, other: Cells) -> Cells:
-        """Those of both data, cell by cell (Chan, Golub & LeVeque 1983, equation 2.1)."""
-        count = self.count + other.count
-        share = other.count / count.where(count > 0, torch.ones_like(count))
-        matrices = self.mean.dim() > self.count.dim()
-        delta = other.mean - self.mean
-        shift = share.unsqueeze(-1) if matrices else share
-        outer = delta.unsqueeze(-1) * delta.unsqueeze(-2) if matrices else delta.square()
-        between = (self.count * share)[(..., *[None] * (outer.dim() - count.dim()))] * outer
-        return Cells(count, self.mean + shift * delta, self.scatter + other.scatter + between)
+        return Cells(*pooled(self, other))
 
     def merged(self, features: int) -> Moments:
         """The data's own moments by feature, over all cells; count, mean and scatter of one shape (1, F).

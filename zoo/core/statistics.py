@@ -12,7 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Moments", "Statistics", "varying", "weighted", "weighted_mean", "weighted_sum", "weighted_variance", "wide"]
+__all__ = [
+    "Moments",
+    "Statistics",
+    "pooled",
+    "varying",
+    "weighted",
+    "weighted_mean",
+    "weighted_sum",
+    "weighted_variance",
+    "wide",
+]
 
 
 @dataclass(frozen=True)
@@ -34,12 +44,7 @@ class Moments:
     scatter: Tensor
 
     def __add__(self, other: Moments) -> Moments:
-        count = self.count + other.count
-        share = other.count / count.where(count > 0, torch.ones_like(count))
-        delta = other.mean - self.mean  # (K, D)
-        cross = delta.square() if self.scatter.dim() == 2 else delta.unsqueeze(-1) * delta.unsqueeze(-2)
-        weight = (self.count * share).reshape(-1, *[1] * (cross.dim() - 1))
-        return Moments(count, self.mean + share.unsqueeze(-1) * delta, self.scatter + other.scatter + weight * cross)
+        return Moments(*pooled(self, other))
 
     def __mul__(self, factor: float) -> Moments:
         return Moments(self.count * factor, self.mean, self.scatter * factor)
@@ -60,6 +65,24 @@ class Moments:
         weighted = self.count.unsqueeze(-1) * delta
         cross = (weighted * delta).sum(0) if self.scatter.dim() == 2 else weighted.mT @ delta
         return Moments(total.reshape(1), mean.unsqueeze(0), (self.scatter.sum(0) + cross).unsqueeze(0))
+
+
+def pooled(a: Any, b: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and scatter of two sets of data from those of each (Chan, Golub & LeVeque 1983, equation 2.1).
+
+    Shapes:
+        count: A. mean: A, or A and features. scatter: as the mean, or with a last dimension more, of products.
+    """
+    count = a.count + b.count
+    share = b.count / count.where(count > 0, torch.ones_like(count))
+    delta = b.mean - a.mean
+    cross = delta.unsqueeze(-1) * delta.unsqueeze(-2) if a.scatter.dim() > a.mean.dim() else delta.square()
+
+    def trailing(values: Tensor, like: Tensor) -> Tensor:
+        return values[(..., *[None] * (like.dim() - values.dim()))]
+
+    mean = a.mean + trailing(share, delta) * delta
+    return count, mean, a.scatter + b.scatter + trailing(a.count * share, cross) * cross
 
 
 class Statistics(Mapping[str, Any]):
