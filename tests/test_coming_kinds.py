@@ -39,8 +39,8 @@ class Labeller(LatentVariableModel):
         )
 
     def validate(self, x: Any) -> dict[str, Tensor]:
-        named = self.fields.named(x)
-        if set(named) != {"x", "y"}:
+        named = self.fields.checked(x, "Labeller")
+        if len(named) != 2:
             raise zoo.ZooError(f"Labeller: data expected x and y, got {', '.join(named)}. Pass (x, y).")
         return {"x": named["x"], "y": named["y"].long()}
 
@@ -104,7 +104,10 @@ def test_a_model_of_sequences_given_others() -> None:
     drawn = torch.stack(fit.sample(given=x.repeat(50, 1)), 1)
     assert (drawn.reshape(50, *y.shape) == labels).double().mean() > 0.5
     with pytest.raises(zoo.ZooError, match="data expected x and y, got x"):
-        fit.score(x)
+        fit.score((x,))
+    for wrong, got in ((x, "a Tensor"), ({"x": x, "z": y}, "x, z"), ((x, y, y), "a tuple")):
+        with pytest.raises(zoo.ZooError, match=f"Labeller: data expected a dict of x, y, got {got}"):
+            fit.score(wrong)
 
 
 # --- An energy whose ln Z is known for few units alone ----------------------------------------------------------------

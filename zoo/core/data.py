@@ -59,6 +59,19 @@ class Fields(NamedTuple):
         values = x if isinstance(x, tuple) else (x,)
         return x if isinstance(x, dict) else dict(zip((*self.given, *self.observed), values, strict=False))
 
+    def checked(self, x: Data, who: str) -> dict[str, Any]:
+        """As :meth:`named`, of a dict or a tuple that has these fields, or some of them.
+
+        Raises:
+            ZooError: other names, or something else.
+        """
+        names = (*self.given, *self.observed)
+        values = self.named(x) if isinstance(x, (dict, tuple)) else {}
+        if not values or not set(values) <= set(names) or (isinstance(x, tuple) and len(x) > len(names)):
+            got = ", ".join(map(str, x)) if isinstance(x, dict) else f"a {type(x).__name__}"
+            raise ZooError(f"{who}: data expected a dict of {', '.join(names)}, got {got}. Name them so.")
+        return values
+
     def given_of(self, x: Data) -> dict[str, Any]:
         """Of data, or of what is given alone, the latter."""
         return {name: value for name, value in self.named(x).items() if name in self.given}

@@ -28,7 +28,7 @@ from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, as_data
 from zoo.densities.frames import Frames
 from zoo.errors import ZooError
-from zoo.models.shared.transcribed import FIELDS, frames, named, symbols
+from zoo.models.shared.transcribed import FIELDS, frames, symbols
 from zoo.structures import Alignment, Structured
 from zoo.structures.decoding import best_path, padded, prefix_beam, spans, spelled
 
@@ -178,13 +178,13 @@ class CTC(LatentVariableModel):
     def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
         """Sizes read off the data: the largest symbol in y is V."""
         x = as_data(x)
-        data = named(x, cls.__name__)
+        data = FIELDS.checked(x, cls.__name__)
         if isinstance(data.get("y"), Tensor) and data["y"].numel():
             arguments.setdefault("num_symbols", max(1, int(data["y"].max())))
         return super().from_data(x, **arguments)
 
     def validate(self, x: Data) -> dict[str, Tensor]:
-        data = named(x, self.name)
+        data = FIELDS.checked(x, self.name)
         given = frames(data, self.num_features, self.name)
         return {**given, **symbols(data, given["lengths"], self.num_symbols, self.name)}
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core.data import Data, Fields
+from zoo.core.data import Fields
 from zoo.errors import ZooError
 from zoo.structures.decoding import frames_needed
 
@@ -92,22 +92,6 @@ def symbols(data: dict[str, Any], lengths: Tensor, num_symbols: int, who: str) -
             f"(equal neighbours need a blank between), got {int(lengths[long][0])}. Drop it, or use a shorter step."
         )
     return {"y": y, "target_lengths": sizes}
-
-
-def named(x: Data, who: str) -> dict[str, Any]:
-    """Data by the names of the fields: of a dict, or of a tuple in their order.
-
-    Raises:
-        ZooError: other names, or something else.
-    """
-    names = (*FIELDS.given, *FIELDS.observed)
-    values = FIELDS.named(x) if isinstance(x, (dict, tuple)) else {}
-    if not values or not set(values) <= set(names) or (isinstance(x, tuple) and len(x) != len(names)):
-        got = ", ".join(map(str, x)) if isinstance(x, dict) else f"a {type(x).__name__}"
-        raise ZooError(
-            f"{who}: data expected a dict of {', '.join(names)}, got {got}. See load_data('symbol_strings')."
-        )
-    return values
 
 
 def _whole(values: Any, name: str, n: int, who: str) -> Tensor | None:
