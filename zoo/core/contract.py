@@ -17,6 +17,7 @@ from torch.distributions import constraints
 
 from zoo.core.checks import magnitudes, rows
 from zoo.core.data import Data, Fields, as_data, count, map_tensors, take, tensors
+from zoo.core.data import plain as plain_data
 from zoo.core.edges import is_simplex
 from zoo.core.offers import OFFERS
 from zoo.core.readings import (
@@ -188,7 +189,7 @@ class LatentVariableModel(PyroModule):
 
     def probe(self, x: Data) -> Data:
         """A little of the data, enough to see how the programs are made: the first rows."""
-        return take(x, slice(0, 16))
+        return take(plain_data(x), slice(0, 16))
 
     def initialize(self, x: Data, init: str, restart: int = 0) -> None:
         """Set a starting point from the data; draws come from torch's generator, which ``fit`` has seeded.

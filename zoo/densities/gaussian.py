@@ -73,6 +73,8 @@ def e_step(
     *,
     hard: bool = False,
     chunk_size: int | None = None,
+    weights: Tensor | None = None,
+    labels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Moments]:
     """The E step of a Gaussian mixture: its likelihood and the moments under its responsibilities.
 
@@ -88,6 +90,8 @@ def e_step(
         covariance_type: one of ``COVARIANCE_TYPES``.
         hard: each datum counts wholly for its most probable component, the lowest of equals.
         chunk_size: rows in one piece; by default what fits the cache. It changes results by rounding only.
+        weights: (N,), how often each row counts; None once.
+        labels: (N,), the component of each row where it is known, -1 where not; None where none is.
 
     Returns:
         log_likelihood: sum over n of ln sum_k w_k N(x_n; mu_k, Sigma_k), in nats.
@@ -96,7 +100,8 @@ def e_step(
             A datum whose density underflows to zero in every component counts for none of them.
     """
     _check(covariance_type)
-    return GaussianSums(x, log_weights, means, scale_tril, covariance_type, hard, chunk_size).totals(x)
+    sums = GaussianSums(x, log_weights, means, scale_tril, covariance_type, hard, chunk_size)
+    return sums.totals(x, (None if weights is None else weights.to(sums.dtype), labels))
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,6 +29,16 @@ SMALL = 2**19
 
 
 _LOG2_E = 1 / math.log(2)
+
+
+#: What stands beside the rows: how often each counts, and its component where that is known; None for none.
+Beside: TypeAlias = tuple[Tensor | None, Tensor | None]
+
+
+def _cut(beside: Beside, start: int, rows: int) -> Beside:
+    """What stands beside ``rows`` rows from ``start`` on."""
+    counts, labels = (None if values is None else values[start : start + rows] for values in beside)
+    return counts, labels
 
 
 class GaussianSums:
@@ -72,14 +83,18 @@ class GaussianSums:
         self.num_features = 1 + features + products
         self.feature_rows = chunk_size or max(256, min(8192 if cpu else 2**30, 2 * doubles // self.num_features))
 
-    def totals(self, x: Tensor) -> tuple[Tensor, Tensor, Moments]:
-        """Log-likelihood, objective and moments of the rows of ``x`` (N, D)."""
+    def totals(self, x: Tensor, beside: Beside = (None, None)) -> tuple[Tensor, Tensor, Moments]:
+        """Log-likelihood, objective and moments of the rows of ``x`` (N, D).
+
+        Args:
+            beside: how often each row counts, (N,), and its component, (N,), -1 where it is not known; None for none.
+        """
         work = x.shape[0] * self.components * self.num_features
         if work > SMALL and self.num_features <= _MOST_FEATURES:
-            totals = self._by_features(x)
+            totals = self._by_features(x, beside)
             if totals is not None:
                 return totals
-        return self._by_differences(x)
+        return self._by_differences(x, beside)
 
     def joints(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
         """As :func:`log_joints` says."""
@@ -121,23 +136,24 @@ class GaussianSums:
 
     # Differences ------------------------------------------------------------------------------------------------
 
-    def _by_differences(self, x: Tensor) -> tuple[Tensor, Tensor, Moments]:
+    def _by_differences(self, x: Tensor, beside: Beside = (None, None)) -> tuple[Tensor, Tensor, Moments]:
         rows = min(self.rows, max(1, x.shape[0]))
         buffers = torch.empty(2, self.components * self.features * rows, dtype=self.dtype, device=x.device)
-        log_likelihood, objective, moments = self._differences(x[:rows], buffers)
+        log_likelihood, objective, moments = self._differences(x[:rows], buffers, _cut(beside, 0, rows))
         for start in range(rows, x.shape[0], rows):
-            more = self._differences(x[start : start + rows], buffers)
+            more = self._differences(x[start : start + rows], buffers, _cut(beside, start, rows))
             log_likelihood, objective, moments = log_likelihood + more[0], objective + more[1], moments + more[2]
         return log_likelihood, objective, Moments(moments.count, self.means + moments.mean, moments.scatter)
 
-    def _differences(self, x: Tensor, buffers: Tensor) -> tuple[Tensor, Tensor, Moments]:
+    def _differences(self, x: Tensor, buffers: Tensor, beside: Beside) -> tuple[Tensor, Tensor, Moments]:
         """The three totals of one piece, by the formula as it is written.
 
         The mean is relative to the component's current one, so that merging pieces far from zero loses no digits.
         """
         columns = x.mT.to(self.dtype).contiguous()  # (D, B)
         difference, white = self._views(columns, buffers)
-        joint = self._joint(columns, difference, white)
+        counts, labels = beside
+        joint = self._only(labels, self._joint(columns, difference, white))
         peak = joint.amax(0)
         lost = torch.zeros((), dtype=self.dtype, device=x.device)
         if not bool(peak.isfinite().all()):
@@ -147,8 +163,11 @@ class GaussianSums:
             if not bool(alive.all()):
                 lost = lost - math.inf
             columns, joint, peak = columns[:, alive], joint[:, alive], peak[alive]
+            counts = None if counts is None else counts[alive]
             difference, white = self._views(columns, buffers)
         log_rows, weights = self._responsibilities(joint, peak)
+        if counts is not None:
+            log_rows, weights, peak = log_rows * counts, weights * counts, peak * counts
         log_likelihood = log_rows.sum() + lost
         objective = peak.sum() + lost if self.hard else log_likelihood
         # About the new mean, not the current one, which may be far off; what its rounding leaves is taken out
@@ -179,6 +198,13 @@ class GaussianSums:
         else:
             torch.bmm(self.whitener, difference, out=white)
         return torch.sub(self.log_height, white.square_().sum(1), alpha=0.5)
+
+    def _only(self, labels: Tensor | None, joint: Tensor) -> Tensor:
+        """The joint (K, B), -inf at all components but the one that is known."""
+        if labels is None:
+            return joint
+        others = torch.arange(self.components, device=joint.device).unsqueeze(-1) != labels
+        return joint.masked_fill_(others & (labels >= 0), -math.inf)
 
     def _possible(self, joint: Tensor, columns: Tensor) -> Tensor:
         """The joint with a density of zero where a distance overflowed, also where it came out as inf - inf.
@@ -244,22 +270,27 @@ class GaussianSums:
                 torch.mm(coefficients, table, out=joint)
             yield piece, table, joint, bound
 
-    def _by_features(self, x: Tensor) -> tuple[Tensor, Tensor, Moments] | None:
+    def _by_features(self, x: Tensor, beside: Beside) -> tuple[Tensor, Tensor, Moments] | None:
         """The three totals by matrix products with [1, x, x x^T], piece by piece; None where they are unsafe."""
         centre = self._centre()
         sums = torch.zeros(self.components, self.num_features, dtype=self.dtype, device=x.device)
         log_likelihood = torch.zeros((), dtype=self.dtype, device=x.device)
         objective = torch.zeros_like(log_likelihood)
         others: Moments | None = None
+        start = 0
         for piece, table, joint, bound in self._tables(x, centre):
-            if table is None or joint is None:
-                more = self._by_differences(piece)
+            counts, labels = here = _cut(beside, start, len(piece))
+            start += len(piece)
+            peak = None if joint is None else self._only(labels, joint).amax(0)
+            if table is None or joint is None or peak is None or (labels is not None and bool(peak.isinf().any())):
+                more = self._by_differences(piece, here)
                 others = more[2] if others is None else others + more[2]
                 log_likelihood += more[0]
                 objective += more[1]
                 continue
-            peak = joint.amax(0)
             log_rows, responsibilities = self._responsibilities(joint, peak, 2 * bound)
+            if counts is not None:
+                log_rows, responsibilities, peak = log_rows * counts, responsibilities * counts, peak * counts
             log_likelihood += log_rows.sum()
             objective += peak.sum() if self.hard else log_rows.sum()
             sums.addmm_(responsibilities, table.mT)

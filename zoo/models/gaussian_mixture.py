@@ -72,12 +72,12 @@ class GaussianMixture(GaussianComponents, Mixture):
         self, x: Tensor, hard: bool = False, weights: Tensor | None = None, known: Known | None = None
     ) -> Statistics:
         """``counts`` (K,) and ``moments`` (K) of the data under each component's responsibility, in one pass."""
-        if weights is not None or known is not None:
-            return super().e_step(x, hard, weights, known)
         log_likelihood, objective, moments = gaussian.e_step(
-            x, self.log_weights, self.means, self.scale_tril, self.covariance_type, hard=hard
-        )
-        return Statistics(x.shape[0], log_likelihood, objective, counts=moments.count, moments=moments)
+            x, self.log_weights, self.means, self.scale_tril, self.covariance_type,
+            hard=hard, weights=weights, labels=(known or {}).get("z"),
+        )  # fmt: skip
+        count = x.shape[0] if weights is None else float(weights.sum())
+        return Statistics(count, log_likelihood, objective, counts=moments.count, moments=moments)
 
     def joint_pieces(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
         """As for every mixture, by the arithmetic of the E step."""

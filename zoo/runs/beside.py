@@ -112,6 +112,12 @@ def _as_the_site_has_them(name: str, values: Tensor, site: SiteMessage) -> Tenso
             if (holes.any(-1) & ~holes.all(-1)).any():
                 raise ZooError(f"known[{name!r}] expected rows that are known wholly or not at all, got parts of one.")
         return values.to(site["value"])
+    family = (torch.distributions.Categorical, torch.distributions.OneHotCategorical, torch.distributions.Bernoulli)
+    if not isinstance(inner, family) and (inner.event_dim or not inner.has_enumerate_support):
+        raise ZooError(
+            f"known: latent {name!r} expected a family whose values can be listed, got {type(inner).__name__}. "
+            "Leave it unknown."
+        )
     labels = values.nan_to_num(-1.0) if values.is_floating_point() else values
     size = inner.enumerate_support(expand=False).shape[0] if inner.has_enumerate_support else None
     bad = (labels != labels.round() if labels.is_floating_point() else torch.zeros_like(labels, dtype=torch.bool)) | (

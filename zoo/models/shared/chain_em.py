@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from zoo.structures import Chain, chain
 
 __all__ = ["expected", "marginals", "maximise"]
 
+#: Of so few different weights each is worth an E step of its own.
+FEW_WEIGHTS = 8
+
 
 def expected(
     model: Any, x: Tensor, lengths: Tensor, hard: bool, weights: Tensor | None, known: Known | None
@@ -28,6 +32,10 @@ def expected(
     Args:
         weights: how often each sequence counts, (N,). known: ``known["z"]`` (N, T), -1 where z_t is not known.
     """
+    if weights is not None and known is None and not hard and len(distinct := weights.unique()) <= FEW_WEIGHTS:
+        alike = [(float(w), weights == w) for w in distinct]  # the one pass over the data serves these
+        parts = (expected(model, x[of], lengths[of], False, None, None) * w for w, of in alike)
+        return functools.reduce(operator.add, parts)
     plainly = hard or weights is not None or known is not None
     family: tuple[Tensor, Tensor] | None = None if plainly else model.diagonal()
     if family is None:
