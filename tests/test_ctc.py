@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,17 @@ def test_the_picture_is_of_models_with_alignments(tmp_path: Path, monkeypatch: p
     mixture = zoo.fit(*gaussian_mixture.tiny(), max_iter=1)
     with pytest.raises(ZooError, match="expected a model of symbols given frames, got GaussianMixture"):
         alignments.plot_alignment(mixture, gaussian_mixture.tiny()[1], tmp_path / "b.png")
+
+
+def test_on_the_command_line(run: Callable[..., Any], tmp_path: Path) -> None:
+    small = ("--set", "max_epochs=1", "--set", "hidden_dim=4")
+    done = run("fit", "ctc", *small, "--out", "a")
+    assert done.code == 0, done.err
+    assert (tmp_path / "a" / "alignment.png").is_file()
+    assert run("sample", "a", "-n", "3", "--out", "s.csv").code == 0
+    rows = (tmp_path / "s.csv").read_text().splitlines()[1:]
+    assert len(rows) == 3
+    assert {cell for row in rows for cell in row.split(",")} <= set("01234")
+    scored = run("evaluate", "a")
+    assert scored.code == 0
+    assert "(exact)" in scored.out

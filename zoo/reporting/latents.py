@@ -102,10 +102,10 @@ def draw(fit: Fitted, n: int, seed: int, *, x: Any = None, means: bool = False) 
         if len(observed) != 1:
             raise ZooError(f"sample: expected one observed variable, got {len(observed)}. Use fit.sample in Python.")
         drawn: Tensor = _unit(model) * (_expected(observed[0]["fn"]) if means else observed[0]["value"])
-        if x is None or not model.fields.given:
+        if not isinstance(x, Tensor) or not model.fields.given:  # nothing was cut
             return drawn
         given = tensors(rows)[0]
-        first, second = _pixels_of_pair(model, tensors(rows), isinstance(x, Tensor))
+        first, second = _pixels_of_pair(model, tensors(rows), True)
         if not len(first):
             return drawn
         whole = drawn.new_empty(n, len(first) + len(second))
