@@ -217,7 +217,7 @@ def test_an_em_step_climbs(name: str) -> None:
         statistics = call(model.e_step, x)
         total = float(call(model.log_marginal, x).sum().detach())
         assert float(statistics["log_likelihood"]) == pytest.approx(total, abs=1e-9 * max(1.0, abs(total)))
-        reached.append(float(statistics["log_likelihood"] + model.log_prior()))
+        reached.append(float(statistics["log_likelihood"] + model.log_prior().detach()))
         model.m_step(statistics)
     assert reached[1] > reached[0] + 1e-6
     assert all(b >= a - 1e-9 for a, b in itertools.pairwise(reached))
@@ -228,6 +228,8 @@ def test_the_gradient_vanishes_where_em_stops(name: str) -> None:
     """EM's fixed points are the stationary points of ln p(x), so both M steps agree on what they solve."""
     model, x = instance(name)
     needs(model, "e_step", "m_step", "log_marginal")
+    if lacks(model, "parse") is None:
+        pytest.skip("a grammar's EM converges in thousands of steps: its own test holds its statistics to the gradient")
     if isinstance(x, Tensor) or lacks(model, "sample_like") is None:
         x = zoo.fit(model, x, estimator="em", init="current", max_iter=1).sample(200, seed=1)
         x = prepared(model, model.validate(x))
@@ -338,7 +340,8 @@ def test_hard_counts_are_whole_numbers(name: str) -> None:
         pytest.skip("no hard E step")
     found = leaves(statistics)
     # An inner latent (an emission that is itself a mixture) is summed out, not chosen: its counts have another shape.
-    counts = {n: v for n, v in found.items() if "count" in n and v.shape == found["counts"].shape}
+    inner = found["counts"].shape if "counts" in found else None
+    counts = {n: v for n, v in found.items() if "count" in n and inner in (None, v.shape)}
     counts |= {n: v for n, v in found.items() if n in ("starts", "steps")}
     assert counts
     for value in counts.values():

@@ -18,6 +18,7 @@ from zoo.models.bernoulli_hmm import BernoulliHMM as BernoulliHMM
 from zoo.models.bernoulli_mixture import BernoulliMixture as BernoulliMixture
 from zoo.models.categorical_hmm import CategoricalHMM as CategoricalHMM
 from zoo.models.categorical_vae import CategoricalVAE as CategoricalVAE
+from zoo.models.compound_pcfg import CompoundPCFG as CompoundPCFG
 from zoo.models.conditional_vae import ConditionalVAE as ConditionalVAE
 from zoo.models.ctc import CTC as CTC
 from zoo.models.factor_analysis import FactorAnalysis as FactorAnalysis
@@ -26,6 +27,9 @@ from zoo.models.gaussian_mixture import GaussianMixture as GaussianMixture
 from zoo.models.gaussian_mixture_hmm import GaussianMixtureHMM as GaussianMixtureHMM
 from zoo.models.gaussian_mixture_vae import GaussianMixtureVAE as GaussianMixtureVAE
 from zoo.models.linear_vae import LinearVAE as LinearVAE
+from zoo.models.neural_pcfg import FromNetwork as FromNetwork
+from zoo.models.neural_pcfg import NeuralPCFG as NeuralPCFG
+from zoo.models.pcfg import PCFG as PCFG
 from zoo.models.poisson_hmm import PoissonHMM as PoissonHMM
 from zoo.models.poisson_mixture import PoissonMixture as PoissonMixture
 from zoo.models.ppca import PPCA as PPCA

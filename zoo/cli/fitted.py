@@ -55,7 +55,7 @@ def evaluate(
             laid_out = ("targets", "sequence", "decimal", *(() if this.columns else ("columns",)))
             kept = {key: record.get(key) for key in laid_out}
             source = source.or_else(kept) if Path(data).suffix else source
-            name, x = data, source.read_like(data, this.columns, this.model.takes_symbols).data
+            name, x = data, source.read_like(data, this.columns, this.model).data
         import zoo
         from zoo.runs.progress import fraction_shown
 
@@ -190,7 +190,7 @@ def _fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source
         name = known["name"]
     if name is None:
         raise ZooError(f"{folder}: --data expected, as the folder does not say what was fitted. Name the data.")
-    x = asked.or_else(record).read(name, this.model.takes_symbols).data
+    x = asked.or_else(record).read(name, this.model).data
     if getattr(x, "ndim", 0) == 2 and getattr(this.template, "ndim", 2) == 1:
         x = x.reshape(-1)  # a program that took one column as a vector
     checksum = known.get("checksum")

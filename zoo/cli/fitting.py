@@ -288,6 +288,10 @@ def _pictures(this: Fit, x: Any, name: str, out: Path) -> list[str]:
 
     if has_states(this.model):
         drawn.append(plot_states(this, x, out / "states.png").name)
+    from zoo.reporting.trees import has_trees, plot_trees
+
+    if has_trees(this.model):
+        drawn += [path.name for path in plot_trees(this, x, out)]
     from zoo.reporting.alignments import has_alignments, plot_alignment
 
     if has_alignments(this.model):

@@ -11,7 +11,14 @@ import typer
 from zoo.errors import ZooError
 
 #: What a model that asks for a size gets when nobody names one.
-DEFAULTS: dict[str, Any] = {"num_components": 3, "num_factors": 2, "num_states": 3, "latent_dim": 2}
+DEFAULTS: dict[str, Any] = {
+    "num_components": 3,
+    "num_factors": 2,
+    "num_states": 3,
+    "num_nonterminals": 8,
+    "num_preterminals": 16,
+    "latent_dim": 2,
+}
 #: Options of ``fit`` itself with a value of their kind; ``--set`` takes them too.
 FIT_OPTIONS: dict[str, Any] = {"init": "kmeans++", "restarts": 1, "max_seconds": 1.0, "device": "cpu"}
 ModelName = Annotated[

@@ -36,8 +36,9 @@ class Source:
     sequence: str | None = None
     decimal: str | None = None
 
-    def read(self, name: str, symbols: bool = False) -> Loaded:
-        """A named data set or a file: its data, a pair (x, y) where there are targets, its labels and names."""
+    def read(self, name: str, model: Any) -> Loaded:
+        """A named data set or a file as a model takes it: its data, a pair (x, y) where there are targets, its labels
+        and names."""
         from zoo.data import read
 
         targets = _columns(self.targets, "targets")
@@ -52,23 +53,24 @@ class Source:
                 targets=targets[0] if targets and len(targets) == 1 else targets,
                 sequence=None if self.sequence is None else _column(self.sequence),
                 decimal=self.decimal or ".",
-                symbols=symbols,
+                symbols=model.takes_symbols,
+                sentences=model.takes_sentences and Path(name).suffix.lower() == ".txt",
                 split=self.split,
                 standardize=self.standardize,
             )
         except ZooError as error:
             raise type(error)(in_options(str(error))) if type(error) is ZooError else error from None
 
-    def read_like(self, name: str, names: Sequence[str] | None, symbols: bool = False) -> Loaded:
+    def read_like(self, name: str, names: Sequence[str] | None, model: Any) -> Loaded:
         """The same, with the columns of these names where a file has a header and none are asked for."""
         from zoo.data import NoNames
 
         if names is None or self.columns is not None or not Path(name).suffix:
-            return self.read(name, symbols)
+            return self.read(name, model)
         try:
-            return dataclasses.replace(self, columns=list(names)).read(name, symbols)
+            return dataclasses.replace(self, columns=list(names)).read(name, model)
         except NoNames:
-            return self.read(name, symbols)
+            return self.read(name, model)
 
     def or_else(self, record: dict[str, Any]) -> Source:
         """What was recorded where nothing is asked for."""
@@ -222,7 +224,7 @@ def prepare(
     elif others:
         notes.append(f"left out of the file: {', '.join(others)}; see --targets and --labels")
     takes_symbols = declared.takes_symbols
-    loaded = source.read(source_name, takes_symbols)
+    loaded = source.read(source_name, declared)
     notes += _described(source_name, loaded)
     schema = Schema({"": loaded.names} if loaded.names else {})
     x = as_data(loaded.data, schema, takes_symbols)

@@ -92,6 +92,8 @@ class LatentVariableModel(PyroModule):
     default_data: str | None = None
     #: Whether data may be text: symbols, which are coded 0, 1, ...
     takes_symbols: bool = False
+    #: Whether a file of text is one of sentences, a line each, and no table.
+    takes_sentences: bool = False
     #: Names of columns and symbols of the data it was fitted to, if it was.
     schema: Schema | None = None
     #: Paper or textbook, for `zoo models`.

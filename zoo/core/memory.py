@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "BUCKET",
     "LARGE",
     "LAYER",
     "PIECE_NUMBERS",
@@ -32,6 +33,8 @@ LAYER = 20_000_000
 TRACED = 2_000_000
 #: The largest table of log-probabilities that enumeration may make for one site: 2 GiB in float64.
 TABLE = 2**28
+#: Sentences of like length whose trees are summed together, where lengths differ: padding costs its cube.
+BUCKET = 100
 #: Work on fewer numbers is small: one thread does it, and it may be rehearsed.
 SMALL = 1_000_000
 

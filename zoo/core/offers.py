@@ -33,6 +33,7 @@ OFFERS: dict[str, Offer] = {
     "posterior": Offer("exact p(z | x): a distribution of batch shape (N,), or a dict of them by site", ("model",)),
     "structure": Offer("exact p(z | x) of whole paths, a `zoo.structures.Structure`: `fit.structure`", ("model",)),
     "predict": Offer("the most probable z of each datum: labels (N,) or a mean (N, L)", ("model",)),
+    "parse": Offer("of sentences: the most probable trees, to read; None where there is none", ("model",)),
     "viterbi": Offer("of a chain of states: the most probable path (N, T) and ln p(path, x) (N,) nats", ("model",)),
     "sample_posterior": Offer("joint draws of a chain's states, (S, N, T)", ("model",), "x, S"),
     "sample_like": Offer("new data from p(x), of a template's shape, without running the program", ("model",), "x, N"),
@@ -69,6 +70,7 @@ OFFERS: dict[str, Offer] = {
     "permute_components": Offer("renumbers the components: `zoo.align`", (), "order"),
     "align_features": Offer("what tells the components apart, (K, F): `zoo.align` without data", (), ""),
     "rules_out": Offer("whether there may be data of probability zero", ("model",), ""),
+    "leaves_out": Offer("which data no parameters make possible, (N,), and why: fits leave them out"),
     "why_impossible": Offer(
         "one phrase on why the data of these indices have probability zero", ("model",), "x, which"
     ),

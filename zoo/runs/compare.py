@@ -26,7 +26,7 @@ from zoo.runs.beside import settled, with_beside
 from zoo.runs.fit import as_device, fit
 from zoo.runs.gradients import GradientQuality, gradient_quality, sampled_gradients
 from zoo.runs.one_start import exact_log_likelihood_known
-from zoo.runs.prepare import check_serves, first_run, start, usual_estimators
+from zoo.runs.prepare import check_serves, first_run, possible_rows, start, usual_estimators
 from zoo.runs.ranking import leaders
 from zoo.runs.result import Fit
 from zoo.runs.variants import Variant, folder_of, sorted_out, variant
@@ -295,7 +295,7 @@ class _Ground:
         if device is not None:
             base.to(as_device(device))
         data = prepared(base, x, new=True)
-        rows = with_beside(base, data, beside["weights"], beside["known"])
+        rows, _ = possible_rows(base, with_beside(base, data, beside["weights"], beside["known"]))
         problem = first_run(base, plain(rows), guided)
         problem, stopping = settled(problem, rows, beside["fixed"])
         return cls(problem, data, list(stopping))

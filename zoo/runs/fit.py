@@ -25,7 +25,15 @@ from zoo.runs.beside import settled, with_beside
 from zoo.runs.identity import derived_seed, describe, identify
 from zoo.runs.load import load
 from zoo.runs.one_start import run_one
-from zoo.runs.prepare import check_moves, check_serves, first_run, start, usual_estimators, with_held_out
+from zoo.runs.prepare import (
+    check_moves,
+    check_serves,
+    first_run,
+    possible_rows,
+    start,
+    usual_estimators,
+    with_held_out,
+)
 from zoo.runs.ranking import PRINTED, leaders
 from zoo.runs.result import Fit
 from zoo.runs.starts import MOST, Trial, promising, run_trial, same_start, scout, usual_number
@@ -121,6 +129,7 @@ def fit(
         if device is not None:
             base.to(as_device(device))
         whole = data = with_beside(base, prepared(base, x, new=True), weights, known)
+        data, left_out = possible_rows(base, data)
         data, chosen = with_held_out(chosen, base, data, seed)
         with torch.random.fork_rng(devices=[]):
             problem = first_run(base, plain(data), chosen.uses_guide)
@@ -203,6 +212,7 @@ def fit(
                 order += promising(trials, this, _judged(this), PRINTED)
         assert best is not None
         listed[chosen_index]["chosen"] = True
+        best.notes = [*best.notes, *left_out]
         best.restarts = [listed[restart] for restart in sorted(listed)]
         best.options = settings
         for name in stopping:  # for this fit alone

@@ -30,6 +30,7 @@ __all__ = [
     "check_moves",
     "check_serves",
     "first_run",
+    "possible_rows",
     "serving",
     "start",
     "suits_auto_em",
@@ -55,7 +56,7 @@ def with_held_out(estimator: Estimator, model: LatentVariableModel, x: Data, see
     if isinstance(asked, (bool, str)):
         raise ZooError(f"{estimator.name}: validation expected a fraction or data, got {asked!r}. Take 0.1.")
     if not isinstance(asked, (int, float)):
-        return x, replace(estimator, validation=prepared(model, asked))  # type: ignore[call-arg]
+        return x, replace(estimator, validation=possible_rows(model, prepared(model, asked))[0])  # type: ignore[call-arg]
     if not 0 < asked < 1:
         raise ZooError(f"{estimator.name}: validation expected a fraction between 0 and 1, got {asked}. Take 0.1.")
     rows = num_data(x)
@@ -68,6 +69,25 @@ def with_held_out(estimator: Estimator, model: LatentVariableModel, x: Data, see
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).to(tensors(x)[0].device)
     apart = take(x, order[:held].sort().values)
     return take(x, order[held:].sort().values), replace(estimator, validation=apart)  # type: ignore[call-arg]
+
+
+def possible_rows(model: LatentVariableModel, x: Data) -> tuple[Data, list[str]]:
+    """The data without the rows that no parameters make possible, and a note that counts and names these.
+
+    Raises:
+        ZooError: no row is possible.
+    """
+    if lacks(model, "leaves_out") is not None:
+        return x, []
+    hopeless, why = model.leaves_out(x)
+    which = hopeless.nonzero().flatten().tolist()
+    if not which:
+        return x, []
+    if len(which) == len(hopeless):
+        raise ZooError(f"{model.name}: expected data that the model can make, got none: {why}. Pass others.")
+    named = ", ".join(map(str, which[:5])) + (", ..." if len(which) > 5 else "")
+    note = f"{len(which)} of {len(hopeless)} data (index {named}) left out, as probability zero whatever the fit: {why}"
+    return take(x, (~hopeless).nonzero().flatten()), [note]
 
 
 def start(

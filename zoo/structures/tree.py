@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.core.memory import LARGE, PIECE_NUMBERS, rows_at_once
+from zoo.core.memory import BUCKET, LARGE, PIECE_NUMBERS, rows_at_once
 from zoo.core.statistics import wide
 from zoo.errors import ZooError
 from zoo.structures import tree_inside, tree_logs, tree_parts
@@ -119,7 +119,7 @@ class Tree(Structure[Tensor]):
     ) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]]:
         """Which items, and their root, rules and preterminals in float64, without a graph, and lengths.
 
-        Items are taken longest first, as many as fit; ``numbers`` is what one takes beside its charts.
+        Longest first, as many as fit; ``numbers`` is what one takes beside its charts.
         """
         n, t, _ = self.preterminals.shape
         a, s = self.rules.shape[-3], self.rules.shape[-1]
@@ -128,7 +128,8 @@ class Tree(Structure[Tensor]):
         root, rules = wide(self.root.detach()), wide(self.rules.detach())
         words = wide(self.preterminals.detach()).masked_fill(~self.inside_words.unsqueeze(-1), 0.0)
         each = 4 * t * t * a + 3 * t * a * a + numbers + (a * s * s if own else 0)
-        for index in order.to(words.device).split(rows_at_once(each, limit)):
+        size = min(rows_at_once(each, limit), n if self.lengths is None else BUCKET)
+        for index in order.to(words.device).split(size):
             lengths = self._sizes[index]
             longest = max(2, int(lengths.max()))
             piece = words[index, :longest]
