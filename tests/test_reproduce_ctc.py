@@ -9,7 +9,9 @@ import torch
 
 from zoo.core.data import take
 from zoo.data import load_data
+from zoo.models.gaussian_hmm import GaussianHMM
 from zoo.reproduce import ctc, reproduce
+from zoo.reproduce._words import decoded
 
 
 def toy(split: str, count: int | None = None) -> dict[str, torch.Tensor]:
@@ -19,12 +21,14 @@ def toy(split: str, count: int | None = None) -> dict[str, torch.Tensor]:
 
 
 def test_it_runs_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {"epochs": 3, "hidden_dim": 4, "measured": 4, "draws": 60, "guide_steps": 2}
+    sizes = {"epochs": 3, "hidden_dim": 4, "measured": 4, "draws": 30, "guide_steps": 2}
     monkeypatch.setitem(ctc.SETTINGS, "quick", dataclasses.replace(ctc.SETTINGS["quick"], **sizes))
     monkeypatch.setattr(ctc, "strings", toy)
+    monkeypatch.setattr(ctc, "_words", lambda setting, seed: {"name": "HMM", "value": 1.0, "note": ""})
     done = reproduce("ctc", say=lambda line: None)
     rows = {row["name"]: row for row in done.record["rows"]}
-    assert list(rows) == ["eg", "svi", "iwae", "reinforce"]
+    assert list(rows) == ["eg", "svi", "iwae", "reinforce", "HMM"]
+    del rows["HMM"]
     for row in rows.values():
         assert 0 <= row["value"] <= 300
         assert row["nats_a_digit"][0] < 0
@@ -45,3 +49,24 @@ def test_three_frames_are_one(zoo_data) -> None:
     assert stacked["x"].shape[2] == 117
     assert stacked["lengths"].tolist() == [int(n) // 3 for n in whole["lengths"][:5]]
     assert torch.equal(stacked["x"][1, 4], whole["x"][1, 12:15].reshape(-1))
+
+
+def test_chains_in_a_loop_find_the_words_that_were_said() -> None:
+    """Two words of three sounds each, one the other backwards, said in turns and twice in a row."""
+    sounds = torch.tensor([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0]], dtype=torch.float64)
+    models = []
+    for order in ((0, 1, 2), (2, 1, 0)):
+        model = GaussianHMM(3, 2, topology="left_right")
+        model.means = sounds[list(order)]
+        model.transition_probs = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0]])
+        models.append(model)
+    said = [[7, 7, 9], [9, 7]]
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for string in said:
+        frames = [s for word in string for s in ((0, 1, 2) if word == 7 else (2, 1, 0)) for _ in range(4)]
+        noise = torch.randn(len(frames), 2, generator=generator, dtype=torch.float64)
+        rows.append(sounds[frames] + noise)
+    x = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    found = decoded(models, [7, 9], x, torch.tensor([len(row) for row in rows]))
+    assert found.tolist() == [[7, 7, 9], [9, 7, 0]]

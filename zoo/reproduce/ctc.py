@@ -6,6 +6,8 @@ alignments, ``svi`` does under an amortized guide, ``iwae`` and ``reinforce`` dr
 is the label error rate on strings of unseen recordings, in per cent; beside it stand ln p(y | x) of these, bias and
 standard deviation of one gradient at the start and at the optimum of ``eg``, and seconds.
 
+Beside them stands a recogniser without a network, ``HMM``: one chain from left to right a digit, by EM, in a loop.
+
 Three frames of 10 ms are one of the network's. Nothing of the kind is published on these data.
 """
 
@@ -28,6 +30,7 @@ from zoo.estimators import find_estimator
 from zoo.models.ctc import CTC
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._neural import teller
+from zoo.reproduce._words import decoded, recogniser
 from zoo.runs.fit import fit
 from zoo.runs.gradients import gradient_quality
 from zoo.scores.edits import label_error_rate
@@ -52,6 +55,7 @@ class Setting:
     Attributes:
         strings: how many are trained on; None takes all. seeds: how many are run; the median is the row's.
         measured, draws: strings and draws of the gradients' bias and spread. guide_steps: of the guide before.
+        num_states, max_iter: of each chain, and of EM.
     """
 
     strings: int | None
@@ -62,6 +66,8 @@ class Setting:
     measured: int
     draws: int
     guide_steps: int
+    num_states: int = 16
+    max_iter: int = 20
 
 
 SETTINGS: dict[str, Setting] = {
@@ -109,6 +115,7 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
             nats.append(exact / float(test["target_lengths"].sum()))
             predicted = fitted.model.predict(adopted["x"], adopted["lengths"])
             errors.append(100 * label_error_rate(predicted, test["y"]))
+            say(f"{name}, seed {each}: {errors[-1]:.2f} % label errors, {fitted.seconds:.0f} s")
         if name == "eg":
             points["optimum"] = copy.deepcopy(fits[0].model)
         rows.append(
@@ -134,7 +141,20 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
             f"{_median(row['nats_a_digit']):.3f} nats a digit, {_median(row['train_seconds']):.0f} s; {gradients}"
         )
         say(f"{row['name']}: {row['value']:.2f} % {row['note']}")
+    rows.append(_words(setting, seed))
+    say(f"HMM: {rows[-1]['value']:.2f} % {rows[-1]['note']}")
     return {"setting": {**vars(setting), "rows": ROWS}, "rows": rows, "curve": curve}
+
+
+def _words(setting: Setting, seed: int) -> dict[str, Any]:
+    """The row of the recogniser of chains."""
+    began, test = time.perf_counter(), load_data("digit_strings", split="test")
+    assert isinstance(test, dict)
+    models = recogniser(setting.num_states, setting.max_iter, seed)
+    predicted = decoded(models, [10, *range(1, 10)], test["x"], test["lengths"])
+    spent = time.perf_counter() - began
+    note = f"em, {setting.num_states} states a digit, {spent:.0f} s"
+    return {"name": "HMM", "value": 100 * label_error_rate(predicted, test["y"]), "seconds": spent, "note": note}
 
 
 def _start(template: CTC, train: dict[str, Tensor], seed: int) -> LatentVariableModel:
