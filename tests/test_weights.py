@@ -41,7 +41,9 @@ def tiny(name: str) -> tuple[Any, Any]:
     if lacks(model, "sample_like", "e_step") is None:
         with forked_rng(5):
             more = model.sample_like(x, 24)
-        x = {"x": more, "lengths": torch.arange(24) % more.shape[1] + 1} if isinstance(x, dict) else more
+        if isinstance(x, dict) and isinstance(more, Tensor):
+            more = {"x": more, "lengths": torch.arange(24) % more.shape[1] + 1}
+        x = more
     return model, prepared(model, x)
 
 
