@@ -7,8 +7,17 @@ the network's.
 
     python examples/ctc.py --out ctc.png
 
-prints the label error rate (edits a digit) of the most probable path and of a prefix beam on unseen recordings, and
-for one of them from when to when each digit lasts; --out draws the posterior of its alignment over the spectrogram.
+prints, in about two minutes of processor time (seed 0):
+
+    decoded by   label errors
+    best path    2.73%
+    beam of 8    2.56%
+
+    ln p(y | x) -0.0898 nats a digit
+
+errors being edits a digit, on unseen recordings; and for one string from when to when each digit lasts. --out draws the
+posterior of its alignment over the spectrogram. Hidden Markov models of single digits in a loop, by EM, have 19.1 %
+(``zoo reproduce ctc``).
 """
 
 from __future__ import annotations
