@@ -318,3 +318,18 @@ def test_a_grammar_without_an_end_is_refused() -> None:
         zoo.fit(model, x, estimator="em", init="current")
     with pytest.raises(zoo.ZooError, match="expected a grammar whose sentences end"):
         model.sample(2)
+
+
+def test_rules_that_have_all_but_vanished_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As EM leaves them: the sums stay those of scaled numbers, and are the same as without such rules."""
+    model, x = tiny()
+    rules = model.rule_probs.detach().clone()
+    rules[:, 0, 1] = 0.0
+    model.rule_probs = rules / rules.sum((1, 2), keepdim=True)
+    without = model.log_marginal(**x).detach()
+    small = rules.clone()
+    small[:, 0, 1] = 1e-200
+    model.rule_probs = small / small.sum((1, 2), keepdim=True)
+    monkeypatch.setattr("zoo.structures.tree_logs.log_partition", lambda *a: pytest.fail("by logarithms"))
+    torch.testing.assert_close(model.log_marginal(**x).detach(), without, rtol=0, atol=1e-12)
+    assert 0 < float(model.e_step(**x)["rule_counts"][:, 0, 1].max()) < 1e-190

@@ -6,8 +6,10 @@ product for each span; the rules are then one matrix for all. Parts of one word 
 use them, once a word and not once a span. A sentence of L words takes about L^2/2 (A^3 + A^2 L/3) multiplications,
 three times that with counts; memory is the chart, N L^2 A numbers, and one width's products, N L A^2.
 
-Scaled numbers lose what is below 1e-100 of the largest beside it. Where anything is so small, the sentence is marked,
-and ``tree_logs.py`` does it again by logarithms.
+Scaled numbers lose what is below 1e-308 of the largest that could stand there. All trees weigh at most as much as there
+are of them (below 4^L) with the heaviest root, rules and words: where that is so far above the sum found that a loss
+could show, or where the sum is zero and small numbers stood on the way, the sentence is marked, and ``tree_logs.py``
+does it again by logarithms.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from torch import Tensor
 
 __all__ = ["Charts", "Counts", "inside", "outside"]
 
-#: What is smaller than this, beside the largest, may be lost on the way.
-SMALL = 1e-100
+#: A product of four numbers that are no smaller than this is no zero.
+SMALL = 1e-75
+#: Nats between all that could be and what was found, from which a loss of 1e-308 could show in the sixteenth digit.
+FAR = 670.0
 
 
 class Charts(NamedTuple):
@@ -137,6 +141,10 @@ def inside(root: Tensor, rules: Tensor, preterminals: Tensor, lengths: Tensor) -
     whole = (start * begins[rows, 0, lengths]).sum(-1)
     value = scales[rows, 0, lengths] + whole.log() + root_top.squeeze(-1)
     value = value.masked_fill(whole <= 0, -math.inf)
+    most = table.flatten(2).sum(-1).amax(-1).log() + rule_top.squeeze(-1) + math.log(4.0)  # of a node, with its place
+    bound = (lengths - 1) * most + leaf_top.squeeze(-1).masked_fill(~inner, 0.0).sum(-1)
+    bound = bound + start.sum(-1).log() + root_top.squeeze(-1) + 2 * math.log(t * rules.shape[-1])
+    suspect = torch.where(value > -math.inf, bound - value > FAR, suspect)
     return Charts(begins, ends, scales, leaves, left, right, (nn, ln, nl, ll), rule_top, start, value, suspect)
 
 
