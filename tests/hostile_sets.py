@@ -77,6 +77,13 @@ def sequences(rng: np.random.Generator, data: dict[str, Tensor]) -> dict[str, Te
     return {"x": x, "lengths": lengths}
 
 
+def sentences(rng: np.random.Generator, x: np.ndarray) -> dict[str, Tensor]:
+    """The table as sentences of three words, of unequal lengths; some have one word, which no grammar makes."""
+    size = np.abs(x - np.median(x, axis=0))
+    words = torch.as_tensor(np.floor(2.99 * size / max(size.max(), 1e-300))).long()
+    return {"x": words, "lengths": torch.as_tensor(rng.integers(1, words.shape[1] + 1, size=len(words)))}
+
+
 def normals(k: int, shared: bool) -> Callable[[Tensor], None]:
     """A mixture of Normals over (N,)."""
 
@@ -171,7 +178,7 @@ def draw(seed: int) -> Case:
         arguments: dict[str, Any] = {}
         for argument in inspect.signature(cls).parameters:
             match argument:
-                case "num_components" | "num_states":
+                case "num_components" | "num_states" | "num_nonterminals" | "num_preterminals":
                     arguments[argument] = k
                 case "num_factors":
                     arguments[argument] = int(rng.integers(1, min(d, k) + 1))
@@ -190,8 +197,8 @@ def draw(seed: int) -> Case:
                 case "prior_strength":
                     arguments[argument] = float(rng.choice([0.0, 0.0, 0.5]))
         model = cls(**arguments)
-        data = suited(model, x)
-        if isinstance(data, dict):
+        data = sentences(rng, x) if "num_nonterminals" in arguments else suited(model, x)
+        if isinstance(data, dict) and "num_states" in arguments:
             data = sequences(rng, data)
         model = model.to(dtype)
         data = map_tensors(lambda t: t.to(dtype) if t.is_floating_point() else t, data)

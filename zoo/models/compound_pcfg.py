@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from zoo.core.checks import positive
 from zoo.core.offers import follows
-from zoo.models.neural_pcfg import FromNetwork, GrammarNetwork
 from zoo.models.shared.grammar import Sentences, Tables, trees_of
+from zoo.models.shared.grammar_network import FromNetwork, GrammarNetwork
 from zoo.models.shared.sentences import drawn_sentences, full_lengths
 from zoo.structures.tree import Tree
 
