@@ -15,6 +15,7 @@ from zoo.components import CategoricalComponents
 from zoo.core.checks import positive
 from zoo.core.data import Data, as_data
 from zoo.core.schema import Schema
+from zoo.core.sequences import inside
 from zoo.errors import ZooError
 from zoo.models.shared.hidden_markov import HiddenMarkov
 
@@ -79,7 +80,7 @@ def within_lengths(x: Data) -> Tensor:
     values, lengths = (*(part for part in parts if isinstance(part, Tensor)), None, None)[:2]
     if values is None or lengths is None or values.dim() < 2 or lengths.shape != values.shape[:1]:
         return torch.zeros(0) if values is None else values
-    return values[torch.arange(values.shape[1], device=values.device) < lengths.unsqueeze(-1)]
+    return values[inside(values, lengths)]
 
 
 def tiny() -> tuple[CategoricalHMM, dict[str, Tensor]]:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from zoo.core.checks import positive
 from zoo.core.offers import follows
+from zoo.core.sequences import lengths_of
 from zoo.models.shared.grammar import Sentences, Tables, trees_of
 from zoo.models.shared.grammar_network import FromNetwork, GrammarNetwork
-from zoo.models.shared.sentences import drawn_sentences, full_lengths
+from zoo.models.shared.sentences import drawn_sentences
 from zoo.structures.tree import Tree
 
 __all__ = ["CompoundPCFG"]
@@ -98,10 +99,10 @@ class CompoundPCFG(FromNetwork):
         like = next(self.parameters())
         with pyro.plate("data", x.shape[0]):
             z = pyro.sample("z", dist.Normal(like.new_zeros(self.latent_dim), 1.0).to_event(1))
-            pyro.sample("x", Sentences(self.network(z), full_lengths(x, lengths), x.shape[1]), obs=x)
+            pyro.sample("x", Sentences(self.network(z), lengths_of(x, lengths), x.shape[1]), obs=x)
 
     def guide(self, x: Tensor, lengths: Tensor | None = None) -> None:
-        loc, scale = self.encoder(x, full_lengths(x, lengths))
+        loc, scale = self.encoder(x, lengths_of(x, lengths))
         with pyro.plate("data", x.shape[0]):
             pyro.sample("z", dist.Normal(loc, scale).to_event(1))
 
@@ -115,7 +116,7 @@ class CompoundPCFG(FromNetwork):
         self, x: Tensor, lengths: Tensor | None = None, num_particles: int = 1
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The bound, and ln p(x | z) and KL that it is made of, each (N,) nats, at draws of z; differentiable."""
-        lengths = full_lengths(x, lengths)
+        lengths = lengths_of(x, lengths)
         loc, scale = self.encoder(x, lengths)
         noise = torch.randn(num_particles, *loc.shape, dtype=loc.dtype, device=loc.device)
         reconstruction = self._given(x, lengths, loc + scale * noise).mean(0)
@@ -124,7 +125,7 @@ class CompoundPCFG(FromNetwork):
 
     def log_weights(self, x: Tensor, lengths: Tensor | None = None, num_particles: int = 1) -> Tensor:
         """ln p(x, z_k) - ln q(z_k | x) of K draws a sentence, (K, N) nats; differentiable."""
-        lengths = full_lengths(x, lengths)
+        lengths = lengths_of(x, lengths)
         loc, scale = self.encoder(x, lengths)
         noise = torch.randn(num_particles, *loc.shape, dtype=loc.dtype, device=loc.device)
         z = loc + scale * noise
@@ -134,7 +135,7 @@ class CompoundPCFG(FromNetwork):
     @follows("guide")
     def posterior_means(self, x: Tensor, lengths: Tensor | None = None, num_samples: int = 1) -> Tensor:
         """E_q[z | x], (N, L)."""
-        loc, _ = self.encoder(x, full_lengths(x, lengths))
+        loc, _ = self.encoder(x, lengths_of(x, lengths))
         return loc
 
     def trees(self, x: Tensor, lengths: Tensor) -> Tree:

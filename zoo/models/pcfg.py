@@ -21,12 +21,12 @@ from zoo.core.contract import parameter
 from zoo.core.data import Data
 from zoo.core.pieces import added
 from zoo.core.schema import Schema
+from zoo.core.sequences import inside, lengths_of
 from zoo.core.statistics import Statistics, wide
 from zoo.data.parse_tree import ParseTree
 from zoo.errors import ZooError
 from zoo.models.shared.grammar import OneGrammar, Tables, trees_of
 from zoo.models.shared.reading_off import read_off
-from zoo.models.shared.sentences import full_lengths
 
 __all__ = ["PCFG"]
 
@@ -165,7 +165,7 @@ class PCFG(OneGrammar):
         """
         size = self.datum_size({"x": x}) + (0 if weights is None else self.productions_unconstrained.numel())
         e_step = functools.partial(self._piece_e_step, hard=hard)
-        return added(e_step, (x, full_lengths(x, lengths), weights), size)
+        return added(e_step, (x, lengths_of(x, lengths), weights), size)
 
     def _piece_e_step(self, x: Tensor, lengths: Tensor, weights: Tensor | None, hard: bool) -> Statistics:
         tables = tuple(wide(t) for t in self.tables())
@@ -181,8 +181,8 @@ class PCFG(OneGrammar):
             _, (root, rules, tags) = tree.solve([True] * 3)
             root, rules = (torch.tensordot(weight, t, 1) for t in (root, rules))
             tags = tags * weight.reshape(-1, 1, 1)
-        inside = torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(-1)
-        words = tags.new_zeros(self.num_symbols, self.num_preterminals).index_add_(0, x.long()[inside], tags[inside])
+        there = inside(x, lengths)
+        words = tags.new_zeros(self.num_symbols, self.num_preterminals).index_add_(0, x.long()[there], tags[there])
         return Statistics(
             float(weight.sum()),
             (weight * log_likelihood).sum(),
@@ -220,8 +220,7 @@ class PCFG(OneGrammar):
         """Rules drawn about even ones, words about how often they occur."""
         if init == "current":
             return self._check_reaches()
-        inside = torch.arange(x["x"].shape[1], device=x["x"].device) < x["lengths"].unsqueeze(-1)
-        often = torch.bincount(x["x"][inside], minlength=self.num_symbols).to(self.dtype) + 0.5
+        often = torch.bincount(x["x"][inside(x["x"], x["lengths"])], minlength=self.num_symbols).to(self.dtype) + 0.5
         for name in _PARAMETERS:
             raw = getattr(self, f"{name}_unconstrained")
             drawn = (

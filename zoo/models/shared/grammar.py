@@ -25,10 +25,11 @@ from zoo.core.data import Data, Fields, as_data, plain, weights_of
 from zoo.core.memory import rows_at_once
 from zoo.core.pieces import gathered
 from zoo.core.schema import Schema
+from zoo.core.sequences import lengths_of
 from zoo.core.statistics import weighted_sum
 from zoo.data.parse_tree import ParseTree
 from zoo.errors import ZooError
-from zoo.models.shared.sentences import checked_sentences, drawn_sentences, full_lengths, readable
+from zoo.models.shared.sentences import checked_sentences, drawn_sentences, readable
 from zoo.structures.tree import Tree
 
 __all__ = ["Grammar", "OneGrammar", "Sentences", "Tables", "trees_of"]
@@ -250,7 +251,7 @@ class Grammar(LatentVariableModel):
     def num_units(self, x: Data) -> float:
         """Words in the data, each as often as its sentence counts."""
         data, weights = plain(x), weights_of(x)
-        lengths = full_lengths(data["x"], data.get("lengths"))
+        lengths = lengths_of(data["x"], data.get("lengths"))
         return int(lengths.sum()) if weights is None else float(weighted_sum(lengths.to(weights), weights))
 
     def datum_size(self, x: Data) -> int:
@@ -276,11 +277,11 @@ class OneGrammar(Grammar):
 
     def model(self, x: Tensor, lengths: Tensor | None = None) -> None:
         with pyro.plate("data", x.shape[0]):
-            pyro.sample("x", Sentences(self.tables(), full_lengths(x, lengths), x.shape[1]), obs=x)
+            pyro.sample("x", Sentences(self.tables(), lengths_of(x, lengths), x.shape[1]), obs=x)
 
     def log_marginal(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ln p(x) of each sentence and its length, (N,), nats, over all trees; differentiable once."""
-        lengths, tables = full_lengths(x, lengths), self.tables()
+        lengths, tables = lengths_of(x, lengths), self.tables()
         if torch.is_grad_enabled():
             return trees_of(tables, x, lengths).log_partition()
         size = rows_at_once(self.datum_size({"x": x}))

@@ -10,20 +10,16 @@ from torch import Tensor
 
 from zoo.core.checks import rows
 from zoo.core.data import Data
+from zoo.core.sequences import inside, lengths_of
 from zoo.data.parse_tree import ParseTree
 from zoo.errors import ZooError
 from zoo.structures.tree_parts import children
 
-__all__ = ["MAX_WORDS", "checked_sentences", "drawn_sentences", "full_lengths", "readable"]
+__all__ = ["MAX_WORDS", "checked_sentences", "drawn_sentences", "readable"]
 
 #: Longer sentences are drawn anew.
 MAX_WORDS = 200
 _ROUNDS = 50
-
-
-def full_lengths(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """The lengths (N,) of sentences (N, T), all of T where none are given."""
-    return torch.full((x.shape[0],), x.shape[1], device=x.device) if lengths is None else lengths.long()
 
 
 def checked_sentences(x: Data, num_symbols: int, who: str) -> dict[str, Tensor]:
@@ -51,14 +47,13 @@ def checked_sentences(x: Data, num_symbols: int, who: str) -> dict[str, Tensor]:
         raise ZooError(
             f"{who}: lengths expected {n} whole numbers, one a sentence, got {tuple(lengths.shape)} of them."
         )
-    lengths = full_lengths(values, lengths)
+    lengths = lengths_of(values, lengths)
     bad = (lengths < 1) | (lengths > t)
     if bad.any():
         which = int(bad.nonzero()[0])
         what = "is empty" if lengths[which] == 0 else f"has length {int(lengths[which])}"
         raise ZooError(f"{who}: sentence {which} {what}, expected from 1 to {t} symbols. Drop it.")
-    inside = torch.arange(t, device=values.device) < lengths.unsqueeze(-1)
-    values = values.masked_fill(~inside, 0)
+    values = values.masked_fill(~inside(values, lengths), 0)
     bad = ~((values >= 0) & (values < num_symbols) & (values == values.round()))
     if bad.any():
         raise ZooError(

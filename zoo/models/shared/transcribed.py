@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.data import Fields
+from zoo.core.sequences import inside
 from zoo.errors import ZooError
 from zoo.structures.decoding import frames_needed
 
@@ -38,8 +39,7 @@ def frames(data: dict[str, Any], num_features: int, who: str) -> dict[str, Tenso
             f"{who}: lengths expected from 1 to {t}, got {int(lengths[bad][0])} for {_item(bad)}. "
             "Correct it, or drop that sequence."
         )
-    inside = torch.arange(t, device=x.device) < lengths.unsqueeze(-1)
-    x = x.masked_fill(~inside.unsqueeze(-1), 0.0)
+    x = x.masked_fill(~inside(x, lengths).unsqueeze(-1), 0.0)
     wrong = ~x.isfinite().all(-1).all(-1)
     if wrong.any():
         raise ZooError(
@@ -70,20 +70,20 @@ def symbols(data: dict[str, Any], lengths: Tensor, num_symbols: int, who: str) -
             f"{who}: target_lengths expected from 0 to {y.shape[1]}, got {int(sizes[bad][0])} for {_item(bad)}. "
             "Correct it, or pad y."
         )
-    inside = places <= sizes.unsqueeze(-1)
-    blank = (y == 0) & inside
+    spelt = places <= sizes.unsqueeze(-1)
+    blank = (y == 0) & spelt
     if blank.any():
         raise ZooError(
             f"{who}: y expected symbols from 1 to {num_symbols}, got 0, the blank, inside the target of "
             f"{_item(blank.any(-1))}. Leave blanks out: the model puts them in."
         )
-    strange = inside & ~((y >= 1) & (y <= num_symbols) & (y == y.round()))
+    strange = spelt & ~((y >= 1) & (y <= num_symbols) & (y == y.round()))
     if strange.any():
         raise ZooError(
             f"{who}: y expected symbols from 1 to {num_symbols}, got {float(y[strange][0]):g} in "
             f"{_item(strange.any(-1))}. Recode it, or pass num_symbols to match."
         )
-    y = y.masked_fill(~inside, 0).to(torch.int64)
+    y = y.masked_fill(~spelt, 0).to(torch.int64)
     need = frames_needed(y, sizes)
     long = need > lengths
     if long.any():
