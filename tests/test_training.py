@@ -181,6 +181,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "svi, held out": (lambda: (Network(), binary()), {"validation": 0.2, "patience": 50}),
     "eg, scaled, its best kept": (gaussian_mixture, {"estimator": "eg", "batch_size": None, "max_epochs": 100}),
     "eg, scaled, batches": (gaussian_mixture, {"estimator": "eg"}),
+    "svi, annealed": (vae, {"annealing": 1.0, "annealing_start": 0.2}),
     "gumbel, annealed": (poisson_mixture, {"estimator": "gumbel", "batch_size": 5}),
     "rws": (poisson_mixture, {"estimator": "rws", "batch_size": 5}),
 }

@@ -100,6 +100,10 @@ class LatentVariableModel(PyroModule):
     reference: str = ""
     #: How often the KL counts in the bound of ``elbo_parts`` (the β of a β-VAE).
     kl_weight: float = 1.0
+    #: Share of a climb by `svi` over which that weight rises, and the share of it that it begins with, where the
+    #: options do not say.
+    annealing: float = 0.0
+    annealing_start: float = 0.0
     #: Constructor arguments, as given; what ``save`` writes.
     config: dict[str, Any]
 

@@ -48,7 +48,7 @@ class HookedBound(Objective):
 
     Args:
         share: the KL's weight, as a share of its full one, by the fraction of the schedule done (Bowman et al. 2016;
-            Sønderby et al. 2016); None leaves it alone.
+            Sønderby et al. 2016); None leaves it alone. What is followed is annealed, the value is at full weight.
         draw_anew: whether each batch has its own noise drawn anew.
     """
 
@@ -71,11 +71,12 @@ class HookedBound(Objective):
         hook: Any = self.model.elbo_parts
         batch = fresh(self.model, batch) if self.draw_anew else batch
         bound, parts = call(lambda *a, **k: hook(*a, **k, num_particles=self.num_particles), batch)
+        mean = followed = total(bound, batch) / mass(batch)
         if self.weight != 1:
-            bound = parts["reconstruction"] - self.model.kl_weight * self.weight * parts["kl"]
-        mean = total(bound, batch) / mass(batch)
+            annealed = parts["reconstruction"] - self.model.kl_weight * self.weight * parts["kl"]
+            followed = total(annealed, batch) / mass(batch)
         means = {name: total(value.detach(), batch) / mass(batch) for name, value in parts.items()}
-        return Step(-mean, mean.detach(), means)
+        return Step(-followed, mean.detach(), means)
 
 
 def weigh(model: LatentVariableModel, batch: Data, num_particles: int) -> Tensor:

@@ -12,7 +12,7 @@ from zoo.core.hooks import Computed, HookedBound
 from zoo.core.objective import Objective
 from zoo.core.problem import Problem
 from zoo.errors import ZooError, unknown_name
-from zoo.estimators.base import at_least
+from zoo.estimators.base import at_least, given
 from zoo.estimators.gradient import GuidedEstimator, failure, mean_bound, pyro_step
 from zoo.scores.bounds import elbo_module
 
@@ -27,8 +27,12 @@ class SVI(GuidedEstimator):
         schedule: "joint" moves all parameters at once; "alternating" takes phases of guide-only steps (an
             approximate E step) and model-only steps (an approximate M step).
         phase_steps: length of an alternating phase.
-        anneal_epochs: epochs over which the KL's weight rises from 0 to its full value, for models that offer
-            ``elbo_parts``.
+        annealing: share of the climb, from its start, over which the KL's weight rises to its full value, for models
+            that offer ``elbo_parts``; None takes what the model names, most of them none. The history has the bound at
+            full weight all the while.
+        annealing_start: the share of its full weight that the KL begins with; None takes what the model names, 0 as a
+            rule.
+        anneal_epochs: the same as ``annealing``, in epochs.
     """
 
     name: ClassVar[str] = "svi"
@@ -38,17 +42,25 @@ class SVI(GuidedEstimator):
     schedule: str = "joint"
     phase_steps: int = 100
     anneal_epochs: int = 0
+    annealing: float | None = None
+    annealing_start: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self.name, 1, phase_steps=self.phase_steps)
         at_least(self.name, 0, anneal_epochs=self.anneal_epochs)
+        for option, value in given(self, "annealing", "annealing_start").items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+                raise ZooError(f"svi: {option} expected a share from 0 to 1, got {value!r}.")
+        if self.anneal_epochs and self.annealing is not None:
+            raise ZooError("svi: expected annealing or anneal_epochs, got both. Leave one out.")
 
     def refuses(self, problem: Problem) -> str | None:
         if self.schedule not in ("joint", "alternating"):
             raise unknown_name("svi: schedule", self.schedule, ("joint", "alternating"))
-        if self.anneal_epochs and problem.lacks("elbo_parts") is not None:
-            raise ZooError(f"svi: {type(problem.model).__name__} has no KL weight to anneal. Leave anneal_epochs out.")
+        asked = next((name for name in ("anneal_epochs", "annealing") if getattr(self, name)), None)
+        if asked is not None and problem.lacks("elbo_parts") is not None:
+            raise ZooError(f"svi: {type(problem.model).__name__} has no KL weight to anneal. Leave {asked} out.")
         reason = super().refuses(problem)
         if reason is None and problem.lacks("elbo") is not None and problem.lacks("elbo_parts") is not None:
             stuck = [name for name, summable in problem.program.scored if not summable]
@@ -66,9 +78,6 @@ class SVI(GuidedEstimator):
             return failure(error)
         return None
 
-    def column_for(self, problem: Problem) -> str:
-        return "bound" if self.anneal_epochs else super().column_for(problem)
-
     def objective(self, problem: Problem) -> Objective:
         model, column = problem.model, self.column_for(problem)
         if problem.lacks("elbo") is None:
@@ -79,11 +88,14 @@ class SVI(GuidedEstimator):
         return Computed(pyro_step(functools.partial(call, loss)), column, model)
 
     def _share(self, problem: Problem) -> Callable[[float], float] | None:
-        if not self.anneal_epochs:
-            return None
-        epochs, _ = self.plan(problem).resolve(num_data(problem.data))
-        rising = max(1, min(int(self.anneal_epochs), epochs)) / epochs
-        return lambda fraction: fraction / rising
+        """The KL's weight, as a share of its full one, by the fraction of the climb done; None where it stays."""
+        model = problem.model
+        rising = model.annealing if self.annealing is None else self.annealing
+        if self.anneal_epochs:
+            epochs, _ = self.plan(problem).resolve(num_data(problem.data))
+            rising = max(1, min(int(self.anneal_epochs), epochs)) / epochs
+        start = model.annealing_start if self.annealing_start is None else self.annealing_start
+        return (lambda fraction: start + (1 - start) * fraction / rising) if rising else None
 
     def moving(self, problem: Problem) -> Callable[[int], Iterable[str]] | None:
         if self.schedule == "joint":
