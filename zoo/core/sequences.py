@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zoo.core.data import Data, stacked
+from zoo.core.data import Data, plain, stacked, weights_of
+from zoo.core.statistics import weighted_sum
 from zoo.errors import ZooError
 
-__all__ = ["checked", "inside", "lengths_of"]
+__all__ = ["checked", "inside", "lengths_of", "steps_in"]
 
 
 def lengths_of(x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -21,6 +22,13 @@ def lengths_of(x: Tensor, lengths: Tensor | None) -> Tensor:
 def inside(x: Tensor, lengths: Tensor) -> Tensor:
     """(N, T): the steps of x (N, T, ...) that are there."""
     return torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(-1)
+
+
+def steps_in(x: Data) -> float:
+    """Steps in sequences ``x`` and ``lengths``, by name, each as often as its sequence counts."""
+    data, weights = plain(x), weights_of(x)
+    lengths = lengths_of(data["x"], data.get("lengths"))
+    return int(lengths.sum()) if weights is None else float(weighted_sum(lengths.to(weights), weights))
 
 
 def checked(x: Data, num_features: int, check_rows: Callable[[Tensor], Tensor], who: str) -> dict[str, Tensor]:

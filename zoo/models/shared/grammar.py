@@ -21,12 +21,11 @@ from torch import Tensor
 
 from zoo.core.checks import positive
 from zoo.core.contract import LatentVariableModel, prepared
-from zoo.core.data import Data, Fields, as_data, plain, weights_of
+from zoo.core.data import Data, Fields, as_data, plain
 from zoo.core.memory import rows_at_once
 from zoo.core.pieces import gathered
 from zoo.core.schema import Schema
-from zoo.core.sequences import lengths_of
-from zoo.core.statistics import weighted_sum
+from zoo.core.sequences import lengths_of, steps_in
 from zoo.data.parse_tree import ParseTree
 from zoo.errors import ZooError
 from zoo.models.shared.sentences import checked_sentences, drawn_sentences, readable
@@ -250,9 +249,7 @@ class Grammar(LatentVariableModel):
 
     def num_units(self, x: Data) -> float:
         """Words in the data, each as often as its sentence counts."""
-        data, weights = plain(x), weights_of(x)
-        lengths = lengths_of(data["x"], data.get("lengths"))
-        return int(lengths.sum()) if weights is None else float(weighted_sum(lengths.to(weights), weights))
+        return steps_in(x)
 
     def datum_size(self, x: Data) -> int:
         values = x["x"] if isinstance(x, dict) else x

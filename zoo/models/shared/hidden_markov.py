@@ -31,8 +31,8 @@ from zoo.core.data import Data, Fields, plain, tensors, weights_of
 from zoo.core.memory import rows_at_once
 from zoo.core.pieces import categorical, gathered
 from zoo.core.rows import Known, restricted
-from zoo.core.sequences import checked, inside, lengths_of
-from zoo.core.statistics import Statistics, weighted_sum
+from zoo.core.sequences import checked, inside, lengths_of, steps_in
+from zoo.core.statistics import Statistics
 from zoo.densities.distributions import FEW, Selected
 from zoo.errors import ZooError, unknown_name
 from zoo.models.shared import chain_em
@@ -322,9 +322,7 @@ class HiddenMarkov(Components):
 
     def num_units(self, x: Data) -> float:
         """Time steps in the data, each as often as its sequence counts."""
-        data, weights = plain(x), weights_of(x)
-        lengths = lengths_of(data["x"], data.get("lengths"))
-        return int(lengths.sum()) if weights is None else float(weighted_sum(lengths.to(weights), weights))
+        return steps_in(x)
 
     def validate(self, x: Data) -> dict[str, Tensor]:
         return checked(x, self.num_features, self.check_rows, type(self).__name__)

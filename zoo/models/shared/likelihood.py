@@ -15,8 +15,8 @@ from zoo.errors import unknown_name
 __all__ = ["LIKELIHOODS", "Likelihood"]
 
 
-#: The families of p(x | z).
-LIKELIHOODS: tuple[str, ...] = ("bernoulli", "continuous_bernoulli", "gaussian", "categorical")
+#: The families of p(x | z); those of vectors leave out the mixture.
+LIKELIHOODS: tuple[str, ...] = ("bernoulli", "continuous_bernoulli", "gaussian", "categorical", "gaussian_mixture")
 
 
 #: A learned standard deviation stays above this share of the data's own: without it the likelihood has no maximum.
@@ -24,13 +24,15 @@ NOISE_FLOOR = 0.01
 
 
 class Likelihood(nn.Module):
-    """p(x | z) from what a network puts out; features independent.
+    """p(x | z) from what a network puts out; features independent, in a mixture given its component.
 
     Args:
         kind: one of :data:`LIKELIHOODS`. num_features: D. num_values: V, of the categorical.
+        num_components: M, of the mixture. Its weights, means and standard deviations all come from the network.
 
     Shapes:
-        outputs: (..., D), categorical (..., D V) with a feature's V logits side by side.
+        outputs: (..., D), categorical (..., D V) with a feature's V logits side by side, mixture (..., M + 2 M D):
+        logits, means, what deviations are the softplus of; the means and deviations in units of the data's own.
         forward(outputs): a distribution of batch shape (...) and event shape (D,).
         log_prob(outputs, x): (...), nats, x (N, D) and outputs (..., N, D): the same number without the distribution.
     """
@@ -38,14 +40,16 @@ class Likelihood(nn.Module):
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, kind: str, num_features: int, num_values: int = 2) -> None:
+    def __init__(self, kind: str, num_features: int, num_values: int = 2, num_components: int = 1) -> None:
         super().__init__()
         if kind not in LIKELIHOODS:
             raise unknown_name("likelihood", str(kind), LIKELIHOODS)
         self.kind, self.num_features, self.num_values = kind, num_features, num_values
-        if kind == "gaussian":
+        self.num_components = num_components
+        if self.in_units:
             self.register_buffer("loc", torch.zeros(num_features))
             self.register_buffer("scale", torch.ones(num_features))
+        if kind == "gaussian":
             self.raw_noise = nn.Parameter(torch.zeros(num_features))
 
     @property
@@ -54,8 +58,15 @@ class Likelihood(nn.Module):
         return self.kind in ("bernoulli", "continuous_bernoulli")
 
     @property
+    def in_units(self) -> bool:
+        """Whether data have a location and a scale, which the outputs are measured by."""
+        return self.kind in ("gaussian", "gaussian_mixture")
+
+    @property
     def num_outputs(self) -> int:
         """Numbers that the network puts out a datum."""
+        if self.kind == "gaussian_mixture":
+            return self.num_components * (1 + 2 * self.num_features)
         return self.num_features * (self.num_values if self.kind == "categorical" else 1)
 
     def reset_parameters(self) -> None:
@@ -65,7 +76,7 @@ class Likelihood(nn.Module):
 
     def set_from(self, x: Tensor) -> None:
         """Measure a Gaussian in units of the data (N, D): its mean and standard deviation, feature by feature."""
-        if self.kind == "gaussian":
+        if self.in_units:
             loc, scale = x.mean(0), x.std(0, correction=0)
             constant = scale <= 4 * torch.finfo(x.dtype).eps * loc.abs()
             self.loc.copy_(loc)
@@ -73,8 +84,8 @@ class Likelihood(nn.Module):
 
     def start(self, x: Tensor) -> Tensor:
         """The outputs of a network without inputs that suit the data (N, D) best: a start for its last bias."""
-        if self.kind == "gaussian":
-            return torch.zeros_like(x[0])
+        if self.in_units:
+            return x.new_zeros(self.num_outputs)
         if self.kind == "categorical":
             counts = torch.nn.functional.one_hot(x.long(), self.num_values).sum(0) + 1.0
             return (counts / counts.sum(-1, keepdim=True)).log().flatten().to(x)
@@ -84,6 +95,12 @@ class Likelihood(nn.Module):
         """Standard deviation of a Gaussian's features, (D,)."""
         return self.scale * (NOISE_FLOOR + softplus(self.raw_noise))
 
+    def mixture(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-weights (..., M), means and standard deviations (..., M, D) of a mixture, in units of the data's own."""
+        logits, parameters = outputs.split([self.num_components, outputs.shape[-1] - self.num_components], -1)
+        loc, raw = parameters.unflatten(-1, (2, self.num_components, self.num_features)).unbind(-3)
+        return logits.log_softmax(-1), loc, NOISE_FLOOR + softplus(raw)
+
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
         if self.kind == "bernoulli":
             return dist.Bernoulli(logits=outputs).to_event(1)
@@ -91,6 +108,10 @@ class Likelihood(nn.Module):
             return ContinuousBernoulli(logits=outputs).to_event(1)
         if self.kind == "gaussian":
             return dist.Normal(self.loc + self.scale * outputs, self.noise()).to_event(1)
+        if self.kind == "gaussian_mixture":
+            logits, loc, scale = self.mixture(outputs)
+            components = dist.Normal(self.loc + self.scale * loc, self.scale * scale).to_event(1)
+            return dist.MixtureSameFamily(dist.Categorical(logits=logits), components)
         return dist.Categorical(logits=outputs.unflatten(-1, (self.num_features, self.num_values))).to_event(1)
 
     def log_prob(self, outputs: Tensor, x: Tensor) -> Tensor:
@@ -104,6 +125,12 @@ class Likelihood(nn.Module):
             shape = torch.broadcast_shapes(table.shape[:-1], x.shape)
             index = x.long().expand(shape).unsqueeze(-1)
             return table.expand(*shape, self.num_values).gather(-1, index).squeeze(-1).sum(-1)
+        if self.kind == "gaussian_mixture":
+            logits, loc, scale = self.mixture(outputs)
+            scaled = (((x - self.loc) / self.scale).unsqueeze(-2) - loc) / scale
+            constant = self.scale.log().sum() + 0.5 * self.num_features * math.log(2 * math.pi)
+            each = logits - 0.5 * scaled.square().sum(-1) - scale.log().sum(-1)
+            return each.logsumexp(-1) - constant
         value = torch.linalg.vecdot(outputs, x) - softplus(outputs).sum(-1)
         return value + log_normalizer(outputs).sum(-1) if self.kind == "continuous_bernoulli" else value
 
@@ -111,6 +138,9 @@ class Likelihood(nn.Module):
         """E[x | z], (..., D); the most probable value for a categorical."""
         if self.kind == "gaussian":
             return self.loc + self.scale * outputs
+        if self.kind == "gaussian_mixture":
+            logits, loc, _ = self.mixture(outputs)
+            return self.loc + self.scale * (logits.exp().unsqueeze(-1) * loc).sum(-2)
         if self.kind == "categorical":
             return outputs.unflatten(-1, (self.num_features, self.num_values)).argmax(-1).to(outputs)
         if self.kind == "bernoulli":

@@ -1,4 +1,4 @@
-"""What models with neural networks share: decoders' likelihoods, pixels and how they are made binary, sizes of steps.
+"""What models of vectors with neural networks share: decoders' likelihoods, pixels and how they are made binary.
 
 A likelihood turns what a network puts out ("logits") into p(x | z), independent over features:
 
@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from guides.networks import ACTIVATIONS, MLP, ConvDecoder
+from guides.networks import MLP, ConvDecoder
 from zoo.core.checks import matrix, positive, rows
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, as_data, tensors
 from zoo.errors import ZooError, unknown_name
-from zoo.models.shared.likelihood import Likelihood
+from zoo.models.shared.likelihood import LIKELIHOODS, Likelihood
+from zoo.models.shared.network_model import NetworkModel
 from zoo.models.shared.pixels import noise_of
 
 __all__ = ["BINARIZATIONS", "NeuralModel", "network"]
@@ -47,11 +48,8 @@ def network(
     return MLP((latent_dim, *hidden_dims, likelihood.num_outputs), activation)
 
 
-class NeuralModel(LatentVariableModel):
-    """Base class of models made of networks; float32, as they are trained by noisy gradients.
-
-    The estimators' learning rate is in units of a step: one unit is ``step`` = 0.05 for a network's weight, so the
-    default rate of 0.02 is Adam's usual 1e-3. For a published rate r pass ``learning_rate=20 * r``.
+class NeuralModel(NetworkModel):
+    """Base class of models of vectors that are made of networks.
 
     Args of every subclass:
         likelihood: "bernoulli", "continuous_bernoulli", "gaussian" or "categorical".
@@ -61,19 +59,8 @@ class NeuralModel(LatentVariableModel):
         white: what a white pixel reads in the data: 1, 16 (``digits``), 255. Pixels are divided by it.
     """
 
-    dtype = torch.float32
-    inits = ("random", "current")
     default_data = "digits"
-    #: What one unit of a learning rate is, for a network's weight.
-    step: float = 0.05
-    #: Rows a step, and guide-only steps before, where the estimator's options do not say: many noisy steps serve
-    #: networks better than few exact ones, and a decoder as drawn is no start that a guide could destroy.
-    batch_size: int = 128
-    warmup: int = 0
 
-    num_features: int
-    likelihood: Likelihood
-    decoder: nn.Module
     binarization: str | None
     white: float
 
@@ -95,21 +82,8 @@ class NeuralModel(LatentVariableModel):
         if not white > 0:
             raise ZooError(f"{who}: white expected a positive number, got {white}. It is 1, 16 or 255 as a rule.")
         self.binarization, self.white = binarization, float(white)
+        self._choice("likelihood", likelihood, LIKELIHOODS[:-1])
         self.likelihood = Likelihood(likelihood, num_features, positive(num_values, "num_values", who))
-
-    def _choice(self, name: str, value: Any, choices: Sequence[Any]) -> Any:
-        if value not in choices:
-            raise unknown_name(f"{type(self).__name__}: {name}", str(value), [str(c) for c in choices])
-        return value
-
-    def _widths(self, hidden_dims: Sequence[int], activation: str) -> tuple[int, ...]:
-        self._choice("activation", activation, list(ACTIVATIONS))
-        return self._sizes("hidden_dims", hidden_dims)
-
-    def _sizes(self, name: str, values: Sequence[int]) -> tuple[int, ...]:
-        if isinstance(values, (str, int)):
-            raise ZooError(f"{type(self).__name__}: {name} expected a list such as [200, 100], got {values!r}.")
-        return tuple(positive(value, name, type(self).__name__) for value in values)
 
     @classmethod
     def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
@@ -203,22 +177,5 @@ class NeuralModel(LatentVariableModel):
         """Grey pixels as the fixed draw of this seed: what scores of data are taken of."""
         return self.binary(x, seed) * self.white if self._is_grey(x) else x
 
-    # --- training -------------------------------------------------------------------------------------------------
-
-    def parameter_scales(self, x: Data) -> dict[str, Tensor]:
-        return {name: torch.tensor(self.step, dtype=p.dtype) for name, p in self.named_parameters()}
-
-    def start_from(self, x: Tensor, *readers: Any) -> None:
-        """Measure the likelihood, and of a Gaussian the networks that read x, by the data (N, D); start the decoder."""
-        if self.likelihood.kind == "gaussian":
-            for reader in readers:
-                reader.set_from(x)
-        self.likelihood.set_from(x)
-        self.start_bias(self.decoder, x / self.white if self.likelihood.of_pixels else x)
-
-    def start_bias(self, decoder: nn.Module, x: Tensor) -> None:
-        """Set the last bias of a decoder to what suits the data without any z; a convolution's is one for all."""
-        last = [m for m in decoder.modules() if isinstance(m, (nn.Linear, nn.ConvTranspose2d))][-1]
-        if isinstance(last, nn.Linear) and last.bias is not None:
-            with torch.no_grad():
-                last.bias.copy_(self.likelihood.start(x))
+    def in_decoders_units(self, x: Tensor) -> Tensor:
+        return x / self.white if self.likelihood.of_pixels else x
