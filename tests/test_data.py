@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from zoo.data import DataInfo, list_data, load_data
 from zoo.data import _sets as sets
 from zoo.data._fetch import File
+from zoo.data._music import read_rolls
 from zoo.errors import ZooError
 
 DATA = os.environ.get("ZOO_DATA")
@@ -662,6 +663,41 @@ def test_chorales(split: str, sequences: int, steps: int, longest: int, notes: f
     assert played.max().item() + 21 <= 96
     inside = torch.arange(longest) < data["lengths"][:, None]
     assert data["x"][~inside].sum() == 0
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "split", "sequences", "steps", "longest", "notes"),
+    [
+        ("nottingham", "test", 170, 44463, 1793, 3.990),
+        ("piano_midi", "train", 87, 75911, 3857, 3.044),
+        ("piano_midi", "valid", 12, 8540, 1637, 3.235),
+        ("muse_data", "test", 124, 64339, 4273, 3.293),
+    ],
+)
+def test_rolls(name: str, split: str, sequences: int, steps: int, longest: int, notes: float) -> None:
+    """The published numbers of sequences, steps and notes a step."""
+    data = load_data(name, split=split)
+    assert isinstance(data, dict)
+    x, lengths = data["x"], data["lengths"]
+    assert x.shape == (sequences, longest, 88)
+    assert lengths.sum().item() == steps
+    assert x.sum().item() / steps == pytest.approx(notes, abs=5e-4)
+    assert {x.min().item(), x.max().item()} == {0, 1}
+    assert not x[torch.arange(longest) >= lengths[:, None]].any()
+
+
+@needs_data
+def test_both_published_forms_of_the_chorales_agree() -> None:
+    """One reader knows notes by name, the other keys by place: the same music."""
+    path = Path(str(DATA)) / "polyphonic" / "JSB_Chorales.mat"
+    for split in ("train", "valid", "test"):
+        rolls = read_rolls({split: path})
+        data = load_data("jsb", split=split)
+        assert isinstance(data, dict)
+        assert rolls.lengths is not None
+        assert rolls.lengths.tolist() == data["lengths"].tolist()
+        assert (rolls.x == data["x"].numpy()).all()
 
 
 @needs_data

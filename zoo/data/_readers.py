@@ -18,7 +18,6 @@ from zoo.data.speech import features, read_recordings
 
 __all__ = [
     "read_amat",
-    "read_chorales",
     "read_csv",
     "read_earthquakes",
     "read_frey",
@@ -93,20 +92,6 @@ def read_amat(paths: Mapping[str, Path]) -> Loaded:
 def read_frey(paths: Mapping[str, Path]) -> Loaded:
     with np.load(paths["x"], allow_pickle=False) as arrays:
         return Loaded(arrays["ff"].astype(np.float32) / np.float32(255))
-
-
-_KEYS, _LOWEST_KEY = 88, 21  # a piano's keys, as MIDI note numbers 21..108
-
-
-def read_chorales(paths: Mapping[str, Path]) -> Loaded:
-    ((split, path),) = paths.items()  # the three parts lie in one file: the role says which is wanted
-    sequences = json.loads(path.read_text(encoding="utf-8"))[split]
-    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-    rolls = np.zeros((len(sequences), int(lengths.max()), _KEYS))
-    for i, sequence in enumerate(sequences):
-        for t, notes in enumerate(sequence):
-            rolls[i, t, [note - _LOWEST_KEY for note in notes]] = 1.0
-    return Loaded(rolls, lengths=lengths)
 
 
 def read_spoken(paths: Mapping[str, Path]) -> Loaded:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.data._fetch import File
+from zoo.data._music import CHORALES, read_chorales, read_rolls, rolls
 from zoo.data._readers import (
     read_amat,
-    read_chorales,
     read_csv,
     read_earthquakes,
     read_frey,
@@ -124,6 +124,17 @@ def _treebank(longest: int, shape: str) -> DataSet:
     )
 
 
+def _music(shape: str, about: str, file: File, read: Callable[[Mapping[str, Path]], Loaded]) -> DataSet:
+    return DataSet(
+        f"{shape} x 88, with lengths",
+        f"{about}, 88 piano keys down or up",
+        "N. Boulanger-Lewandowski, Y. Bengio, P. Vincent (2012)",
+        "none stated; the music is in the public domain",
+        read,
+        {split: {split: (file,)} for split in ("train", "valid", "test")},
+    )
+
+
 def _posteriordb(name: str, sha256: str, size: int) -> Mapping[str, Mapping[str, Forms]]:
     url = (
         "https://raw.githubusercontent.com/stan-dev/posteriordb/28f8d3d6e975315f42aa274a8399f21e07a43b30/"
@@ -131,16 +142,6 @@ def _posteriordb(name: str, sha256: str, size: int) -> Mapping[str, Mapping[str,
     )
     return _one(File(f"posteriordb/data/{name}.json.zip", sha256, size, (url,)))
 
-
-_JSB = File(
-    "polyphonic/jsb-chorales-quarter.json",
-    "2db9329f1881a1d3f49703ec556bf1d6f84b4f6c1d702c156536e93cf31e1c91",
-    407200,
-    (
-        "https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/"
-        "9a7f733ddb4ed91f48da64ac7f0f621c34aadd4d/jsb-chorales-quarter.json",
-    ),
-)
 
 # The folder of recordings at commit 26eb9aa, packed by us: no such archive is published, so none is fetched.
 _RECORDINGS = File(
@@ -291,13 +292,24 @@ DATA_SETS: dict[str, DataSet] = {
             ),
         },
     ),
-    "jsb": DataSet(
-        "229 x 129 x 88, with lengths",
-        "Bach's chorales, 88 piano keys down or up, one step a quarter note",
-        "N. Boulanger-Lewandowski, Y. Bengio, P. Vincent (2012)",
-        "none stated; the music is in the public domain",
-        read_chorales,
-        {split: {split: (_JSB,)} for split in ("train", "valid", "test")},
+    "jsb": _music("229 x 129", "Bach's chorales, one step a quarter note", CHORALES, read_chorales),
+    "nottingham": _music(
+        "694 x 1788",
+        "folk tunes with chords",
+        rolls("Nottingham", "d154f7ca2e90799dc1dc011d8fc048f2fc6ef3f7c69d974b9cf27a471634fbea", 371688),
+        read_rolls,
+    ),
+    "piano_midi": _music(
+        "87 x 3857",
+        "classical piano pieces",
+        rolls("Piano_midi", "990a8a71d5764a7eaa3e78d9e5023d1470380fe2db3a1448265a97a24c8b1c34", 223732),
+        read_rolls,
+    ),
+    "muse_data": _music(
+        "524 x 3457",
+        "orchestral and piano music",
+        rolls("MuseData", "e8d9eb422ec3833c25f43a9f854d4ee0b9118a20b45f2c183395cdc30ffa14ff", 947219),
+        read_rolls,
     ),
     "spoken_digits": DataSet(
         "2700 x 226 x 39, with lengths",
