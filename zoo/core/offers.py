@@ -59,6 +59,14 @@ OFFERS: dict[str, Offer] = {
         ("model", "guide"),
         "x, num_particles=K",
     ),
+    # Sequences, taken step by step
+    "particles": Offer(
+        "a `zoo.core.particles.Particles` for sequences `x`, `lengths`, the longest first, which draws z_t from the "
+        'guide or, of `proposal="prior"`, from p(z_t | z_<t, x_<t): `fivo`',
+        ("model", "guide"),
+        "x, num_particles=S, proposal",
+    ),
+    "filter": Offer("of sequences: what x_1..x_t say of z_t, its mean (N, T, L), or p(z_t = k) (N, T, K)", ("model",)),
     "pretraining": Offer("stages of gradient steps that come before all others", (), "problem"),
     "posterior_means": Offer("E_q [z | x], (N, L), by S draws where there is no formula", ("guide",), "x, S"),
     # The data's own noise and units

@@ -21,6 +21,7 @@ TOLD = {
     "elbo": ("known",),
     "elbo_parts": ("known",),
     "log_weights": ("known",),
+    "particles": ("known",),
 }
 
 
