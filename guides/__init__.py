@@ -2,12 +2,14 @@
 
 from guides.categorical import AmortizedCategorical
 from guides.chain import AmortizedChain
+from guides.combiner import Combiner
 from guides.discrete import AmortizedBits, AmortizedCode
 from guides.finite import FiniteSupport
 from guides.flows import AmortizedFlow
 from guides.gaussian import AmortizedGaussian
 from guides.networks import MLP, ConvDecoder, ConvEncoder, Standardize
 from guides.normal import AmortizedNormal
+from guides.packing import Packing
 from guides.recurrent import Recurrent
 from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
 from guides.tables import DiscreteTables
@@ -21,10 +23,12 @@ __all__ = [
     "AmortizedFlow",
     "AmortizedGaussian",
     "AmortizedNormal",
+    "Combiner",
     "ConvDecoder",
     "ConvEncoder",
     "DiscreteTables",
     "FiniteSupport",
+    "Packing",
     "Recurrent",
     "RelaxedBernoulli",
     "RelaxedCategorical",

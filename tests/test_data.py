@@ -29,6 +29,7 @@ from zoo.data import DataInfo, list_data, load_data
 from zoo.data import _sets as sets
 from zoo.data._fetch import File
 from zoo.data._music import read_rolls
+from zoo.data.known_music import tables
 from zoo.errors import ZooError
 
 DATA = os.environ.get("ZOO_DATA")
@@ -685,6 +686,26 @@ def test_rolls(name: str, split: str, sequences: int, steps: int, longest: int, 
     assert x.sum().item() / steps == pytest.approx(notes, abs=5e-4)
     assert {x.min().item(), x.max().item()} == {0, 1}
     assert not x[torch.arange(longest) >= lengths[:, None]].any()
+
+
+def test_known_chords_have_the_likelihood_that_their_table_says() -> None:
+    """A plain forward recursion, by numpy, under the tables that they were drawn from."""
+    initial, transition, probs = tables()
+    assert transition.sum(1) == pytest.approx(np.ones(7))
+    data = load_data("known_chords")
+    assert isinstance(data, dict)
+    total = 0.0
+    for roll, length in zip(data["x"].numpy(), data["lengths"].tolist(), strict=True):
+        assert not roll[length:].any()
+        state = initial
+        for t in range(length):
+            state = (state @ transition if t else state) * np.where(roll[t] > 0, probs, 1 - probs).prod(1)
+            total += np.log(state.sum())
+            state = state / state.sum()
+    steps = int(data["lengths"].sum())
+    assert steps == 8396
+    about = {info.name: info.about for info in list_data()}["known_chords"]
+    assert f"{-total / steps:.4f} nats a step" in about
 
 
 @needs_data

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.core.turns import kept_random
+from zoo.data._data_set import DataSet
 from zoo.data._fetch import File, find, locate
 from zoo.data._files import check_exists, read_file
-from zoo.data._sets import DATA_SETS, DataSet
+from zoo.data._sets import DATA_SETS
 from zoo.data._table import Column, Loaded, NoNames, pick, rows_text
 from zoo.data._treebank import read_mrg
 from zoo.data.parse_tree import ParseTree

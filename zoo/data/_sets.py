@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
 
+from zoo.data._data_set import DataSet, Forms
 from zoo.data._fetch import File
-from zoo.data._music import CHORALES, read_chorales, read_rolls, rolls
+from zoo.data._music import MUSIC
 from zoo.data._readers import (
     read_amat,
     read_csv,
@@ -21,55 +20,10 @@ from zoo.data._readers import (
     read_turtles,
 )
 from zoo.data._strings import read_digit_strings, read_symbol_strings
-from zoo.data._table import Loaded
 from zoo.data._treebank import sentences, treebank_trees
 from zoo.data.known_grammar import known_trees
-from zoo.data.parse_tree import ParseTree
 
-__all__ = ["DATA_SETS", "DataSet"]
-
-Forms = tuple[File, ...]
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """One row of the table.
-
-    Attributes:
-        shape: what a user gets, as text, for the default split.
-        about: what the numbers are.
-        source: where they were published.
-        licence: as stated there, or what is known.
-        read: makes arrays of the located files, by role; called with nothing where the data come with a package.
-        files: split -> role -> the file in every form we read. Sets in one part have the one split ``""``.
-        provider: the package that holds the data where there are no files.
-        labelled: whether ``labels=True`` works.
-        trees: the parse trees behind sentences, one a row, of the located files; None where there are none.
-        otherwise: a data set of the same kind that comes with the library.
-    """
-
-    shape: str
-    about: str
-    source: str
-    licence: str
-    read: Callable[[Mapping[str, Path]], Loaded]
-    files: Mapping[str, Mapping[str, Forms]] = field(default_factory=dict)
-    provider: str = ""
-    labelled: bool = False
-    trees: Callable[[Mapping[str, Path]], list[ParseTree]] | None = None
-    otherwise: str = ""
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The names of the parts, the default one first; empty for a set in one part."""
-        return tuple(split for split in self.files if split)
-
-
-# --- readers ----------------------------------------------------------------------------------------------------------
-
-
-# fmt: on
-
+__all__ = ["DATA_SETS"]
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
@@ -121,17 +75,6 @@ def _treebank(longest: int, shape: str) -> DataSet:
         ),
         trees=read,
         otherwise="known_grammar",
-    )
-
-
-def _music(shape: str, about: str, file: File, read: Callable[[Mapping[str, Path]], Loaded]) -> DataSet:
-    return DataSet(
-        f"{shape} x 88, with lengths",
-        f"{about}, 88 piano keys down or up",
-        "N. Boulanger-Lewandowski, Y. Bengio, P. Vincent (2012)",
-        "none stated; the music is in the public domain",
-        read,
-        {split: {split: (file,)} for split in ("train", "valid", "test")},
     )
 
 
@@ -292,25 +235,7 @@ DATA_SETS: dict[str, DataSet] = {
             ),
         },
     ),
-    "jsb": _music("229 x 129", "Bach's chorales, one step a quarter note", CHORALES, read_chorales),
-    "nottingham": _music(
-        "694 x 1788",
-        "folk tunes with chords",
-        rolls("Nottingham", "d154f7ca2e90799dc1dc011d8fc048f2fc6ef3f7c69d974b9cf27a471634fbea", 371688),
-        read_rolls,
-    ),
-    "piano_midi": _music(
-        "87 x 3857",
-        "classical piano pieces",
-        rolls("Piano_midi", "990a8a71d5764a7eaa3e78d9e5023d1470380fe2db3a1448265a97a24c8b1c34", 223732),
-        read_rolls,
-    ),
-    "muse_data": _music(
-        "524 x 3457",
-        "orchestral and piano music",
-        rolls("MuseData", "e8d9eb422ec3833c25f43a9f854d4ee0b9118a20b45f2c183395cdc30ffa14ff", 947219),
-        read_rolls,
-    ),
+    **MUSIC,
     "spoken_digits": DataSet(
         "2700 x 226 x 39, with lengths",
         "ten digits spoken by six people: 13 mel cepstra and two differences, one frame every 10 ms",

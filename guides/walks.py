@@ -1,0 +1,179 @@
+"""Loops over the time of packed sequences, with their gradients.
+
+What a step must wait for is done in a loop. The rest, above all the gradients of weights, is one product of matrices
+before or after it: the cost is linear in the number of frames, which torch's recurrent networks on packed sequences
+are not (each step's gradient there fills all frames with zeros).
+
+Frames are those of a :class:`~guides.packing.Packing`: ``edges`` says where each step begins, and the sequences that
+go on stand first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear, softplus
+
+from guides.packing import Packing
+
+__all__ = ["SMALLEST", "moments", "recur", "walk"]
+
+#: Below this a standard deviation is of no use to a float32 network.
+SMALLEST = 1e-5
+
+
+def recur(network: nn.GRU | nn.RNN, x: Tensor, start: Tensor, packing: Packing) -> Tensor:
+    """Hidden states (F, H) of a network of one layer along frames (F, D), from ``start`` (H,)."""
+    parameters: Any = network
+    given = linear(x, parameters.weight_ih_l0, parameters.bias_ih_l0)
+    kind = _Gated if isinstance(network, nn.GRU) else _Rectified
+    found: Tensor = kind.apply(given, start, parameters.weight_hh_l0, parameters.bias_hh_l0, packing.edges)
+    return found
+
+
+def walk(constant: Tensor, noise: Tensor, start: Tensor, first: nn.Linear, second: Tensor, packing: Packing) -> Any:
+    """z_t = loc + scale noise_t with (loc, scale) read off o_t = constant_t + V tanh(W z_{t-1} + b), from ``start``.
+
+    Args:
+        first: W and b, (H, L) and (H,). second: V, (2 L, H).
+
+    Shapes:
+        constant: (F, 2 L). noise: (F, S, L). start: (L,). Returns z (F, S, L) and o (F, S, 2 L).
+    """
+    return _Walk.apply(constant, noise, start, first.weight, first.bias, second, packing.edges)
+
+
+def moments(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, each (..., L), of what a layer put out, (..., 2 L)."""
+    loc, raw = outputs.chunk(2, -1)
+    return loc, softplus(raw) + SMALLEST
+
+
+def _earlier(values: Tensor, start: Tensor, edges: Sequence[int]) -> Tensor:
+    """What stands one step before each row of values (M, H); ``start`` (H,) before the first."""
+    sizes = [last - first for first, last in pairwise(edges)]
+    goes_on = [values[first : first + size] for first, size in zip(edges, sizes[1:], strict=False)]
+    return torch.cat([start.expand(sizes[0], -1), *goes_on])
+
+
+class _Rectified(torch.autograd.Function):
+    """h_t = relu(given_t + W h_{t-1} + b)."""
+
+    @staticmethod
+    def forward(ctx: Any, given: Tensor, start: Tensor, w: Tensor, b: Tensor, edges: Sequence[int]) -> Tensor:
+        hidden, fixed, w_t = torch.empty_like(given), given + b, w.mT
+        earlier = start.expand(edges[1], -1)
+        for first, last in pairwise(edges):
+            torch.addmm(fixed[first:last], earlier[: last - first], w_t, out=hidden[first:last]).relu_()
+            earlier = hidden[first:last]
+        ctx.save_for_backward(hidden, start, w)
+        ctx.edges = edges
+        return hidden
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, start, w = ctx.saved_tensors
+        grads, on, carried = grad.clone(), (hidden > 0).to(grad), grad.new_zeros(0, len(w))
+        for first, last in reversed([*pairwise(ctx.edges)]):
+            grads[first : first + len(carried)] += carried
+            grads[first:last] *= on[first:last]
+            carried = grads[first:last] @ w
+        return grads, carried.sum(0), grads.mT @ _earlier(hidden, start, ctx.edges), grads.sum(0), None
+
+
+class _Gated(torch.autograd.Function):
+    """torch's GRU: r, u = sigmoid(..), n = tanh(given_n + r (W_n h_{t-1} + b_n)), h_t = (1 - u) n + u h_{t-1}."""
+
+    @staticmethod
+    def forward(ctx: Any, given: Tensor, start: Tensor, w: Tensor, b: Tensor, edges: Sequence[int]) -> Tensor:
+        size, w_t = len(start), w.mT
+        own, gates = torch.empty_like(given), given.new_empty(len(given), 2 * size)
+        new, hidden = given.new_empty(len(given), size), given.new_empty(len(given), size)
+        earlier = start.expand(edges[1], -1)
+        for first, last in pairwise(edges):
+            here, earlier = slice(first, last), earlier[: last - first]
+            torch.addmm(b, earlier, w_t, out=own[here])
+            torch.add(given[here, : 2 * size], own[here, : 2 * size], out=gates[here]).sigmoid_()
+            reset, update = gates[here].chunk(2, -1)
+            torch.addcmul(given[here, 2 * size :], reset, own[here, 2 * size :], out=new[here]).tanh_()
+            torch.lerp(new[here], earlier, update, out=hidden[here])
+            earlier = hidden[here]
+        ctx.save_for_backward(own[:, 2 * size :], gates, new, hidden, start, w)
+        ctx.edges = edges
+        return hidden
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        own, gates, new, hidden, start, w = ctx.saved_tensors
+        reset, update = gates.chunk(2, -1)
+        before = _earlier(hidden, start, ctx.edges)
+        of_new = (1 - update) * (1 - new.square())
+        slopes = torch.cat(
+            [of_new * own * reset * (1 - reset), (before - new) * update * (1 - update), of_new * reset], -1
+        ).unflatten(-1, (3, -1))  # of the three products W h + b in h_t
+        total, grads, carried = grad.clone(), torch.empty_like(slopes), grad.new_zeros(0, len(start))
+        for first, last in reversed([*pairwise(ctx.edges)]):
+            here = slice(first, last)
+            total[first : first + len(carried)] += carried
+            torch.mul(total[here].unsqueeze(1), slopes[here], out=grads[here])
+            carried = torch.addmm(total[here] * update[here], grads[here].flatten(1), w)
+        flat = grads.flatten(1)
+        of_given = torch.cat([flat[:, : 2 * len(start)], total * of_new], -1)
+        return of_given, carried.sum(0), flat.mT @ before, flat.sum(0), None
+
+
+class _Walk(torch.autograd.Function):
+    """:func:`walk`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, constant: Tensor, noise: Tensor, start: Tensor, w: Tensor, b: Tensor, v: Tensor, edges: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        frames, draws, size = noise.shape
+        rows, edges = frames * draws, [edge * draws for edge in edges]
+        noise, fixed = noise.reshape(rows, size), constant.unsqueeze(1).expand(-1, draws, -1).reshape(rows, 2 * size)
+        hidden, outputs, z = noise.new_empty(rows, len(b)), torch.empty_like(fixed), torch.empty_like(noise)
+        earlier, w_t, v_t = start.expand(edges[1], size), w.mT, v.mT
+        for first, last in pairwise(edges):
+            here = slice(first, last)
+            torch.addmm(b, earlier[: last - first], w_t, out=hidden[here]).tanh_()
+            torch.addmm(fixed[here], hidden[here], v_t, out=outputs[here])
+            loc, scale = moments(outputs[here])
+            torch.addcmul(loc, scale, noise[here], out=z[here])
+            earlier = z[here]
+        ctx.save_for_backward(noise, start, w, v, hidden, outputs, z)
+        ctx.edges, ctx.draws = edges, draws
+        return z.view(frames, draws, size), outputs.view(frames, draws, 2 * size)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_z: Tensor, of_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        noise, start, w, v, hidden, outputs, z = ctx.saved_tensors
+        edges, draws, size = ctx.edges, ctx.draws, noise.shape[-1]
+        total, grads = of_z.reshape(noise.shape).clone(), of_outputs.reshape(outputs.shape).clone()
+        steep = noise * outputs[:, size:].sigmoid()  # slope of z in what the scale is the softplus of
+        slopes, inner = 1 - hidden.square(), torch.empty_like(hidden)
+        carried = noise.new_zeros(0, size)
+        for first, last in reversed([*pairwise(edges)]):
+            here = slice(first, last)
+            total[first : first + len(carried)] += carried
+            grads[here, :size] += total[here]
+            grads[here, size:].addcmul_(total[here], steep[here])
+            torch.mm(grads[here], v, out=inner[here]).mul_(slopes[here])
+            carried = inner[here] @ w
+        return (
+            grads.view(-1, draws, 2 * size).sum(1),
+            None,
+            carried.sum(0),
+            inner.mT @ _earlier(z, start, edges),
+            inner.sum(0),
+            grads.mT @ hidden,
+            None,
+        )

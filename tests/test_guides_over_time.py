@@ -1,0 +1,140 @@
+"""Loops over time on packed sequences: torch's own networks, autograd, and a loop over one sequence are the oracles."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from guides.combiner import Combiner
+from guides.packing import Packing
+from guides.walks import recur
+
+LENGTHS = torch.tensor([3, 5, 1, 5, 2])
+
+
+def frames(size: int = 4, lengths: Tensor = LENGTHS) -> Tensor:
+    return torch.randn(len(lengths), int(lengths.max()), size, dtype=torch.float64)
+
+
+def combiner(cell: str = "gru", flow: str | None = None) -> Combiner:
+    made = Combiner(4, 2, 6, cell, flow, 2 if flow else 1).double()
+    with torch.no_grad():
+        for p in made.parameters():
+            p += 0.3 * torch.randn_like(p)
+    return made
+
+
+def test_packing_puts_each_frame_where_it_says() -> None:
+    x, packing = frames(), Packing(LENGTHS)
+    packed = packing.pack(x)
+    there = torch.arange(5) < LENGTHS.unsqueeze(-1)
+    assert packing.sizes == [5, 4, 3, 2, 2]
+    assert torch.equal(packing.unpack(packed), x * there.unsqueeze(-1))
+    assert torch.equal(packing.unpack(packed, 7)[:, 5:], torch.zeros(5, 2, 4, dtype=x.dtype))
+    torch.testing.assert_close(packing.sums(packed), (x * there.unsqueeze(-1)).sum(1))
+    start = torch.full((4,), 9.0, dtype=x.dtype)
+    mirrored, before = (packing.unpack(f(packed)) for f in (packing.mirrored, lambda y: packing.before(y, start)))
+    for n, length in enumerate(LENGTHS.tolist()):
+        assert torch.equal(mirrored[n, :length], x[n, :length].flip(0))
+        assert torch.equal(before[n, :length], torch.cat([start[None], x[n, : length - 1]]))
+    draws = [torch.randn(3, 5, 2) for _ in range(5)]
+    kept = packing.unpack(packing.pack_draws(draws))
+    for n, length in enumerate(LENGTHS.tolist()):
+        for t in range(length):
+            assert torch.equal(kept[n, t], draws[t][:, n])
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.RNN])
+def test_recurrent_networks_and_their_gradients_are_torchs(kind: Any) -> None:
+    torch.manual_seed(0)
+    network = kind(4, 6, **({"nonlinearity": "relu"} if kind is nn.RNN else {})).double()
+    packing = Packing(LENGTHS)
+    x, start = packing.pack(frames()).requires_grad_(), torch.randn(6, dtype=torch.float64, requires_grad=True)
+    packed = pack_padded_sequence(packing.unpack(x), LENGTHS, batch_first=True, enforce_sorted=False)
+    theirs = pad_packed_sequence(network(packed, start.expand(1, 5, -1).contiguous())[0], batch_first=True)[0]
+    ours = packing.unpack(recur(network, x, start, packing))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-14)
+    weights, moved = torch.randn_like(ours), [x, start, *network.parameters()]
+    pairs = [torch.autograd.grad((out * weights).sum(), moved) for out in (ours, theirs)]
+    for mine, other in zip(*pairs, strict=True):
+        assert other.abs().max() > 1e-3
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.parametrize("cell", ["gru", "rnn"])
+def test_paths_and_their_gradients_are_those_of_a_plain_loop(cell: str, draws: int) -> None:
+    torch.manual_seed(1)
+    made, packing, x = combiner(cell), Packing(LENGTHS), frames()
+    noise = torch.randn(int(LENGTHS.sum()), draws, 2, dtype=torch.float64)
+    ahead = made.ahead(packing.pack(x), packing)
+    ours = made.paths(ahead, packing, noise)
+    found: dict[tuple[int, int], list[Tensor]] = {}
+    by_step, of_noise = packing.unpack(made.ahead(packing.pack(x), packing)), packing.unpack(noise)
+    for n, length in enumerate(LENGTHS.tolist()):
+        z = made.start.expand(draws, 2)
+        for t in range(length):
+            q: Any = made(z, by_step[n, t])
+            z = q.mean + q.stddev * of_noise[n, t]
+            found[n, t] = [z, q.mean, q.stddev, q.log_prob(z)]
+    where = list(zip(packing.sequence.tolist(), packing.time.tolist(), strict=True))
+    theirs = [torch.stack([found[at][part] for at in where]) for part in range(4)]
+    weights = [torch.randn_like(part) for part in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-13)
+    moved = list(made.parameters())
+    pairs = [
+        torch.autograd.grad(sum((p * w).sum() for p, w in zip(parts, weights, strict=True)), moved)
+        for parts in (ours, theirs)
+    ]
+    for mine, other in zip(*pairs, strict=True):
+        assert other.abs().max() > 1e-3
+        torch.testing.assert_close(mine, other, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("flow", ["iaf", "planar"])
+def test_flows_bend_paths_and_know_their_density(flow: str) -> None:
+    torch.manual_seed(2)
+    made, packing = combiner(flow=flow), Packing(LENGTHS)
+    ahead = made.ahead(packing.pack(frames()), packing)
+    noise = torch.randn(int(LENGTHS.sum()), 3, 2, dtype=torch.float64)
+    paths = made.paths(ahead, packing, noise)
+    first = slice(0, packing.sizes[0])
+    q = made(made.start.expand(packing.sizes[0], 3, 2), ahead[first].unsqueeze(1))
+    bent = q.base_dist.mean + q.base_dist.stddev * noise[first]
+    for step in q.transforms:
+        bent = step(bent)
+    torch.testing.assert_close(paths.z[first], bent)
+    torch.testing.assert_close(paths.log_prob[first], q.log_prob(bent))
+    assert not torch.allclose(paths.z, paths.loc + paths.scale * noise, atol=1e-2)
+
+
+def test_what_lies_beyond_a_length_is_never_read() -> None:
+    made, packing, x = combiner(), Packing(LENGTHS), frames()
+    there = (torch.arange(5) < LENGTHS.unsqueeze(-1)).unsqueeze(-1)
+    spoilt = torch.where(there, x, torch.nan)
+    assert torch.equal(made.ahead(packing.pack(x), packing), made.ahead(packing.pack(spoilt), packing))
+
+
+@pytest.mark.slow
+def test_the_cost_grows_as_the_steps_do() -> None:
+    """Slow for being timed: processor seconds of a gradient against T, a line through logarithms."""
+    made, spent, steps = combiner(), [], (200, 800, 3200)
+    for length in steps:
+        lengths = torch.full((4,), length)
+        packing, x = Packing(lengths), frames(4, lengths)
+        noise = torch.randn(4 * length, 1, 2, dtype=torch.float64)
+        times = []
+        for _ in range(5):
+            began = time.process_time()
+            made.paths(made.ahead(packing.pack(x), packing), packing, noise).z.sum().backward()
+            times.append(time.process_time() - began)
+        spent.append(min(times))
+    logs = torch.tensor([steps, spent], dtype=torch.float64).log()
+    centred = logs - logs.mean(1, keepdim=True)
+    assert float((centred[0] * centred[1]).sum() / centred[0].square().sum()) == pytest.approx(1.0, abs=0.15)
