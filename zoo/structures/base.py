@@ -26,17 +26,27 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
 
-__all__ = ["Structure"]
+__all__ = ["Structure", "Weighable"]
 
 Parts = TypeVar("Parts")
 Self = TypeVar("Self", bound="Structure[Any]")
+
+
+class Weighable(Protocol):
+    """Counts item by item that would take too much room: their weighted sums can be had, and nothing else."""
+
+    def weighted(self, weights: Tensor) -> Tensor:
+        """The sum over the items of weight (N,) times counts, in the potential's shape."""
+
+
+Counts = Tensor | Weighable
 
 
 class Structure(abc.ABC, Generic[Parts]):
@@ -68,11 +78,11 @@ class Structure(abc.ABC, Generic[Parts]):
         """(N,), the log-partition alone, without a graph."""
 
     @abc.abstractmethod
-    def solve(self, by_item: Sequence[bool]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def solve(self, by_item: Sequence[bool]) -> tuple[Tensor, tuple[Counts, ...]]:
         """The log-partition (N,) and the expected counts of each potential, without a graph.
 
-        ``by_item`` says of which shared potentials the counts are wanted item by item, (N, ...); of the others they
-        come summed, in the potential's own shape.
+        ``by_item`` says of which shared potentials the counts are wanted item by item, (N, ...) or :class:`Weighable`;
+        of the others they come summed, in the potential's own shape.
         """
 
     @abc.abstractmethod
@@ -110,7 +120,9 @@ class Structure(abc.ABC, Generic[Parts]):
     def marginals(self: Self) -> Self:
         """The structure with each potential replaced by its expected counts: what an M step needs."""
         _, counts = self.solve([False] * len(self.potentials))
-        return self._with([c.to(t.dtype) for c, t in zip(counts, self._tensors(), strict=True)])
+        return self._with(
+            [c.to(t.dtype) for c, t in zip(counts, self._tensors(), strict=True) if isinstance(c, Tensor)]
+        )
 
     def entropy(self) -> Tensor:
         """-E ln p, (N,), nats; NaN for an impossible item, which has no posterior. Differentiable once."""
@@ -170,14 +182,12 @@ class _LogPartition(torch.autograd.Function):
         if not any(needed):
             return structure.value()
         value, counts = structure.solve(needed)
-        ctx.save_for_backward(*counts, *potentials)
+        _keep(ctx, counts, potentials)
         return value
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        half = len(ctx.saved_tensors) // 2
-        counts, potentials = ctx.saved_tensors[:half], ctx.saved_tensors[half:]
-        return None, *_chained(gradient, ctx.needs_input_grad[1:], counts, potentials)
+        return None, *_chained(gradient, ctx.needs_input_grad[1:], *_kept(ctx))
 
 
 class _Mean(torch.autograd.Function):
@@ -188,18 +198,28 @@ class _Mean(torch.autograd.Function):
         count = len(structure.potentials)
         needed = ctx.needs_input_grad[2:]
         value, factors = structure.moments(other, any(needed[:count]))
-        factors = _cleared(factors, value) or (value,) * count  # of no consequence without a gradient
+        found: tuple[Counts, ...] = _cleared(factors, value) or (value,) * count  # of no consequence without a gradient
         if other is not None:
-            counts = structure.solve(needed[count:])[1] if any(needed[count:]) else (value,) * count
-            factors = (*factors, *counts)
-        ctx.save_for_backward(*factors, *potentials)
+            found = (*found, *(structure.solve(needed[count:])[1] if any(needed[count:]) else (value,) * count))
+        _keep(ctx, found, potentials)
         return value
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        half = len(ctx.saved_tensors) // 2
-        factors, potentials = ctx.saved_tensors[:half], ctx.saved_tensors[half:]
-        return None, None, *_chained(gradient, ctx.needs_input_grad[2:], factors, potentials)
+        return None, None, *_chained(gradient, ctx.needs_input_grad[2:], *_kept(ctx))
+
+
+def _keep(ctx: Any, counts: Sequence[Counts], potentials: Sequence[Tensor]) -> None:
+    """For the backward pass; what is no tensor stands beside."""
+    ctx.weighable = [None if isinstance(c, Tensor) else c for c in counts]
+    ctx.save_for_backward(*(c if isinstance(c, Tensor) else None for c in counts), *potentials)
+
+
+def _kept(ctx: Any) -> tuple[list[Counts], Sequence[Tensor]]:
+    """The counts and potentials that were kept."""
+    half = len(ctx.weighable)
+    saved = ctx.saved_tensors
+    return [c if w is None else w for c, w in zip(saved[:half], ctx.weighable, strict=True)], saved[half:]
 
 
 def _cleared(factors: Sequence[Tensor], value: Tensor) -> tuple[Tensor, ...]:
@@ -211,13 +231,16 @@ def _cleared(factors: Sequence[Tensor], value: Tensor) -> tuple[Tensor, ...]:
 
 
 def _chained(
-    gradient: Tensor, needed: Sequence[bool], factors: Sequence[Tensor], potentials: Sequence[Tensor]
+    gradient: Tensor, needed: Sequence[bool], factors: Sequence[Counts], potentials: Sequence[Tensor]
 ) -> list[Tensor | None]:
     """The gradient (N,) of the values times their derivatives, in the potentials' shapes and dtypes."""
     found: list[Tensor | None] = []
     for wanted, factor, potential in zip(needed, factors, potentials, strict=True):
         if not wanted:
             found.append(None)
+            continue
+        if not isinstance(factor, Tensor):
+            found.append(factor.weighted(gradient).to(potential.dtype))
             continue
         weight = gradient.to(factor.dtype)
         if factor.dim() > potential.dim():  # shared by the items

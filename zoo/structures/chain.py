@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zoo.densities import diagonal
 from zoo.errors import ZooError
-from zoo.structures.base import Structure
+from zoo.structures.base import Counts, Structure
 from zoo.structures.chain_layouts import Layouts
 from zoo.structures.chain_problem import ChainProblem
 
@@ -44,9 +44,9 @@ class Chain(Structure[Tensor]):
     """Paths of N sequences through K states; see the module. Parts are paths (..., N, T), int64, -1 beyond a length.
 
     Memory of the log-partition beyond the arguments: O(N T K) if a gradient is wanted, and O(N K^2) if shared
-    transitions want one; those that change with time are copied. Without a gradient, O(K) for each sequence now worked
-    on if all (shared) transitions are above 1e-100 of the largest; otherwise O(T K), as the check on underflow needs
-    both directions.
+    transitions of fewer than 64 states want one; those that change with time are copied. Without a gradient, O(K) for
+    each sequence now worked on if all (shared) transitions are above 1e-100 of the largest and there are fewer than 64
+    states; otherwise O(T K), as the check on underflow needs both directions.
 
     Args:
         initial: (K,) or (N, K), log-weights of z_1.
@@ -92,7 +92,7 @@ class Chain(Structure[Tensor]):
     def value(self) -> Tensor:
         return self._problem.cast(self._problem.value())
 
-    def solve(self, by_item: Sequence[bool]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def solve(self, by_item: Sequence[bool]) -> tuple[Tensor, tuple[Counts, ...]]:
         value, starts, pairs, marginals = self._problem.solve(per_sequence=by_item[1])
         if self.initial.dim() == 1 and not by_item[0]:
             starts = starts.sum(0)
@@ -255,7 +255,13 @@ def expectations(
     if weights is not None:
         weights = weights.to(marginals.dtype)
         starts, marginals = weights.unsqueeze(-1) * starts, marginals.mul_(weights.reshape(-1, 1, 1))
-        pairs = torch.tensordot(weights, pairs, 1) if transition.dim() == 2 else weights.reshape(-1, 1, 1, 1) * pairs
+        if not isinstance(pairs, Tensor):
+            pairs = pairs.weighted(weights)
+        elif transition.dim() == 2:
+            pairs = torch.tensordot(weights, pairs, 1)
+        else:
+            pairs = weights.reshape(-1, 1, 1, 1) * pairs
+    assert isinstance(pairs, Tensor)
     if initial.dim() == 1:
         starts = starts.sum(0)
     return Expectations(chain.cast(value), chain.cast(starts), chain.cast(pairs), chain.cast(marginals))

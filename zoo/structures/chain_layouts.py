@@ -2,12 +2,13 @@
 
 Each step is scaled to sum to one (Rabiner, 1989, section V.A). What scaling can lose is an underflowing message that
 later turns out to matter. The kernels bound that loss by the message of the other direction, and a sequence where it is
-not negligible is done again by logarithms. Three layouts of the same recursion:
+not negligible is done again by logarithms. Four layouts of the same recursion:
 
 - few states, many sequences: sequences side by side, so that vector instructions run over sequences;
 - few states, one long sequence: cut into blocks, whose transfer matrices give the messages at the cuts (Sarkka &
   Garcia-Fernandez, 2021, "Temporal parallelization of Bayesian smoothers", the associative form); then as above;
-- many states, or transitions that change with time: vector instructions run over states.
+- many states, or transitions that change with time: vector instructions run over states;
+- very many states and many sequences: ``chain_products.py``.
 
 The kernels start either from log-densities, and write marginals (``run``); or from the data and a family of densities,
 and add up what EM needs (``totals``): the same passes, but no (N, T, K) array is read or written.
@@ -27,6 +28,7 @@ from torch import Tensor
 from zoo.core.isolation import available_threads
 from zoo.core.parallel import in_parallel
 from zoo.structures import chain_kernels as kernels
+from zoo.structures.chain_products import CountsByItem, products
 
 __all__ = ["Layouts"]
 
@@ -36,6 +38,7 @@ _SAFE = 1e-100
 _LANES = 32  # sequences side by side: four vectors of eight
 _MANY_LANES = 64  # if there are many rows of few states: the loops' overhead is halved, and they still fit the cache
 _FEW_STATES = 16  # up to here, side by side is faster (16: 1.3 times, 5: over 3 times)
+_VERY_MANY_STATES = 64  # from here, products of matrices are faster (64: about even, 512: over 3 times)
 _FEW_SEQUENCES = 8  # below, there is too little to put side by side
 _BLOCK = 200  # steps, for few states: three such arrays of 64 lanes about fit the second-level cache
 _DENSE = 1e-10  # transitions all above this: no message can die between cuts
@@ -105,7 +108,7 @@ class Layouts:
         ranges = _split(self.lengths, _MOST_JOBS)
         in_parallel([functools.partial(kernel, *common, start, stop, *more) for start, stop in ranges])
 
-    def run(self, marginals: Tensor | None, per_sequence: bool = False) -> tuple[Tensor, Tensor]:
+    def run(self, marginals: Tensor | None, per_sequence: bool = False) -> tuple[Tensor, Tensor | CountsByItem]:
         """Value (N,) and expected transitions (as ``chain.solve``); fills the marginals (N, T, K).
 
         Without marginals the value alone is computed.
@@ -115,14 +118,14 @@ class Layouts:
         full = marginals is not None
         if marginals is not None:
             self.smooth = marginals.numpy()
-        pairs = self._pass(full, per_sequence)
+        pairs: Any = self._pass(full, per_sequence)
         if self.bad.any():
             self._by_logarithms(np.nonzero(self.bad)[0], full, pairs, per_sequence)
         if full and not chain.full:
             kernels.clear_kernel(self.smooth, self.lengths)
             if not chain.shared and t > 1:
                 kernels.clear_kernel(pairs.reshape(n, t - 1, k * k), self.lengths - 1)
-        return torch.from_numpy(self.value), torch.from_numpy(pairs)
+        return torch.from_numpy(self.value), pairs if isinstance(pairs, CountsByItem) else torch.from_numpy(pairs)
 
     def totals(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
         """Value (N,), p(z_1 | x) (N, K), expected transitions (K, K), the family's sums (1 + 2 D, K), failures (N,).
@@ -158,6 +161,8 @@ class Layouts:
         checked = not chain.shared or float(self.transition.min()) < _SAFE  # the value needs the backward pass too
         if self._has_blocks():
             pairs = self._by_blocks(write, per_sequence)
+        elif self._suits_products():
+            return self._by_products(write, checked, per_sequence)
         elif chain.shared and chain.k <= _FEW_STATES and chain.n >= _FEW_SEQUENCES:
             pairs = self._side_by_side(write, write or checked, per_sequence)
         else:
@@ -289,6 +294,22 @@ class Layouts:
             return pairs
         return pairs[:, 0] if per_sequence else pairs.sum((0, 1))
 
+    def _suits_products(self) -> bool:
+        chain = self.chain
+        many = chain.k >= _VERY_MANY_STATES and chain.n >= _FEW_SEQUENCES
+        return many and chain.shared and not len(self.family)
+
+    def _by_products(self, write: bool, checked: bool, per_sequence: bool) -> Any:
+        """Each step of all sequences a product of matrices; pairs with the factor of the transition."""
+        chain, value, bad = self.chain, torch.from_numpy(self.value), torch.from_numpy(self.bad)
+        smooth = torch.from_numpy(self.smooth) if write else None
+        initial, step = torch.from_numpy(self.initial), torch.from_numpy(self.transition[0, 0])
+        counts = products(initial, step, chain.emission, chain.lengths, _SAFE, value, bad, smooth, checked)
+        self.value += np.broadcast_to(self.initial_shift, chain.n) + (self.lengths - 1) * self.shift[0, 0]
+        if counts is None:
+            return np.zeros((chain.k, chain.k))
+        return counts if per_sequence else counts.weighted(torch.ones(chain.n)).numpy()
+
     def _both_ends(self, row: int, pairs: Any, per_sequence: bool, write: bool) -> None:
         """One sequence by two threads: the forward and the backward pass do not need each other."""
         length, k = int(self.lengths[row]), self.chain.k
@@ -345,6 +366,8 @@ class Layouts:
             for row, both in zip(piece, results, strict=True):
                 if not chain.shared:
                     pairs[row] = both
+                elif isinstance(pairs, CountsByItem):
+                    pairs.add(row, torch.from_numpy(both[0]))
                 elif per_sequence:
                     pairs[row] = both[0]
                 else:

@@ -12,6 +12,7 @@ from zoo.core.parallel import has_numba
 from zoo.errors import ZooError
 from zoo.structures import chain_kernels as kernels
 from zoo.structures.chain_layouts import Layouts
+from zoo.structures.chain_products import CountsByItem
 
 __all__ = ["ChainProblem"]
 
@@ -95,17 +96,21 @@ class ChainProblem:
             return Layouts(self).run(None)[0]
         return self._torch_forward(keep=False)[1]
 
-    def solve(self, per_sequence: bool, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def solve(
+        self, per_sequence: bool, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | CountsByItem, Tensor]:
         """Value (N,), p(z_1 | x) (N, K), expected transitions, marginals (N, T, K).
 
-        Transitions: (N, T - 1, K, K) if they change with time, else (N, K, K), or summed (K, K) unless per_sequence.
+        Transitions: (N, T - 1, K, K) if they change with time, else (N, K, K), or summed (K, K) unless per_sequence;
+        per_sequence may also give what stands for (N, K, K).
         """
+        pairs: Tensor | CountsByItem
         if self.numba:
             marginals = torch.empty(self.emission.shape, dtype=torch.float64) if out is None else out
             value, pairs = Layouts(self).run(marginals, per_sequence)
         else:
             value, pairs, marginals = self._torch_solve()
-            if self.shared and not per_sequence:
+            if self.shared and not per_sequence and isinstance(pairs, Tensor):
                 pairs = pairs.sum(0)
             if out is not None:
                 marginals = out.copy_(marginals)
