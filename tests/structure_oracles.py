@@ -312,7 +312,7 @@ def make_tree(
 
 
 def tree_variants() -> dict[str, Tree]:
-    return {
+    plain = {
         "ragged": make_tree([2, 5, 4, 3], 2, 1),
         "two words": make_tree([2, 2], 3, 2),
         "own": make_tree([3, 4, 2], 2, 2, own=True),
@@ -320,6 +320,11 @@ def tree_variants() -> dict[str, Tree]:
         "forbidden": make_tree([4, 3, 4], 2, 2, own=True, forbidden=0.1),
         "all alike": Tree(torch.zeros(1).double(), torch.zeros(1, 2, 2).double(), torch.zeros(2, 5, 1).double()),
         "by logarithms": hidden_tree(),
+    }
+    return {
+        f"{name}, {backend}": dataclasses.replace(tree, _backend=backend)
+        for name, tree in plain.items()
+        for backend in ("numba", "torch")
     }
 
 

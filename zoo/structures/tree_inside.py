@@ -5,11 +5,6 @@ of width w follow for all sentences at once: the products of parts, summed over 
 product for each span; the rules are then one matrix for all. Parts of one word are taken together with the rules that
 use them, once a word and not once a span. A sentence of L words takes about L^2/2 (A^3 + A^2 L/3) multiplications,
 three times that with counts; memory is the chart, N L^2 A numbers, and one width's products, N L A^2.
-
-Scaled numbers lose what is below 1e-308 of the largest that could stand there. All trees weigh at most as much as there
-are of them (below 4^L) with the heaviest root, rules and words: where that is so far above the sum found that a loss
-could show, or where the sum is zero and small numbers stood on the way, the sentence is marked, and ``tree_logs.py``
-does it again by logarithms.
 """
 
 from __future__ import annotations
@@ -20,12 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Charts", "Counts", "inside", "outside"]
+from zoo.structures.tree_scales import SMALL, Counts, scaled, summed
 
-#: A product of four numbers that are no smaller than this is no zero.
-SMALL = 1e-75
-#: Nats between all that could be and what was found, from which a loss of 1e-308 could show in the sixteenth digit.
-FAR = 670.0
+__all__ = ["Charts", "inside", "outer", "outside", "times"]
 
 
 class Charts(NamedTuple):
@@ -57,15 +49,6 @@ class Charts(NamedTuple):
     suspect: Tensor
 
 
-def _scaled(logs: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """exp(logs - top), the tops over ``dims`` (0 where all are -inf), and whether a number is too small."""
-    top = logs.amax(dims, keepdim=True)
-    top = top.masked_fill(top == -math.inf, 0.0)
-    values = (logs - top).exp_()
-    small = ((values < SMALL) & (logs > -math.inf)).flatten(1).any(-1)
-    return values, top, small
-
-
 def _cut(begins: Tensor, ends: Tensor, scales: Tensor, w: int) -> tuple[Tensor, Tensor, Tensor]:
     """Both parts of the spans of w words wherever they are cut, and the logarithms of the products' scales.
 
@@ -91,12 +74,8 @@ def inside(root: Tensor, rules: Tensor, preterminals: Tensor, lengths: Tensor) -
     """
     n, t, p = preterminals.shape
     a = root.shape[-1]
-    table, rule_top, odd = _scaled(rules, (1, 2, 3))
-    start, root_top, odd_root = _scaled(root, (1,))
-    leaves, leaf_top, _ = _scaled(preterminals, (2,))
-    inner = torch.arange(t, device=lengths.device) < lengths.unsqueeze(-1)
-    odd_leaf = ((leaves < SMALL) & (preterminals > -math.inf)).any(-1)
-    suspect = (odd_leaf & inner).any(-1) | odd | odd_root
+    given = scaled(root, rules, preterminals, lengths)
+    table, leaves, inner, suspect = given.rules, given.leaves, given.inner, given.suspect
     nn, ln = table[:, :, :a, :a], table[:, :, a:, :a]
     nl, ll = table[:, :, :a, a:], table[:, :, a:, a:]
     m = len(table)
@@ -106,15 +85,15 @@ def inside(root: Tensor, rules: Tensor, preterminals: Tensor, lengths: Tensor) -
     begins = leaves.new_zeros(n, t, t + 1, a)
     ends = leaves.new_zeros(n, t, t + 1, a)
     scales = leaves.new_full((n, t, t + 1), -math.inf)
-    scales[:, :, 1] = leaf_top.squeeze(-1).masked_fill((leaves == 0).all(-1), -math.inf)
-    rule_top = rule_top.reshape(m, 1)
+    scales[:, :, 1] = given.leaf_top
+    rule_top = given.rule_top.unsqueeze(-1)
     flat = nn.reshape(m, a, a * a)
     for w in range(2, t + 1):
         q = t - w + 1
         here = inner[:, w - 1 :]  # whether the span lies in the sentence
         if w == 2:
             pairs = leaves[:, :-1].unsqueeze(-1) * leaves[:, 1:].unsqueeze(-2)
-            total = _times(pairs.flatten(-2), ll.reshape(m, a, p * p).mT)
+            total = times(pairs.flatten(-2), ll.reshape(m, a, p * p).mT)
             top = scales[:, :-1, 1] + scales[:, 1:, 1]
         else:
             logs = _sides(scales, w)
@@ -129,7 +108,7 @@ def inside(root: Tensor, rules: Tensor, preterminals: Tensor, lengths: Tensor) -
             total += weights[..., 1:2] * torch.matmul(right[:, w - 1 :], begins[:, :q, w - 1].unsqueeze(-1)).squeeze(-1)
             if w > 3:
                 joined = torch.matmul((first * weights[..., 2:].unsqueeze(-1)).mT, second)
-                total += _times(joined.flatten(-2), flat.mT)
+                total += times(joined.flatten(-2), flat.mT)
         size = total.amax(-1)
         possible = size > 0
         total /= size.masked_fill(~possible, 1.0).unsqueeze(-1)
@@ -138,14 +117,8 @@ def inside(root: Tensor, rules: Tensor, preterminals: Tensor, lengths: Tensor) -
         ends[:, w - 1 :, t - w] = total
         scales[:, :q, w] = (top + size.log() + rule_top).masked_fill(~possible, -math.inf)
     rows = torch.arange(n, device=lengths.device)
-    whole = (start * begins[rows, 0, lengths]).sum(-1)
-    value = scales[rows, 0, lengths] + whole.log() + root_top.squeeze(-1)
-    value = value.masked_fill(whole <= 0, -math.inf)
-    most = table.flatten(2).sum(-1).amax(-1).log() + rule_top.squeeze(-1) + math.log(4.0)  # of a node, with its place
-    bound = (lengths - 1) * most + leaf_top.squeeze(-1).masked_fill(~inner, 0.0).sum(-1)
-    bound = bound + start.sum(-1).log() + root_top.squeeze(-1) + 2 * math.log(t * rules.shape[-1])
-    suspect = torch.where(value > -math.inf, bound - value > FAR, suspect)
-    return Charts(begins, ends, scales, leaves, left, right, (nn, ln, nl, ll), rule_top, start, value, suspect)
+    value, suspect = summed(given, lengths, begins[rows, 0, lengths], scales[rows, 0, lengths], suspect)
+    return Charts(begins, ends, scales, leaves, left, right, (nn, ln, nl, ll), rule_top, given.root, value, suspect)
 
 
 def _sides(scales: Tensor, w: int) -> Tensor:
@@ -161,17 +134,7 @@ def _sides(scales: Tensor, w: int) -> Tensor:
 
 def _by_words(table: Tensor, leaves: Tensor) -> Tensor:
     """A table (M, R, P) times the words (N, T, P): (N, T, R)."""
-    return _times(leaves, table.mT)
-
-
-class Counts(NamedTuple):
-    """Expected counts: of the root (N, A); of rules (A, S, S), or (N, A, S, S); of preterminals (N, T, P); and of the
-    symbols of spans (N, T, T + 1, A), [n, i, w]."""
-
-    root: Tensor
-    rules: Tensor
-    preterminals: Tensor
-    symbols: Tensor
+    return times(leaves, table.mT)
 
 
 def outside(charts: Charts, lengths: Tensor, by_item: bool, weights: Tensor) -> Counts:
@@ -205,8 +168,8 @@ def outside(charts: Charts, lengths: Tensor, by_item: bool, weights: Tensor) -> 
         if w == 2:
             here = here * (scales[:, :-1, 1] + scales[:, 1:, 1] - level).exp_().unsqueeze(-1)
             pairs = leaves[:, :-1].unsqueeze(-1) * leaves[:, 1:].unsqueeze(-2)
-            count_ll += _outer(here, pairs.flatten(-2), bool(shape))
-            grown = _times(here, flat_words).unflatten(-1, (p, p))
+            count_ll += outer(here, pairs.flatten(-2), bool(shape))
+            grown = times(here, flat_words).unflatten(-1, (p, p))
             back_leaves[:, :-1] += torch.matmul(grown, leaves[:, 1:].unsqueeze(-1)).squeeze(-1)
             back_leaves[:, 1:] += torch.matmul(grown.mT, leaves[:, :-1].unsqueeze(-1)).squeeze(-1)
             continue
@@ -222,13 +185,13 @@ def outside(charts: Charts, lengths: Tensor, by_item: bool, weights: Tensor) -> 
             cuts = (cuts - level.unsqueeze(-1)).exp_().unsqueeze(-1)
             weighted = first * cuts
             joined = torch.matmul(weighted.mT, second)
-            count_nn += _outer(here, joined.flatten(-2), bool(shape))
-            grown = _times(here, flat).unflatten(-1, (a, a))
+            count_nn += outer(here, joined.flatten(-2), bool(shape))
+            grown = times(here, flat).unflatten(-1, (a, a))
             back[:, :q, 2 : w - 1] += torch.matmul(second, grown.mT) * cuts
             back_ends[:, w - 1 :, t - w + 2 : t - 1] += torch.matmul(weighted, grown)
     table_left, table_right = back_left.flatten(-2), back_right.flatten(-2)
-    back_leaves += _times(table_left, ln.permute(0, 1, 3, 2).reshape(m, a * a, p))
-    back_leaves += _times(table_right, nl.reshape(m, a * a, p))
+    back_leaves += times(table_left, ln.permute(0, 1, 3, 2).reshape(m, a * a, p))
+    back_leaves += times(table_right, nl.reshape(m, a * a, p))
     if shape:
         count_ln = torch.matmul(table_left.mT, leaves).unflatten(1, (a, a))
         count_nl = torch.matmul(table_right.mT, leaves).unflatten(1, (a, a))
@@ -252,14 +215,14 @@ def outside(charts: Charts, lengths: Tensor, by_item: bool, weights: Tensor) -> 
     return Counts(seed * begins[rows, 0, lengths], rules, back_leaves * leaves, back * begins)
 
 
-def _times(rows: Tensor, table: Tensor) -> Tensor:
+def times(rows: Tensor, table: Tensor) -> Tensor:
     """Rows (N, q, R) times a table (M, R, C), M being 1 or N."""
     if len(table) == 1:
         return torch.matmul(rows.flatten(0, 1), table[0]).unflatten(0, rows.shape[:2])
     return torch.matmul(rows, table)
 
 
-def _outer(rows: Tensor, columns: Tensor, by_item: bool) -> Tensor:
+def outer(rows: Tensor, columns: Tensor, by_item: bool) -> Tensor:
     """(N, q, R) and (N, q, C): summed products (R, C), or (N, R, C)."""
     if by_item:
         return torch.matmul(rows.mT, columns)

@@ -1,0 +1,77 @@
+"""Sums over trees at sizes beyond enumeration: all passes beside logarithms, which share no code with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoo.structures import Tree, tree_logs, tree_problem
+
+LENGTHS = [13, 2, 11, 1, 12]
+
+
+def make(own: bool = False, backend: str | None = None, seed: int = 0) -> Tree:
+    """Enough nonterminals, words and spans to cross every block that the passes are cut into."""
+    generator = torch.Generator().manual_seed(seed)
+    n, a, p = len(LENGTHS), 9, 4
+    shape = (n, a, a + p, a + p) if own else (a, a + p, a + p)
+    root, rules = (torch.randn(s, generator=generator, dtype=torch.float64) for s in ((a,), shape))
+    words = torch.randn(n, max(LENGTHS), p, generator=generator, dtype=torch.float64)
+    for i, length in enumerate(LENGTHS):
+        words[i, length:] = math.nan
+    return Tree(root, rules, words, torch.tensor(LENGTHS), backend)
+
+
+def by_logarithms(tree: Tree, n: int) -> tuple[Tensor, list[Tensor]]:
+    """The log-partition of one sentence and its gradient, by differentiating logarithms."""
+    potentials = tree.root, tree.rules if tree.rules.dim() == 3 else tree.rules[n], tree.preterminals[n, : LENGTHS[n]]
+    leaves = [t.clone().requires_grad_() for t in potentials]
+    root, rules, words = (leaf.unsqueeze(0) for leaf in leaves)
+    value = tree_logs.log_partition(root, rules, words, torch.tensor(LENGTHS[n : n + 1]))
+    return value.detach(), list(torch.autograd.grad(value.sum(), leaves))
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize("own", [False, True])
+def test_values_and_counts_are_those_of_logarithms(own: bool, backend: str) -> None:
+    tree = make(own, backend)
+    weights = torch.tensor([0.5, 2.0, 1.0, 1.0, 0.25]).double()
+    found = tree.expected(weights)
+    rules = torch.zeros_like(tree.rules)
+    for n, length in enumerate(LENGTHS):
+        if length == 1:
+            assert found.value[n] == -math.inf
+            assert not found.preterminals[n].any()
+            continue
+        value, (_, counts, words) = by_logarithms(tree, n)
+        torch.testing.assert_close(found.value[n : n + 1], value, rtol=1e-13, atol=0)
+        torch.testing.assert_close(found.preterminals[n, :length], weights[n] * words, rtol=0, atol=1e-12)
+        assert not found.preterminals[n, length:].any()
+        if own:
+            rules[n] = weights[n] * counts
+        else:
+            rules += weights[n] * counts
+    torch.testing.assert_close(found.rules, rules, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_one_inside_pass_serves_value_and_gradient_where_it_fits(pieces: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what does not fit at once is the same, in pieces."""
+    expected = make().marginals()
+    calls = []
+    tree = make()
+    inside = tree._problem.passes.inside
+    monkeypatch.setattr(tree._problem.passes, "inside", lambda *a: calls.append(1) or inside(*a))
+    if pieces:
+        monkeypatch.setattr(tree_problem, "rows_at_once", lambda numbers, times=1: 2)
+    leaves = [t.clone().requires_grad_() for t in tree._tensors()]
+    tree = dataclasses.replace(tree, **dict(zip(Tree.potentials, leaves, strict=True)))
+    value = tree.log_partition()
+    value[torch.tensor(LENGTHS) > 1].sum().backward()
+    assert len(calls) == (6 if pieces else 1)
+    for leaf, counts in zip(leaves, expected._tensors(), strict=True):
+        torch.testing.assert_close(leaf.grad, counts, rtol=0, atol=1e-12)
