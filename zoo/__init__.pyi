@@ -35,6 +35,7 @@ from zoo.models.ppca import PPCA as PPCA
 from zoo.models.stochastic_binary_network import StochasticBinaryNetwork as StochasticBinaryNetwork
 from zoo.models.vae import VAE as VAE
 from zoo.models.von_mises_mixture import VonMisesMixture as VonMisesMixture
+from zoo.models.vrnn import VRNN as VRNN
 from zoo.runs.align import align as align
 from zoo.runs.compare import Comparison as Comparison
 from zoo.runs.compare import compare as compare

@@ -66,7 +66,10 @@ OFFERS: dict[str, Offer] = {
         ("model", "guide"),
         "x, num_particles=S, proposal",
     ),
-    "filter": Offer("of sequences: what x_1..x_t say of z_t, its mean (N, T, L), or p(z_t = k) (N, T, K)", ("model",)),
+    "filter": Offer("what x_1..x_t say of z_t: its mean (N, T, L), or p(z_t = k) (N, T, K): `fit.filter`", ("model",)),
+    "continuation": Offer(
+        "draws of what follows each sequence x, (S, N, num_steps, D): `fit.forecast`", ("model",), "x, num_steps, S"
+    ),
     "pretraining": Offer("stages of gradient steps that come before all others", (), "problem"),
     "posterior_means": Offer("E_q [z | x], (N, L), by S draws where there is no formula", ("guide",), "x, S"),
     # The data's own noise and units

@@ -94,6 +94,11 @@ def _checked_lengths(x: Tensor, lengths: Tensor | None, who: str) -> Tensor:
             f"{who}: lengths expected whole numbers, got {float(lengths[which]):g} for sequence {which}. Round it."
         )
     lengths = lengths_of(x, lengths)
+    if n == 1 and lengths.dim() == 1 and len(lengths) > 1:
+        raise ZooError(
+            f"{who}: lengths expected to add up to the {t} rows of x, got {int(lengths.sum())} in all. "
+            "Correct them, or pad sequences to x of shape (N, T, D)."
+        )
     if lengths.shape != (n,):
         raise ZooError(
             f"{who}: lengths expected shape ({n},), one a sequence, got {tuple(lengths.shape)}. "

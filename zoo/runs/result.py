@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyro
 import torch
-from pyro import poutine
 from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.bayes.draws import Draws
 from zoo.core import program
 from zoo.core.contract import LatentVariableModel, lacks, prepared
-from zoo.core.data import Data, call, num_data
+from zoo.core.data import Data, call
 from zoo.core.isolation import isolated
-from zoo.core.memory import LARGE
-from zoo.core.pieces import by_pieces, gathered, pieces
-from zoo.core.sites import sample_sites
+from zoo.core.pieces import by_pieces
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
-from zoo.runs.templates import describe_template, expanded
+from zoo.runs.drawing import filtered, forecasts, new_data
+from zoo.runs.templates import describe_template
 from zoo.scores.impossible import warn_of_impossible
 from zoo.storage.folders import new_folder
 from zoo.storage.json import to_json
@@ -285,33 +283,28 @@ class Fit:
     def sample(self, n: int | None = None, seed: int | None = None, given: Any = None) -> Data:
         """``n`` new data from p(x), in the shape of the data that were fitted; of p(observed | given) one for each row
         of ``given``."""
-        shape = self.template
-        if shape is None:
+        if self.template is None:
             raise ZooError("sample: this fit does not know the shape of its data. Fit again with this version.")
-        fields = self.model.fields
-        if (n is None) == (given is None) or (given is not None and not fields.given):
-            raise ZooError(f"sample: expected how many, or given= of {', '.join(fields.given) or 'no fields'}.")
-        with isolated(self.seed if seed is None else seed), torch.no_grad():
-            known = {} if given is None else prepared(self.model, given, given_alone=True)
-            total = num_data(known) if n is None else n
-            rows = expanded(shape, total)
-            rows = {**fields.named(rows), **known} if known else rows
-            return gathered(map(self._draw, pieces(self.model, rows, LARGE)), total)
+        return new_data(self.model, self.template, n, given, self.seed if seed is None else seed)
 
-    def _draw(self, rows: Data) -> Data:
-        """As many new data as ``rows`` has, by torch's generator."""
-        if not self.model.fields.given and lacks(self.model, "sample_like") is None:
-            return self.model.sample_like(self.template, num_data(rows))
-        unconditioned = poutine.uncondition(self.model.model)
-        trace = poutine.trace(lambda: call(unconditioned, rows)).get_trace()
-        observed = [
-            site["value"]
-            for site in sample_sites(trace).values()
-            if site["infer"].get("was_observed") and isinstance(site["value"], Tensor)
-        ]
-        if lacks(self.model, "from_pixels") is None:
-            observed = [self.model.from_pixels(value) for value in observed]
-        return observed[0] if len(observed) == 1 else tuple(observed)
+    @exclusive
+    def filter(self, x: Any) -> Tensor:
+        """Of sequences, what x_1..x_t say of z_t: its mean, (N, T, L), by particles; of a chain of states p(z_t = k),
+        (N, T, K), exact.
+
+        Raises:
+            ZooError: the model is not one of sequences that can be filtered.
+        """
+        return filtered(self.model, x, self.seed)
+
+    @exclusive
+    def forecast(self, x: Any, num_steps: int, num_samples: int = 100, seed: int | None = None) -> Tensor:
+        """Draws of the ``num_steps`` frames that follow each sequence, (num_samples, N, num_steps, D).
+
+        Raises:
+            ZooError: the model is not one of sequences that can be gone on with.
+        """
+        return forecasts(self.model, x, num_steps, num_samples, self.seed if seed is None else seed)
 
     def to_inference_data(self, x: Any = None, num_draws: int = 100) -> Any:
         """ArviZ ``InferenceData``. With draws of the parameters: ``posterior``, ``sample_stats``, and, where the data

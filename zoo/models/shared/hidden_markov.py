@@ -37,7 +37,7 @@ from zoo.densities.distributions import FEW, Selected
 from zoo.errors import ZooError, unknown_name
 from zoo.models.shared import chain_em
 from zoo.models.shared.chain_starts import start
-from zoo.models.shared.markov import Marginal, finite, follow, many_paths, stationary
+from zoo.models.shared.markov import Marginal, finite, follow, go_on, many_paths, stationary
 from zoo.structures import Chain
 
 __all__ = ["HiddenMarkov"]
@@ -253,8 +253,7 @@ class HiddenMarkov(Components):
     def forecast(self, x: Data, num_steps: int) -> Tensor:
         """p(z_{T+h} | x_{1:T}) for h = 1..num_steps, (N, num_steps, K)."""
         data = prepared(self, x)
-        last = self.filter(data)[torch.arange(len(data["x"])), data["lengths"] - 1]
-        steps, state = [], last
+        steps, state = [], self._last(**data)
         for _ in range(num_steps):
             state = state @ self.transition_probs.detach()
             steps.append(state)
@@ -266,10 +265,18 @@ class HiddenMarkov(Components):
         if num_data * num_steps * self.num_states > FEW:
             paths = many_paths(self.log_initial, self.log_transition, num_data, num_steps)
             return Selected(self.components(), paths).sample()
-        states = [dist.Categorical(logits=self.log_initial).sample((num_data,))]
-        for _ in range(num_steps):
-            states.append(dist.Categorical(logits=self.log_transition[states[-1]]).sample())
-        return Selected(self.components(), torch.stack(states[:-1], 1)).sample()
+        first = dist.Categorical(logits=self.log_initial).sample((num_data,))
+        return Selected(self.components(), go_on(self.log_transition, first, num_steps)[:, :-1]).sample()
+
+    def _last(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """p(z_T | x_{1:T}) of each sequence's last step, (N, K)."""
+        return self._structure(x, lengths).filtered()[torch.arange(len(x)), lengths - 1]
+
+    @torch.no_grad()
+    def continuation(self, x: Tensor, lengths: Tensor | None = None, *, num_steps: int, num_samples: int = 1) -> Tensor:
+        """Draws of what follows each sequence, (num_samples, N, num_steps, D), by torch's generator."""
+        last = dist.Categorical(self._by_sequences(self._last, x, lengths_of(x, lengths))).sample((num_samples,))
+        return Selected(self.components(), go_on(self.log_transition, last, num_steps)[..., 1:]).sample()
 
     # EM ---------------------------------------------------------------------------------------------------------
 

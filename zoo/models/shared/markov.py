@@ -14,7 +14,7 @@ from zoo.core.memory import rows_at_once
 from zoo.core.statistics import wide
 from zoo.densities.distributions import Selected
 
-__all__ = ["Marginal", "finite", "follow", "many_paths", "path_counts", "stationary", "stationary_m_step"]
+__all__ = ["Marginal", "finite", "follow", "go_on", "many_paths", "path_counts", "stationary", "stationary_m_step"]
 
 
 class Marginal(Selected):
@@ -50,6 +50,14 @@ def follow(log_rows: Tensor, z: Tensor) -> Tensor:
 def finite(logs: Tensor) -> Tensor:
     """-inf as a large negative number, where a product with a zero weight must be zero."""
     return logs.clamp_min(-1e4)
+
+
+def go_on(log_transition: Tensor, first: Tensor, num_steps: int) -> Tensor:
+    """Paths (..., 1 + num_steps) from states (...), by torch's generator."""
+    states = [first]
+    for _ in range(num_steps):
+        states.append(dist.Categorical(logits=log_transition[states[-1]]).sample())
+    return torch.stack(states, -1)
 
 
 def many_paths(log_initial: Tensor, log_transition: Tensor, num_data: int, num_steps: int) -> Tensor:
