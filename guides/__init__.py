@@ -12,6 +12,7 @@ from guides.normal import AmortizedNormal
 from guides.packing import Packing
 from guides.recurrent import Recurrent
 from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
+from guides.residual import Residual, ResidualNormal
 from guides.tables import DiscreteTables
 
 __all__ = [
@@ -32,5 +33,7 @@ __all__ = [
     "Recurrent",
     "RelaxedBernoulli",
     "RelaxedCategorical",
+    "Residual",
+    "ResidualNormal",
     "Standardize",
 ]

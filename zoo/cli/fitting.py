@@ -288,6 +288,12 @@ def _pictures(this: Fit, x: Any, name: str, out: Path) -> list[str]:
 
     if has_states(this.model):
         drawn.append(plot_states(this, x, out / "states.png").name)
+    from zoo.data.speech import SPOKEN, smooth_spectrogram
+    from zoo.reporting.units import has_units, plot_units
+
+    if has_units(this.model):
+        seen = smooth_spectrogram if name in SPOKEN else None
+        drawn.append(plot_units(this, x, out / "units.png", image=seen).name)
     from zoo.reporting.trees import has_trees, plot_trees
 
     if has_trees(this.model):
@@ -295,8 +301,6 @@ def _pictures(this: Fit, x: Any, name: str, out: Path) -> list[str]:
     from zoo.reporting.alignments import has_alignments, plot_alignment
 
     if has_alignments(this.model):
-        from zoo.data.speech import SPOKEN, smooth_spectrogram
-
         longest = int(x["target_lengths"].argmax()) if "target_lengths" in x else 0
         image = smooth_spectrogram(x["x"][longest].double().numpy()) if name in SPOKEN else None
         drawn.append(plot_alignment(this, x, out / "alignment.png", item=longest, image=image).name)

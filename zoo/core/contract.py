@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from zoo.core.checks import magnitudes, rows
-from zoo.core.data import Data, Fields, as_data, count, map_tensors, take, tensors
+from zoo.core.data import Data, Fields, as_data, count, map_tensors, num_data, take, tensors
 from zoo.core.data import plain as plain_data
 from zoo.core.edges import is_simplex
 from zoo.core.offers import OFFERS
@@ -212,6 +212,10 @@ class LatentVariableModel(PyroModule):
         """What ``tol`` is per: data, or time steps where there are such; each as often as its row counts."""
         return count(x)
 
+    def num_rows(self, x: Data) -> int:
+        """Rows that networks pass for these data: as many as data, or as there are steps in them."""
+        return num_data(x)
+
     def datum_size(self, x: Data) -> int:
         """About how many numbers a datum needs while it is worked on: itself, or a network's widest layer."""
         layers = [max(m.in_features, m.out_features) for m in self.modules() if isinstance(m, nn.Linear)]
@@ -347,8 +351,9 @@ def _lack(model: LatentVariableModel, name: str) -> str | None:
 
 
 def snake_case(name: str) -> str:
-    """``GaussianMixture`` to ``gaussian_mixture``, ``PPCA`` to ``ppca``, ``PoissonHMM`` to ``poisson_hmm``."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    """``GaussianMixture`` to ``gaussian_mixture``, ``PPCA`` to ``ppca``, ``PoissonHMM`` to ``poisson_hmm``,
+    ``HMMVAE`` to ``hmm_vae``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]|VAE$)", "_", name).lower()
 
 
 def _brief(value: Tensor) -> str:

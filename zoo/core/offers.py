@@ -35,6 +35,10 @@ OFFERS: dict[str, Offer] = {
     "predict": Offer("the most probable z of each datum: labels (N,) or a mean (N, L)", ("model",)),
     "parse": Offer("of sentences: the most probable trees, to read; None where there is none", ("model",)),
     "viterbi": Offer("of a chain of states: the most probable path (N, T) and ln p(path, x) (N,) nats", ("model",)),
+    "state_probs": Offer(
+        "of a chain of states above other latents: q(z_t = k | x) under the guide, (N, T, K)", ("model", "guide")
+    ),
+    "state_means": Offer("what a frame is expected to be in each state, (K, D): a picture of states", ("model",), ""),
     "sample_posterior": Offer("joint draws of a chain's states, (S, N, T)", ("model",), "x, S"),
     "sample_like": Offer("new data from p(x), of a template's shape, without running the program", ("model",), "x, N"),
     # EM

@@ -21,6 +21,7 @@ from zoo.data._readers import (
 )
 from zoo.data._strings import read_digit_strings, read_symbol_strings
 from zoo.data._treebank import sentences, treebank_trees
+from zoo.data.known_chain import read_known_chain
 from zoo.data.known_grammar import known_trees
 
 __all__ = ["DATA_SETS"]
@@ -261,6 +262,15 @@ DATA_SETS: dict[str, DataSet] = {
         "as this package",
         read_symbol_strings,
         provider="latent-zoo",
+    ),
+    "known_chain": DataSet(
+        "200 x 30 x 6, with lengths",
+        "frames of a chain of three states whose codes in the plane are bent into six features; labels are the states",
+        "drawn by us",
+        "as this package",
+        read_known_chain,
+        provider="latent-zoo",
+        labelled=True,
     ),
     "known_grammar": DataSet(
         "1000 x 24 sentences, with lengths",

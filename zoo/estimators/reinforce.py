@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.core import traces, weighing
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, mass, num_data
+from zoo.core.data import Data, mass, num_data, once, weights_of
 from zoo.core.hooks import Computed
 from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
@@ -43,17 +43,32 @@ class Reinforce(GuidedEstimator):
 
     def objective(self, problem: Problem) -> Objective:
         model, nesting, k = problem.model, problem.program.nesting, int(self.num_particles)
+        sums = bool(problem.program.left_out)
         problem.program.spend("model", "guide")
-        return Computed(lambda batch: reinforce_surrogate(model, batch, k, nesting), self.column_for(problem), model)
+        return Computed(
+            lambda batch: reinforce_surrogate(model, batch, k, nesting, sums), self.column_for(problem), model
+        )
 
 
-def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> Step:
-    """(surrogate, bound) per datum. The score's baseline is the mean of the other draws: unbiased."""
-    rows = num_data(batch)
-    guide_trace, model_trace = traces.draw(model, batch, k, nesting)
+def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int, sums: bool = False) -> Step:
+    """(surrogate, bound) per datum. The score's baseline is the mean of the other draws: unbiased.
+
+    Args:
+        sums: whether latents that the guide leaves out are summed. Pyro sums no sites of which each row counts
+            otherwise: weights of rows then come afterwards.
+    """
+    rows, weights = num_data(batch), weights_of(batch) if sums else None
+    guide_trace, model_trace = traces.draw(model, batch if weights is None else once(batch), k, nesting)
     log_joint, log_guide = weighing.joint_and_guide(guide_trace, model_trace, rows, k, nesting)
     score = score_terms(guide_trace, log_guide, rows, k, nesting)
     counted = score_terms(guide_trace, log_guide, rows, k, nesting, traces.scaled_log_prob)
+    if weights is not None:
+        if log_joint.shape[1] != rows:
+            raise ZooError(
+                "reinforce: weights of rows expected latents of one datum each, got a guide that leaves out some and "
+                "draws one of all data. Repeat the rows instead."
+            )
+        log_joint, log_guide, counted = (weights * part for part in (log_joint, log_guide, counted))
     value = (log_joint - log_guide).detach()
     baseline = (value.sum(0) - value) / (k - 1)
     # E[grad ln q] = 0, so the scored part of -ln q carries no gradient of its own.

@@ -1,6 +1,7 @@
 """What hidden Markov models are looked at for: a series coloured by decoded states, and how these follow each other.
 
-As all pictures, without pyplot; by what a model offers (``viterbi``, ``transition_probs``), not by its class.
+As all pictures, without pyplot; by what a model offers (``viterbi`` or ``state_probs``, ``transition_probs``), not by
+its class.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from zoo.core.contract import lacks, prepared
-from zoo.core.data import Data
+from zoo.core.data import Data, call
 from zoo.errors import ZooError
 from zoo.reporting.page import Array, Page, array, colour, heat, ticks
 from zoo.reporting.subjects import Fitted
@@ -25,7 +26,8 @@ SHOWN, SEEN = 1000, 200_000
 
 def has_states(model: Any) -> bool:
     """Whether a model's latent is a chain of states."""
-    return lacks(model, "viterbi") is None and model.quantity("transition_probs") is not None
+    decoded = lacks(model, "viterbi") is None or lacks(model, "state_probs") is None
+    return decoded and model.quantity("transition_probs") is not None
 
 
 def seen_sequences(fit: Fitted, x: Any) -> dict[str, Tensor]:
@@ -37,8 +39,9 @@ def seen_sequences(fit: Fitted, x: Any) -> dict[str, Tensor]:
 
 
 def step_probabilities(fit: Fitted, data: Data) -> Array:
-    """p(z_t = k | x) of every step that is there, sequence after sequence, (M, K)."""
-    probs = array(fit.posterior(data).probs)
+    """p(z_t = k | x) of every step that is there, sequence after sequence, (M, K); q where there are other latents."""
+    own = lacks(fit.model, "state_probs") is None
+    probs = array(call(fit.model.state_probs, data) if own else fit.posterior(data).probs)
     inside = np.arange(probs.shape[1]) < array(data["lengths"])[:, None]
     steps: Array = probs[inside]
     return steps

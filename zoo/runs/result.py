@@ -231,6 +231,10 @@ class Fit:
         Raises:
             ZooError: the latent is continuous, or there are several.
         """
+        if lacks(self.model, "state_probs") is None:
+            x = prepared(self.model, x)
+            states: Tensor = by_pieces(self.model, x, lambda piece: call(self.model.state_probs, piece))
+            return states
         posterior = self.posterior(x)
         if isinstance(posterior, dict):
             raise ZooError(f"predict_proba: expected one latent site, got {', '.join(posterior)}. Use posterior(x).")

@@ -46,7 +46,7 @@ def bound(problem: Problem) -> tuple[float, float]:
         return -sum(float(call(loss, piece).detach()) for piece in pieces(model, x, 256)), 0.0
     # As many draws as a second allows: a network of a thousand weights counts as one number.
     weights = sum(p.numel() for p in model.parameters())
-    samples = min(1000, max(10, 5_000_000 // (num_data(x) * max(1, weights // 1000))))
+    samples = min(1000, max(10, 5_000_000 // (model.num_rows(x) * max(1, weights // 1000))))
     if samples > ONE_BY_ONE:
         problem.program.spend("model", "guide")
     value, variance = 0.0, 0.0

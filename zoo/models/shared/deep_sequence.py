@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.core.checks import positive, rows
-from zoo.core.data import Data, Fields
+from zoo.core.data import Data, Fields, plain
 from zoo.core.sequences import checked, inside, lengths_of, steps_in
 from zoo.errors import ZooError
 from zoo.models.shared.likelihood import Likelihood
@@ -30,7 +30,7 @@ class DeepSequenceModel(NetworkModel):
         likelihood: of a frame given what the decoder puts out: "bernoulli" of features 0 or 1, "gaussian" with one
             learned variance a feature, or "gaussian_mixture", whose weights, means and variances all come from the
             decoder; with one component it is a Gaussian of variances that depend on the past.
-        num_components: of the mixture.
+        num_components: of the mixture. noise: of the Gaussian, where it is given, in units of each feature's own.
 
     Raises:
         ZooError: x of another shape, lengths that do not fit, values outside the likelihood's support.
@@ -40,7 +40,7 @@ class DeepSequenceModel(NetworkModel):
     #: Sequences a step: each has many frames, and there are fewer of them than of vectors.
     batch_size: int = 20
 
-    def _set_up(self, num_features: int, likelihood: str, num_components: int) -> None:
+    def _set_up(self, num_features: int, likelihood: str, num_components: int = 1, noise: float | None = None) -> None:
         """What every constructor begins with."""
         who = type(self).__name__
         self.num_features = positive(num_features, "num_features", who)
@@ -49,9 +49,8 @@ class DeepSequenceModel(NetworkModel):
             raise ZooError(
                 f"{who}: num_components expected likelihood='gaussian_mixture', got {likelihood!r}. Leave it out."
             )
-        self.likelihood = Likelihood(
-            likelihood, num_features, num_components=positive(num_components, "num_components", who)
-        )
+        number = positive(num_components, "num_components", who)
+        self.likelihood = Likelihood(likelihood, num_features, num_components=number, noise=noise)
 
     # Data -----------------------------------------------------------------------------------------------------------
 
@@ -84,6 +83,11 @@ class DeepSequenceModel(NetworkModel):
     def num_units(self, x: Data) -> float:
         """Frames in the data, each as often as its sequence counts."""
         return steps_in(x)
+
+    def num_rows(self, x: Data) -> int:
+        """Frames that are there."""
+        data = plain(x)
+        return int(lengths_of(data["x"], data.get("lengths")).sum())
 
     def datum_size(self, x: Data) -> int:
         layers = [max(m.in_features, m.out_features) for m in self.modules() if isinstance(m, nn.Linear)]

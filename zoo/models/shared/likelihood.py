@@ -29,6 +29,7 @@ class Likelihood(nn.Module):
     Args:
         kind: one of :data:`LIKELIHOODS`. num_features: D. num_values: V, of the categorical.
         num_components: M, of the mixture. Its weights, means and standard deviations all come from the network.
+        noise: the Gaussian's standard deviation, in units of each feature's own, where it is given; None: learned.
 
     Shapes:
         outputs: (..., D), categorical (..., D V) with a feature's V logits side by side, mixture (..., M + 2 M D):
@@ -40,7 +41,14 @@ class Likelihood(nn.Module):
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, kind: str, num_features: int, num_values: int = 2, num_components: int = 1) -> None:
+    def __init__(
+        self,
+        kind: str,
+        num_features: int,
+        num_values: int = 2,
+        num_components: int = 1,
+        noise: float | None = None,
+    ) -> None:
         super().__init__()
         if kind not in LIKELIHOODS:
             raise unknown_name("likelihood", str(kind), LIKELIHOODS)
@@ -49,7 +57,8 @@ class Likelihood(nn.Module):
         if self.in_units:
             self.register_buffer("loc", torch.zeros(num_features))
             self.register_buffer("scale", torch.ones(num_features))
-        if kind == "gaussian":
+        self.given_noise = noise
+        if kind == "gaussian" and noise is None:
             self.raw_noise = nn.Parameter(torch.zeros(num_features))
 
     @property
@@ -71,7 +80,7 @@ class Likelihood(nn.Module):
 
     def reset_parameters(self) -> None:
         """Noise of about 0.7 of the data's standard deviation."""
-        if self.kind == "gaussian":
+        if self.kind == "gaussian" and self.given_noise is None:
             nn.init.zeros_(self.raw_noise)
 
     def set_from(self, x: Tensor) -> None:
@@ -93,7 +102,15 @@ class Likelihood(nn.Module):
 
     def noise(self) -> Tensor:
         """Standard deviation of a Gaussian's features, (D,)."""
+        if self.given_noise is not None:
+            return self.scale * self.given_noise
         return self.scale * (NOISE_FLOOR + softplus(self.raw_noise))
+
+    @torch.no_grad()
+    def set_noise(self, noise: Tensor) -> None:
+        """The standard deviation (D,) that is learned starts at this, in units of each feature's own."""
+        if self.given_noise is None:
+            self.raw_noise.copy_((noise - NOISE_FLOOR).clamp_min(1e-3).expm1().log())
 
     def mixture(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights (..., M), means and standard deviations (..., M, D) of a mixture, in units of the data's own."""

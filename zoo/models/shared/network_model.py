@@ -26,7 +26,7 @@ class NetworkModel(LatentVariableModel):
     """
 
     dtype = torch.float32
-    inits = ("random", "current")
+    inits: tuple[str, ...] = ("random", "current")
     #: What one unit of a learning rate is, for a network's weight.
     step: float = 0.05
     #: Rows a step, and guide-only steps before, where the estimator's options do not say: many noisy steps serve
