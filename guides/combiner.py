@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from guides.flows import FLOWS
 from guides.networks import Standardize
@@ -102,8 +101,7 @@ class Combiner(nn.Module):
         """Draws of whole paths by standard normal noise (F, S, L), given g (F, H); differentiable."""
         if len(self.flows):
             return self._bent(ahead, packing, noise)
-        constant = linear(0.5 * ahead, self.heads.weight, self.heads.bias)
-        z, outputs = walk(constant, noise, self.start, self.from_z, 0.5 * self.heads.weight, packing)
+        z, outputs = walk(ahead, noise, self.start, self.from_z, self.heads, packing)
         loc, scale = moments(outputs)
         return Paths(z, loc, scale, _gaussian(noise, scale))
 

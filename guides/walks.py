@@ -36,16 +36,16 @@ def recur(network: nn.GRU | nn.RNN, x: Tensor, start: Tensor, packing: Packing) 
     return found
 
 
-def walk(constant: Tensor, noise: Tensor, start: Tensor, first: nn.Linear, second: Tensor, packing: Packing) -> Any:
-    """z_t = loc + scale noise_t with (loc, scale) read off o_t = constant_t + V tanh(W z_{t-1} + b), from ``start``.
+def walk(given: Tensor, noise: Tensor, start: Tensor, first: nn.Linear, second: nn.Linear, packing: Packing) -> Any:
+    """z_t = loc + scale noise_t, with (loc, scale) read off o_t = V (tanh(W z_{t-1} + b) + given_t) / 2 + c.
 
     Args:
-        first: W and b, (H, L) and (H,). second: V, (2 L, H).
+        start: z_0, (L,). first: W and b, from L to H. second: V and c, from H to 2 L.
 
     Shapes:
-        constant: (F, 2 L). noise: (F, S, L). start: (L,). Returns z (F, S, L) and o (F, S, 2 L).
+        given: (F, H). noise: (F, S, L). Returns z (F, S, L) and o (F, S, 2 L).
     """
-    return _Walk.apply(constant, noise, start, first.weight, first.bias, second, packing.edges)
+    return _Walk.apply(given, noise, start, first.weight, first.bias, second.weight, second.bias, packing.edges)
 
 
 def moments(outputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,46 +134,59 @@ class _Walk(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, constant: Tensor, noise: Tensor, start: Tensor, w: Tensor, b: Tensor, v: Tensor, edges: Sequence[int]
+        ctx: Any,
+        given: Tensor,
+        noise: Tensor,
+        start: Tensor,
+        w: Tensor,
+        b: Tensor,
+        v: Tensor,
+        c: Tensor,
+        edges: Sequence[int],
     ) -> tuple[Tensor, Tensor]:
         frames, draws, size = noise.shape
-        rows, edges = frames * draws, [edge * draws for edge in edges]
-        noise, fixed = noise.reshape(rows, size), constant.unsqueeze(1).expand(-1, draws, -1).reshape(rows, 2 * size)
-        hidden, outputs, z = noise.new_empty(rows, len(b)), torch.empty_like(fixed), torch.empty_like(noise)
-        earlier, w_t, v_t = start.expand(edges[1], size), w.mT, v.mT
+        edges, noise = [edge * draws for edge in edges], noise.reshape(frames * draws, size)
+        given = given if draws == 1 else given.repeat_interleave(draws, 0)
+        hidden, both = torch.empty_like(given), torch.empty_like(given)
+        outputs, z = noise.new_empty(len(noise), 2 * size), torch.empty_like(noise)
+        earlier, w_t, v_t = start.expand(edges[1], size), w.mT, 0.5 * v.mT
         for first, last in pairwise(edges):
             here = slice(first, last)
             torch.addmm(b, earlier[: last - first], w_t, out=hidden[here]).tanh_()
-            torch.addmm(fixed[here], hidden[here], v_t, out=outputs[here])
+            torch.add(hidden[here], given[here], out=both[here])
+            torch.addmm(c, both[here], v_t, out=outputs[here])
             loc, scale = moments(outputs[here])
             torch.addcmul(loc, scale, noise[here], out=z[here])
             earlier = z[here]
-        ctx.save_for_backward(noise, start, w, v, hidden, outputs, z)
+        ctx.save_for_backward(noise, start, w, v, hidden, both, outputs, z)
         ctx.edges, ctx.draws = edges, draws
         return z.view(frames, draws, size), outputs.view(frames, draws, 2 * size)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_z: Tensor, of_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        noise, start, w, v, hidden, outputs, z = ctx.saved_tensors
+        noise, start, w, v, hidden, both, outputs, z = ctx.saved_tensors
         edges, draws, size = ctx.edges, ctx.draws, noise.shape[-1]
         total, grads = of_z.reshape(noise.shape).clone(), of_outputs.reshape(outputs.shape).clone()
         steep = noise * outputs[:, size:].sigmoid()  # slope of z in what the scale is the softplus of
-        slopes, inner = 1 - hidden.square(), torch.empty_like(hidden)
+        slopes, half = 1 - hidden.square(), 0.5 * v
+        of_both, inner = torch.empty_like(hidden), torch.empty_like(hidden)
         carried = noise.new_zeros(0, size)
         for first, last in reversed([*pairwise(edges)]):
             here = slice(first, last)
             total[first : first + len(carried)] += carried
             grads[here, :size] += total[here]
             grads[here, size:].addcmul_(total[here], steep[here])
-            torch.mm(grads[here], v, out=inner[here]).mul_(slopes[here])
+            torch.mm(grads[here], half, out=of_both[here])
+            torch.mul(of_both[here], slopes[here], out=inner[here])
             carried = inner[here] @ w
         return (
-            grads.view(-1, draws, 2 * size).sum(1),
+            of_both if draws == 1 else of_both.view(-1, draws, len(w)).sum(1),
             None,
             carried.sum(0),
             inner.mT @ _earlier(z, start, edges),
             inner.sum(0),
-            grads.mT @ hidden,
+            0.5 * (grads.mT @ both),
+            grads.sum(0),
             None,
         )

@@ -294,6 +294,10 @@ def _pictures(this: Fit, x: Any, name: str, out: Path) -> list[str]:
     if has_units(this.model):
         seen = smooth_spectrogram if name in SPOKEN else None
         drawn.append(plot_units(this, x, out / "units.png", image=seen).name)
+    from zoo.reporting.rolls import has_rolls, plot_roll
+
+    if has_rolls(this.model):
+        drawn.append(plot_roll(this, x, out / "roll.png").name)
     from zoo.reporting.trees import has_trees, plot_trees
 
     if has_trees(this.model):

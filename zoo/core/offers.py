@@ -74,6 +74,7 @@ OFFERS: dict[str, Offer] = {
     "continuation": Offer(
         "draws of what follows each sequence x, (S, N, num_steps, D): `fit.forecast`", ("model",), "x, num_steps, S"
     ),
+    "reconstruct": Offer("of sequences of frames: E[x] under the guide, (N, T, D)", ("model", "guide"), "x, S"),
     "pretraining": Offer("stages of gradient steps that come before all others", (), "problem"),
     "posterior_means": Offer("E_q [z | x], (N, L), by S draws where there is no formula", ("guide",), "x, S"),
     # The data's own noise and units
