@@ -70,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
 
     x, held_out = images(options.smoke)
     epochs = 2 if options.smoke else options.epochs
-    common = {"seed": options.seed, "max_epochs": epochs, "batch_size": 64, "learning_rate": 0.1}
+    common = {"seed": options.seed, "max_epochs": epochs, "batch_size": 64}
     metrics: dict[str, float] = {}
     table = Table("trained by", "-ELBO", "-IWAE", "-FIVO", title=f"{PARTICLES} particles, nats per image")
     for estimator in ("svi", "iwae", "fivo"):

@@ -19,6 +19,8 @@ from zoo.core.data import Fields
 from zoo.core.particles import PROPOSALS, ParticleBound, follow, particle_bound
 from zoo.core.program import look
 from zoo.core.sequences import lengths_of
+from zoo.scores.filtering import SCORER
+from zoo.scores.scoring import Scoring
 
 VARIANCE, NOISE = 0.6, 0.3  # of a step of z, and of x given z
 
@@ -256,3 +258,21 @@ def test_a_fit_climbs(proposal: str) -> None:
     assert fit.parameters["a"] == pytest.approx(0.8, abs=0.1)
     assert fit.history["objective"][-1] > fit.history["objective"][0] + 1
     assert "bound" in fit.history
+
+
+def test_evaluate_tells_the_filters_bound_with_its_error() -> None:
+    """Beside the exact evidence, and the spread of the same over seeds."""
+    data, model = ragged(), LinearGaussian()
+    exact = sum(evidence(x[:n, 0].numpy()) for x, n in zip(data["x"], data["lengths"].tolist(), strict=True))
+    found = zoo.evaluate(model, data, num_samples=50, seed=1)
+    assert found.num_particles == 50
+    assert found.filtering_bound == pytest.approx(exact, abs=4 * found.filtering_bound_se + 0.05)
+    assert f"filtering bound   {found.filtering_bound:.4f}" in str(found)
+    runs: list[Any] = [SCORER.score(Scoring(model, data, 50, trained=True)) for _ in range(60)]
+    error = np.mean([run["filtering_bound_se"] ** 2 for run in runs]) ** 0.5
+    assert error == pytest.approx(np.std([run["filtering_bound"] for run in runs]), rel=0.3)
+    mixture, plain = zoo.GaussianMixture(1, 1), torch.randn(5, 1)
+    assert zoo.evaluate(mixture, plain).filtering_bound is None
+    assert (
+        SCORER.score(Scoring(mixture, plain, 50, trained=True)) == "it has no particles(x, num_particles=S, proposal)"
+    )

@@ -101,3 +101,27 @@ def test_pieces_of_the_data_are_forecast_as_the_whole(monkeypatch: pytest.Monkey
     monkeypatch.setattr("zoo.models.shared.hidden_markov.rows_at_once", lambda *_: 1)
     assert model.continuation(**prepared(model, data), num_steps=2, num_samples=3).shape == (3, 2, 2, 1)
     assert torch.equal(whole, model.filter(prepared(model, data)))
+
+
+def test_the_command_line_goes_on_with_what_was_fitted_or_named(run: Any, tmp_path: Any) -> None:
+    x = np.random.default_rng(0).poisson(4.0, (3, 6, 1)).astype(float)
+    np.savez("three.npz", x=x, lengths=np.array([6, 4, 5]))
+    options = ("--set", "num_states=2", "--set", "max_iter=2", "--estimator", "em")
+    assert run("fit", "poisson_hmm", "--data", "three.npz", *options, "--out", "f").code == 0
+    assert run("forecast", "f", "--steps", "5", "-n", "2", "--out", "next.npy").code == 0
+    drawn = np.load("next.npy")
+    assert drawn.shape == (6, 5, 1)
+    wanted = zoo.load("f").forecast({"x": x, "lengths": np.array([6, 4, 5])}, 5, num_samples=2, seed=0)
+    np.testing.assert_array_equal(drawn.reshape(3, 2, 5, 1), wanted.transpose(0, 1))
+    np.savez("one.npz", x=x[:1], lengths=np.array([2]))
+    assert run("forecast", "f", "--data", "one.npz", "--steps", "3", "--out", "one.csv").code == 0
+    assert len((tmp_path / "one.csv").read_text().splitlines()) == 4  # with the names
+    for wrong, named in (
+        (("--steps", "0"), "--steps expected a number of at least 1"),
+        (("--out", "next.png"), "--out expected a name ending in .csv or .npy"),
+        (("--out", "next.npy"), "exists"),
+    ):
+        ran = run("forecast", "f", *wrong)
+        assert ran.code == 2
+        assert named in ran.err
+        assert len(ran.err.strip().splitlines()) == 1

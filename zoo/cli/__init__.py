@@ -4,7 +4,7 @@
 ``entry``         where it begins; what becomes of every mistake
 ``listing``       ``models``, ``data``
 ``fitting``       ``fit``, ``compare``, ``explain``
-``fitted``        ``evaluate``, ``sample``
+``fitted``        ``evaluate``, ``sample``, ``forecast``
 ``tables``        ``reproduce``, ``bench``
 ``task``          words of a command to a checked model, data and options
 ``programs``      what MODEL and --guide name

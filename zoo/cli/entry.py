@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from zoo.cli.fitted import evaluate, sample
+from zoo.cli.fitted import evaluate, forecast, sample
 from zoo.cli.fitting import compare, explain, fit
 from zoo.cli.listing import data, models
 from zoo.cli.output import complain
@@ -49,7 +49,18 @@ class _Once(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-for command in (models, data, fit, compare, explain, evaluate, sample, reproduce, bench):  # as the help lists them
+for command in (
+    models,
+    data,
+    fit,
+    compare,
+    explain,
+    evaluate,
+    sample,
+    forecast,
+    reproduce,
+    bench,
+):  # as the help lists them
     app.command(cls=_Once)(command)
 
 

@@ -1,4 +1,4 @@
-"""``zoo evaluate`` and ``zoo sample``: commands that take the folder of a fit."""
+"""``zoo evaluate``, ``zoo sample`` and ``zoo forecast``: commands that take the folder of a fit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     from zoo.runs.result import Fit
 
-__all__ = ["evaluate", "sample"]
+__all__ = ["evaluate", "forecast", "sample"]
 
 
 def evaluate(
@@ -86,12 +86,7 @@ def sample(
     check_seed(seed)
     if n < 1:
         raise ZooError(f"-n expected a number of at least 1, got {n}. Take -n 64.")
-    if out.suffix.lower() not in (".png", ".csv", ".npy"):
-        raise ZooError(f"--out expected a name ending in .png, .csv or .npy, got {out.name!r}. Rename it.")
-    if out.exists():
-        raise ZooError(f"--out expected a new file, but {str(out)!r} exists. Choose another name.")
-    if not out.absolute().parent.is_dir():
-        raise ZooError(f"--out expected a folder that exists, got {str(out.parent)!r}. Make it first.")
+    _check_new(out, (".png", ".csv", ".npy"))
     this, record = _load(folder, model, guide)
     from zoo.core.data import tensors
     from zoo.reporting.latents import draw
@@ -104,13 +99,62 @@ def sample(
         drawn = this.sample(n, seed)
     if len(tensors(drawn)) != 1:
         raise ZooError(f"sample: expected one observed variable, got {len(tensors(drawn))}. Use fit.sample in Python.")
+    _write_new(drawn, out, this)
+    print(f"{n} draws in {out}")
+
+
+def forecast(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `zoo fit --out` wrote, of a model of sequences.")],
+    data: DataName = None,
+    steps: Annotated[int, typer.Option(help="How many frames to go on for.")] = 16,
+    n: Annotated[int, typer.Option("-n", "--num", help="Draws a sequence.")] = 1,
+    out: Annotated[Path, typer.Option(help="A new file: .csv or .npy.")] = Path("forecast.npy"),
+    seed: Annotated[int, typer.Option(help="Where the draws come from.")] = 0,
+    model: Annotated[str | None, typer.Option(help="file.py:function, for a fit of your own program.")] = None,
+    guide: Guide = None,
+    split: Split = None,
+) -> None:
+    """Go on with sequences from a saved fit: draws of the frames that follow, the first sequence's before the second's.
+
+    Without --data: with those it was fitted to.
+
+    Example: zoo forecast runs/a --data jsb --split test --steps 16 --out next.npy
+    """
+    check_seed(seed)
+    for name, value in (("--steps", steps), ("-n", n)):
+        if value < 1:
+            raise ZooError(f"{name} expected a number of at least 1, got {value}. Take {name} 1.")
+    _check_new(out, (".csv", ".npy"))
+    this, record = _load(folder, model, guide)
+    source = Source(None, None, None, split, False, None, None)
+    if data is None:
+        x = _fitted_data(folder, this, record, source)[1]
+    else:
+        x = source.read_like(data, this.columns, this.model).data
+    drawn = this.forecast(x, steps, num_samples=n, seed=seed).transpose(0, 1)
+    _write_new(drawn.flatten(0, 1), out, this)
+    print(f"{len(drawn)} sequences, {n} draws of {steps} steps each, in {out}")
+
+
+def _check_new(out: Path, kinds: tuple[str, ...]) -> None:
+    """Refuse a file of another kind, one that is there, and one in a folder that is not."""
+    if out.suffix.lower() not in kinds:
+        named = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+        raise ZooError(f"--out expected a name ending in {named}, got {out.name!r}. Rename it.")
+    if out.exists():
+        raise ZooError(f"--out expected a new file, but {str(out)!r} exists. Choose another name.")
+    if not out.absolute().parent.is_dir():
+        raise ZooError(f"--out expected a folder that exists, got {str(out.parent)!r}. Make it first.")
+
+
+def _write_new(drawn: Any, out: Path, this: Fit) -> None:
+    """The draws in a file that appears whole."""
     staging = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
     try:
         _write_draws(drawn, staging, this)
         staging.replace(out)
     finally:
         staging.unlink(missing_ok=True)
-    print(f"{n} draws in {out}")
 
 
 def _write_draws(drawn: Any, path: Path, this: Fit) -> None:

@@ -38,6 +38,8 @@ class Evaluation:
             another data set of this size would change.
         active_units: of a code with posterior means, how many units vary over the data (Burda et al. 2016). num_units:
             of how many.
+        filtering_bound: of sequences that can be filtered, the bound of a particle filter; filtering_bound_se: its
+            Monte-Carlo standard error. num_particles: of the filter.
         notes: what a user should know, one line each: data of probability zero, and why.
         log_density: where the program is no normalised density (it has a ``pyro.factor``), the logarithm of its sum
             over the latents: ln p(x) up to a constant. Bounds are on that number then. None elsewhere.
@@ -56,6 +58,9 @@ class Evaluation:
     num_units: int | None = None
     notes: tuple[str, ...] = ()
     log_density: float | None = None
+    filtering_bound: float | None = None
+    filtering_bound_se: float | None = None
+    num_particles: int | None = None
 
     @property
     def nll(self) -> float | None:
@@ -104,6 +109,11 @@ class Evaluation:
                     f"-ln p(x), a datum {self.nll:.4f} ± {self.nll_se:.4f} by the draws, "
                     f"± {self.data_se:.4f} by the data"
                 )
+        if self.filtering_bound is not None:
+            lines.append(
+                f"filtering bound   {self.filtering_bound:.4f} ± {self.filtering_bound_se:.4f} "
+                f"({self.num_particles} particles)"
+            )
         if self.active_units is not None:
             lines.append(f"active units      {self.active_units} of {self.num_units}")
         if self.khat is not None:
