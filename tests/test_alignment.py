@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from typing import Any
@@ -240,3 +241,20 @@ def test_what_does_not_fit_is_named_in_one_line(change: dict[str, Any], message:
     with pytest.raises(ZooError, match=message) as caught:
         Alignment(**given)
     assert "\n" not in str(caught.value)
+
+
+def test_windows_of_any_size_are_those_of_logarithms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets that barely fit and that fit with ease, around whole blocks of states; nothing goes by logarithms."""
+    monkeypatch.setattr("zoo.structures.alignment_logs.logs_kernel", lambda *a: pytest.fail("by logarithms"))
+    generator = torch.Generator().manual_seed(0)
+    for size in (0, 1, 6, 7, 8, 9, 15, 16, 17, 30, 33):
+        for room in (0, 3, 20):
+            frames = max(1, size + room)
+            log_probs = 2 * torch.randn(3, frames, 8, generator=generator, dtype=torch.float64)
+            targets = torch.randint(1, 8, (3, max(1, size)), generator=generator)
+            lengths = torch.tensor([frames, max(1, frames - 1), max(1, frames - 2)])
+            sizes = torch.tensor([size, max(0, size - 1), max(0, size - 8)])
+            found = Alignment(log_probs, targets, lengths, sizes)
+            oracle = dataclasses.replace(found, _backend="torch")
+            torch.testing.assert_close(found.log_partition(), oracle.log_partition(), rtol=0, atol=1e-11)
+            torch.testing.assert_close(found.marginals().log_probs, oracle.marginals().log_probs, rtol=0, atol=1e-12)
