@@ -22,6 +22,7 @@ from zoo.models.compound_pcfg import CompoundPCFG as CompoundPCFG
 from zoo.models.conditional_vae import ConditionalVAE as ConditionalVAE
 from zoo.models.ctc import CTC as CTC
 from zoo.models.deep_markov_model import DeepMarkovModel as DeepMarkovModel
+from zoo.models.discrete_sequence_vae import DiscreteSequenceVAE as DiscreteSequenceVAE
 from zoo.models.factor_analysis import FactorAnalysis as FactorAnalysis
 from zoo.models.gaussian_hmm import GaussianHMM as GaussianHMM
 from zoo.models.gaussian_mixture import GaussianMixture as GaussianMixture

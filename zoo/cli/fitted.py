@@ -81,12 +81,14 @@ def sample(
 ) -> None:
     """Draw new data from a saved fit; from one of y given x, at rows of the data it was fitted to.
 
+    Sequences of words become sentences in a .txt.
+
     Example: zoo sample runs/a -n 64 --out samples.png
     """
     check_seed(seed)
     if n < 1:
         raise ZooError(f"-n expected a number of at least 1, got {n}. Take -n 64.")
-    _check_new(out, (".png", ".csv", ".npy"))
+    _check_new(out, (".png", ".csv", ".npy", ".txt"))
     this, record = _load(folder, model, guide)
     from zoo.core.data import tensors
     from zoo.reporting.latents import draw
@@ -97,7 +99,13 @@ def sample(
         drawn: Any = draw(this, n, seed, x=x, means=mean)
     else:
         drawn = this.sample(n, seed)
-    if len(tensors(drawn)) != 1:
+    if isinstance(drawn, dict) and set(drawn) == {"x", "lengths"} and drawn["x"].dim() == 2 and out.suffix != ".png":
+        drawn = [row[:length] for row, length in zip(drawn["x"], drawn["lengths"].tolist(), strict=True)]
+    elif out.suffix.lower() == ".txt":
+        raise ZooError(
+            f"--out expected a name ending in .png, .csv or .npy of such draws, got {out.name!r}. Rename it."
+        )
+    elif len(tensors(drawn)) != 1:
         raise ZooError(f"sample: expected one observed variable, got {len(tensors(drawn))}. Use fit.sample in Python.")
     _write_new(drawn, out, this)
     print(f"{n} draws in {out}")
@@ -165,6 +173,8 @@ def _write_draws(drawn: Any, path: Path, this: Fit) -> None:
         return
     import numpy as np
 
+    if isinstance(drawn, list):
+        return _write_sequences([row.cpu().numpy() for row in drawn], path, this)
     values = drawn.detach().cpu().numpy()
     if path.suffix.lower() == ".npy":
         np.save(path, values, allow_pickle=False)
@@ -188,6 +198,30 @@ def _write_draws(drawn: Any, path: Path, this: Fit) -> None:
             else:
                 cells = [int(v) if whole else float(v) for v in row]
             writer.writerow(([i // values.shape[1]] if sequences else []) + cells)
+
+
+def _write_sequences(rows: list[Any], path: Path, this: Fit) -> None:
+    """Sequences of symbols: as text one a line, in a table one symbol a row, as an array padded with -1."""
+    import csv
+
+    import numpy as np
+
+    if path.suffix.lower() == ".npy":
+        padded = np.full((len(rows), max(map(len, rows))), -1)
+        for target, row in zip(padded, rows, strict=True):
+            target[: len(row)] = row
+        np.save(path, padded, allow_pickle=False)
+        return
+    schema = this.model.schema
+    named = schema is not None and schema.symbols is not None
+    cells = [list(schema.decode(row)) if named and schema is not None else row.tolist() for row in rows]
+    if path.suffix.lower() == ".txt":
+        path.write_text("".join(" ".join(map(str, row)) + "\n" for row in cells), encoding="utf-8")
+        return
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("sequence", "x0"))
+        writer.writerows((i, cell) for i, row in enumerate(cells) for cell in row)
 
 
 def _load(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, dict[str, Any]]:

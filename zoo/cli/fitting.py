@@ -298,6 +298,10 @@ def _pictures(this: Fit, x: Any, name: str, out: Path) -> list[str]:
 
     if has_rolls(this.model):
         drawn.append(plot_roll(this, x, out / "roll.png").name)
+    from zoo.reporting.words import has_words, plot_words
+
+    if has_words(this.model):
+        drawn += [path.name for path in plot_words(this, x, out)]
     from zoo.reporting.trees import has_trees, plot_trees
 
     if has_trees(this.model):

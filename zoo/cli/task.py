@@ -45,6 +45,7 @@ class Source:
         labels: Any = None
         if self.labels is not None:
             labels = True if self.labels.lower() == "true" else _column(self.labels)
+        prose = model.takes_sentences and Path(name.lower().removesuffix(".gz")).suffix == ".txt"
         try:
             return read(
                 name,
@@ -54,7 +55,8 @@ class Source:
                 sequence=None if self.sequence is None else _column(self.sequence),
                 decimal=self.decimal or ".",
                 symbols=model.takes_symbols,
-                sentences=model.takes_sentences and Path(name).suffix.lower() == ".txt",
+                sentences=prose,
+                vocabulary=_vocabulary(model) if prose else None,
                 split=self.split,
                 standardize=self.standardize,
             )
@@ -75,6 +77,12 @@ class Source:
     def or_else(self, record: dict[str, Any]) -> Source:
         """What was recorded where nothing is asked for."""
         return Source(**{name: value or record.get(name) or value for name, value in dataclasses.asdict(self).items()})
+
+
+def _vocabulary(model: Any) -> Any:
+    """Which words of a text a model tells apart: those of its fit, or so many."""
+    fitted = model.schema is not None and model.schema.symbols is not None
+    return model.schema.symbols if model.vocabulary is not None and fitted else model.vocabulary
 
 
 _OPTION = re.compile(r"""\b(columns|labels|targets|split|decimal|sequence|standardize)=('[^']*'|"[^"]*"|\.\.\.|\w+)?""")

@@ -94,6 +94,8 @@ class LatentVariableModel(PyroModule):
     takes_symbols: bool = False
     #: Whether a file of text is one of sentences, a line each, and no table.
     takes_sentences: bool = False
+    #: How many words of such a file it tells apart, by the rule of ``load_data``; None: all, and sentences have no end.
+    vocabulary: int | None = None
     #: Names of columns and symbols of the data it was fitted to, if it was.
     schema: Schema | None = None
     #: Paper or textbook, for `zoo models`.

@@ -20,9 +20,11 @@ from torch import Tensor
 from zoo.core.arrays import check_padding, frame_array, plain, series_array, to_tensor
 from zoo.errors import ZooError
 
-__all__ = ["Schema", "read_leaf"]
+__all__ = ["END", "UNKNOWN", "Schema", "read_leaf"]
 
 _PATH = re.compile(r"/|\\|\.\w{2,7}$")
+#: Symbols that stand for something else than themselves: a word outside the vocabulary, the end of a sentence.
+UNKNOWN, END = "<unk>", "<eos>"
 Leaf = Any  # Tensor | NDArray of objects (text) | list of either (sequences of unequal length)
 
 
@@ -80,6 +82,8 @@ class Schema:
                 )
             self.symbols = tuple(symbols)
         code: dict[Any, float] = {symbol: float(i) for i, symbol in enumerate(self.symbols)}
+        if UNKNOWN in code:
+            code = {**dict.fromkeys(cells, code[UNKNOWN]), **code}
         strange = next((cell for cell in cells if cell not in code), None)
         if strange is not None:
             raise ZooError(

@@ -92,6 +92,7 @@ def load_data(
     split: str | None = None,
     standardize: bool = False,
     sentences: bool = False,
+    vocabulary: int | Sequence[str] | None = None,
 ) -> Data: ...
 
 
@@ -108,6 +109,7 @@ def load_data(
     split: str | None = None,
     standardize: bool = False,
     sentences: bool = False,
+    vocabulary: int | Sequence[str] | None = None,
 ) -> tuple[Data, Tensor]: ...
 
 
@@ -124,6 +126,7 @@ def load_data(
     split: str | None = None,
     standardize: bool = False,
     sentences: bool = False,
+    vocabulary: int | Sequence[str] | None = None,
 ) -> Data | tuple[Data, Tensor]:
     """Loads a named data set or a file.
 
@@ -155,6 +158,9 @@ def load_data(
         symbols: whether x may be text, where a file has no numbers in its columns: symbols for a categorical model.
             Of a named set of sentences: whether x is their words as text, or these coded 0, 1, ... in sorted order.
         sentences: whether a text file is one of sentences, and no table; x is then text.
+        vocabulary: of such a file, for language models: how many words to tell apart, ``<unk>`` and ``<eos>`` among
+            them, or the words. A sentence then ends with ``<eos>``; words that come once, and those beyond the most
+            frequent ones, are ``<unk>``. None leaves the words as they are.
         split: the part of a named set that comes in parts; by default the training part.
         standardize: subtract each column's mean and divide by its standard deviation (with N, not N - 1). A constant
             column becomes 0. Missing values, padding and targets take no part.
@@ -172,7 +178,7 @@ def load_data(
     """
     loaded = read(
         name_or_path, columns=columns, labels=labels, targets=targets, sequence=sequence, decimal=decimal,
-        symbols=symbols, split=split, standardize=standardize, sentences=sentences,
+        symbols=symbols, split=split, standardize=standardize, sentences=sentences, vocabulary=vocabulary,
     )  # fmt: skip
     return loaded.data if labels is None or labels is False else (loaded.data, loaded.codes)
 
@@ -189,6 +195,7 @@ def read(
     split: str | None = None,
     standardize: bool = False,
     sentences: bool = False,
+    vocabulary: int | Sequence[str] | None = None,
 ) -> Loaded:
     """What :func:`load_data` loads, with the names of the columns, and those that were left out."""
     if isinstance(name_or_path, str) and name_or_path in DATA_SETS:
@@ -197,17 +204,19 @@ def read(
                 raise ZooError(
                     f"{option}= is for files, got {value!r} with the data set {name_or_path!r}. Leave it out."
                 )
+        if vocabulary is not None:
+            raise ZooError(f"vocabulary= is for files, got it with the data set {name_or_path!r}. Leave it out.")
         if targets is not None:
             raise ZooError(f"targets= is for files, got {targets!r} with the data set {name_or_path!r}. Leave it out.")
         loaded = _read_named(name_or_path, columns, labels, split)
         if loaded.x.dtype == object and not symbols:
-            loaded.x = _coded(loaded.x)
+            loaded.x = _coded(loaded.x, loaded.symbols)
         source = f"Data set {name_or_path!r}"
     else:
         path = _as_path(name_or_path)
         if split is not None:
             raise ZooError(f"split= is for named data sets in parts, got {split!r} with {path.name}. Leave it out.")
-        loaded = read_file(path, columns, labels, targets, sequence, decimal, symbols, sentences)
+        loaded = read_file(path, columns, labels, targets, sequence, decimal, symbols, sentences, vocabulary)
         source = path.name
     _refuse_infinite(source, loaded)
     if standardize:
@@ -235,12 +244,11 @@ def load_trees(name_or_path: str | Path) -> list[ParseTree]:
     return read_mrg(path)
 
 
-def _coded(text: NDArray) -> NDArray[np.int64]:
-    """Symbols as their places in sorted order; 0 where there is none."""
-    inside = np.array([[symbol is not None for symbol in row] for row in text])
-    codes = np.zeros(text.shape, dtype=np.int64)
-    codes[inside] = np.unique(text[inside].astype(str), return_inverse=True)[1].reshape(-1)
-    return codes
+def _coded(text: NDArray, symbols: tuple[str, ...] | None) -> NDArray[np.int64]:
+    """Symbols as their places among those given, or in sorted order; 0 where there is none."""
+    given = sorted({symbol for symbol in text.flat if symbol is not None}) if symbols is None else symbols
+    place: dict[str | None, int] = {None: 0, **{symbol: i for i, symbol in enumerate(given)}}
+    return np.array([place[symbol] for symbol in text.flat], dtype=np.int64).reshape(text.shape)
 
 
 def _as_path(name_or_path: str | Path) -> Path:

@@ -16,6 +16,7 @@ from zoo.data._table import Column, Loaded, Table, arrange, pick, rows_text
 from zoo.data._text import COMPRESSIONS, TEXT_SUFFIXES, read_lines, read_text_table
 from zoo.data._treebank import read_mrg
 from zoo.data._treebank import sentences as padded_rows
+from zoo.data._words import in_vocabulary
 from zoo.errors import ZooError
 
 __all__ = ["SUFFIXES", "check_exists", "read_file"]
@@ -32,6 +33,7 @@ def read_file(
     decimal: str = ".",
     symbols: bool = False,
     sentences: bool = False,
+    vocabulary: int | Sequence[str] | None = None,
 ) -> Loaded:
     """Reads a user's file.
 
@@ -44,6 +46,7 @@ def read_file(
         decimal: what stands before decimals in text.
         symbols: whether text may be data.
         sentences: whether text is one sentence a line, and no table.
+        vocabulary: of sentences: how many words to tell apart, or which.
 
     Returns:
         x (N, D), with targets (N, D_y) where these are asked for, or sequences with their lengths.
@@ -69,6 +72,8 @@ def read_file(
     if decimal not in (".", ","):
         raise ZooError(f"decimal= expected '.' or ',', got {decimal!r}. Leave it out for a point.")
     column = None if labels is False else labels
+    if vocabulary is not None and not sentences:
+        raise ZooError(f"vocabulary= is for sentences, got it with {path.name}. Pass sentences=True too.")
     if sentences and not text and kind != ".mrg":
         raise ZooError(f"sentences=True is for text, got {path.name}. Leave it out.")
     try:
@@ -81,7 +86,7 @@ def read_file(
                 )
             if kind == ".mrg":
                 return padded_rows([tree.tags() for tree in read_mrg(path)], path.name)
-            return read_sentences(path)
+            return read_sentences(path, vocabulary)
         if kind in (".npy", ".npz"):
             if sequence is not None:
                 raise ZooError(f"sequence= is for tables, got {path.name}. Save lengths beside x in .npz instead.")
@@ -114,13 +119,13 @@ def check_exists(path: Path) -> None:
     raise ZooError(f"There is no file {path.name!r} in {where}. {hint}")
 
 
-def read_sentences(path: Path) -> Loaded:
+def read_sentences(path: Path, vocabulary: int | Sequence[str] | None = None) -> Loaded:
     """One sentence a line, its words between blanks; empty lines are passed over."""
     rows = [line.split() for line in read_lines(path)]
     rows = [row for row in rows if row]
     if not rows:
         raise ZooError(f"{path.name} has only blank lines, expected one sentence a line. Check what wrote it.")
-    return padded_rows(rows, path.name)
+    return padded_rows(rows, path.name) if vocabulary is None else in_vocabulary(rows, vocabulary, path.name)
 
 
 # --- typed tables -----------------------------------------------------------------------------------------------------

@@ -20,9 +20,8 @@ from zoo.data._readers import (
     read_turtles,
 )
 from zoo.data._strings import read_digit_strings, read_symbol_strings
-from zoo.data._treebank import sentences, treebank_trees
+from zoo.data._text_sets import TEXT_SETS
 from zoo.data.known_chain import read_known_chain
-from zoo.data.known_grammar import known_trees
 
 __all__ = ["DATA_SETS"]
 
@@ -58,27 +57,6 @@ def _binarized(split: str, packed: tuple[str, int], plain: tuple[str, int]) -> M
     return {"x": (File(f"{path}.gz", *packed), File(path, *plain, (url,)))}
 
 
-def _treebank(longest: int, shape: str) -> DataSet:
-    read = treebank_trees(longest)
-    return DataSet(
-        f"{shape} sentences, with lengths",
-        f"tags of sentences of at most {longest} words, punctuation and traces dropped; trees by load_trees",
-        "Penn Treebank, M. Marcus, B. Santorini, M. A. Marcinkiewicz (1993); NLTK's sample, https://www.nltk.org",
-        "for non-commercial use, as NLTK distributes it",
-        lambda paths: sentences([tree.tags() for tree in read(paths)], f"treebank{longest}"),
-        _one(
-            File(
-                "treebank/treebank.zip",
-                "9da92d76c3666cfb6cddeaed0f7e86b344cce0f0928a286d439e555f19c37399",
-                1740034,
-                ("https://raw.githubusercontent.com/nltk/nltk_data/5db857e/packages/corpora/treebank.zip",),
-            )
-        ),
-        trees=read,
-        otherwise="known_grammar",
-    )
-
-
 def _posteriordb(name: str, sha256: str, size: int) -> Mapping[str, Mapping[str, Forms]]:
     url = (
         "https://raw.githubusercontent.com/stan-dev/posteriordb/28f8d3d6e975315f42aa274a8399f21e07a43b30/"
@@ -94,6 +72,7 @@ _RECORDINGS = File(
 
 
 DATA_SETS: dict[str, DataSet] = {
+    **TEXT_SETS,
     "iris": DataSet(
         "150 x 4",
         "sepals and petals of three kinds of iris, in cm",
@@ -272,17 +251,6 @@ DATA_SETS: dict[str, DataSet] = {
         provider="latent-zoo",
         labelled=True,
     ),
-    "known_grammar": DataSet(
-        "1000 x 24 sentences, with lengths",
-        "words of a small English grammar whose entropy is known exactly: 1.6947 nats a word; trees by load_trees",
-        "drawn by us",
-        "as this package",
-        lambda paths: sentences([tree.words() for tree in known_trees(paths)], "known_grammar"),
-        provider="latent-zoo",
-        trees=known_trees,
-    ),
-    "treebank10": _treebank(10, "555 x 10"),
-    "treebank20": _treebank(20, "2036 x 20"),
     "freyfaces": DataSet(
         "1965 x 560",
         "one face in a film, 28 x 20 greys in [0, 1]",

@@ -40,6 +40,7 @@ class Loaded:
         targets: (N, D_y), what x is to predict; of sequences (N, U) symbols padded with 0; or None.
         target_lengths: (N,) int64, numbers of these symbols, or None.
         dropped: columns that were taken for row names.
+        symbols: what text is coded by; None for its own symbols in sorted order.
     """
 
     x: NDArray
@@ -49,6 +50,7 @@ class Loaded:
     targets: NDArray[np.floating] | NDArray[np.int64] | None = None
     target_lengths: NDArray[np.int64] | None = None
     dropped: tuple[str, ...] = ()
+    symbols: tuple[str, ...] | None = None
 
     @property
     def data(self) -> Any:

@@ -19,7 +19,7 @@ from zoo.core.arrays import is_number, numbers_of, series_array, strip_text
 from zoo.data._table import Table
 from zoo.errors import ZooError
 
-__all__ = ["COMPRESSIONS", "TEXT_SUFFIXES", "read_lines", "read_text_table"]
+__all__ = ["COMPRESSIONS", "TEXT_SUFFIXES", "read_lines", "read_text_table", "unpacked_text"]
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".data")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -67,6 +67,11 @@ def read_text_table(path: Path, decimal: str = ".") -> Table:
 def read_lines(path: Path) -> list[str]:
     """The lines of a text, in any coding and compression that a table may have; ``#`` makes one empty."""
     return _content(path).decode("utf-8").split("\n")
+
+
+def unpacked_text(path: Path) -> str:
+    """A text in UTF-8 as it stands, compressed or not."""
+    return _unpacked(path).decode("utf-8")
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------------

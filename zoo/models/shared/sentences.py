@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.checks import rows
-from zoo.core.data import Data
+from zoo.core.data import Data, stacked
 from zoo.core.sequences import inside, lengths_of
 from zoo.data.parse_tree import ParseTree
 from zoo.errors import ZooError
@@ -23,7 +23,8 @@ _ROUNDS = 50
 
 
 def checked_sentences(x: Data, num_symbols: int, who: str) -> dict[str, Tensor]:
-    """``x`` (N, T) as integers, 0 beyond a length, and ``lengths`` (N,); (T,) is one sentence.
+    """``x`` (N, T) as integers, 0 beyond a length, and ``lengths`` (N,); (T,) is one sentence, or with lengths that add
+    up to T the sentences one after the other.
 
     Raises:
         ZooError: other names or shapes, an empty sentence, a symbol that is none of 0 to V - 1; which.
@@ -36,6 +37,15 @@ def checked_sentences(x: Data, num_symbols: int, who: str) -> dict[str, Tensor]:
     values, lengths = named["x"], named.get("lengths")
     if values.dim() == 3 and values.shape[-1] == 1:
         values = values.squeeze(-1)
+    if values.dim() == 1 and isinstance(lengths, Tensor) and lengths.dim() == 1 and len(lengths) != 1:
+        if int(lengths.sum()) != len(values):
+            raise ZooError(
+                f"{who}: lengths add up to {int(lengths.sum())}, expected the {len(values)} symbols of x. Correct them."
+            )
+        if bool((lengths < 1).any()):
+            empty = int((lengths < 1).nonzero()[0])
+            raise ZooError(f"{who}: sentence {empty} has length {int(lengths[empty])}, expected 1 or more. Drop it.")
+        values = stacked(values, lengths, 1).squeeze(-1)
     values = values.unsqueeze(0) if values.dim() == 1 else values
     if values.dim() != 2 or 0 in values.shape:
         raise ZooError(
