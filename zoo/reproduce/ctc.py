@@ -22,17 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core.contract import LatentVariableModel
-from zoo.core.data import call, map_tensors, take
-from zoo.core.isolation import isolated
+from zoo.core.data import call, take
 from zoo.data import load_data
-from zoo.estimators import find_estimator
 from zoo.models.ctc import CTC
 from zoo.reproduce._curves import learning_curve
+from zoo.reproduce._estimators import gradient_note, note_gradients, started
 from zoo.reproduce._neural import teller
 from zoo.reproduce._words import decoded, recogniser
 from zoo.runs.fit import fit
-from zoo.runs.gradients import gradient_quality
 from zoo.scores.edits import label_error_rate
 
 ABOUT = "CTC on spoken digit strings, exact gradient against sampled ones: label errors on unseen recordings, %"
@@ -92,7 +89,7 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     template = CTC(train["x"].shape[2], int(train["y"].max()), setting.hidden_dim)
     rows: list[dict[str, Any]] = []
     curve: list[dict[str, Any]] = []
-    points = {"start": _start(template, train, seed)}
+    points = {"start": started(template, train, seed)}
     for name, options in ROWS.items():
         began, cpu, errors, nats, fits = time.perf_counter(), time.process_time(), [], [], []
         for each in range(seed, seed + setting.seeds):
@@ -131,14 +128,12 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
             }
         )
         curve += learning_curve(name, fits[0], len(train["x"]))
-    _measure(points, train, setting, seed, rows)
+    sizes = {"measured": setting.measured, "draws": setting.draws, "guide_steps": setting.guide_steps}
+    note_gradients(rows, ROWS, points, train, seed=seed, **sizes)
     for row in rows:
-        gradients = ", ".join(
-            f"{point} bias {found['bias']:.2g} ± {found['bias_se']:.1g}, sd {found['sd']:.2g}"
-            for point, found in row["gradients"].items()
-        )
         row["note"] = (
-            f"{_median(row['nats_a_digit']):.3f} nats a digit, {_median(row['train_seconds']):.0f} s; {gradients}"
+            f"{_median(row['nats_a_digit']):.3f} nats a digit, {_median(row['train_seconds']):.0f} s; "
+            f"{gradient_note(row)}"
         )
         say(f"{row['name']}: {row['value']:.2f} % {row['note']}")
     rows.append(_words(setting, seed))
@@ -155,41 +150,6 @@ def _words(setting: Setting, seed: int) -> dict[str, Any]:
     spent = time.perf_counter() - began
     note = f"em, {setting.num_states} states a digit, {spent:.0f} s"
     return {"name": "HMM", "value": 100 * label_error_rate(predicted, test["y"]), "seconds": spent, "note": note}
-
-
-def _start(template: CTC, train: dict[str, Tensor], seed: int) -> LatentVariableModel:
-    """Networks as drawn, on frames as standardised."""
-    model = copy.deepcopy(template)
-    with isolated(seed):
-        model.reset_guide()
-        model.initialize(model.prepare(train), "random")
-    return model
-
-
-def _measure(
-    points: dict[str, LatentVariableModel],
-    train: dict[str, Tensor],
-    setting: Setting,
-    seed: int,
-    rows: list[dict[str, Any]],
-) -> None:
-    """Bias and spread of one gradient, relative to the exact one's length, noted in the rows."""
-    for row in rows:
-        row["gradients"] = {}
-    for point, model in points.items():
-        few = map_tensors(torch.clone, take(model.prepare(train), slice(0, setting.measured)))
-        made = {name: find_estimator(name)(**options) for name, options in ROWS.items()}
-        found = gradient_quality(
-            model, few, made, point=point, num_draws=setting.draws, warmup=setting.guide_steps, seed=seed
-        )
-        for row, quality in zip(rows, found, strict=True):
-            unit = quality.exact_norm
-            row["gradients"][point] = {
-                "bias": quality.bias / unit,
-                "bias_se": quality.bias_se / unit,
-                "sd": quality.sd / unit,
-                "exact_norm": unit,
-            }
 
 
 def _median(values: list[float]) -> float:
