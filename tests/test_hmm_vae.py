@@ -351,6 +351,29 @@ def test_what_a_fit_says_of_its_states(tmp_path: Path) -> None:
         plot_units(zoo.fit(GaussianHMM(2, 3), x, max_iter=1), x, tmp_path / "other.png")
 
 
+def test_filter_forecast_and_reconstruction() -> None:
+    """States far apart and next to no noise: filtered are those said so far, a forecast goes on by the transitions."""
+    model = HMMVAE(2, 1, 1, (), noise_scale=1e-3).double()
+    model.decoder.straighten(torch.ones(1, 1).double(), torch.zeros(1).double())
+    model.encoder.straighten(torch.ones(1, 1).double(), torch.zeros(1).double(), torch.full((1,), 1e-3).double())
+    model.transition_probs = torch.tensor([[0.8, 0.2], [0.4, 0.6]])
+    with torch.no_grad():
+        model.code_means.copy_(torch.tensor([[-9.0], [9.0]]))
+    x = {"x": torch.tensor([[[-9.0], [9.5], [-8.0]], [[9.0], [8.0], [0.0]]]), "lengths": torch.tensor([3, 2])}
+    fit = zoo.fit(model, x, estimator="svi", init="current", max_epochs=1, learning_rate=1e-9)
+    expected = torch.tensor([[[1.0, 0], [0, 1], [1, 0]], [[0, 1], [0, 1], [0, 0]]]).double()
+    torch.testing.assert_close(fit.filter(x).double(), expected, rtol=0, atol=1e-6)
+    drawn = fit.forecast(x, 2, num_samples=4000)
+    assert drawn.shape == (4000, 2, 2, 1)
+    high = (drawn[..., 0] > 0).double().mean(0)
+    two = torch.tensor([[0.2, 0.2 * 0.6 + 0.8 * 0.2], [0.6, 0.6 * 0.6 + 0.4 * 0.2]]).double()
+    torch.testing.assert_close(high, two, rtol=0, atol=0.04)
+    there = torch.arange(3) < x["lengths"].unsqueeze(-1)
+    again = fit.model.reconstruct(x)
+    torch.testing.assert_close(again[there].double(), x["x"][there].double(), rtol=0, atol=0.01)
+    assert not again[~there].any()
+
+
 @pytest.mark.parametrize("states", ["summed", "amortized"])
 def test_states_can_be_renumbered(states: str) -> None:
     model, x = make(states)

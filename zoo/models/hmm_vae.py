@@ -36,10 +36,11 @@ from zoo.core.data import Data
 from zoo.core.offers import follows
 from zoo.core.sequences import inside, lengths_of
 from zoo.densities.distributions import Selected
+from zoo.densities.expected import expected_log_densities
 from zoo.errors import ZooError
 from zoo.models.shared.code_starts import fitted_hmm, principal
 from zoo.models.shared.deep_sequence import DeepSequenceModel
-from zoo.models.shared.markov import finite, follow, many_paths
+from zoo.models.shared.markov import finite, follow, go_on, many_paths
 from zoo.structures import Chain
 
 __all__ = ["HMMVAE"]
@@ -148,27 +149,9 @@ class HMMVAE(DeepSequenceModel):
         """p(c_t | z_t) for each state, batch (K,)."""
         return dist.MultivariateNormal(self.code_means, scale_tril=self.code_scale_tril)
 
-    def _whitened(self) -> tuple[Tensor, Tensor]:
-        """Inverses of the factors, (K, L, L), and what each state's log-density has at its mean, (K,)."""
-        factor = self.code_scale_tril
-        unit = torch.eye(self.latent_dim, dtype=factor.dtype, device=factor.device)
-        white = torch.linalg.solve_triangular(factor, unit.expand_as(factor), upper=False)
-        peak = -factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) - 0.5 * self.latent_dim * math.log(2 * math.pi)
-        return white, peak
-
     def code_log_prob(self, codes: Tensor, factor: Tensor | None = None) -> Tensor:
         """ln p(c | z = k) of codes (..., L), (..., K) nats; with a factor, its mean over N(codes, F F^T)."""
-        white, peak = self._whitened()
-        shift = (white @ self.code_means.unsqueeze(-1)).squeeze(-1)  # (K, L)
-        scaled = torch.tensordot(codes, white, dims=([-1], [-1])) - shift  # (..., K, L)
-        squares = scaled.square().sum(-1)
-        if factor is not None:
-            precision = white.mT @ white
-            if self.covariance == "diag":
-                squares = squares + factor.square() @ precision.diagonal(dim1=-2, dim2=-1).mT
-            else:
-                squares = squares + (factor @ factor.mT).flatten(-2) @ precision.flatten(-2).mT
-        return peak - 0.5 * squares
+        return expected_log_densities(codes, self.code_means, self.code_scale_tril, factor)
 
     def path_given(self, emission: Tensor, lengths: Tensor) -> Chain:
         """ln p(z, c) of all paths, of log-densities (N, T, K) of the codes; its log-partition is ln p(c)."""
@@ -268,6 +251,32 @@ class HMMVAE(DeepSequenceModel):
         with torch.no_grad():
             return self.path(x, lengths).argmax()[0]
 
+    @follows("model", "guide")
+    def filter(self, x: Data) -> Tensor:
+        """q(z_t | x_1..x_t), (N, T, K): that chain, as far as it has come."""
+        data: Any = self.prepare(x)
+        with torch.no_grad():
+            return self.path(**data).filtered()
+
+    @torch.no_grad()
+    @follows("model", "guide")
+    def continuation(self, x: Tensor, lengths: Tensor | None = None, *, num_steps: int, num_samples: int = 1) -> Tensor:
+        """Draws of what follows each sequence, (num_samples, N, num_steps, D), by torch's generator."""
+        lengths = lengths_of(x, lengths)
+        last = self.path(x, lengths).filtered()[torch.arange(len(x), device=x.device), lengths - 1]
+        states = go_on(self.log_transition, dist.Categorical(last).sample((num_samples,)), num_steps)[..., 1:]
+        return self._decoded(states)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Data, num_samples: int = 10) -> Tensor:
+        """E[x_t | c_t] under the guide, (N, T, D), the mean of so many draws; zero beyond a length."""
+        data: Any = self.prepare(x)
+        there = inside(data["x"], data["lengths"])
+        loc, factor = self.encoder.moments(data["x"][there])
+        codes, _ = self.encoder.draw(loc, factor, torch.randn(num_samples, *loc.shape).to(loc))
+        means = self.likelihood.mean(self.decoder(codes)).mean(0, keepdim=True)
+        return _padded(means, there)[0]
+
     @torch.no_grad()
     def codes(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """E_q [c_t | x_t], (N, T, L); zero beyond a sequence's length."""
@@ -296,8 +305,11 @@ class HMMVAE(DeepSequenceModel):
     @torch.no_grad()
     def sample(self, num_data: int, num_steps: int) -> Tensor:
         """New sequences, (num_data, num_steps, D), by torch's generator."""
-        paths = many_paths(self.log_initial, self.log_transition, num_data, num_steps)
-        codes = Selected(self.components(), paths).sample()
+        return self._decoded(many_paths(self.log_initial, self.log_transition, num_data, num_steps))
+
+    def _decoded(self, states: Tensor) -> Tensor:
+        """Frames (..., D) drawn in these states (...)."""
+        codes = Selected(self.components(), states).sample()
         drawn: Tensor = self.likelihood(self.decoder(codes)).sample()
         return drawn
 
