@@ -10,10 +10,10 @@ says what happens. Data are simulated: 60 + 60 sequences of different lengths.
 prints, in about 15 seconds (seed 0):
 
     model           parameters   BIC       held out, nats a step   regime found
-    2 states        11           35118.2   -3.8745                 63.4%
-    3 states        20           32860.0   -3.5869                 98.0%
-    4 states        31           31965.6   -3.4584                 98.9%
-    2 states of 2   21           31929.1   -3.4574                 98.8%
+    2 states        11           35165.9   -3.8745                 63.4%
+    3 states        20           32946.9   -3.5869                 98.0%
+    4 states        31           32100.2   -3.4584                 98.9%
+    2 states of 2   21           32020.3   -3.4574                 98.8%
     the truth                              -3.4534                 98.8%
 
 Two states of two kinds score best with a third fewer parameters than four states. The start matters: it clusters rows,
