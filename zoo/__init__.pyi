@@ -16,6 +16,7 @@ from zoo.errors import ZooError as ZooError
 from zoo.models import model_classes as model_classes
 from zoo.models.bernoulli_hmm import BernoulliHMM as BernoulliHMM
 from zoo.models.bernoulli_mixture import BernoulliMixture as BernoulliMixture
+from zoo.models.boltzmann_machine import BoltzmannMachine as BoltzmannMachine
 from zoo.models.categorical_hmm import CategoricalHMM as CategoricalHMM
 from zoo.models.categorical_vae import CategoricalVAE as CategoricalVAE
 from zoo.models.compound_pcfg import CompoundPCFG as CompoundPCFG
@@ -35,6 +36,7 @@ from zoo.models.pcfg import PCFG as PCFG
 from zoo.models.poisson_hmm import PoissonHMM as PoissonHMM
 from zoo.models.poisson_mixture import PoissonMixture as PoissonMixture
 from zoo.models.ppca import PPCA as PPCA
+from zoo.models.restricted_boltzmann_machine import RestrictedBoltzmannMachine as RestrictedBoltzmannMachine
 from zoo.models.stochastic_binary_network import StochasticBinaryNetwork as StochasticBinaryNetwork
 from zoo.models.vae import VAE as VAE
 from zoo.models.von_mises_mixture import VonMisesMixture as VonMisesMixture

@@ -50,6 +50,18 @@ OFFERS: dict[str, Offer] = {
     ),
     "m_step": Offer("sets the parameters; gives notes on any constraint that acted", (), "statistics"),
     "closed_form": Offer("sets the parameters to the exact maximum of the likelihood; gives notes", ("model",)),
+    # Energies
+    "free_energy": Offer("-ln of the sum of exp(-energy) over what is hidden, (N,) nats", ("model",)),
+    "path": Offer(
+        "the way from independent units to its energy, a `zoo.core.annealing.AnnealingPath`: `cd`, `pcd`, `tempering`",
+        ("model",),
+        "",
+    ),
+    "annealed_log_partition": Offer(
+        "ln Z and its standard error by annealed importance sampling, from below or (`reverse`) above",
+        ("model",),
+        "",
+    ),
     # Priors over parameters
     "prior": Offer("by parameter, its prior, a Pyro distribution: `advi`", ("model",)),
     "numpyro_model": Offer("the joint of data and parameters as a NumPyro program: `nuts`", ("model",)),

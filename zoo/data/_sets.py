@@ -19,6 +19,7 @@ from zoo.data._readers import (
     read_sprites,
     read_turtles,
 )
+from zoo.data._spins import read_letters, read_spins
 from zoo.data._strings import read_digit_strings, read_symbol_strings
 from zoo.data._text_sets import TEXT_SETS
 from zoo.data.known_chain import read_known_chain
@@ -108,6 +109,22 @@ DATA_SETS: dict[str, DataSet] = {
         read_sprites,
         provider="latent-zoo",
         labelled=True,
+    ),
+    "spins": DataSet(
+        "2000 x 12",
+        "signs on a grid of 3 x 4 from a Boltzmann machine whose couplings are known",
+        "drawn by us",
+        "as this package",
+        read_spins,
+        provider="latent-zoo",
+    ),
+    "letters": DataSet(
+        "4 x 25",
+        "T, X, B and K on 5 x 5 points, ink 1 and paper -1",
+        "drawn by us",
+        "as this package",
+        read_letters,
+        provider="latent-zoo",
     ),
     "earthquakes": DataSet(
         "107 x 1",

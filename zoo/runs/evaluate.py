@@ -43,6 +43,10 @@ class Evaluation:
         notes: what a user should know, one line each: data of probability zero, and why.
         log_density: where the program is no normalised density (it has a ``pyro.factor``), the logarithm of its sum
             over the latents: ln p(x) up to a constant. Bounds are on that number then. None elsewhere.
+        annealed: of an energy whose ln Z is no affordable sum, the log-likelihood with ln Z by annealed importance
+            sampling; too high on average. annealed_se: its standard error by the chains' spread.
+        reverse_annealed: the same by chains from the model to independent units; too low on average where they start
+            from the model. reverse_annealed_se: its standard error.
     """
 
     num_data: int
@@ -61,6 +65,10 @@ class Evaluation:
     filtering_bound: float | None = None
     filtering_bound_se: float | None = None
     num_particles: int | None = None
+    annealed: float | None = None
+    annealed_se: float | None = None
+    reverse_annealed: float | None = None
+    reverse_annealed_se: float | None = None
 
     @property
     def nll(self) -> float | None:
@@ -98,6 +106,12 @@ class Evaluation:
             lines.append(f"log-likelihood    {self.log_likelihood:.4f} (exact)")
         if self.log_density is not None:
             lines.append(f"log-density       {self.log_density:.4f} (exact; no likelihood: ln Z is not known)")
+        if self.annealed is not None:
+            lines.append(f"annealed          {self.annealed:.4f} ± {self.annealed_se:.4f} (log-likelihood, from above)")
+            lines.append(
+                f"reverse annealed  {self.reverse_annealed:.4f} ± {self.reverse_annealed_se:.4f} "
+                "(log-likelihood, from below)"
+            )
         if self.importance_bound is not None:
             lines.append(
                 f"importance bound  {self.importance_bound:.4f} ± {self.importance_bound_se:.4f} "

@@ -31,6 +31,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from zoo.core.once import once
 from zoo.errors import ZooError
 
 __all__ = ["Structure", "Weighable"]
@@ -248,25 +249,4 @@ def _chained(
         else:
             result = weight.reshape(-1, *[1] * (factor.dim() - 1)) * factor
         found.append(result.to(potential.dtype))
-    if torch.is_grad_enabled():  # create_graph=True
-        return list(_Once.apply(len(potentials) + 1, gradient, *potentials, *found))
-    return found
-
-
-class _Once(torch.autograd.Function):
-    """Passes first derivatives on as functions of all inputs, and raises when they are differentiated.
-
-    torch's ``once_differentiable`` would leave them constants where the loss is linear in the value: a gradient
-    penalty would then be silently wrong.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, inputs: int, *arguments: Tensor | None) -> tuple[Tensor | None, ...]:
-        return tuple(None if g is None else g.view_as(g) for g in arguments[inputs:])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        raise RuntimeError(
-            "log_partition can be differentiated once only, and so can what stands beside it; for second derivatives "
-            "use torch.logsumexp step by step, or finite differences of the gradient."
-        )
+    return list(once((gradient, *potentials), found))

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from zoo.core.memory import BUCKET, LARGE, rows_at_once
 from zoo.core.parallel import has_numba
+from zoo.core.once import once
 from zoo.core.statistics import wide
 from zoo.errors import ZooError
 from zoo.structures import tree_dense, tree_inside, tree_logs
-from zoo.structures.base import _Once
 
 __all__ = ["Expected", "TreeProblem"]
 
@@ -221,9 +221,7 @@ class LogPartition(torch.autograd.Function):
             c.to(p.dtype) if needed else None
             for needed, c, p in zip(ctx.needs_input_grad[2:], counts, potentials, strict=True)
         ]
-        if torch.is_grad_enabled():  # create_graph=True
-            return None, None, *_Once.apply(len(potentials) + 1, gradient, *potentials, *found)
-        return None, None, *found
+        return None, None, *once((gradient, *potentials), found)
 
 
 def _doubtful(charts: Any) -> Tensor:

@@ -1,0 +1,120 @@
+"""Persistent contrastive divergence: chains of Gibbs sampling that go on from step to step.
+
+Younes (1999), "On the convergence of Markovian stochastic algorithms with rapidly decreasing ergodicity rates";
+Tieleman (2008), "Training restricted Boltzmann machines using approximations to the likelihood gradient".
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo.core.annealing import AnnealingPath
+from zoo.core.data import Data, call, mass, num_data, total
+from zoo.core.hooks import fresh
+from zoo.core.objective import Objective, Step
+from zoo.core.problem import Problem
+from zoo.estimators.base import at_least
+from zoo.estimators.gradient import GradientEstimator
+
+__all__ = ["PCD", "Contrast"]
+
+#: Sweeps from independent units before chains are first used, as the path is gone along.
+WARMING = 50
+
+
+class Contrast(Objective):
+    """What data say of the energy's gradient less what chains say of it: minus an estimate of that of ln p(x).
+
+    Nobody knows the value that goes with it; ``contrast`` is the mean energy of the chains less that of the data, zero
+    on average where the model is fitted.
+    """
+
+    def __init__(self, problem: Problem, num_sweeps: int) -> None:
+        self.problem, self.num_sweeps = problem, num_sweeps
+
+    @abc.abstractmethod
+    def chains(self, path: AnnealingPath, batch: Data) -> Tensor:
+        """States (S, ...) that stand for the model, moved on; no graph is kept."""
+
+    def __call__(self, batch: Data) -> Step:
+        model = self.problem.model
+        batch = fresh(model, batch)
+        path: AnnealingPath = model.path()
+        with torch.no_grad():
+            state = self.chains(path, batch)
+        if self.problem.lacks("free_energy") is None:
+            energies = call(model.free_energy, batch)
+        else:  # hidden units drawn given the data stand for the sum over them
+            with torch.no_grad():
+                clamped = call(path.at_data, batch)
+            energies = -path.log_density(clamped)
+        of_data = total(energies, batch) / mass(batch)
+        of_model = -path.log_density(state).mean()
+        return Step(of_data - of_model, None, {"contrast": (of_model - of_data).detach()})
+
+
+@dataclass(frozen=True)
+class ContrastiveEstimator(GradientEstimator):
+    """What the estimators of energies share.
+
+    Attributes:
+        num_sweeps: k, sweeps of Gibbs sampling a step.
+    """
+
+    about_m: ClassVar[str] = "gradient"
+    num_sweeps: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self.name, 1, num_sweeps=self.num_sweeps)
+
+    def refuses(self, problem: Problem) -> str | None:
+        return problem.lacks("path")
+
+
+@dataclass(frozen=True)
+class PCD(ContrastiveEstimator):
+    """Chains that go on from where they were, as many as a batch has data.
+
+    Attributes:
+        num_chains: None takes as many as a batch has data.
+    """
+
+    name: ClassVar[str] = "pcd"
+    about_e: ClassVar[str] = "Gibbs chains that go on from step to step (of the model, beside the data)"
+
+    num_chains: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_chains is not None:
+            at_least(self.name, 1, num_chains=self.num_chains)
+
+    def objective(self, problem: Problem) -> Objective:
+        return _Persistent(problem, self.num_sweeps, self.num_chains)
+
+
+class _Persistent(Contrast):
+    def __init__(self, problem: Problem, num_sweeps: int, num_chains: int | None) -> None:
+        super().__init__(problem, num_sweeps)
+        self.num_chains, self.at_work = num_chains, None  # type: int | None, Tensor | None
+
+    def chains(self, path: AnnealingPath, batch: Data) -> Tensor:
+        if self.at_work is None:
+            self.at_work = path.start(self.num_chains or num_data(batch))
+            for k in range(WARMING):
+                self.at_work = path.move(self.at_work, (k + 1) / WARMING)
+        for _ in range(self.num_sweeps):
+            self.at_work = path.move(self.at_work)
+        return self.at_work
+
+    def state(self) -> dict[str, Tensor]:
+        return {} if self.at_work is None else {"chains": self.at_work}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.at_work = state["chains"]
