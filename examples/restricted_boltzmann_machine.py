@@ -15,7 +15,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -67,7 +66,7 @@ def draw(fit: zoo.Fit, path: Path) -> None:
             ax.set_axis_off()
             if column < len(images):
                 high = float(images.abs().max())
-                ax.imshow(torch.as_tensor(images[column]).numpy(), cmap="gray", vmin=-high if row == 0 else 0, vmax=high)
+                ax.imshow(images[column].numpy(), cmap="gray", vmin=-high if row == 0 else 0, vmax=high)
         axes[row, 0].set_title(name, fontsize=8, loc="left")
     figure.savefig(path, dpi=120)
 

@@ -74,7 +74,8 @@ def test_the_gradient_is_that_of_data_less_that_of_the_model() -> None:
     p = joint(model).flatten().softmax(0).reshape(32, 8)
     given_x = joint(model).softmax(1)[[3, 9, 30]]
     names = ["weights", "visible_shift", "hidden_shift"]
-    found = dict(zip(names, torch.autograd.grad(model.log_marginal(x).sum(), [getattr(model, n) for n in names])))
+    grads = torch.autograd.grad(model.log_marginal(x).sum(), [getattr(model, n) for n in names])
+    found = dict(zip(names, grads, strict=True))
     pairs = x.T @ (given_x @ bits(3)) - 3 * bits(5).T @ (p @ bits(3))
     of_x = x.sum(0) - 3 * p.sum(1) @ bits(5)
     of_z = (given_x @ bits(3)).sum(0) - 3 * p.sum(0) @ bits(3)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from zoo.core.memory import BUCKET, LARGE, rows_at_once
-from zoo.core.parallel import has_numba
 from zoo.core.once import once
+from zoo.core.parallel import has_numba
 from zoo.core.statistics import wide
 from zoo.errors import ZooError
 from zoo.structures import tree_dense, tree_inside, tree_logs
