@@ -229,7 +229,7 @@ class RestrictedBoltzmannMachine(EnergyModel):
             ends = mass.cumsum(0)
             u = torch.rand(num, dtype=ends.dtype, device=ends.device) * ends[-1]
             hidden = states[torch.searchsorted(ends, u).clamp_max(len(states) - 1)]
-            return torch.bernoulli((b + hidden @ w.mT).sigmoid()).to(self.weights.dtype)
+            return torch.bernoulli((b + hidden @ w.mT).sigmoid()).to(self.weights.dtype) * self.white
 
     def units_of(self, path: AnnealingPath, state: Tensor) -> Tensor:
         return state * self.scale if self.visible == "gaussian" else state * self.white

@@ -70,7 +70,7 @@ class EnergyModel(LatentVariableModel):
 
     @abc.abstractmethod
     def exact_draws(self, num: int) -> Tensor | None:
-        """Independent draws of x, (num, D), where they can be had."""
+        """Independent draws of data, (num, D), where they can be had."""
 
     # What follows -----------------------------------------------------------------------------------------------------
 
