@@ -51,7 +51,9 @@ def checked(x: Data, num_features: int, check_rows: Callable[[Tensor], Tensor], 
     elif values.dim() == 2:
         values = values.unsqueeze(0)
     if values.dim() != 3 or values.shape[-1] != d:
-        raise ZooError(f"{who}: x expected shape (N, T, {d}) or one sequence (T, {d}), got {given}. Reshape it.")
+        other = values.dim() == 3 and values.shape[-1]
+        fix = f"Reshape it, or build the model with num_features={other}." if other else "Reshape it."
+        raise ZooError(f"{who}: x expected shape (N, T, {d}) or one sequence (T, {d}), got {given}. {fix}")
     n, t = values.shape[:2]
     if n == 0 or t == 0:
         raise ZooError(f"{who}: x expected at least one sequence of one step, got shape {tuple(values.shape)}.")
