@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.structures import Tree, tree_logs, tree_problem
+from zoo.structures.tree_problem import TreeProblem
 
 LENGTHS = [13, 2, 11, 1, 12]
 
@@ -75,3 +76,14 @@ def test_one_inside_pass_serves_value_and_gradient_where_it_fits(pieces: bool, m
     assert len(calls) == (6 if pieces else 1)
     for leaf, counts in zip(leaves, expected._tensors(), strict=True):
         torch.testing.assert_close(leaf.grad, counts, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_covariances_of_imaginary_steps_are_those_of_logarithms(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no item goes by logarithms itself."""
+    problem, other = make(own)._problem, make(not own, seed=1)._problem
+    expected = [problem._slow_covariances(n, other.scores) for n in (0, 2, 4)]
+    monkeypatch.setattr(TreeProblem, "_slow_covariances", lambda *a: pytest.fail("by logarithms"))
+    _, found = problem.moments(other, gradient=True)
+    for name, whole, items in zip(Tree.potentials, found, zip(*expected, strict=True), strict=True):
+        torch.testing.assert_close(whole[[0, 2, 4]], torch.stack(items), rtol=1e-11, atol=1e-13, msg=name)

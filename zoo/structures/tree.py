@@ -39,7 +39,7 @@ class Tree(Structure[Tensor]):
     nonterminal has two children, so that a sentence of one word has no tree.
 
     Memory beyond the arguments: for the sentences now worked on, four charts of T^2 A numbers each and 2 T A (2 A + P)
-    more; they are as many as fit into a bound. Draws and second derivatives go by logarithms, in T S^2 numbers a
+    more; they are as many as fit into a bound. Draws go by logarithms, in T S^2 numbers a
     sentence.
 
     Args:

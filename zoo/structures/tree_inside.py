@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.structures.tree_scales import SMALL, Counts, scaled, summed
+from zoo.structures.tree_scales import SMALL, Counts, Scaled, real, scaled, summed
 
-__all__ = ["Charts", "inside", "outer", "outside", "times"]
+__all__ = ["Charts", "inside", "inside_of", "outer", "outside", "times"]
 
 
 class Charts(NamedTuple):
@@ -72,9 +72,13 @@ def inside(root: Tensor, rules: Tensor, preterminals: Tensor, lengths: Tensor) -
         root: (M, A), rules: (M, A, S, S), preterminals: (N, T, P), log-weights in float64, M being 1 or N; zeros for
             words beyond a length. lengths: (N,).
     """
-    n, t, p = preterminals.shape
-    a = root.shape[-1]
-    given = scaled(root, rules, preterminals, lengths)
+    return inside_of(scaled(root, rules, preterminals, lengths), lengths)
+
+
+def inside_of(given: Scaled, lengths: Tensor) -> Charts:
+    """The inside pass of scaled potentials, which may be complex."""
+    n, t, p = given.leaves.shape
+    a = given.root.shape[-1]
     table, leaves, inner, suspect = given.rules, given.leaves, given.inner, given.suspect
     nn, ln = table[:, :, :a, :a], table[:, :, a:, :a]
     nl, ll = table[:, :, :a, a:], table[:, :, a:, a:]
@@ -84,7 +88,7 @@ def inside(root: Tensor, rules: Tensor, preterminals: Tensor, lengths: Tensor) -
     right = _by_words(nl.reshape(m, a * a, p), leaves).reshape(n, t, a, a)
     begins = leaves.new_zeros(n, t, t + 1, a)
     ends = leaves.new_zeros(n, t, t + 1, a)
-    scales = leaves.new_full((n, t, t + 1), -math.inf)
+    scales = given.leaf_top.new_full((n, t, t + 1), -math.inf)
     scales[:, :, 1] = given.leaf_top
     rule_top = given.rule_top.unsqueeze(-1)
     flat = nn.reshape(m, a, a * a)
@@ -109,10 +113,10 @@ def inside(root: Tensor, rules: Tensor, preterminals: Tensor, lengths: Tensor) -
             if w > 3:
                 joined = torch.matmul((first * weights[..., 2:].unsqueeze(-1)).mT, second)
                 total += times(joined.flatten(-2), flat.mT)
-        size = total.amax(-1)
+        size = real(total).amax(-1)
         possible = size > 0
         total /= size.masked_fill(~possible, 1.0).unsqueeze(-1)
-        suspect = suspect | (((total > 0) & (total < SMALL)).any(-1) & here).any(-1)
+        suspect = suspect | (((real(total) > 0) & (real(total) < SMALL)).any(-1) & here).any(-1)
         begins[:, :q, w] = total
         ends[:, w - 1 :, t - w] = total
         scales[:, :q, w] = (top + size.log() + rule_top).masked_fill(~possible, -math.inf)
@@ -150,7 +154,7 @@ def outside(charts: Charts, lengths: Tensor, by_item: bool, weights: Tensor) -> 
     rows = torch.arange(n, device=lengths.device)
     whole = (root * begins[rows, 0, lengths]).sum(-1, keepdim=True)
     counted = weights.unsqueeze(-1).masked_fill(value.unsqueeze(-1) == -math.inf, 0.0)
-    seed = counted * root / whole.masked_fill(whole <= 0, 1.0)
+    seed = counted * root / whole.masked_fill(real(whole) <= 0, 1.0)
     # Adjoints of the scaled inside numbers: times these they are the expected counts.
     back, back_ends = torch.zeros_like(begins), torch.zeros_like(ends)
     back[rows, 0, lengths] = seed

@@ -16,7 +16,7 @@ from zoo.core.once import once
 from zoo.core.parallel import has_numba
 from zoo.core.statistics import wide
 from zoo.errors import ZooError
-from zoo.structures import tree_dense, tree_inside, tree_logs
+from zoo.structures import tree_dense, tree_inside, tree_logs, tree_scales
 
 __all__ = ["Expected", "TreeProblem"]
 
@@ -172,13 +172,34 @@ class TreeProblem:
         covariances: tuple[Tensor, ...] = ()
         if gradient:
             finite = tuple(s.masked_fill(s == -math.inf, 0.0) for s in scores)
-            covariances = tuple(torch.zeros_like(c) for c in counts)
-            for n in (found.value > -math.inf).nonzero().flatten().tolist():
-                for whole, one in zip(covariances, self._covariances(n, finite), strict=True):
-                    whole[n] = one
+            covariances = self._covariances(finite, found.value > -math.inf)
         return mean, covariances
 
-    def _covariances(self, n: int, scores: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    @torch.no_grad()
+    def _covariances(self, scores: tuple[Tensor, ...], possible: Tensor) -> tuple[Tensor, ...]:
+        """Of a score and all counts, item by item: how the counts move as the potentials move along the score."""
+        n, t, p, a, s = self.n, self.t, self.p, self.a, self.s
+        zeros = self.potentials[2].new_zeros
+        found = zeros(n, a), zeros(n, a, s, s), zeros(n, t, p)
+        each = 4 * t * t * a + 2 * t * a * (a + s) + 4 * a * s * s
+        for index, arguments in self.pieces(each):
+            longest, lengths = arguments[2].shape[1], arguments[3]
+            root, rules = (x[index] if x.dim() > d else x.unsqueeze(0) for x, d in zip(scores, (1, 3), strict=False))
+            words = zeros(len(index), longest, p)
+            words[:, :t] = scores[2][index, :longest]
+            given, step = tree_scales.moved(tree_scales.scaled(*arguments), (root, rules, words))
+            charts = tree_inside.inside_of(given, lengths)
+            counts = tree_inside.outside(charts, lengths, True, torch.ones_like(charts.value))
+            found[0][index], found[1][index] = counts.root.imag / step, counts.rules.imag / step
+            found[2][index, :longest] = counts.preterminals.imag[:, :t] / step
+            for place in index[_doubtful(charts)].tolist():
+                if not possible[place]:
+                    continue
+                for whole, item in zip(found, self._slow_covariances(place, scores), strict=True):
+                    whole[place] = item
+        return found
+
+    def _slow_covariances(self, n: int, scores: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Of item n: derivatives of the mean of a score, by logarithms twice differentiated."""
         length = int(self.lengths[n])
         own = [t[n] if t.dim() > d else t for t, d in zip(self.scores, (1, 3, 2), strict=True)]
