@@ -384,6 +384,9 @@ def test_states_can_be_renumbered(states: str) -> None:
         pyro.set_rng_seed(0)
         found.append(one.elbo_parts(x["x"], x["lengths"])[0])
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+    still: dict[str, Any] = {"estimator": "svi", "init": "current", "max_epochs": 1, "learning_rate": 1e-12}
+    aligned = zoo.align(zoo.fit(other, x, **still), zoo.fit(model, x, **still)).model
+    torch.testing.assert_close(aligned.code_means, model.code_means, rtol=1e-6, atol=1e-6)
     swapped = torch.where(model.predict(**x) < 0, -1, 1 - model.predict(**x))
     assert torch.equal(other.predict(**x), swapped)
 

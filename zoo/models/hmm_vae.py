@@ -288,6 +288,11 @@ class HMMVAE(DeepSequenceModel):
         """What each state's mean code is decoded to, (K, D)."""
         return self.likelihood.mean(self.decoder(self.code_means))
 
+    @property
+    def num_components(self) -> int:
+        """K, under the name mixtures have for it."""
+        return self.num_states
+
     def align_features(self) -> Tensor:
         """What tells the states apart: what they are decoded to, (K, D)."""
         return self.state_means()
