@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import oracles
@@ -164,6 +165,24 @@ def test_the_chain_is_learned() -> None:
     x = torch.tensor([[0, 1] * 5, [1, 0] * 5] * 20)
     fit = zoo.fit(DiscreteSequenceVAE(2, 2, hidden_dim=8), x, estimator="eg", max_epochs=150, learning_rate=0.1, seed=0)
     assert fit.model.perplexity(x) < 2 ** (1 / 10) * 1.05
+
+
+def test_a_resumed_fit_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    model, x = small("recurrent")
+    options: dict[str, Any] = {"estimator": "eg", "max_epochs": 6, "batch_size": 2, "seed": 3}
+    whole = zoo.fit(model, x, **options)
+
+    def stop(row: dict[str, Any], fraction: float | None) -> None:
+        if fraction is not None and fraction > 0.4:
+            raise KeyboardInterrupt
+
+    cut = zoo.fit(model, x, out=tmp_path / "r", checkpoint_every=1, progress=stop, **options)
+    assert cut.status == "interrupted"
+    torch.manual_seed(99)
+    again = zoo.fit(model, x, out=tmp_path / "r", resume=True, **options)
+    assert again.history["objective"] == whole.history["objective"]
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,10 @@ def test_the_command_line_fits_and_scores_a_text(tmp_path: Path, run: Callable[.
     ran = run("fit", "discrete_sequence_vae", "--data", str(path), "--out", str(out), *settings)
     assert ran.code == 0, ran.err
     assert {"words.png", "words.txt", "states.png"} <= {file.name for file in out.iterdir()}
-    fit = zoo.load(out)
+    fit: Any = zoo.load(out)
+    said = float((out / "words.txt").read_text().splitlines()[0].rpartition(" ")[2])
+    rows = zoo.load_data(path, sentences=True, symbols=True, vocabulary=10_000)
+    assert said == pytest.approx(fit.model.perplexity(rows), rel=1e-3)
     assert fit.model.schema is not None
     assert set(fit.model.schema.symbols or ()) >= {"the", "bird", "<eos>", "<unk>"}
     ran = run("evaluate", str(out), "--data", str(other), "--json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def top_words(model: Any, count: int = WORDS) -> list[list[str]]:
 
 def plot_words(fit: Fitted, x: Any, folder: str | Path, *, dark: bool = False) -> list[Path]:
     """``words.png``: the first sentences, each word in the colour of its most probable state, and the states' words;
-    ``words.txt``: the same for more states, and new sentences that the model makes.
+    ``words.txt``: the same for all states, new sentences that the model makes, and the perplexity.
 
     Raises:
         ZooError: the model's latent is no chain of states over words.
@@ -45,7 +46,8 @@ def plot_words(fit: Fitted, x: Any, folder: str | Path, *, dark: bool = False) -
         raise ZooError(
             f"plot_words: expected a chain of states fitted to text, got {type(fit.model).__name__}. Use plot_states."
         )
-    data: Any = take(prepared(fit.model, x), slice(0, READ))
+    whole: Any = prepared(fit.model, x)
+    data = take(whole, slice(0, READ))
     paths = array(fit.predict(data)).astype(int)
     codes = array(data["x"]).astype(int).reshape(paths.shape)
     symbols = fit.model.schema.symbols
@@ -59,7 +61,11 @@ def plot_words(fit: Fitted, x: Any, folder: str | Path, *, dark: bool = False) -
     words = top_words(fit.model)
     Path(folder).mkdir(parents=True, exist_ok=True)
     text = Path(folder) / "words.txt"
-    text.write_text("\n".join(_text(fit, read, order, share, words)) + "\n", encoding="utf-8")
+    lines = _text(fit, read, order, share, words)
+    if fit.log_likelihood is not None:
+        perplexity = math.exp(-fit.log_likelihood / fit.model.num_units(whole))
+        lines = [f"perplexity of the data that it was fitted to: {perplexity:.4g}", "", *lines]
+    text.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return [text, _draw(read, order[:STATES], share, words, Path(folder) / "words.png", dark)]
 
 
