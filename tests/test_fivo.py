@@ -17,8 +17,11 @@ import zoo
 from zoo.core import weighing
 from zoo.core.data import Fields
 from zoo.core.particles import PROPOSALS, ParticleBound, follow, particle_bound
+from zoo.core.problem import Problem
 from zoo.core.program import look
+from zoo.core.rows import Rows
 from zoo.core.sequences import lengths_of
+from zoo.estimators.fivo import FIVO
 from zoo.scores.filtering import SCORER
 from zoo.scores.scoring import Scoring
 
@@ -276,3 +279,27 @@ def test_evaluate_tells_the_filters_bound_with_its_error() -> None:
     assert (
         SCORER.score(Scoring(mixture, plain, 50, trained=True)) == "it has no particles(x, num_particles=S, proposal)"
     )
+
+
+@pytest.mark.parametrize("proposal", PROPOSALS)
+def test_over_many_steps_a_filter_is_tighter_than_weights_of_whole_paths(proposal: str) -> None:
+    """And these than the plain bound, for as many particles each."""
+    x = chain(60, seed=5)
+    for size in (4, 8, 16):
+        torch.manual_seed(7)
+        with torch.no_grad():
+            plain, weighed, filtered = (
+                float(particle_bound(LinearGaussian(), repeated(x, 200), k, threshold, proposal).bound.mean())
+                for k, threshold in ((1, 0.0), (size, 0.0), (size, 0.5))
+            )
+        assert plain < weighed - 0.5 < filtered - 1 < evidence(x) - 1
+
+
+def test_a_sequence_counts_as_often_as_its_weight() -> None:
+    model, data, weights = LinearGaussian(), ragged(), torch.tensor([3.0, 0.5, 2.0], dtype=torch.float64)
+    torch.manual_seed(8)
+    bound = particle_bound(model, data, 4).bound
+    torch.manual_seed(8)
+    step = FIVO().objective(Problem(model, data))(Rows(data, weights))
+    assert float(step.value) == pytest.approx(float((weights * bound).sum().detach()) / 3, abs=1e-12)
+    assert torch.allclose(step.surrogate, -step.value, atol=1e-12, rtol=0)
