@@ -2,7 +2,7 @@
 
 from guides.categorical import AmortizedCategorical
 from guides.chain import AmortizedChain
-from guides.combiner import Combiner
+from guides.combiner import Combiner, Paths
 from guides.discrete import AmortizedBits, AmortizedCode
 from guides.finite import FiniteSupport
 from guides.flows import AmortizedFlow
@@ -30,6 +30,7 @@ __all__ = [
     "DiscreteTables",
     "FiniteSupport",
     "Packing",
+    "Paths",
     "Recurrent",
     "RelaxedBernoulli",
     "RelaxedCategorical",
