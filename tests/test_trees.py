@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.structures import Tree, tree_logs, tree_problem
+from zoo.structures import Tree, tree_draws, tree_logs, tree_problem
 from zoo.structures.tree_problem import TreeProblem
 
 LENGTHS = [13, 2, 11, 1, 12]
@@ -87,3 +87,25 @@ def test_covariances_of_imaginary_steps_are_those_of_logarithms(own: bool, monke
     _, found = problem.moments(other, gradient=True)
     for name, whole, items in zip(Tree.potentials, found, zip(*expected, strict=True), strict=True):
         torch.testing.assert_close(whole[[0, 2, 4]], torch.stack(items), rtol=1e-11, atol=1e-13, msg=name)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_draws_from_scaled_sums_are_those_by_logarithms(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same random numbers give the same trees, longest sentences first; only one way goes by logarithms."""
+    tree = make(own)
+    possible = [0, 4, 2, 1]
+    tree = dataclasses.replace(
+        tree,
+        rules=tree.rules[possible] if own else tree.rules,
+        preterminals=tree.preterminals[possible],
+        lengths=torch.tensor([LENGTHS[n] for n in possible]),
+    )
+    _, arguments = next(tree._problem.pieces())
+    root, rules, words, lengths = arguments
+    generator = torch.Generator().manual_seed(5)
+    expected = tree_draws.from_logs(root, rules, tree_logs.log_chart(rules, words), lengths, 20, generator, 10_000)
+    monkeypatch.setattr(tree_logs, "log_chart", lambda *a: pytest.fail("by logarithms"))
+    for room in (1_000, 10**7):
+        monkeypatch.setattr("zoo.structures.tree.PIECE_NUMBERS", room)
+        assert torch.equal(tree.sample(20, torch.Generator().manual_seed(5)), expected)
+    assert tree.score(expected).isfinite().all()

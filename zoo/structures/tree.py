@@ -23,9 +23,9 @@ from torch import Tensor
 from zoo.core.memory import LARGE, PIECE_NUMBERS
 from zoo.core.statistics import wide
 from zoo.errors import ZooError
-from zoo.structures import tree_logs, tree_parts
+from zoo.structures import tree_draws, tree_logs, tree_parts, tree_scales
 from zoo.structures.base import Structure
-from zoo.structures.tree_problem import Expected, LogPartition, TreeProblem
+from zoo.structures.tree_problem import Expected, LogPartition, TreeProblem, taken
 
 __all__ = ["Tree"]
 
@@ -39,8 +39,7 @@ class Tree(Structure[Tensor]):
     nonterminal has two children, so that a sentence of one word has no tree.
 
     Memory beyond the arguments: for the sentences now worked on, four charts of T^2 A numbers each and 2 T A (2 A + P)
-    more; they are as many as fit into a bound. Draws go by logarithms, in T S^2 numbers a
-    sentence.
+    more; they are as many as fit into a bound.
 
     Args:
         root: (A,) or (N, A), log-weights of the symbol above all words.
@@ -162,13 +161,20 @@ class Tree(Structure[Tensor]):
                 f"sample: sentence {first} has probability zero or NaN and no posterior to draw from; leave it out."
             )
         n, t, _ = self.preterminals.shape
-        s = self.rules.shape[-1]
         trees = torch.full((num_samples, n, t, t), -1, dtype=torch.int64, device=self._problem.lengths.device)
-        for index, (root, rules, words, lengths) in self._problem.pieces(t * s * s):
-            chart = tree_logs.log_chart(rules, words)
-            drawn = tree_parts.drawn_trees(root, rules, chart, lengths, num_samples, generator, LARGE * PIECE_NUMBERS)
-            for place, one in zip(trees, drawn, strict=True):
-                _place(place, index, one)
+        for index, arguments, charts in self._problem.summed():
+            doubtful = charts.suspect.expand(len(index))
+            for rows in ((~doubtful).nonzero().flatten(), *doubtful.nonzero()):
+                if len(rows):
+                    root, rules, words, lengths = part = taken(arguments, rows)
+                    common = (lengths, num_samples, generator, LARGE * PIECE_NUMBERS)
+                    if doubtful[rows[0]]:
+                        drawn = tree_draws.from_logs(root, rules, tree_logs.log_chart(rules, words), *common)
+                    else:
+                        given = tree_scales.scaled(*part)
+                        drawn = tree_draws.from_scaled(given, charts.begins[rows], charts.scales[rows], *common)
+                    for place, one in zip(trees, drawn, strict=True):
+                        _place(place, index[rows], one)
         return trees
 
     def score(self, parts: Tensor) -> Tensor:

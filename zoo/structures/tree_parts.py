@@ -1,4 +1,4 @@
-"""Trees as charts of symbols: the best one, draws, and how brackets that are most often right fit together.
+"""Trees as charts of symbols: the best one, and how brackets that are most often right fit together.
 
 A tree over T words is (T, T): at [i, j] the symbol of the phrase from word i to word j, on the diagonal the
 preterminals, -1 where there is none. Symbols are numbered as rules have them, nonterminals first.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["best_brackets", "best_trees", "children", "counted", "drawn_trees", "top_down"]
+__all__ = ["best_brackets", "best_trees", "children", "counted", "top_down"]
 
 #: Chooses for nodes (M,) of items, begins and symbols, of w words: words on the left, both symbols.
 Chooser = Callable[[int, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -126,59 +126,6 @@ def _pairs(table: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
 def _higher(best: Tensor, where: Tensor, other: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
     better = other > best
     return torch.where(better, other, best), torch.where(better, there, where)
-
-
-def drawn_trees(
-    root: Tensor,
-    rules: Tensor,
-    chart: list[Tensor],
-    lengths: Tensor,
-    num_samples: int,
-    generator: torch.Generator | None,
-    room: int,
-) -> Tensor:
-    """Exact draws (num_samples, N, T, T), from the inside sums by logarithms, by number of words.
-
-    Args:
-        chart: (N, T, P), then (N, T - w + 1, A) for each w. room: numbers that may be worked on at a time.
-    """
-    n, t, _ = chart[1].shape
-    a, s = rules.shape[1], rules.shape[-1]
-    whole = root + torch.stack([chart[int(k)][i, 0] for i, k in enumerate(lengths)])
-    first = _drawn(whole.expand(num_samples, n, a).reshape(-1, a), generator)
-
-    def choose(w: int, items: Tensor, begins: Tensor, symbols: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        size = max(1, room // ((w - 1) * s * s))
-        found = torch.cat(
-            [
-                _drawn(_options(rules, chart, w, i % n, b, c).flatten(1), generator)
-                for i, b, c in zip(items.split(size), begins.split(size), symbols.split(size), strict=True)
-            ]
-        )
-        return found // (s * s) + 1, found // s % s, found % s
-
-    return top_down(first, lengths.repeat(num_samples), t, choose).reshape(num_samples, n, t, t)
-
-
-def _options(rules: Tensor, chart: list[Tensor], w: int, items: Tensor, begins: Tensor, symbols: Tensor) -> Tensor:
-    """Logarithms (M, w - 1, S, S) of every cut and pair of symbols of nodes of w words."""
-    a, s = rules.shape[1], rules.shape[-1]
-    left = chart[1].new_full((len(items), w - 1, s), -math.inf)
-    right = left.clone()
-    for v in range(1, w):
-        left[:, v - 1, a if v == 1 else 0 : s if v == 1 else a] = chart[v][items, begins]
-        last = v == w - 1
-        right[:, v - 1, a if last else 0 : s if last else a] = chart[w - v][items, begins + v]
-    table = rules[items if len(rules) > 1 else torch.zeros_like(items), symbols]
-    return table.unsqueeze(1) + left.unsqueeze(-1) + right.unsqueeze(-2)
-
-
-def _drawn(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One index (M,) for each row of logits (M, K)."""
-    weights = (logits - logits.amax(-1, keepdim=True)).exp()
-    total = weights.cumsum(-1)
-    uniform = torch.rand(len(logits), 1, generator=generator, dtype=logits.dtype, device=logits.device)
-    return torch.searchsorted(total, uniform * total[:, -1:], right=True).squeeze(-1).clamp_max(logits.shape[-1] - 1)
 
 
 def best_brackets(symbols: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from zoo.core.statistics import wide
 from zoo.errors import ZooError
 from zoo.structures import tree_dense, tree_inside, tree_logs, tree_scales
 
-__all__ = ["Expected", "TreeProblem"]
+__all__ = ["Expected", "LogPartition", "TreeProblem", "taken"]
 
 #: Root, rules and preterminals of some items, in float64, and their lengths.
 Arguments: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -117,7 +117,7 @@ class TreeProblem:
         for index, arguments, charts in summed or self.summed():
             found[index] = charts.value
             if len(doubtful := _doubtful(charts)):
-                found[index[doubtful]] = tree_logs.log_partition(*_taken(arguments, doubtful))
+                found[index[doubtful]] = tree_logs.log_partition(*taken(arguments, doubtful))
         return found
 
     @torch.no_grad()
@@ -151,7 +151,7 @@ class TreeProblem:
             for one in doubtful.tolist():
                 place = index[one]
                 value[place], root[place], table, words_of = tree_logs.weighted_counts(
-                    _taken(arguments, doubtful.new_tensor([one])), weights[place]
+                    taken(arguments, doubtful.new_tensor([one])), weights[place]
                 )
                 tags[place, :longest] = words_of[:longest]
                 if own_rules:
@@ -249,7 +249,8 @@ def _doubtful(charts: Any) -> Tensor:
     return charts.suspect.expand(len(charts.value)).nonzero().flatten()
 
 
-def _taken(arguments: Arguments, which: Tensor) -> Arguments:
+def taken(arguments: Arguments, which: Tensor) -> Arguments:
+    """Of some items."""
     root, rules, words, lengths = arguments
     return (
         root[which] if len(root) > 1 else root,
