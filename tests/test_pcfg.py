@@ -333,3 +333,15 @@ def test_rules_that_have_all_but_vanished_cost_nothing(monkeypatch: pytest.Monke
     monkeypatch.setattr("zoo.structures.tree_logs.log_partition", lambda *a: pytest.fail("by logarithms"))
     torch.testing.assert_close(model.log_marginal(**x).detach(), without, rtol=0, atol=1e-12)
     assert 0 < float(model.e_step(**x)["rule_counts"][:, 0, 1].max()) < 1e-190
+
+
+def test_a_span_as_improbable_as_numbers_allow_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of b a b the first two are a phrase by a rule of 1e-320 alone, and the sentence is another's."""
+    model = PCFG(1, 2, 2)
+    rules = torch.zeros(1, 3, 3)
+    rules[0, 1, 2], rules[0, 2, 0], rules[0, 0, 2] = 0.5, 0.25, 0.25
+    model.rule_probs, model.emission_probs = rules, torch.eye(2)
+    with torch.no_grad():
+        model.productions_unconstrained.view(1, 3, 3)[0, 2, 1] = math.log(5e-324) + 7
+    monkeypatch.setattr("zoo.structures.tree_logs.log_partition", lambda *a: pytest.fail("by logarithms"))
+    assert float(model.log_marginal(torch.tensor([[1, 0, 1]])).detach().exp()) == pytest.approx(0.125, rel=1e-12)

@@ -195,12 +195,17 @@ def inside_kernel(
                 top, odd = 0.0, False
                 for j in range(width):
                     top = row[j] if not row[j] <= top else top  # NaN stays
+                level = tops[r]
+                if 0.0 < top < 1e-300:  # below 5e-309 a number has no inverse
+                    level, top = level - math.log(1e300), top * 1e300
+                    for j in range(width):
+                        row[j] *= 1e300
                 inverse = 1.0 / top if top > 0.0 else 1.0
                 for j in range(width):
                     made[j] = row[j] * inverse
                     odd |= 0.0 < made[j] < 1e-75
                 suspect[n] |= odd
-                scales[n, i, w] = tops[r] + math.log(top) + rule_scale if top > 0.0 else -np.inf
+                scales[n, i, w] = level + math.log(top) + rule_scale if top > 0.0 else -np.inf
 
 
 def outside_kernel(
