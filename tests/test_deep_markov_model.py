@@ -185,6 +185,17 @@ def test_weights_and_particles_come_to_the_same_evidence() -> None:
             assert ((bound - weights).abs() < 6 * errors + 0.005).all()
 
 
+@pytest.mark.parametrize("kind", ["plain", "flows"])
+def test_particles_that_are_never_resampled_are_the_guides_paths(kind: str) -> None:
+    model, x = make(kind)
+    x = {"x": x["x"], "lengths": torch.full((4,), 5)}
+    pyro.set_rng_seed(3)
+    bound = particle_bound(model, x, 3, threshold=0.0).bound
+    pyro.set_rng_seed(3)
+    weights = model.log_weights(**x, num_particles=3).logsumexp(0) - math.log(3)
+    torch.testing.assert_close(bound, weights, rtol=1e-12, atol=1e-12)
+
+
 def test_evidence_and_filter_are_those_of_a_grid() -> None:
     """L = 1 on a grid: forward recursion by quadrature, E[z_t | x_1..x_t] at every step."""
     model = DeepMarkovModel(2, 1, 3, transition_dim=3, emission_dim=3).double()
