@@ -9,6 +9,7 @@ counts. One draw with the same weights and random numbers must give both the sam
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,12 @@ from zoo.errors import ZooError
 from zoo.estimators.loop.adam import ScaledAdam
 from zoo.models.deep_markov_model import DeepMarkovModel
 
-__all__ = ["deep_markov_rows"]
+__all__ = ["STEPS", "deep_markov_rows"]
 
 SIZES = {"latent_dim": 100, "hidden_dim": 600, "transition_dim": 200, "emission_dim": 100, "cell": "rnn"}
 BATCH, RATE = 20, 3e-4
 #: Steps of the sequences whose time is looked at for its growth.
-LENGTHS = (128, 256, 512, 1024)
+STEPS = (128, 256, 512, 1024)
 
 
 class Programs(nn.Module):
@@ -137,7 +138,7 @@ def arguments(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tenso
     return x, mirrored(x, lengths), torch.arange(x.shape[1]) < lengths.unsqueeze(-1), lengths
 
 
-def deep_markov_rows(repeats: int = 5) -> list[dict[str, Any]]:
+def deep_markov_rows(repeats: int = 5, steps: Sequence[int] = STEPS) -> list[dict[str, Any]]:
     """Milliseconds of a step, ours and Pyro's, and how ours grow with T.
 
     Returns:
@@ -156,9 +157,9 @@ def deep_markov_rows(repeats: int = 5) -> list[dict[str, Any]]:
         other = -float(Trace_ELBO().loss(programs.model, programs.guide, *arguments(x, lengths)))
     pyro.clear_param_store()
     spent: dict[str, list[tuple[float, float]]] = {"zoo": [], "pyro": []}
-    steps = {"zoo": ours(model), "pyro": theirs(programs)}
+    systems = {"zoo": ours(model), "pyro": theirs(programs)}
     for batch in (batches[0], *batches):
-        for name, step in steps.items():
+        for name, step in systems.items():
             spent[name].append(timed(step, batch))
     pyro.clear_param_store()
     least = {name: np.min(times[1:], 0) for name, times in spent.items()}
@@ -166,19 +167,19 @@ def deep_markov_rows(repeats: int = 5) -> list[dict[str, Any]]:
     for name, (clock, processor) in least.items():
         row |= {f"{name}_ms": float(clock), f"{name}_cpu_ms": float(processor)}
     row["ratio"] = row["zoo_cpu_ms"] / row["pyro_cpu_ms"]
-    return [row, growth(repeats)]
+    return [row, growth(repeats, steps)]
 
 
-def growth(repeats: int) -> dict[str, Any]:
+def growth(repeats: int, steps: Sequence[int]) -> dict[str, Any]:
     """Milliseconds of a step against T, at the model's default sizes, and the slope of a line through logarithms."""
     model = DeepMarkovModel(88)
     step = ours(model)
     found = []
-    for length in LENGTHS:
+    for length in steps:
         batch = torch.bernoulli(torch.full((8, length, 88), 0.05)), torch.full((8,), length)
         found.append(min(timed(step, batch)[1] for _ in range(repeats + 1)))
-    slope = float(np.polyfit(np.log(LENGTHS), np.log(found), 1)[0])
-    return {"what": "deep Markov model, a step against T", "steps": list(LENGTHS), "cpu_ms": found, "slope": slope}
+    slope = float(np.polyfit(np.log(steps), np.log(found), 1)[0])
+    return {"what": "deep Markov model, a step against T", "steps": list(steps), "cpu_ms": found, "slope": slope}
 
 
 def timed(step: Any, batch: tuple[Tensor, Tensor]) -> tuple[float, float]:

@@ -10,6 +10,8 @@ seconds on the clock, and of the processor. Values and gradients are compared in
 ``floor``: 6 K^2 operations a token, three products of matrices, at the rate of one large product in float64 measured
 beside it. ``near`` is the floor over the time of the chain alone. The growth with T is the slope of a line through
 logarithms of processor seconds of the chain and its gradient.
+
+A deep Markov model: a training step beside the same model as Pyro programs, see ``_deep_markov.py``.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks._deep_markov import STEPS, deep_markov_rows
 from zoo.models.discrete_sequence_vae import DiscreteSequenceVAE
 from zoo.structures import Chain
 
@@ -144,6 +147,7 @@ def run(quick: bool = False) -> dict[str, Any]:
         "rounds": rounds,
         "rows": rows,
         "growth": growth(QUICK_LENGTHS if quick else LENGTHS, rounds),
+        "deep_markov": deep_markov_rows(rounds, QUICK_LENGTHS if quick else STEPS),
     }
     show(result)
     return result
@@ -173,3 +177,10 @@ def show(result: dict[str, Any]) -> None:
     grown = result["growth"]
     spent = ", ".join(f"{ms:.1f}" for ms in grown["ms"])
     console.print(f"T {', '.join(map(str, grown['steps']))}: {spent} ms of the chain, slope {grown['slope']:.2f}")
+    compared, grown = result["deep_markov"]
+    console.print(
+        f"{compared['what']}: {compared['zoo_ms']:.0f} ms, as Pyro programs {compared['pyro_ms']:.0f} ms, by processor "
+        f"{compared['ratio']:.2f} of these; bounds of one draw off by {compared['difference']:.0e}"
+    )
+    spent = ", ".join(f"{ms:.0f}" for ms in grown["cpu_ms"])
+    console.print(f"T {', '.join(map(str, grown['steps']))}: {spent} ms of its step, slope {grown['slope']:.2f}")

@@ -15,4 +15,5 @@ def test_quick_run_returns_the_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert row["off_by"]["value"] < 1e-6
     assert row["off_by"]["gradient"] < 1e-3
     assert found["growth"]["slope"] > 0
+    assert found["deep_markov"][0]["difference"] < 1e-5
     assert "times faster" in capsys.readouterr().out
