@@ -324,7 +324,7 @@ def tree_variants() -> dict[str, Tree]:
     return {
         f"{name}, {backend}": dataclasses.replace(tree, _backend=backend)
         for name, tree in plain.items()
-        for backend in ("numba", "torch")
+        for backend in ("numba", "torch", *(("sparse",) if tree.rules.dim() == 3 else ()))
     }
 
 

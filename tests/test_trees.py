@@ -15,13 +15,14 @@ from zoo.structures.tree_problem import TreeProblem
 LENGTHS = [13, 2, 11, 1, 12]
 
 
-def make(own: bool = False, backend: str | None = None, seed: int = 0) -> Tree:
+def make(own: bool = False, backend: str | None = None, seed: int = 0, possible: float = 1.0) -> Tree:
     """Enough nonterminals, words and spans to cross every block that the passes are cut into."""
     generator = torch.Generator().manual_seed(seed)
     n, a, p = len(LENGTHS), 9, 4
     shape = (n, a, a + p, a + p) if own else (a, a + p, a + p)
     root, rules = (torch.randn(s, generator=generator, dtype=torch.float64) for s in ((a,), shape))
     words = torch.randn(n, max(LENGTHS), p, generator=generator, dtype=torch.float64)
+    rules[torch.rand(shape, generator=generator) > possible] = -math.inf
     for i, length in enumerate(LENGTHS):
         words[i, length:] = math.nan
     return Tree(root, rules, words, torch.tensor(LENGTHS), backend)
@@ -36,8 +37,7 @@ def by_logarithms(tree: Tree, n: int) -> tuple[Tensor, list[Tensor]]:
     return value.detach(), list(torch.autograd.grad(value.sum(), leaves))
 
 
-@pytest.mark.parametrize("backend", ["numba", "torch"])
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(("own", "backend"), [(o, b) for o in (False, True) for b in ("numba", "torch", "sparse")][:-1])
 def test_values_and_counts_are_those_of_logarithms(own: bool, backend: str) -> None:
     tree = make(own, backend)
     weights = torch.tensor([0.5, 2.0, 1.0, 1.0, 0.25]).double()
@@ -109,3 +109,16 @@ def test_draws_from_scaled_sums_are_those_by_logarithms(own: bool, monkeypatch: 
         monkeypatch.setattr("zoo.structures.tree.PIECE_NUMBERS", room)
         assert torch.equal(tree.sample(20, torch.Generator().manual_seed(5)), expected)
     assert tree.score(expected).isfinite().all()
+
+
+def test_a_grammar_of_few_rules_is_summed_over_their_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the sums are the same, of values, counts, and counts item by item."""
+    monkeypatch.setattr(tree_problem, "SPARSE", 0.2)
+    few, dense = make(possible=0.15), make(possible=0.15, backend="numba")
+    assert few._problem.passes.__name__.endswith("tree_sparse")
+    assert make(possible=0.5)._problem.passes is make(own=True, possible=0.15)._problem.passes is dense._problem.passes
+    assert few.value().isfinite().sum() > 2
+    for by_item in (False, True):
+        for found, expected in zip(few.expected(by_item=by_item), dense.expected(by_item=by_item), strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert torch.equal(few.minimum_risk(), dense.minimum_risk())

@@ -4,9 +4,9 @@ The weight of a tree is ``root[A]`` of the symbol above all words, plus ``rules[
 B and C, plus ``preterminals[t, P]`` of the symbol above word t; nats, none need be normalised, -inf forbids. The sum
 over all trees is the inside algorithm (Baker, 1979), its gradient the outside algorithm (Eisner, 2016): :class:`Tree`.
 
-The passes are products of matrices over scaled probabilities, compiled on the CPU (``tree_dense.py``), torch's on any
-device (``tree_inside.py``); where scaling might lose something, a sentence is done again by logarithms
-(``tree_logs.py``).
+The passes are products of matrices over scaled probabilities, compiled on the CPU (``tree_dense.py``; over the list of
+rules where few are possible, ``tree_sparse.py``), torch's on any device (``tree_inside.py``); where scaling might lose
+something, a sentence is done again by logarithms (``tree_logs.py``).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Tree(Structure[Tensor]):
     nonterminal has two children, so that a sentence of one word has no tree.
 
     Memory beyond the arguments: for the sentences now worked on, four charts of T^2 A numbers each and 2 T A (2 A + P)
-    more; they are as many as fit into a bound.
+    more (of few rules two charts of T^2 S); they are as many as fit into a bound.
 
     Args:
         root: (A,) or (N, A), log-weights of the symbol above all words.

@@ -18,7 +18,7 @@ from zoo.structures import tree_kernels
 from zoo.structures.tree_inside import outer, times
 from zoo.structures.tree_scales import Counts, Scaled, scaled, summed
 
-__all__ = ["Charts", "inside", "outside"]
+__all__ = ["Charts", "inside", "outside", "ranges"]
 
 #: Numbers of a cache line: rows are padded to whole ones.
 LINE = 8
@@ -62,7 +62,8 @@ def _tables(rules: Tensor, a: int) -> tuple[Tensor, Tensor, Tensor]:
     return _padded(left).flatten(2), _padded(right).flatten(2), _padded(words).flatten(2)
 
 
-def _ranges(items: int, single: bool) -> list[tuple[int, int]]:
+def ranges(items: int, single: bool) -> list[tuple[int, int]]:
+    """Ranges of items that may be worked on at once, or all single items."""
     return pieces(items, most=items if single else RANGES, least=1)
 
 
@@ -84,7 +85,7 @@ def inside(root: Tensor, rules: Tensor, preterminals: Tensor, lengths: Tensor) -
     flat = [x.contiguous().reshape(-1).numpy() for x in (left, right, begins)]
     arrays = [*flat[:2], pairs.numpy(), flat[2], scales.numpy(), suspect.numpy()]
     calls: list[Callable[[], None]] = []
-    for low, high in _ranges(n, len(table) > 1):
+    for low, high in ranges(n, len(table) > 1):
         m = low if len(table) > 1 else 0
         common = (table[m], float(given.rule_top[m]), a, lengths.numpy(), low, high)
         calls.append(functools.partial(tree_kernels.inside_kernel, *common, *arrays))
@@ -107,13 +108,13 @@ def outside(charts: Charts, lengths: Tensor, by_item: bool, weights: Tensor) -> 
     back[rows, 0, lengths, :a] = seed
     back_left, back_right, back_pairs = torch.zeros_like(left), torch.zeros_like(right), leaves.new_zeros(n, t, width)
     own = by_item or m > 1
-    ranges = _ranges(n, own)
-    found = leaves.new_zeros(len(ranges), width, a, width)
+    parts = ranges(n, own)
+    found = leaves.new_zeros(len(parts), width, a, width)
     table = _padded(given.rules[:, :, :a, :a]).flatten(1).numpy()
     flat = [x.reshape(-1).numpy() for x in (left, right, begins, back, back_left, back_right)]
     arrays = [*flat[:3], scales.numpy(), *flat[3:], back_pairs.numpy()]
     calls: list[Callable[[], None]] = []
-    for slot, (low, high) in enumerate(ranges):
+    for slot, (low, high) in enumerate(parts):
         k = low if m > 1 else 0
         common = (table[k], float(given.rule_top[k]), a, lengths.numpy(), low, high)
         more = (*arrays, found[slot].reshape(-1).numpy())

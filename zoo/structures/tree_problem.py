@@ -16,7 +16,7 @@ from zoo.core.once import once
 from zoo.core.parallel import has_numba
 from zoo.core.statistics import wide
 from zoo.errors import ZooError
-from zoo.structures import tree_dense, tree_inside, tree_logs, tree_scales
+from zoo.structures import tree_dense, tree_inside, tree_logs, tree_scales, tree_sparse
 
 __all__ = ["Expected", "LogPartition", "TreeProblem", "taken"]
 
@@ -24,6 +24,9 @@ __all__ = ["Expected", "LogPartition", "TreeProblem", "taken"]
 Arguments: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 #: Some items: which they are, what they are given by, and their inside pass.
 Summed: TypeAlias = tuple[Tensor, Arguments, Any]
+
+#: Up to which share of possible rules sums run over their list.
+SPARSE = 0.01
 
 
 class Expected(NamedTuple):
@@ -65,8 +68,17 @@ class TreeProblem:
         self.lengths = torch.full((n,), t, device=self.device) if lengths is None else lengths.to(self.device)
         self.potentials = tuple(wide(x.detach()) for x in (root, rules, preterminals))
         self.own_root, self.own_rules = root.dim() == 2, rules.dim() == 4
-        compiled = backend == "numba" or (backend is None and self.device.type == "cpu" and has_numba())
-        self.passes: Any = tree_dense if compiled else tree_inside
+        self.backend = backend
+
+    @functools.cached_property
+    def passes(self) -> Any:
+        """The module with the inside and the outside pass."""
+        on_cpu = self.device.type == "cpu"
+        if self.backend == "torch" or (self.backend is None and not (on_cpu and has_numba())):
+            return tree_inside
+        rules = self.potentials[1]
+        few = not self.own_rules and int((rules == -math.inf).sum()) > (1 - SPARSE) * rules.numel()
+        return tree_sparse if self.backend == "sparse" or (self.backend is None and few) else tree_dense
 
     @functools.cached_property
     def words(self) -> Tensor:
@@ -87,7 +99,8 @@ class TreeProblem:
         n, t, a, s = self.n, self.t, self.a, self.s
         root, rules, words = self.scores
         order = torch.arange(n) if self.alike else self.lengths.cpu().argsort(descending=True, stable=True)
-        each = 4 * t * t * a + 2 * t * a * (a + s) + numbers + (a * s * s if self.own_rules else 0)
+        each = numbers + (a * s * s if self.own_rules else 0)
+        each += 2 * t * t * s if self.passes is tree_sparse else 4 * t * t * a + 2 * t * a * (a + s)
         size = min(rows_at_once(each, limit), n if self.alike else BUCKET)
         for index in order.to(self.device).split(size):
             lengths = self.lengths[index]
