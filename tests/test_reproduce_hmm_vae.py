@@ -1,8 +1,9 @@
-"""The table of the HMM-VAE: at toy size."""
+"""The table of the HMM-VAE: at toy size, and what was recorded of it."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 from zoo.core.data import take
 from zoo.data import load_data
 from zoo.reproduce import hmm_vae, reproduce
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def toy(split: str, every: int = 1) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -38,3 +41,19 @@ def test_it_runs_at_toy_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     bounds = [r["bound"] for r in done.record["runs"] if r["method"] == "HMMVAE, 3"]
     assert -20 < min(bounds) < max(bounds) < 1
     assert done.save(tmp_path / "record.json").with_suffix(".png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("budget", ["quick"])
+def test_what_was_recorded(budget: str) -> None:
+    record = json.loads((RESULTS / f"reproduce_hmm_vae_{budget}.json").read_text())
+    assert record["command"] == f"zoo reproduce hmm_vae --budget {budget}"
+    setting = json.loads(json.dumps(vars(hmm_vae.SETTINGS[budget])))
+    assert record["setting"] == setting
+    values = {row["name"]: row["value"] for row in record["rows"]}
+    assert list(values) == list(hmm_vae.models(hmm_vae.SETTINGS[budget]))
+    for name, value in values.items():
+        found = [r["information"] for r in record["runs"] if r["method"] == name]
+        assert len(found) == setting["seeds"]
+        assert value == statistics.median(found)
+    assert values["HMMVAE, 12"] > max(values["HMM, diagonal"], values["VAE, then HMM"])
+    assert values["HMMVAE, 39"] > values["HMM, full"]
