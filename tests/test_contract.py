@@ -228,9 +228,9 @@ def test_the_gradient_vanishes_where_em_stops(name: str) -> None:
     """EM's fixed points are the stationary points of ln p(x), so both M steps agree on what they solve."""
     model, x = instance(name)
     needs(model, "e_step", "m_step", "log_marginal")
-    if lacks(model, "parse") is None:
-        pytest.skip("a grammar's EM converges in thousands of steps: its own test holds its statistics to the gradient")
-    if isinstance(x, Tensor) or lacks(model, "sample_like") is None:
+    # On many sentences a grammar's EM takes thousands of steps; on its few its prior keeps every rule in use.
+    own = lacks(model, "parse") is None
+    if not own and (isinstance(x, Tensor) or lacks(model, "sample_like") is None):
         x = zoo.fit(model, x, estimator="em", init="current", max_iter=1).sample(200, seed=1)
         x = prepared(model, model.validate(x))
     fit = zoo.fit(model, x, estimator="em", init="current", accelerate="squarem", tol=1e-15, max_iter=3000)
