@@ -37,7 +37,14 @@ def num_distinct(rows: Tensor, enough: int) -> int:
 
 
 @torch.no_grad()
-def keep_best(model: Components, x: Data, features: Tensor, restart: int, draw: Callable[[int], None]) -> None:
+def keep_best(
+    model: Components,
+    x: Data,
+    features: Tensor,
+    restart: int,
+    draw: Callable[[int], None],
+    schedule: tuple[int, int, int, int] | None = None,
+) -> None:
     """Leave the model at the best of several starts, each climbed by a little EM.
 
     Starts on which a constraint acts (a covariance floor) come after all others.
@@ -47,12 +54,13 @@ def keep_best(model: Components, x: Data, features: Tensor, restart: int, draw: 
         features: their complete rows, (M, F).
         restart: 0 for the first start, which takes more pains than a later one, of which there are several.
         draw: sets the parameters of the i-th start.
+        schedule: starts drawn, iterations of each, how many go on, for how many more; None takes those of chains.
     """
     constant = bool((features == features[:1]).all())  # one start is as good as another
     if constant or lacks(model, "e_step", "m_step") is not None:  # or a subclass with a program of its own
         draw(0)
         return
-    draws, iterations, kept, more = FIRST if restart == 0 else LATER
+    draws, iterations, kept, more = schedule or (FIRST if restart == 0 else LATER)
     climbed = []
     for i in range(draws):
         draw(i + restart // 2)

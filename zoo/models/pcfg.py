@@ -25,6 +25,7 @@ from zoo.core.sequences import inside, lengths_of
 from zoo.core.statistics import Statistics, wide
 from zoo.data.parse_tree import ParseTree
 from zoo.errors import ZooError
+from zoo.models.shared import grammar_starts
 from zoo.models.shared.grammar import OneGrammar, Tables, trees_of
 from zoo.models.shared.reading_off import read_off
 
@@ -61,7 +62,8 @@ class PCFG(OneGrammar):
     reference = "Lari & Young (1990), The estimation of stochastic context-free grammars"
     reads_as: ClassVar[dict[str, str]] = {"rule_probs": "productions"}
     keeps = _PARAMETERS
-    inits = ("random",)
+    #: "short": the best of several draws by short runs of EM.
+    inits = ("short", "random")
     root_probs: Tensor
     emission_probs: Tensor
     productions: Tensor
@@ -217,16 +219,20 @@ class PCFG(OneGrammar):
 
     @torch.no_grad()
     def initialize(self, x: Data, init: str, restart: int = 0) -> None:
-        """Rules drawn about even ones, words about how often they occur."""
+        """The best of several draws by short runs of EM, or "random", one draw; see ``shared/grammar_starts.py``."""
         if init == "current":
-            return self._check_reaches()
-        often = torch.bincount(x["x"][inside(x["x"], x["lengths"])], minlength=self.num_symbols).to(self.dtype) + 0.5
-        for name in _PARAMETERS:
-            raw = getattr(self, f"{name}_unconstrained")
-            drawn = (
-                torch.rand(raw.shape, dtype=self.dtype).to(raw) * (often if name == "emission_probs" else 1.0) + 1e-3
+            self._check_reaches()
+        elif init == "short":
+            grammar_starts.start(self, x, restart)
+        else:
+            often = (
+                torch.bincount(x["x"][inside(x["x"], x["lengths"])], minlength=self.num_symbols).to(self.dtype) + 0.5
             )
-            setattr(self, name, drawn / drawn.sum(-1, keepdim=True))
+            for name in _PARAMETERS:
+                raw = getattr(self, f"{name}_unconstrained")
+                share = often if name == "emission_probs" else 1.0
+                drawn = torch.rand(raw.shape, dtype=self.dtype).to(raw) * share + 1e-3
+                setattr(self, name, drawn / drawn.sum(-1, keepdim=True))
 
     def _check_reaches(self) -> None:
         """Raise ZooError where no tree of the grammar ends."""
