@@ -13,7 +13,7 @@ import torch
 
 from zoo.core.data import take
 from zoo.data import load_data
-from zoo.reproduce import hmm_vae, reproduce
+from zoo.reproduce import BUDGETS, hmm_vae, reproduce
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -43,7 +43,7 @@ def test_it_runs_at_toy_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert done.save(tmp_path / "record.json").with_suffix(".png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("budget", ["quick"])
+@pytest.mark.parametrize("budget", BUDGETS)
 def test_what_was_recorded(budget: str) -> None:
     record = json.loads((RESULTS / f"reproduce_hmm_vae_{budget}.json").read_text())
     assert record["command"] == f"zoo reproduce hmm_vae --budget {budget}"
