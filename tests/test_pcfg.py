@@ -349,15 +349,18 @@ def test_a_span_as_improbable_as_numbers_allow_costs_nothing(monkeypatch: pytest
 
 @pytest.mark.slow
 def test_a_fit_as_it_comes_finds_the_known_grammars_entropy() -> None:
-    """On new sentences, to 0.03 nats a word, from the default start; one draw as it is gets there one time in ten."""
+    """On new sentences, to 0.03 nats a word, from the default start of three seeds in four at least."""
     trees = known_grammar.known_trees(number=500, seed=1)
     x: Any = zoo.load_data("known_grammar", symbols=True)
     data = {name: x[name] for name in ("x", "lengths")}
-    model = PCFG.from_data(data, num_nonterminals=10, num_preterminals=12)
-    fit = zoo.fit(model, data, estimator="em", seed=1, max_iter=60)
-    scores = fit.score_samples([list(tree.words()) for tree in trees])
-    kept = scores.isfinite()
-    words = sum(len(tree.words()) for tree, possible in zip(trees, kept.tolist(), strict=True) if possible)
     entropy, length = known_grammar.sentence_entropy()
-    assert int(kept.sum()) >= 490
-    assert -float(scores[kept].sum()) / words < entropy / length + 0.03
+    away = []
+    for seed in range(4):
+        model = PCFG.from_data(data, num_nonterminals=10, num_preterminals=12)
+        fit = zoo.fit(model, data, estimator="em", seed=seed, max_iter=60)
+        scores = fit.score_samples([list(tree.words()) for tree in trees])
+        kept = scores.isfinite()
+        words = sum(len(tree.words()) for tree, possible in zip(trees, kept.tolist(), strict=True) if possible)
+        assert int(kept.sum()) >= 490
+        away.append(-float(scores[kept].sum()) / words - entropy / length)
+    assert sum(nats < 0.03 for nats in away) >= 3, away
