@@ -258,8 +258,9 @@ def _load(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, dict
 def _fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source | None = None) -> tuple[str, Any]:
     """Name and values of the data a saved fit was made of, other columns or another part where these are asked for."""
     from zoo.core.contract import prepared
-    from zoo.core.data import tensors
+    from zoo.core.data import num_data, take, tensors
     from zoo.data import list_data
+    from zoo.runs.prepare import drawn_apart
     from zoo.storage.checkpoint import fingerprint
 
     known = this.data or {}
@@ -271,6 +272,8 @@ def _fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source
     x = asked.or_else(record).read(name, this.model).data
     if getattr(x, "ndim", 0) == 2 and getattr(this.template, "ndim", 2) == 1:
         x = x.reshape(-1)  # a program that took one column as a vector
+    if asked == Source() and record.get("hold_out"):
+        x = take(x, drawn_apart(num_data(x), record["hold_out"], record["seed"])[0])
     checksum = known.get("checksum")
     if asked == Source() and checksum and tensors(x) and fingerprint(prepared(this.model, x)) != checksum:
         raise ZooError(f"{folder}: expected the data it was fitted to, but {name!r} holds others now. Pass --data.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zoo.cli.holding_out import held_out
 from zoo.cli.options import (
     Columns,
     DataName,
@@ -54,6 +55,10 @@ def fit(
     decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
+    hold_out: Annotated[
+        float | None,
+        typer.Option(help="Share of the data to leave out of the fit and score after it; 0.1 for grammars, else 0."),
+    ] = None,
     out: Out = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out; give the other options as they were.")
@@ -81,6 +86,7 @@ def fit(
         import zoo
 
         _ready()
+        apart = held_out(task, hold_out, seed)
         name = task.estimators[0]
         try:
             this = zoo.fit(
@@ -93,11 +99,14 @@ def fit(
                 raise
             this = error.fit
         rows = [_row(this, task)]
+        score = None if apart is None else apart.score(this)
+        if apart is not None:
+            rows[0].update(num_held_out=apart.num_data, held_out_log_likelihood=score)
         stopped = this.status == "interrupted"
         if out is not None:
-            _write_record(out, task, {"command": "fit", "seed": seed})
+            _write_record(out, task, {"command": "fit", "seed": seed} | ({} if apart is None else apart.record))
             try:
-                drawn = _pictures(this, task.x, task.data_name, out)
+                drawn = _pictures(this, task.x if apart is None else apart.x, task.data_name, out)
             except KeyboardInterrupt:
                 stopped = True
     tell(task.notes)
@@ -106,6 +115,8 @@ def fit(
     else:
         print(this)
         _print_agreement(rows)
+        if apart is not None:
+            print(apart.told(score))
         if out is not None:
             print(f"saved in {out}{': ' if drawn else ''}{', '.join(drawn)}")
     if stopped:

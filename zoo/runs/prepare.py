@@ -29,6 +29,7 @@ __all__ = [
     "check_guide",
     "check_moves",
     "check_serves",
+    "drawn_apart",
     "first_run",
     "possible_rows",
     "serving",
@@ -60,15 +61,19 @@ def with_held_out(estimator: Estimator, model: LatentVariableModel, x: Data, see
     if not 0 < asked < 1:
         raise ZooError(f"{estimator.name}: validation expected a fraction between 0 and 1, got {asked}. Take 0.1.")
     rows = num_data(x)
-    held = max(1, round(asked * rows))
-    if held >= rows:
+    if round(asked * rows) >= rows or rows < 2:
         raise ZooError(
             f"{estimator.name}: validation={asked} expected data on both sides, got {rows} in all. "
             "Pass held-out data instead."
         )
-    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).to(tensors(x)[0].device)
-    apart = take(x, order[:held].sort().values)
-    return take(x, order[held:].sort().values), replace(estimator, validation=apart)  # type: ignore[call-arg]
+    fitted, apart = (take(x, which.to(tensors(x)[0].device)) for which in drawn_apart(rows, asked, seed))
+    return fitted, replace(estimator, validation=apart)  # type: ignore[call-arg]
+
+
+def drawn_apart(rows: int, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The numbers of the rows to fit, and of those held out, a share of them and at least one, drawn by the seed."""
+    order, held = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)), max(1, round(share * rows))
+    return order[held:].sort().values, order[:held].sort().values
 
 
 def possible_rows(model: LatentVariableModel, x: Data) -> tuple[Data, list[str]]:
