@@ -3,7 +3,7 @@
 The data were drawn from a machine on a grid of 3 x 4 whose couplings are known. The exact gradient (`eg`) sums over all
 4096 states; chains of Gibbs sampling (`pcd`) do without that sum, and come to nearly the same couplings.
 
-    python examples/boltzmann_machine.py
+    python examples/boltzmann_machine.py --out couplings.png
 
 prints, in a few seconds (seed 0), how far each estimate lies from the truth, and draws the three matrices.
 """
@@ -27,8 +27,11 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--out", type=Path, default=Path("boltzmann_machine.png"))
+    parser.add_argument("--out", type=Path, help="draw the picture here")
+    parser.add_argument("--smoke", action="store_true", help="a few seconds' worth of steps")
     options = parser.parse_args(args)
+    if options.smoke:
+        options.rows, options.epochs = 200, 5
     x = zoo.load_data("spins")[: options.rows]
     couplings = torch.tensor(spin_couplings())
     truth = zoo.BoltzmannMachine(12)
@@ -43,7 +46,8 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
         table.add_row(estimator, f"{fit.log_likelihood:.1f}", f"{away:.3f}", f"{fit.seconds:.1f}")
         figures[estimator], found[estimator] = float(fit.log_likelihood), fit.model.couplings
     Console().print(table)
-    draw(found, options.out)
+    if options.out is not None:
+        draw(found, options.out)
     return figures
 
 

@@ -4,7 +4,7 @@ Digits of 8 x 8 points, cut to black and white. A machine of twelve hidden units
 step to step (`pcd`), from the data anew (`cd`), and at several temperatures (`tempering`). With so few hidden units ln
 Z is exact, which tells what annealed importance sampling is worth: from below and, run backwards, from above.
 
-    python examples/restricted_boltzmann_machine.py
+    python examples/restricted_boltzmann_machine.py --out digits.png
 
 prints two tables in about half a minute, and draws receptive fields and samples.
 """
@@ -26,8 +26,11 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--out", type=Path, default=Path("restricted_boltzmann_machine.png"))
+    parser.add_argument("--out", type=Path, help="draw the picture here")
+    parser.add_argument("--smoke", action="store_true", help="a few seconds' worth of steps")
     options = parser.parse_args(args)
+    if options.smoke:
+        options.hidden, options.epochs = 4, 3
     x = zoo.load_data("digits")
     train, test = x[::2], x[1::2]
     model = zoo.RestrictedBoltzmannMachine.from_data(x, num_hidden=options.hidden)
@@ -48,7 +51,8 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
         sums.add_row(name, f"{found.value:.3f}", f"{found.standard_error:.3f}")
     figures["exact"] = float(kept.model.log_partition().detach())
     console.print(sums)
-    draw(kept, options.out)
+    if options.out is not None:
+        draw(kept, options.out)
     return figures
 
 

@@ -248,7 +248,7 @@ def test_sequences_in_every_form_give_one_fit() -> None:
     expected = zoo.fit(model, padded_symbols, init="current", max_iter=1).log_likelihood
     for form in ((x, [3, 2]), (x[:, None], [3, 2]), [[0, 1, 1], [0, 1]], ([[0, 1, 1], [0, 1, 0]], [3, 2])):
         assert zoo.fit(model, form, init="current", max_iter=1).log_likelihood == expected
-    with pytest.raises(ZooError, match="lengths expected shape"):
+    with pytest.raises(ZooError, match="lengths expected to add up to the"):
         hmm((np.concatenate(parts), [5, 9]))
 
 

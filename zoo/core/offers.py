@@ -52,7 +52,7 @@ OFFERS: dict[str, Offer] = {
     "closed_form": Offer("sets the parameters to the exact maximum of the likelihood; gives notes", ("model",)),
     # Energies
     "free_energy": Offer("-ln of the sum of exp(-energy) over what is hidden, (N,) nats", ("model",)),
-    "path": Offer(
+    "annealing_path": Offer(
         "the way from independent units to its energy, a `zoo.core.annealing.AnnealingPath`: `cd`, `pcd`, `tempering`",
         ("model",),
         "",

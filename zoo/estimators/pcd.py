@@ -44,7 +44,7 @@ class Contrast(Objective):
     def __call__(self, batch: Data) -> Step:
         model = self.problem.model
         batch = fresh(model, batch)
-        path: AnnealingPath = model.path()
+        path: AnnealingPath = model.annealing_path()
         with torch.no_grad():
             state = self.chains(path, batch)
         if self.problem.lacks("free_energy") is None:
@@ -74,7 +74,7 @@ class ContrastiveEstimator(GradientEstimator):
         at_least(self.name, 1, num_sweeps=self.num_sweeps)
 
     def refuses(self, problem: Problem) -> str | None:
-        return problem.lacks("path")
+        return problem.lacks("annealing_path")
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class BoltzmannMachine(EnergyModel):
             torch.manual_seed(seed)
             return mean_field(self.units, num_starts)[1]
 
-    def path(self) -> AnnealingPath:
+    def annealing_path(self) -> AnnealingPath:
         return _Path(self)
 
     def exact_draws(self, num: int) -> Tensor | None:
@@ -224,5 +224,5 @@ def tiny() -> tuple[BoltzmannMachine, Tensor]:
     model = BoltzmannMachine(num_features=3, num_hidden=1)
     model.couplings = [[0.0, 0.5, -0.2, 0.7], [0.5, 0.0, 0.1, -0.4], [-0.2, 0.1, 0.0, 0.3], [0.7, -0.4, 0.3, 0.0]]
     model.biases = [0.1, -0.2, 0.3, 0.0]
-    x = torch.tensor([[1, 1, -1], [-1, 1, 1], [1, -1, -1], [1, 1, 1], [-1, -1, 1], [-1, 1, -1]])
-    return model, x.to(model.dtype)
+    x = all_states(3, -1.0, 1.0, model.biases.detach())
+    return model, torch.cat([x, x[[1, 5, 6, 6]]])

@@ -170,7 +170,7 @@ class RestrictedBoltzmannMachine(EnergyModel):
         return self._constant() - self._alone(u, self.visible_biases) - softplus(inputs).sum(-1)
 
     def log_partition(self) -> Tensor:
-        """ln Z, nats, (), of the units that :meth:`path` moves; exact and differentiable, in float64.
+        """ln Z, nats, (), of the units that :meth:`annealing_path` moves; exact and differentiable, in float64.
 
         The sum over all states of the side with fewer units, the other side summed in closed form.
 
@@ -215,7 +215,7 @@ class RestrictedBoltzmannMachine(EnergyModel):
             return None
         return f"its ln Z is a sum over 2^{few} states of {max(sides)} units"
 
-    def path(self) -> AnnealingPath:
+    def annealing_path(self) -> AnnealingPath:
         return _Path(self)
 
     def exact_draws(self, num: int) -> Tensor | None:

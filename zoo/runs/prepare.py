@@ -248,7 +248,7 @@ def usual_estimators(
         problem, _ = settled(problem, rows, fixed)
         usual = serving(problem, DEFAULT_ESTIMATORS)
         given_guide = for_fit and not base.trusted and base.has_guide
-        energy = problem.lacks("path") is None  # every update would be a climb through its ln Z
+        energy = problem.lacks("annealing_path") is None  # every update would be a climb through its ln Z
         if "em" not in usual and not given_guide and not energy and suits_auto_em(problem):
             usual.insert(0, "auto_em")
         if len(usual) == 1:

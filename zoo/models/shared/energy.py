@@ -61,7 +61,7 @@ class EnergyModel(LatentVariableModel):
         """
 
     @abc.abstractmethod
-    def path(self) -> AnnealingPath:
+    def annealing_path(self) -> AnnealingPath:
         """From independent units to this energy."""
 
     @abc.abstractmethod
@@ -114,7 +114,7 @@ class EnergyModel(LatentVariableModel):
                 they began.
         """
         with isolated(seed), torch.no_grad():
-            path = self.path()
+            path = self.annealing_path()
             if not reverse:
                 return annealed(path, num_chains, num_temperatures, seed)
             drawn = self.exact_draws(num_chains)
@@ -128,7 +128,7 @@ class EnergyModel(LatentVariableModel):
             start: data (num_samples, D) to start from; None starts from independent units.
         """
         with isolated(seed), torch.no_grad():
-            path = self.path()
+            path = self.annealing_path()
             if start is None:
                 return self.units_of(path, self._chains(path, num_samples, num_sweeps))
             state = path.at_data(self.prepare(start))
@@ -152,7 +152,7 @@ class EnergyModel(LatentVariableModel):
         drawn = self.exact_draws(num)
         if drawn is not None:
             return drawn.to(x.dtype)
-        path = self.path()
+        path = self.annealing_path()
         return self.units_of(path, self._chains(path, num, SWEEPS)).to(x.dtype)
 
     def checked_states(self, x: Data) -> Tensor:
