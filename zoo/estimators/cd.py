@@ -27,12 +27,12 @@ class CD(ContrastiveEstimator):
     about_e: ClassVar[str] = "k Gibbs sweeps from the data (of the model, beside the data)"
 
     def objective(self, problem: Problem) -> Objective:
-        return _FromData(problem, self.num_sweeps)
+        return _FromData(problem, self.k)
 
 
 class _FromData(Contrast):
     def chains(self, path: AnnealingPath, batch: Data) -> Tensor:
         state: Tensor = call(path.at_data, batch)
-        for _ in range(self.num_sweeps):
+        for _ in range(self.k):
             state = path.move(state)
         return state

@@ -34,8 +34,8 @@ class Contrast(Objective):
     on average where the model is fitted.
     """
 
-    def __init__(self, problem: Problem, num_sweeps: int) -> None:
-        self.problem, self.num_sweeps = problem, num_sweeps
+    def __init__(self, problem: Problem, k: int) -> None:
+        self.problem, self.k = problem, k
 
     @abc.abstractmethod
     def chains(self, path: AnnealingPath, batch: Data) -> Tensor:
@@ -63,15 +63,15 @@ class ContrastiveEstimator(GradientEstimator):
     """What the estimators of energies share.
 
     Attributes:
-        num_sweeps: k, sweeps of Gibbs sampling a step.
+        k: sweeps of Gibbs sampling a step.
     """
 
     about_m: ClassVar[str] = "gradient"
-    num_sweeps: int = 1
+    k: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self.name, 1, num_sweeps=self.num_sweeps)
+        at_least(self.name, 1, k=self.k)
 
     def refuses(self, problem: Problem) -> str | None:
         return problem.lacks("annealing_path")
@@ -96,20 +96,20 @@ class PCD(ContrastiveEstimator):
             at_least(self.name, 1, num_chains=self.num_chains)
 
     def objective(self, problem: Problem) -> Objective:
-        return _Persistent(problem, self.num_sweeps, self.num_chains)
+        return _Persistent(problem, self.k, self.num_chains)
 
 
 class _Persistent(Contrast):
-    def __init__(self, problem: Problem, num_sweeps: int, num_chains: int | None) -> None:
-        super().__init__(problem, num_sweeps)
+    def __init__(self, problem: Problem, k: int, num_chains: int | None) -> None:
+        super().__init__(problem, k)
         self.num_chains, self.at_work = num_chains, None  # type: int | None, Tensor | None
 
     def chains(self, path: AnnealingPath, batch: Data) -> Tensor:
         if self.at_work is None:
             self.at_work = path.start(self.num_chains or num_data(batch))
-            for k in range(WARMING):
-                self.at_work = path.move(self.at_work, (k + 1) / WARMING)
-        for _ in range(self.num_sweeps):
+            for step in range(WARMING):
+                self.at_work = path.move(self.at_work, (step + 1) / WARMING)
+        for _ in range(self.k):
             self.at_work = path.move(self.at_work)
         return self.at_work
 

@@ -44,12 +44,12 @@ class Tempering(ContrastiveEstimator):
             at_least(self.name, 1, num_chains=self.num_chains)
 
     def objective(self, problem: Problem) -> Objective:
-        return _Tempered(problem, self.num_sweeps, self.num_temperatures, self.num_chains)
+        return _Tempered(problem, self.k, self.num_temperatures, self.num_chains)
 
 
 class _Tempered(Contrast):
-    def __init__(self, problem: Problem, num_sweeps: int, num_temperatures: int, num_chains: int | None) -> None:
-        super().__init__(problem, num_sweeps)
+    def __init__(self, problem: Problem, k: int, num_temperatures: int, num_chains: int | None) -> None:
+        super().__init__(problem, k)
         self.ladder = [k / num_temperatures for k in range(num_temperatures + 1)]
         self.num_chains, self.at_work = num_chains, list[Tensor]()
 
@@ -61,7 +61,7 @@ class _Tempered(Contrast):
                 for _ in range(max(1, WARMING // len(self.ladder))):
                     state = path.move(state, t)
                 self.at_work.append(state)
-        for _ in range(self.num_sweeps):
+        for _ in range(self.k):
             fresh = path.start(len(self.at_work[0]))
             moved = [path.move(state, t) for state, t in zip(self.at_work[1:], self.ladder[1:], strict=True)]
             self.at_work = [fresh, *moved]
