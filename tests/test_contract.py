@@ -454,8 +454,18 @@ def test_running_a_program_leaves_the_store_empty(name: str) -> None:
     assert not list(pyro.get_param_store().keys())
 
 
-@every_estimator
-@every_model
+#: NumPyro's programs are compiled for half a minute each; test_nuts.py runs the same ones.
+SLOW_FITS = {(name, "nuts") for name in ("gaussian_hmm", "gaussian_mixture")}
+
+
+@pytest.mark.parametrize(
+    ("name", "estimator"),
+    [
+        pytest.param(name, estimator, marks=[pytest.mark.slow] * ((name, estimator) in SLOW_FITS))
+        for name in sorted(model_classes())
+        for estimator in sorted(estimator_classes())
+    ],
+)
 def test_every_estimator_fits_or_says_why_not(name: str, estimator: str) -> None:
     model, x = instance(name)
     kept, data = copy.deepcopy(model), copy.deepcopy(x)

@@ -348,7 +348,7 @@ def test_an_unknown_type_is_named() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("spread", [1.0, 1e7])
+@pytest.mark.parametrize("spread", [1.0, pytest.param(1e7, marks=pytest.mark.slow)])
 def test_memory_stays_below_half_the_data(spread: float) -> None:
     """64 MB of data; at 1e7 every piece falls back to the differences."""
     program = f"""
