@@ -35,7 +35,7 @@ class Shape(NamedTuple):
 
 SHAPES = (Shape(200, 32, 30, 30), Shape(1000, 8, 30, 100))
 QUICK_SHAPES = (Shape(50, 4, 30, 10),)
-LENGTHS, QUICK_LENGTHS = (250, 500, 1000, 2000, 4000), (50, 100, 200)
+LENGTHS, QUICK_LENGTHS = (500, 1000, 2000, 4000, 8000), (50, 100, 200)
 #: Frames, and what the logits are multiplied by.
 HARD, QUICK_HARD = ((400, 1.0), (1000, 30.0), (5000, 1.0), (5000, 100.0)), ((200, 1.0), (200, 100.0))
 ROUNDS, QUICK_ROUNDS = 25, 2

@@ -63,6 +63,24 @@ def test_vae_step_is_that_of_the_recorded_run():
     assert f"in a loop of one's own {ratio:.2f}." in text
 
 
+def test_sums_and_steps_of_sequences_are_those_of_the_recorded_runs():
+    names = ("ctc", "pcfg", "sequences")
+    found = {
+        name: json.loads((README.parent / "results" / f"bench_{name}.json").read_text())["results"][name]
+        for name in names
+    }
+    text = README.read_text().replace("\n", " ")
+    single = [row["times_faster"] for row in found["ctc"]["rows"] if row["dtype"] == "float32"]
+    assert f"take 1/{single[0]:.1f} of the time of torch's `ctc_loss`" in text
+    assert f"and 1/{single[1]:.1f} at 1000 × 8" in text
+    trees = [row["times_faster"] for row in found["pcfg"]["rows"]]
+    assert f"take 1/{trees[0]:.1f} and 1/{trees[1]:.1f} of torch-struct's at 20 and 40 words" in text
+    chain = next(row["times_faster"] for row in found["sequences"]["rows"] if row["states"] == 512)
+    step = found["sequences"]["deep_markov"][0]
+    assert f"takes 1/{chain:.1f} of a forward algorithm in torch" in text
+    assert f"of a deep Markov model {step['zoo_ms'] / step['pyro_ms']:.2f} of the time" in text
+
+
 def test_step_overheads_are_those_of_the_recorded_run():
     root = README.parent
     found = json.loads((root / "results" / "bench_step_overhead.json").read_text())["results"]["step_overhead"]
