@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resuming import check_resumed
 from torch import Tensor
 
 import zoo
@@ -202,17 +203,7 @@ def test_chains_learn_what_the_sum_learns() -> None:
 def test_a_resumed_run_has_the_same_chains(name: str, tmp_path: Any) -> None:
     x = zoo.load_data("spins")[:60]
     options: Any = {"estimator": name, "max_epochs": 4, "batch_size": 20}
-    whole = zoo.fit(zoo.BoltzmannMachine(12), x, **options)
-
-    def stop(row: dict[str, Any], fraction: float | None) -> None:
-        if fraction is not None and fraction > 0.4:
-            raise KeyboardInterrupt
-
-    out = tmp_path / "run"
-    zoo.fit(zoo.BoltzmannMachine(12), x, out=out, checkpoint_every=1, progress=stop, **options)
-    again = zoo.fit(zoo.BoltzmannMachine(12), x, out=out, checkpoint_every=1, resume=True, **options)
-    assert again.status == whole.status
-    assert torch.equal(again.model.couplings, whole.model.couplings)
+    check_resumed(zoo.BoltzmannMachine(12), x, tmp_path / "run", "contrast", **options)
 
 
 def test_hidden_units_of_any_number() -> None:

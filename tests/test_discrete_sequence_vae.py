@@ -11,6 +11,7 @@ import oracles
 import pytest
 import torch
 from pyro.infer import TraceEnum_ELBO, config_enumerate
+from resuming import check_resumed
 from torch import Tensor
 
 import zoo
@@ -170,19 +171,7 @@ def test_the_chain_is_learned() -> None:
 def test_a_resumed_fit_is_the_uninterrupted_one(tmp_path: Path) -> None:
     model, x = small("recurrent")
     options: dict[str, Any] = {"estimator": "eg", "max_epochs": 6, "batch_size": 2, "seed": 3}
-    whole = zoo.fit(model, x, **options)
-
-    def stop(row: dict[str, Any], fraction: float | None) -> None:
-        if fraction is not None and fraction > 0.4:
-            raise KeyboardInterrupt
-
-    cut = zoo.fit(model, x, out=tmp_path / "r", checkpoint_every=1, progress=stop, **options)
-    assert cut.status == "interrupted"
-    torch.manual_seed(99)
-    again = zoo.fit(model, x, out=tmp_path / "r", resume=True, **options)
-    assert again.history["objective"] == whole.history["objective"]
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, again.model.state_dict()[name]), name
+    check_resumed(model, x, tmp_path / "r", "objective", **options)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import torch
 from neural_oracles import finite_differences
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO, config_enumerate
+from resuming import check_resumed
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
@@ -323,19 +324,7 @@ def test_estimators_climb(estimator: str, init: str) -> None:
 def test_a_resumed_fit_is_the_uninterrupted_one(tmp_path: Path) -> None:
     model, x = HMMVAE(2, 3, 2, (4,)), make()[1]
     options: dict[str, Any] = {"estimator": "svi", "max_epochs": 6, "batch_size": 2, "seed": 3}
-    whole = zoo.fit(model, x, **options)
-
-    def stop(row: dict[str, Any], fraction: float | None) -> None:
-        if fraction is not None and fraction > 0.4:
-            raise KeyboardInterrupt
-
-    cut = zoo.fit(model, x, out=tmp_path / "r", checkpoint_every=1, progress=stop, **options)
-    assert cut.status == "interrupted"
-    torch.manual_seed(99)
-    again = zoo.fit(model, x, out=tmp_path / "r", resume=True, **options)
-    assert again.history["elbo"] == whole.history["elbo"]
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, again.model.state_dict()[name]), name
+    check_resumed(model, x, tmp_path / "r", "elbo", **options)
 
 
 def test_what_a_fit_says_of_its_states(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "log_partition",
     "mean_field",
     "moments",
+    "picked",
     "settle",
     "sweep",
 ]
@@ -153,7 +154,7 @@ def draws(units: Units, num: int) -> Tensor:
     a, b = halves.a, halves.b
     parts = [slice(start, start + ROWS) for start in range(0, len(a), ROWS)]
     mass_a = torch.cat([halves.table(rows).logsumexp(1) for rows in parts]).softmax(0)
-    which = _picked(mass_a, num)
+    which = picked(mass_a, num)
     state = a.new_empty(num, a.shape[1] + b.shape[1])
     for drawn in torch.arange(num, device=a.device).split(ROWS):
         own = which[drawn]
@@ -163,7 +164,7 @@ def draws(units: Units, num: int) -> Tensor:
     return state.to(units.biases.dtype)
 
 
-def _picked(probs: Tensor, num: int) -> Tensor:
+def picked(probs: Tensor, num: int) -> Tensor:
     """Independent draws from probabilities (M,), (num,): by their running sum, as multinomial tables are bounded."""
     ends = probs.cumsum(0)
     u = torch.rand(num, dtype=probs.dtype, device=probs.device) * ends[-1]

@@ -218,6 +218,9 @@ class _Path(AnnealingPath):
     def log_density(self, state: Tensor, t: float = 1.0) -> Tensor:
         return -energy(state, self.at(t))
 
+    def log_ratio(self, state: Tensor, new: float, old: float) -> Tensor:
+        return (old - new) * energy(state, Units(self.units.couplings, self.units.biases - self.base))
+
 
 def tiny() -> tuple[BoltzmannMachine, Tensor]:
     """The smallest honest instance, with a hidden unit, and data."""

@@ -27,16 +27,16 @@ from torch import Tensor, nn
 from guides.chain import AmortizedChain
 from zoo.core.checks import positive
 from zoo.core.contract import LatentVariableModel, prepared
-from zoo.core.data import Data, Fields, as_data, call, plain, split, total, weights_of
+from zoo.core.data import Data, Fields, call, plain, split, total, weights_of
 from zoo.core.memory import rows_at_once
 from zoo.core.pieces import categorical, gathered
-from zoo.core.schema import END, Schema
+from zoo.core.schema import END
 from zoo.core.sequences import inside, lengths_of
 from zoo.core.statistics import weighted_sum
 from zoo.densities.distributions import Selected
 from zoo.errors import unknown_name
-from zoo.models.shared.markov import follow
-from zoo.models.shared.sentences import checked_sentences
+from zoo.models.shared.markov import follow, sample_path
+from zoo.models.shared.sentences import checked_sentences, coded_sentences
 from zoo.models.shared.token_network import TokenNetwork
 from zoo.structures import Chain
 
@@ -102,11 +102,7 @@ class DiscreteSequenceVAE(LatentVariableModel):
     @classmethod
     def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
         """V read off the data, or off the symbols of a text."""
-        schema = Schema()
-        data = as_data(x, schema, symbols=True)
-        if "num_symbols" not in arguments:
-            values = data["x"] if isinstance(data, dict) else data[0] if isinstance(data, tuple) else data
-            arguments["num_symbols"] = max(int(values.nan_to_num(0).max()) + 1, 1, len(schema.symbols or ()))
+        data = coded_sentences(x, arguments, least=1)
         return super().from_data(data, **arguments)
 
     # The chain ------------------------------------------------------------------------------------------------------
@@ -147,12 +143,7 @@ class DiscreteSequenceVAE(LatentVariableModel):
     def guide(self, x: Tensor, lengths: Tensor | None = None) -> None:
         lengths = lengths_of(x, lengths)
         first, steps = self.encoder(self.guide_embedding(x), lengths)
-        with pyro.plate("data", x.shape[0]):
-            z = None
-            for t in pyro.markov(range(x.shape[1])):
-                with poutine.mask(mask=cast(Any, t < lengths)):
-                    logits = first if z is None else follow(steps[:, t - 1], z)
-                    z = pyro.sample(f"z_{t}", dist.Categorical(logits=logits))
+        sample_path(first, steps, lengths)
 
     def elbo(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The guide's bound on ln p(x), (N,), nats, summed exactly over the guide's chain; differentiable."""

@@ -22,7 +22,7 @@ from zoo.core.annealing import AnnealingPath
 from zoo.core.checks import positive
 from zoo.core.contract import parameter
 from zoo.core.data import Data, as_data
-from zoo.densities.ising import MOST_UNITS, all_states
+from zoo.densities.ising import MOST_UNITS, all_states, picked
 from zoo.errors import ZooError, unknown_name
 from zoo.models.shared.energy import EnergyModel
 
@@ -226,9 +226,7 @@ class RestrictedBoltzmannMachine(EnergyModel):
             states = all_states(self.num_hidden, 0.0, 1.0, w)
             parts = states.split(max(1, TABLE // self.num_features))
             mass = torch.cat([part @ c + softplus(torch.addmm(b, part, w.mT)).sum(-1) for part in parts]).softmax(0)
-            ends = mass.cumsum(0)
-            u = torch.rand(num, dtype=ends.dtype, device=ends.device) * ends[-1]
-            hidden = states[torch.searchsorted(ends, u).clamp_max(len(states) - 1)]
+            hidden = states[picked(mass, num)]
             return torch.bernoulli((b + hidden @ w.mT).sigmoid()).to(self.weights.dtype) * self.white
 
     def units_of(self, path: AnnealingPath, state: Tensor) -> Tensor:

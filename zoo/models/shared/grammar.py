@@ -21,14 +21,13 @@ from torch import Tensor
 
 from zoo.core.checks import positive
 from zoo.core.contract import LatentVariableModel, prepared
-from zoo.core.data import Data, Fields, as_data, plain
+from zoo.core.data import Data, Fields, plain
 from zoo.core.memory import rows_at_once
 from zoo.core.pieces import gathered
-from zoo.core.schema import Schema
 from zoo.core.sequences import lengths_of, steps_in
 from zoo.data.parse_tree import ParseTree
 from zoo.errors import ZooError
-from zoo.models.shared.sentences import checked_sentences, drawn_sentences, readable
+from zoo.models.shared.sentences import checked_sentences, coded_sentences, drawn_sentences, readable
 from zoo.structures.tree import Tree
 
 __all__ = ["Grammar", "OneGrammar", "Sentences", "Tables", "trees_of"]
@@ -125,11 +124,7 @@ class Grammar(LatentVariableModel):
 
     @classmethod
     def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
-        schema = Schema()
-        data = as_data(x, schema, symbols=True)
-        if "num_symbols" not in arguments:
-            values = data["x"] if isinstance(data, dict) else data[0] if isinstance(data, tuple) else data
-            arguments["num_symbols"] = max(int(values.nan_to_num(0).max()) + 1, len(schema.symbols or ()))
+        data = coded_sentences(x, arguments)
         return super().from_data(data, **arguments)
 
     # The grammar ------------------------------------------------------------------------------------------------

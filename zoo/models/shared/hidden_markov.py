@@ -37,7 +37,7 @@ from zoo.densities.distributions import FEW, Selected
 from zoo.errors import ZooError, unknown_name
 from zoo.models.shared import chain_em
 from zoo.models.shared.chain_starts import start
-from zoo.models.shared.markov import Marginal, finite, follow, go_on, many_paths, stationary
+from zoo.models.shared.markov import Marginal, finite, follow, go_on, many_paths, sample_path, stationary
 from zoo.structures import Chain
 
 __all__ = ["HiddenMarkov"]
@@ -160,12 +160,7 @@ class HiddenMarkov(Components):
     def guide(self, x: Tensor, lengths: Tensor | None = None) -> None:
         lengths = lengths_of(x, lengths)
         first, steps = self.encoder(x, lengths)
-        with pyro.plate("data", x.shape[0]):
-            z = None
-            for t in pyro.markov(range(x.shape[1])):
-                with poutine.mask(mask=cast(Any, t < lengths)):
-                    logits = first if z is None else follow(steps[:, t - 1], z)
-                    z = pyro.sample(f"z_{t}", dist.Categorical(logits=logits))
+        sample_path(first, steps, lengths)
 
     def elbo(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The guide's bound on ln p(x), (N,), nats, summed exactly over the guide's chain; differentiable."""

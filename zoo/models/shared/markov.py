@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
+import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from zoo.components.base import Components
@@ -14,7 +16,17 @@ from zoo.core.memory import rows_at_once
 from zoo.core.statistics import wide
 from zoo.densities.distributions import Selected
 
-__all__ = ["Marginal", "finite", "follow", "go_on", "many_paths", "path_counts", "stationary", "stationary_m_step"]
+__all__ = [
+    "Marginal",
+    "finite",
+    "follow",
+    "go_on",
+    "many_paths",
+    "path_counts",
+    "sample_path",
+    "stationary",
+    "stationary_m_step",
+]
 
 
 class Marginal(Selected):
@@ -45,6 +57,20 @@ def follow(log_rows: Tensor, z: Tensor) -> Tensor:
     n = log_rows.shape[0]
     index = z.expand(torch.broadcast_shapes(z.shape, (n,)))
     return log_rows[torch.arange(n, device=z.device).expand_as(index), index]
+
+
+def sample_path(first: Tensor, steps: Tensor, lengths: Tensor) -> None:
+    """A chain of states for each datum, site by site, as a Pyro program: ``z_0``, ``z_1``, ... in the plate "data".
+
+    Args:
+        first: (N, K) and steps: (N, T - 1, K, K), logits of z_1, and of z_t given z_{t-1}. lengths: (N,).
+    """
+    with pyro.plate("data", len(first)):
+        z = None
+        for t in pyro.markov(range(steps.shape[1] + 1)):
+            with poutine.mask(mask=cast(Any, t < lengths)):
+                logits = first if z is None else follow(steps[:, t - 1], z)
+                z = pyro.sample(f"z_{t}", dist.Categorical(logits=logits))
 
 
 def finite(logs: Tensor) -> Tensor:

@@ -9,17 +9,29 @@ import torch
 from torch import Tensor
 
 from zoo.core.checks import rows
-from zoo.core.data import Data, stacked
+from zoo.core.data import Data, as_data, stacked
+from zoo.core.schema import Schema
 from zoo.core.sequences import inside, lengths_of
 from zoo.data.parse_tree import ParseTree
 from zoo.errors import ZooError
 from zoo.structures.tree_parts import children
 
-__all__ = ["MAX_WORDS", "checked_sentences", "drawn_sentences", "readable"]
+__all__ = ["MAX_WORDS", "checked_sentences", "coded_sentences", "drawn_sentences", "readable"]
 
 #: Longer sentences are drawn anew.
 MAX_WORDS = 200
 _ROUNDS = 50
+
+
+def coded_sentences(x: Data, arguments: dict[str, Any], least: int = 0) -> Data:
+    """Sentences with their words coded 0, 1, ...; a missing ``num_symbols`` of a model's arguments is read off them: so
+    many that the highest is one, or all of a text, and at least ``least``."""
+    schema = Schema()
+    data = as_data(x, schema, symbols=True)
+    if "num_symbols" not in arguments:
+        values = data["x"] if isinstance(data, dict) else data[0] if isinstance(data, tuple) else data
+        arguments["num_symbols"] = max(int(values.nan_to_num(0).max()) + 1, len(schema.symbols or ()), least)
+    return data
 
 
 def checked_sentences(x: Data, num_symbols: int, who: str) -> dict[str, Tensor]:
