@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.models import gaussian_hmm, gaussian_mixture, vae
+from zoo.models import factor_analysis, gaussian_hmm, gaussian_mixture, gaussian_mixture_vae, vae, vrnn
 from zoo.reporting import states as state_plots
 
 NORMAL = torch.distributions.Normal
@@ -145,6 +145,38 @@ def test_one_score_a_row(mixture, chain, program_fit):
         assert scores.shape == (rows,)
         assert float(scores.sum()) == pytest.approx(some.score(data), abs=1e-9)
     assert chain[0].predict_proba(chain[1]).shape == (3, 4, 2)
+
+
+def test_codes_and_paths_of_data(chain):
+    model, x = factor_analysis.tiny()
+    fit = zoo.fit(model, x, max_iter=5)
+    loadings, mean, noise = (fit.parameters[n] for n in ("loadings", "mean", "noise_variance"))
+    whole = loadings @ loadings.T + np.diag(noise)  # E[z | x] by the joint Gaussian of z and x
+    expected = (x.numpy() - mean) @ np.linalg.solve(whole, loadings)
+    np.testing.assert_allclose(fit.transform(x.numpy()), expected, rtol=1e-9)
+    path, log_joint = chain[0].viterbi(chain[1])
+    assert torch.equal(path, chain[0].predict(chain[1]))
+    assert (log_joint <= chain[0].score_samples(chain[1])).all()
+    for name, message in (("transform", "a continuous latent, got a discrete one"), ("forecast", "num_steps")):
+        with pytest.raises(zoo.ZooError, match=message):
+            getattr(chain[0], name)(chain[1], *[0] * (name == "forecast"))
+    with pytest.raises(zoo.ZooError, match=r"viterbi: expected a model with a chain of states, but it has no viterbi"):
+        fit.viterbi(x)
+
+
+def test_codes_of_sequences_and_of_clusters():
+    model, x = vrnn.tiny()
+    fit = zoo.fit(model, x, estimator="svi", max_epochs=1)
+    codes = fit.transform(x)
+    assert codes.shape == (3, 4, 2)
+    there = torch.arange(4) < x["lengths"][:, None]
+    assert torch.equal(codes.isnan().any(-1), ~there)
+    assert not there.all()
+    assert torch.equal(codes[:, 1][there[:, 1]], fit.predict(x)["z_1"][there[:, 1]])
+    model, x = gaussian_mixture_vae.tiny()
+    fit = zoo.fit(model, x, estimator="svi", max_epochs=1)
+    torch.testing.assert_close(fit.predict_proba(x).argmax(-1), fit.predict(x))
+    assert fit.transform(x).shape == (8, 2)
 
 
 def test_what_has_no_score_a_row_says_so():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.checks import matrix
-from zoo.core.contract import LatentVariableModel
+from zoo.core.contract import Axes, LatentVariableModel
 from zoo.core.data import Data, plain, weights_of
 from zoo.core.memory import PIECE_ROWS
 from zoo.core.statistics import Statistics, varying
@@ -39,6 +39,10 @@ class Components(LatentVariableModel):
     collapses: bool = False
     #: Names of the parameters whose first dimension runs over components.
     per_component: tuple[str, ...] = ()
+
+    def named_axes(self) -> Axes:
+        named = super().named_axes().items()
+        return {name: tuple(axis.replace("component", self.part) for axis in axes) for name, axes in named}
 
     def components(self) -> dist.TorchDistribution:
         """The K components, batch shape (K,), event shape (D,)."""

@@ -11,6 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from zoo.components.base import Components
 from zoo.core.checks import rows
+from zoo.core.contract import Axes
 from zoo.core.data import Data
 from zoo.core.statistics import Statistics, weighted_sum, wide
 from zoo.densities.distributions import ExactBernoulli
@@ -23,6 +24,7 @@ class BernoulliComponents(Components):
     """K groups of D independent binary features; ``logits`` (K, D) may be infinite: probabilities 0 and 1 are exact."""
 
     reads_as: ClassVar[dict[str, str]] = {"probs": "logits"}
+    axes: ClassVar[Axes] = {"probs": ("component", "feature")}
     per_component: tuple[str, ...] = ("logits",)
     keeps: tuple[str, ...] = ("logits",)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -11,7 +11,7 @@ from torch.distributions import constraints
 
 from zoo.components.base import Components
 from zoo.core.checks import rows
-from zoo.core.contract import parameter
+from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data
 from zoo.core.statistics import Statistics, weighted_sum, wide
 from zoo.errors import ZooError
@@ -22,6 +22,7 @@ __all__ = ["CategoricalComponents"]
 class CategoricalComponents(Components):
     """K distributions over V symbols; a row is one symbol (D = 1). emission_probs (K, V), zeros are kept exactly."""
 
+    axes: ClassVar[Axes] = {"emission_probs": ("component", "symbol")}
     per_component: tuple[str, ...] = ("emission_probs",)
     keeps: tuple[str, ...] = ("emission_probs",)
     takes_symbols = True

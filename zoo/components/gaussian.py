@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from zoo.components.base import Components
-from zoo.core.contract import parameter
+from zoo.core.contract import Axes, parameter
 from zoo.core.statistics import (
     Moments,
     Statistics,
@@ -39,6 +39,10 @@ class GaussianComponents(Components):
     """
 
     reads_as: ClassVar[dict[str, str]] = {"covariances": "scale_tril"}
+    axes: ClassVar[Axes] = {
+        "means": ("component", "feature"),
+        "covariances": ("component", "feature", "other feature"),
+    }
     per_component: tuple[str, ...] = ("means", "scale_tril")
     keeps: tuple[str, ...] = ("means", "scale_tril")
     collapses = True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from zoo.components.gaussian import GaussianComponents
-from zoo.core.contract import parameter
+from zoo.core.contract import Axes, parameter
 from zoo.core.statistics import Statistics
 
 __all__ = ["GaussianMixtureComponents"]
@@ -20,6 +21,11 @@ __all__ = ["GaussianMixtureComponents"]
 class GaussianMixtureComponents(GaussianComponents):
     """K mixtures of M Gaussians each: ``mixture_weights`` (K, M), ``means`` (K M, D), states outermost."""
 
+    axes: ClassVar[Axes] = {
+        "mixture_weights": ("component", "mixture"),
+        "means": ("component mixture", "feature"),
+        "covariances": ("component mixture", "feature", "other feature"),
+    }
     keeps: tuple[str, ...] = ("mixture_weights",)
     mixture_weights: Tensor
     mixture_weights_unconstrained: Tensor
@@ -29,6 +35,12 @@ class GaussianMixtureComponents(GaussianComponents):
         self.num_mixtures = m
         self.add_components(k * m, d, covariance_type, covariance_floor)
         self.mixture_weights = parameter(torch.full((k, m), 1.0 / m, dtype=self.dtype), constraints.simplex)
+
+    def entries(self, axis: str) -> Sequence[str] | None:
+        if axis != f"{self.part} mixture":
+            return super().entries(axis)
+        k, m = self.mixture_weights.shape
+        return [f"{i}.{j}" for i in range(k) for j in range(m)]
 
     def components(self) -> dist.TorchDistribution:
         k, m = self.mixture_weights.shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -11,7 +11,7 @@ from torch.distributions import constraints
 
 from zoo.components.base import Components
 from zoo.core.checks import counts as check_counts
-from zoo.core.contract import parameter
+from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data
 from zoo.core.statistics import Statistics, weighted_mean, wide
 
@@ -21,6 +21,7 @@ __all__ = ["LogPoisson", "PoissonComponents", "log_factorials"]
 class PoissonComponents(Components):
     """K groups of D independent Poisson counts; rates (K, D), zero allowed."""
 
+    axes: ClassVar[Axes] = {"rates": ("component", "feature")}
     per_component: tuple[str, ...] = ("rates",)
     keeps: tuple[str, ...] = ("rates",)
     rates: Tensor

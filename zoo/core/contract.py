@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -19,11 +18,14 @@ from zoo.core.checks import magnitudes, rows
 from zoo.core.data import Data, Fields, as_data, count, map_tensors, num_data, take, tensors
 from zoo.core.data import plain as plain_data
 from zoo.core.edges import is_simplex
+from zoo.core.found import snake_case
 from zoo.core.offers import OFFERS
 from zoo.core.readings import (
     OF_ROWS,
     TAKES_DATA,
+    Axes,
     computing,
+    declared,
     of_rows,
     parameter_values,
     plain,
@@ -35,7 +37,7 @@ from zoo.core.turns import turn
 from zoo.core.wrapping import wrap_init, wrap_program
 from zoo.errors import ZooError
 
-__all__ = ["LatentVariableModel", "lacks", "parameter", "prepared", "read_by", "snake_case"]
+__all__ = ["Axes", "LatentVariableModel", "lacks", "parameter", "prepared", "read_by"]
 
 
 class LatentVariableModel(PyroModule):
@@ -55,6 +57,9 @@ class LatentVariableModel(PyroModule):
 
     #: Attributes that users read instead of a parameter: its name by theirs.
     reads_as: ClassVar[dict[str, str]] = {}
+    #: By the name that users read, what each axis runs over: ("component", "feature"). A name that is no parameter's is
+    #: computed from some, and told among them.
+    axes: ClassVar[Axes] = {}
     #: Parameters that ``m_step`` leaves as they are where they are to stay (:meth:`stays`): the others are then the
     #: maximum given these. Each class names its own.
     keeps: tuple[str, ...] = ()
@@ -275,6 +280,15 @@ class LatentVariableModel(PyroModule):
         """Parameters by the names that users know, constrained: all, or those of some of ``named_parameters``."""
         return parameter_values(self, names)
 
+    def named_axes(self) -> Axes:
+        """By parameter, a word for each axis, of which the last says its kind ("other feature": features)."""
+        return declared(self, "axes")
+
+    def entries(self, axis: str) -> Sequence[str] | None:
+        """Names of what an axis runs over; None where there are numbers alone."""
+        schema = self.schema or Schema()
+        return {"feature": schema.columns.get(""), "symbol": schema.symbols}.get(axis.split()[-1])
+
     def of_program(self) -> set[str] | None:
         """Which of ``named_parameters`` p(x, z) may depend on; None where only differentiating tells."""
         return None
@@ -350,12 +364,6 @@ def _lack(model: LatentVariableModel, name: str) -> str | None:
         if getattr(owner, program, None) not in (None, getattr(LatentVariableModel, program), getattr(cls, program)):
             return f"its {name} is {owner.__name__}'s, written for another {program} than its own"
     return model.withholds().get(name)
-
-
-def snake_case(name: str) -> str:
-    """``GaussianMixture`` to ``gaussian_mixture``, ``PPCA`` to ``ppca``, ``PoissonHMM`` to ``poisson_hmm``,
-    ``HMMVAE`` to ``hmm_vae``."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]|VAE$)", "_", name).lower()
 
 
 def _brief(value: Tensor) -> str:

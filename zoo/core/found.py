@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TypeVar
 
 from zoo.errors import unknown_name
 
-__all__ = ["classes_in", "modules_in", "named"]
+__all__ = ["classes_in", "modules_in", "named", "snake_case"]
 
 Base = TypeVar("Base")
 Value = TypeVar("Value")
@@ -42,3 +43,9 @@ def classes_in(package: str, base: type[Base]) -> list[type[Base]]:
         kinds = [value for value in offered if inspect.isclass(value) and issubclass(value, base)]
         found += [kind for kind in kinds if kind.__module__ == module.__name__]
     return found
+
+
+def snake_case(name: str) -> str:
+    """``GaussianMixture`` to ``gaussian_mixture``, ``PPCA`` to ``ppca``, ``PoissonHMM`` to ``poisson_hmm``,
+    ``HMMVAE`` to ``hmm_vae``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]|VAE$)", "_", name).lower()

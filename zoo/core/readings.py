@@ -13,12 +13,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from zoo.core.data import call
 from zoo.core.rows import Rows
 
-__all__ = ["computing", "parameter_values", "plain", "property_of_numbers", "takes_arrays"]
+__all__ = [
+    "Axes",
+    "computing",
+    "declared",
+    "network_names",
+    "parameter_values",
+    "plain",
+    "property_of_numbers",
+    "takes_arrays",
+]
+
+Axes = dict[str, tuple[str, ...]]
 
 #: Methods of a datum's own that take arrays, lists and data frames too.
 TAKES_DATA = frozenset({"log_marginal", "posterior", "predict", "elbo", "e_step", "posterior_means"})
@@ -108,21 +120,43 @@ def _of_arrays(model: Any, method: Callable[..., Any], arguments: dict[str, Any]
         return call(functools.partial(method, model, **rest), x)
 
 
+def declared(model: nn.Module, attribute: str) -> dict[str, Any]:
+    """What a model's classes declare in a dict of this name, together; a subclass has the last word."""
+    return {
+        key: value for cls in reversed(type(model).__mro__) for key, value in cls.__dict__.get(attribute, {}).items()
+    }
+
+
 def parameter_values(model: nn.Module, names: set[str] | None = None) -> dict[str, Tensor]:
-    """Parameters by the names that users know, constrained.
+    """Parameters by the names that users know, constrained; then what is declared beside them.
 
     Args:
         names: which of ``named_parameters`` to tell; None for all.
     """
     values: dict[str, Tensor] = {}
-    other = {raw: shown for cls in type(model).__mro__ for shown, raw in cls.__dict__.get("reads_as", {}).items()}
+    reads_as = declared(model, "reads_as")
+    other = {raw: shown for shown, raw in reads_as.items()}
     for full in dict(model.named_parameters()):
         *path, leaf = full.split(".")
         leaf = leaf.removesuffix("_unconstrained")
         if names is None or full in names:
             leaf = leaf if path else other.get(leaf, leaf)
             values[".".join((*path, leaf))] = getattr(model.get_submodule(".".join(path)), leaf)
-    for shown in other.values():  # what is computed without a parameter of its own, as a stationary start
+    for shown in {**reads_as, **declared(model, "axes")}:  # without a parameter of its own, as a stationary start
         if shown not in values and isinstance(value := getattr(model, shown, None), Tensor):
             values[shown] = value
     return values
+
+
+def network_names(model: nn.Module) -> set[str]:
+    """Which of ``named_parameters`` are weights of a network: of a torch module that is no Pyro program."""
+    return {full for full, _ in model.named_parameters() if "$$$" in full or _in_network(model, full)}
+
+
+def _in_network(model: nn.Module, full: str) -> bool:
+    path, _, leaf = full.rpartition(".")
+    owner = model.get_submodule(path)
+    if leaf.removesuffix("_unconstrained") in owner.__dict__.get("_pyro_params", {}):
+        return False
+    ready = any(cls.__module__.startswith("torch.nn") and cls is not nn.Module for cls in type(owner).__mro__)
+    return ready or not isinstance(owner, PyroModule)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from zoo.core.data import Data, plain, stacked, weights_of
 from zoo.core.statistics import weighted_sum
 from zoo.errors import ZooError
 
-__all__ = ["checked", "inside", "lengths_of", "steps_in"]
+__all__ = ["blank_beyond", "checked", "in_steps", "inside", "lengths_of", "steps_in"]
 
 
 def lengths_of(x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -22,6 +22,21 @@ def lengths_of(x: Tensor, lengths: Tensor | None) -> Tensor:
 def inside(x: Tensor, lengths: Tensor) -> Tensor:
     """(N, T): the steps of x (N, T, ...) that are there."""
     return torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(-1)
+
+
+def in_steps(sites: Mapping[str, Tensor]) -> Tensor | None:
+    """Sites ``z_0``, ``z_1``, ..., each (N, ...), as one of sequences, (N, T, ...); None where they are none."""
+    names = list(sites)
+    stem = names[0].removesuffix("_0")
+    if names != [f"{stem}_{t}" for t in range(len(names))] or len({value.shape for value in sites.values()}) > 1:
+        return None
+    return torch.stack(list(sites.values()), 1)
+
+
+def blank_beyond(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Numbers of sequences (N, T, ...), NaN beyond their lengths."""
+    there = inside(x, lengths_of(x, lengths)).reshape(*x.shape[:2], *[1] * (x.dim() - 2))
+    return x.where(there, torch.nan)
 
 
 def steps_in(x: Data) -> float:

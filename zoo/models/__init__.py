@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from zoo.core.contract import LatentVariableModel, snake_case
-from zoo.core.found import classes_in, named
+from zoo.core.contract import LatentVariableModel
+from zoo.core.found import classes_in, named, snake_case
 
 __all__ = ["find_model", "model_classes", "snake_case"]
 

@@ -9,7 +9,8 @@ of ln p(x) is what data say of pairs of units less what the model says of them: 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch.distributions import constraints
 
 from zoo.core.annealing import AnnealingPath
 from zoo.core.checks import positive
-from zoo.core.contract import parameter
+from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data
 from zoo.densities.boltzmann import hollow, independent_log_partition
 from zoo.densities.ising import (
@@ -67,6 +68,7 @@ class BoltzmannMachine(EnergyModel):
 
     reference = "Ackley, Hinton & Sejnowski (1985), A learning algorithm for Boltzmann machines"
     default_data = "spins"
+    axes: ClassVar[Axes] = {"couplings": ("unit", "other unit"), "biases": ("unit",)}
 
     def __init__(
         self, num_features: int, num_hidden: int = 0, inverse_temperature: float = 1.0, states: str = "signs"
@@ -85,6 +87,12 @@ class BoltzmannMachine(EnergyModel):
         self.couplings = parameter((noise + noise.mT).fill_diagonal_(0.0), hollow)
         self.biases = parameter(torch.zeros(n, dtype=self.dtype), constraints.real)
         self.register_buffer("base_biases", torch.zeros(n, dtype=self.dtype))
+
+    def entries(self, axis: str) -> Sequence[str] | None:
+        visible = super().entries("feature")
+        if visible is None or not axis.endswith("unit"):
+            return super().entries(axis)
+        return [*visible, *(f"hidden {j}" for j in range(self.num_hidden))]
 
     # The energy -------------------------------------------------------------------------------------------------------
 

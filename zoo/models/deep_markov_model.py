@@ -11,7 +11,7 @@ Krishnan, Shalit & Sontag (2017), "Structured inference networks for nonlinear s
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pyro
 import pyro.distributions as dist
@@ -25,6 +25,7 @@ from guides.flows import FLOWS
 from guides.networks import MLP
 from guides.packing import Packing
 from zoo.core.checks import positive
+from zoo.core.contract import Axes
 from zoo.core.data import Data
 from zoo.core.sequences import lengths_of
 from zoo.models.shared.state_space import StateSpaceModel, normal
@@ -94,6 +95,7 @@ class DeepMarkovModel(StateSpaceModel):
 
     reference = "Krishnan, Shalit & Sontag (2017), Structured inference networks for nonlinear state space models"
     default_data = "known_chords"
+    axes: ClassVar[Axes] = {"start": ("code",)}
     annealing = 0.2
     annealing_start = 0.2
 

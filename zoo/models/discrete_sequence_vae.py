@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pyro
 import pyro.distributions as dist
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from guides.chain import AmortizedChain
 from zoo.core.checks import positive
-from zoo.core.contract import LatentVariableModel, prepared
+from zoo.core.contract import Axes, LatentVariableModel, prepared
 from zoo.core.data import Data, Fields, call, plain, split, total, weights_of
 from zoo.core.memory import rows_at_once
 from zoo.core.pieces import categorical, gathered
@@ -80,6 +80,11 @@ class DiscreteSequenceVAE(LatentVariableModel):
     takes_symbols = True
     takes_sentences = True
     vocabulary = 10_000
+    axes: ClassVar[Axes] = {
+        "initial_probs": ("state",),
+        "transition_probs": ("state", "next state"),
+        "emission_probs": ("state", "symbol"),
+    }
     batch_size = 32
     warmup = 0
     in_pieces = ("log_marginal", "posterior", "predict")

@@ -11,14 +11,14 @@ ECME algorithm in the sense of Liu & Rubin 1994), monotone like EM's and far fas
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
 from zoo.bayes import priors
-from zoo.core.contract import parameter
+from zoo.core.contract import Axes, parameter
 from zoo.core.pieces import added
 from zoo.core.statistics import Moments, Statistics, varying, weighted, weighted_mean, weighted_sum, wide
 from zoo.models.shared.linear_gaussian import LinearGaussian, principal_axes
@@ -55,6 +55,7 @@ class FactorAnalysis(LinearGaussian):
         torch.Size([12, 1])
     """
 
+    axes: ClassVar[Axes] = {"noise_variance": ("feature",)}
     keeps: tuple[str, ...] = ("mean", "noise_variance", "loadings")
     inits = ("pca", "random", "current")
     reference = "Rubin & Thayer (1982), EM algorithms for ML factor analysis"

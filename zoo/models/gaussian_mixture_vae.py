@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -23,6 +24,7 @@ from torch.nn.functional import softplus
 
 from guides import MLP, AmortizedNormal
 from zoo.core.checks import positive
+from zoo.core.contract import Axes
 from zoo.core.offers import follows
 from zoo.models.shared.neural import NeuralModel, network
 
@@ -53,6 +55,9 @@ class GaussianMixtureVAE(NeuralModel):
     """
 
     reference = "Jiang et al. (2017), Variational deep embedding; Kingma et al. (2014), Semi-supervised learning"
+
+    reads_as: ClassVar[dict[str, str]] = {"scales": "raw_scales"}
+    axes: ClassVar[Axes] = {"means": ("component", "code"), "scales": ("component", "code")}
 
     def __init__(
         self,

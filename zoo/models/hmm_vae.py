@@ -31,7 +31,7 @@ from torch.distributions import constraints
 from guides import AmortizedChain, Residual, ResidualNormal
 from guides.residual import COVARIANCES
 from zoo.core.checks import positive
-from zoo.core.contract import parameter
+from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data
 from zoo.core.offers import follows
 from zoo.core.sequences import inside, lengths_of
@@ -87,6 +87,12 @@ class HMMVAE(DeepSequenceModel):
     #: The start is no random one, and the chain above the codes follows what the networks do.
     step = 0.1
     reads_as: ClassVar[dict[str, str]] = {"code_covariances": "code_scale_tril"}
+    axes: ClassVar[Axes] = {
+        "initial_probs": ("state",),
+        "transition_probs": ("state", "next state"),
+        "code_means": ("state", "code"),
+        "code_covariances": ("state", "code", "other code"),
+    }
     initial_probs: Tensor
     transition_probs: Tensor
     code_scale_tril: Tensor

@@ -95,6 +95,13 @@ class PCFG(OneGrammar):
             even = torch.full(shape, 1 / shape[-1], dtype=self.dtype)
             setattr(self, name, parameter(even, constraints.simplex))
 
+    def entries(self, axis: str) -> Sequence[str] | None:
+        if self.labels is None:
+            return super().entries(axis)
+        a, every = self.num_nonterminals, self.labels
+        named = {"nonterminal": every[:a], "preterminal": every[a:], "left child": every, "right child": every}
+        return named.get(axis) or super().entries(axis)
+
     # The grammar ------------------------------------------------------------------------------------------------
 
     def tables(self) -> Tables:

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.core.annealing import AnnealingPath
 from zoo.core.checks import positive
-from zoo.core.contract import parameter
+from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data, as_data
 from zoo.densities.ising import MOST_UNITS, all_states, picked
 from zoo.errors import ZooError, unknown_name
@@ -61,6 +61,12 @@ class RestrictedBoltzmannMachine(EnergyModel):
     default_data = "digits"
     dtype = torch.float32
     reads_as: ClassVar[dict[str, str]] = {"visible_biases": "visible_shift", "hidden_biases": "hidden_shift"}
+    axes: ClassVar[Axes] = {
+        "weights": ("feature", "hidden unit"),
+        "visible_biases": ("feature",),
+        "hidden_biases": ("hidden unit",),
+        "scale": ("feature",),
+    }
 
     def __init__(
         self,

@@ -8,13 +8,15 @@ Mardia & Jupp (2000), Directional Statistics, section 5.3; EM: Banerjee et al. (
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
 from zoo.core.checks import angles
-from zoo.core.contract import parameter
+from zoo.core.contract import Axes, parameter
 from zoo.core.statistics import Statistics, wide
 from zoo.densities.von_mises import VonMises, circular, most_likely, wrapped
 from zoo.models.shared.mixture import Mixture
@@ -40,6 +42,10 @@ class VonMisesMixture(Mixture):
 
     default_data = "turtles"
     reference = "Banerjee et al. (2005), Clustering on the unit hypersphere using von Mises-Fisher distributions"
+    axes: ClassVar[Axes] = {
+        "loc": ("component", "feature"),
+        "concentration": ("component", "feature"),
+    }
     per_component = ("loc", "concentration")
 
     def __init__(self, num_components: int, num_features: int, max_concentration: float = 1e4) -> None:

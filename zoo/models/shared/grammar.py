@@ -11,7 +11,7 @@ inside-outside algorithm".
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -20,7 +20,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from zoo.core.checks import positive
-from zoo.core.contract import LatentVariableModel, prepared
+from zoo.core.contract import Axes, LatentVariableModel, prepared
 from zoo.core.data import Data, Fields, plain
 from zoo.core.memory import rows_at_once
 from zoo.core.pieces import gathered
@@ -115,6 +115,11 @@ class Grammar(LatentVariableModel):
     takes_symbols = True
     takes_sentences = True
     default_data = "known_grammar"
+    axes: ClassVar[Axes] = {
+        "root_probs": ("nonterminal",),
+        "rule_probs": ("nonterminal", "left child", "right child"),
+        "emission_probs": ("preterminal", "symbol"),
+    }
 
     def _set_up(self, num_nonterminals: int, num_preterminals: int, num_symbols: int) -> None:
         who = type(self).__name__

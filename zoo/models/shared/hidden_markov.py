@@ -26,7 +26,7 @@ from guides.chain import AmortizedChain
 from zoo.bayes import priors
 from zoo.components.base import Components
 from zoo.core.checks import positive
-from zoo.core.contract import parameter, prepared
+from zoo.core.contract import Axes, parameter, prepared
 from zoo.core.data import Data, Fields, plain, tensors, weights_of
 from zoo.core.memory import rows_at_once
 from zoo.core.pieces import categorical, gathered
@@ -62,6 +62,10 @@ class HiddenMarkov(Components):
     """
 
     reads_as: ClassVar[dict[str, str]] = {"initial_probs": "start_probs"}
+    axes: ClassVar[Axes] = {
+        "initial_probs": ("component",),
+        "transition_probs": ("component", "next component"),
+    }
     keeps: tuple[str, ...] = ("start_probs", "transition_probs")
     transition_probs: Tensor
     transition_probs_unconstrained: Tensor

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from guides import AmortizedGaussian
 from zoo.core.checks import matrix, positive
-from zoo.core.contract import LatentVariableModel, parameter
+from zoo.core.contract import Axes, LatentVariableModel, parameter
 from zoo.core.data import Data, plain, weights_of
 from zoo.core.rows import Known
 from zoo.core.statistics import varying, weighted_mean, weighted_variance
@@ -47,6 +48,7 @@ class LinearGaussian(LatentVariableModel):
     """
 
     default_data = "wine"
+    axes: ClassVar[Axes] = {"loadings": ("feature", "factor"), "mean": ("feature",), "noise_variance": ()}
     keeps: tuple[str, ...] = ("mean",)
     loadings: Tensor
     mean: Tensor

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import add
+from typing import ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -24,7 +25,7 @@ from guides import AmortizedCategorical
 from zoo.components import starts
 from zoo.components.base import Components, cluster
 from zoo.core.checks import positive
-from zoo.core.contract import parameter
+from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data, split
 from zoo.core.memory import PIECE_ROWS, rows_at_once
 from zoo.core.pieces import categorical, gathered
@@ -46,6 +47,7 @@ class Mixture(Components):
         e_step(x): ``counts`` (K,), and what :meth:`component_statistics` adds.
     """
 
+    axes: ClassVar[Axes] = {"weights": ("component",)}
     keeps: tuple[str, ...] = ("weights",)
     in_pieces = ("log_marginal", "posterior", "predict")
     weights: Tensor

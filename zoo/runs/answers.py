@@ -1,0 +1,256 @@
+"""What a fitted model answers: latents, labels, probabilities, scores, draws; the methods of a fit that take data."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from zoo.core.contract import LatentVariableModel, lacks, prepared
+from zoo.core.data import Data, call
+from zoo.core.hooks import settled
+from zoo.core.isolation import isolated
+from zoo.core.pieces import by_pieces
+from zoo.core.sequences import blank_beyond, in_steps
+from zoo.core.turns import exclusive
+from zoo.errors import ZooError
+from zoo.runs.drawing import filtered, forecasts, new_data
+from zoo.scores.impossible import warn_of_impossible
+
+if TYPE_CHECKING:
+    from zoo.automatic.posteriors import DiscretePosterior
+    from zoo.runs.latents import Latents
+
+__all__ = ["Answers"]
+
+
+class Answers:
+    """A fitted model and whether its guide was trained; :class:`zoo.Fit` says what each attribute is."""
+
+    model: LatentVariableModel
+    estimator: str
+    seed: int
+    guide_trained: bool
+    template: Any
+
+    @exclusive
+    def posterior(self, x: Any) -> Any:
+        """p(z | x) of every datum's latents: a distribution, or a dict of them by site where there are several.
+
+        Exact wherever it can be had: the model's own posterior, else the marginals of its discrete latents by
+        enumeration (numbered in the order of their support). Else the guide's q(z | x), if this fit trained it;
+        discrete latents that the guide leaves out are enumerated at its point (the median, or mean, of its continuous
+        draws). A continuous latent in no plate of the data is a parameter with a prior: named only where there is no
+        other latent.
+
+        Warns of data of probability zero: they have no posterior, and what is returned for them says nothing.
+
+        Raises:
+            ZooError: neither an exact posterior nor a trained guide is to be had.
+        """
+        x = prepared(self.model, x)
+        warn_of_impossible("posterior", self.model, x)
+        with isolated(self.seed), torch.no_grad():
+            return by_pieces(self.model, x, self._posterior, "posterior")
+
+    @exclusive
+    def structure(self, x: Any) -> Any:
+        """p(z | x) of whole paths, a :class:`zoo.structures.Structure`; ``posterior`` has the marginals of steps."""
+        if (reason := lacks(self.model, "structure")) is not None:
+            raise ZooError(f"structure: expected a model whose latents are one, but {reason}. Use posterior.")
+        return self.model.structure(prepared(self.model, x))
+
+    def _posterior(self, x: Data) -> Any:
+        if lacks(self.model, "posterior") is None:
+            return call(self.model.posterior, x)
+        return _alone(self._latents(x).by_site)
+
+    def _latents(self, x: Data) -> Latents:
+        from zoo.runs.latents import latents
+
+        return latents(self.model, x, trained=self.guide_trained, estimator=self.estimator, seed=self.seed)
+
+    def discrete_posterior(self, x: Any) -> DiscretePosterior:
+        """Marginals, mode, draws and entropy of the discrete latents given x, exact by enumeration of the program."""
+        from zoo.automatic.posteriors import discrete_posterior
+
+        return discrete_posterior(self.model, x, seed=self.seed)
+
+    @exclusive
+    def predict(self, x: Any) -> Any:
+        """The most probable z of each datum: labels (N,) or a posterior mean (N, latent_dim); a dict of them by site
+        where there are several latents.
+
+        A label is the number of a value in the order of its site's support. Several discrete latents are decoded
+        jointly (the path of a chain is Viterbi's), as far as their posterior is exact; see :meth:`posterior`. A model
+        of p(observed | given) that offers ``predict`` predicts from what is given, which may come alone.
+
+        Raises:
+            ZooError: neither an exact posterior nor a trained guide is to be had.
+        """
+        if lacks(self.model, "predict") is None:
+            given_alone = bool(self.model.fields.given)
+            x = prepared(self.model, x, given_alone=given_alone)
+            if not given_alone:
+                warn_of_impossible("predict", self.model, x)
+            with torch.no_grad():
+                return by_pieces(self.model, x, self._labels, "predict")
+        if lacks(self.model, "posterior") is None:
+            from zoo.runs.latents import most_probable
+
+            q = self.posterior(x)
+            return {n: most_probable(one) for n, one in q.items()} if isinstance(q, dict) else most_probable(q)
+        x = prepared(self.model, x)
+        warn_of_impossible("predict", self.model, x)
+        return by_pieces(self.model, x, lambda piece: _alone(self._latents(piece).most_probable()))
+
+    def _labels(self, x: Data) -> Tensor:
+        labels: Tensor = call(self.model.predict, x)
+        return labels
+
+    @exclusive
+    def predict_proba(self, x: Any) -> Tensor:
+        """Probabilities of the values of one discrete latent, (N, K); of the states of a chain, (N, T, K).
+
+        Raises:
+            ZooError: the latent is continuous, or there are several.
+        """
+        if lacks(self.model, "state_probs") is None:
+            x = prepared(self.model, x)
+            states: Tensor = by_pieces(self.model, x, lambda piece: call(self.model.state_probs, piece))
+            return states
+        posterior = self.posterior(x)
+        if isinstance(posterior, dict):
+            labels = [q for q in posterior.values() if getattr(_base(q), "has_enumerate_support", False)]
+            if len(labels) != 1:
+                raise ZooError(
+                    f"predict_proba: expected one discrete latent, got {', '.join(posterior)}. Use posterior(x)."
+                )
+            posterior = labels[0]
+        posterior = _base(posterior)
+        if isinstance(posterior, torch.distributions.Bernoulli):
+            return torch.stack([1 - posterior.probs, posterior.probs], -1)
+        if not getattr(posterior, "has_enumerate_support", False):
+            raise ZooError(
+                f"predict_proba: expected a discrete latent, got a continuous one ({type(posterior).__name__}). "
+                "Use posterior(x)."
+            )
+        probs: Tensor = posterior.probs
+        return probs
+
+    @exclusive
+    def transform(self, x: Any, num_samples: int = 100) -> Tensor:
+        """E[z | x] of a continuous latent, (N, L): factor scores, codes, of a Boltzmann machine p(hidden unit is on).
+        Of sequences (N, T, L), NaN beyond a length.
+
+        Exact where the posterior is, else of the guide's q if this fit trained it.
+
+        Args:
+            num_samples: draws a datum for a mean that has no formula.
+
+        Raises:
+            ZooError: the latent is discrete, or there are several.
+        """
+        lacking = lacks(self.model, "posterior_means")
+        if lacks(self.model, "posterior") is not None and lacking is None:
+            if self.model.has_guide and not self.guide_trained:
+                raise ZooError(f"transform: its guide was not trained by {self.estimator}. Fit by svi.")
+            hook: Any = self.model.posterior_means
+            data = settled(self.model, prepared(self.model, x), self.seed)
+            with isolated(self.seed), torch.no_grad():
+                means: Tensor = by_pieces(
+                    self.model, data, lambda piece: call(functools.partial(hook, num_samples=num_samples), piece)
+                )
+            return means
+        found = self.predict(x)
+        if isinstance(found, dict) and (steps := in_steps(found)) is not None:
+            data = prepared(self.model, x)
+            return blank_beyond(steps, data.get("lengths") if isinstance(data, dict) else None)
+        if isinstance(found, dict) or not found.is_floating_point():
+            got = f"several, {', '.join(found)}" if isinstance(found, dict) else "a discrete one"
+            raise ZooError(f"transform: expected a continuous latent, got {got}. Use predict or predict_proba.")
+        return found
+
+    @exclusive
+    def viterbi(self, x: Any) -> tuple[Tensor, Tensor]:
+        """Of a chain of states: the most probable path (N, T), -1 beyond a length, and ln p(path, x), (N,) nats.
+
+        Raises:
+            ZooError: the model's latents are no chain whose paths can be summed.
+        """
+        if (reason := lacks(self.model, "viterbi")) is not None:
+            raise ZooError(f"viterbi: expected a model with a chain of states, but {reason}. Use predict.")
+        path: tuple[Tensor, Tensor] = self.model.viterbi(prepared(self.model, x))
+        return path
+
+    @exclusive
+    def score_samples(self, x: Any) -> Tensor:
+        """Exact ln p(x) of each row or sequence, (N,), nats.
+
+        Raises:
+            ZooError: ln p(x) is not tractable, or is no sum over data.
+        """
+        from zoo.scores.evidence import row_log_likelihoods
+
+        x = prepared(self.model, x)
+        with isolated(self.seed):
+            scores = row_log_likelihoods(self.model, x)
+        if scores is not None:
+            warn_of_impossible("score_samples", self.model, x, scores)
+        if scores is None:
+            raise ZooError(
+                "score_samples: expected a model whose ln p(x) is tractable, got one with a bound alone. "
+                "zoo.evaluate(fit, x) estimates it."
+            )
+        return scores
+
+    @exclusive
+    def score(self, x: Any) -> float | None:
+        """Exact total ln p(x) of other data, nats; None where not tractable. Warns where it is -inf, and says why."""
+        from zoo.scores.evidence import exact_log_likelihood
+
+        x = prepared(self.model, x)
+        with isolated(self.seed):
+            exact = exact_log_likelihood(self.model, x)
+        if exact is not None:
+            warn_of_impossible("score", self.model, x, exact)
+        return None if exact is None else float(exact.sum())
+
+    @exclusive
+    def sample(self, n: int | None = None, seed: int | None = None, given: Any = None) -> Data:
+        """``n`` new data from p(x), in the shape of the data that were fitted; of p(observed | given) one for each row
+        of ``given``."""
+        if self.template is None:
+            raise ZooError("sample: this fit does not know the shape of its data. Fit again with this version.")
+        return new_data(self.model, self.template, n, given, self.seed if seed is None else seed)
+
+    @exclusive
+    def filter(self, x: Any) -> Tensor:
+        """Of sequences, what x_1..x_t say of z_t: its mean, (N, T, L), by particles; of a chain of states p(z_t = k),
+        (N, T, K), exact.
+
+        Raises:
+            ZooError: the model is not one of sequences that can be filtered.
+        """
+        return filtered(self.model, x, self.seed)
+
+    @exclusive
+    def forecast(self, x: Any, num_steps: int, num_samples: int = 100, seed: int | None = None) -> Tensor:
+        """Draws of the ``num_steps`` frames that follow each sequence, (num_samples, N, num_steps, D).
+
+        Raises:
+            ZooError: the model is not one of sequences that can be gone on with.
+        """
+        return forecasts(self.model, x, num_steps, num_samples, self.seed if seed is None else seed)
+
+
+def _base(q: Any) -> Any:
+    while isinstance(q, torch.distributions.Independent):
+        q = q.base_dist
+    return q
+
+
+def _alone(by_site: dict[str, Any]) -> Any:
+    return next(iter(by_site.values())) if len(by_site) == 1 else by_site
