@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resuming import check_resumed
 from torch import Tensor
 
 import zoo
@@ -112,11 +113,41 @@ def test_annealing_and_draws() -> None:
     p = table.logsumexp(1).softmax(0)
     torch.manual_seed(0)
     for drawn in (model.exact_draws(20_000), model.gibbs(20_000, 100)):
-        codes = (drawn.long() * 2 ** torch.arange(7, -1, -1)).sum(1)
-        often = p * 20_000 > 5
-        counts = torch.bincount(codes, minlength=256)[often]
-        statistic = float(((counts - 20_000 * p[often]) ** 2 / (20_000 * p[often])).sum())
-        assert statistic < int(often.sum()) + 5 * math.sqrt(2 * int(often.sum()))
+        assert drawn is not None
+        check_frequencies(drawn, p)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_contrasts_are_free_energies_and_a_sweep(centred: bool) -> None:
+    """Value and gradient, for any weights of the rows, are those of the energies one by one; a sweep leaves p alone."""
+    model = machine(6, 4, centred=centred)
+    model.visible_offset = torch.linspace(0.1, 0.9, 6, **DOUBLE) * centred
+    x, chains, weight = bits(6)[[3, 9, 30]], bits(6)[[1, 60]], torch.tensor([0.5, 2.0, 1.0, -0.7, -0.1], **DOUBLE)
+    values = model.contrast(x, chains)
+    assert [v.shape for v in values] == [(3,), (2,), (0, 6)]
+    found, expected = torch.cat(values[:2]), model.free_energy(torch.cat([x, chains]))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    parameters = [model.weights, model.visible_shift, model.hidden_shift]
+    for ours, theirs in zip(
+        torch.autograd.grad(found @ weight, parameters), torch.autograd.grad(expected @ weight, parameters), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    torch.manual_seed(0)
+    drawn = model.exact_draws(20_000)
+    assert drawn is not None
+    moved = model.contrast(x, drawn, sweep=True)[2]
+    assert 0.05 < float((moved != drawn).double().mean()) < 0.95
+    check_frequencies(moved, joint(model).logsumexp(1).softmax(0))
+
+
+def check_frequencies(drawn: Tensor, p: Tensor) -> None:
+    """Draws of bits by a χ² test against the probabilities of all states."""
+    n, d = drawn.shape
+    codes = (drawn.long() * 2 ** torch.arange(d - 1, -1, -1)).sum(1)
+    often = p * n > 5
+    counts = torch.bincount(codes, minlength=2**d)[often]
+    statistic = float(((counts - n * p[often]) ** 2 / (n * p[often])).sum())
+    assert statistic < int(often.sum()) + 5 * math.sqrt(2 * int(often.sum()))
 
 
 def test_biases_read_as_they_are_set() -> None:
@@ -139,6 +170,13 @@ def test_digits_are_learned() -> None:
     drawn = fit.sample(50)
     assert set(drawn.unique().tolist()) == {0.0, 16.0}
     assert set(fit.parameters) == {"weights", "visible_biases", "hidden_biases"}
+
+
+@pytest.mark.parametrize("options", [{"estimator": "pcd", "k": 2}, {"estimator": "cd"}, {"estimator": "tempering"}])
+def test_a_resumed_run_has_the_same_chains(options: dict[str, Any], tmp_path: Any) -> None:
+    x = (zoo.load_data("digits")[:60] > 8).float()
+    model = zoo.RestrictedBoltzmannMachine(64, 5)
+    check_resumed(model, x, tmp_path / "run", "contrast", max_epochs=4, batch_size=20, **options)
 
 
 def test_large_machines_withhold_the_sum() -> None:

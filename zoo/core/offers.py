@@ -57,6 +57,12 @@ OFFERS: dict[str, Offer] = {
         ("model",),
         "",
     ),
+    "contrast": Offer(
+        "of data and of chains, -ln of the sums over what is hidden, (N,) and (S,) nats, cheaply differentiated, and "
+        "chains after one more sweep: fast `cd`, `pcd`, `tempering`",
+        ("model",),
+        "x, chains=chains, sweep",
+    ),
     "annealed_log_partition": Offer(
         "ln Z and its standard error by annealed importance sampling, from below or (`reverse`) above",
         ("model",),

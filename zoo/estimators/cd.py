@@ -31,7 +31,8 @@ class CD(ContrastiveEstimator):
 
 
 class _FromData(Contrast):
-    def chains(self, path: AnnealingPath, batch: Data) -> Tensor:
+    def chains(self, batch: Data) -> Tensor:
+        path: AnnealingPath = self.problem.model.annealing_path()
         state: Tensor = call(path.at_data, batch)
         for _ in range(self.k):
             state = path.move(state)

@@ -7,6 +7,7 @@ Tieleman (2008), "Training restricted Boltzmann machines using approximations to
 from __future__ import annotations
 
 import abc
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,27 +35,38 @@ class Contrast(Objective):
     on average where the model is fitted.
     """
 
+    #: Whether chains go on from step to step.
+    persistent = False
+
     def __init__(self, problem: Problem, k: int) -> None:
-        self.problem, self.k = problem, k
+        self.problem, self.k, self.at_work = problem, k, None  # type: Problem, int, Tensor | None
+        self.summed = problem.lacks("free_energy") is None
+        self.quick = problem.lacks("contrast") is None
 
     @abc.abstractmethod
-    def chains(self, path: AnnealingPath, batch: Data) -> Tensor:
+    def chains(self, batch: Data) -> Tensor:
         """States (S, ...) that stand for the model, moved on; no graph is kept."""
 
     def __call__(self, batch: Data) -> Step:
         model = self.problem.model
         batch = fresh(model, batch)
-        path: AnnealingPath = model.annealing_path()
         with torch.no_grad():
-            state = self.chains(path, batch)
-        if self.problem.lacks("free_energy") is None:
-            energies = call(model.free_energy, batch)
-        else:  # hidden units drawn given the data stand for the sum over them
-            with torch.no_grad():
-                clamped = call(path.at_data, batch)
-            energies = -path.log_density(clamped)
+            state = self.chains(batch)
+        if self.quick:
+            both = functools.partial(model.contrast, chains=state, sweep=self.persistent)
+            energies, of_chains, moved = call(both, batch)
+            self.at_work = moved if self.persistent else None
+            of_model = of_chains.mean()
+        else:
+            path: AnnealingPath = model.annealing_path()
+            if self.summed:
+                energies = call(model.free_energy, batch)
+            else:  # hidden units drawn given the data stand for the sum over them
+                with torch.no_grad():
+                    clamped = call(path.at_data, batch)
+                energies = -path.log_density(clamped)
+            of_model = -path.log_density(state).mean()
         of_data = total(energies, batch) / mass(batch)
-        of_model = -path.log_density(state).mean()
         return Step(of_data - of_model, None, {"contrast": (of_model - of_data).detach()})
 
 
@@ -100,17 +112,23 @@ class PCD(ContrastiveEstimator):
 
 
 class _Persistent(Contrast):
+    persistent = True
+
     def __init__(self, problem: Problem, k: int, num_chains: int | None) -> None:
         super().__init__(problem, k)
-        self.num_chains, self.at_work = num_chains, None  # type: int | None, Tensor | None
+        self.num_chains = num_chains
 
-    def chains(self, path: AnnealingPath, batch: Data) -> Tensor:
-        if self.at_work is None:
-            self.at_work = path.start(self.num_chains or num_data(batch))
-            for step in range(WARMING):
-                self.at_work = path.move(self.at_work, (step + 1) / WARMING)
-        for _ in range(self.k):
-            self.at_work = path.move(self.at_work)
+    def chains(self, batch: Data) -> Tensor:
+        # What gives energies cheaply has taken the first sweep of this step at the end of the one before.
+        sweeps = self.k - self.quick if self.at_work is not None else self.k
+        if sweeps or self.at_work is None:
+            path: AnnealingPath = self.problem.model.annealing_path()
+            if self.at_work is None:
+                self.at_work = path.start(self.num_chains or num_data(batch))
+                for step in range(WARMING):
+                    self.at_work = path.move(self.at_work, (step + 1) / WARMING)
+            for _ in range(sweeps):
+                self.at_work = path.move(self.at_work)
         return self.at_work
 
     def state(self) -> dict[str, Tensor]:

@@ -51,35 +51,36 @@ class _Tempered(Contrast):
     def __init__(self, problem: Problem, k: int, num_temperatures: int, num_chains: int | None) -> None:
         super().__init__(problem, k)
         self.ladder = [k / num_temperatures for k in range(num_temperatures + 1)]
-        self.num_chains, self.at_work = num_chains, list[Tensor]()
+        self.num_chains, self.rungs = num_chains, list[Tensor]()
 
-    def chains(self, path: AnnealingPath, batch: Data) -> Tensor:
-        if not self.at_work:
+    def chains(self, batch: Data) -> Tensor:
+        path: AnnealingPath = self.problem.model.annealing_path()
+        if not self.rungs:
             state = path.start(self.num_chains or num_data(batch))
-            self.at_work = [state]
+            self.rungs = [state]
             for t in self.ladder[1:]:
                 for _ in range(max(1, WARMING // len(self.ladder))):
                     state = path.move(state, t)
-                self.at_work.append(state)
+                self.rungs.append(state)
         for _ in range(self.k):
-            fresh = path.start(len(self.at_work[0]))
-            moved = [path.move(state, t) for state, t in zip(self.at_work[1:], self.ladder[1:], strict=True)]
-            self.at_work = [fresh, *moved]
+            fresh = path.start(len(self.rungs[0]))
+            moved = [path.move(state, t) for state, t in zip(self.rungs[1:], self.ladder[1:], strict=True)]
+            self.rungs = [fresh, *moved]
             self._swap(path, 0)
             self._swap(path, 1)
-        return self.at_work[-1]
+        return self.rungs[-1]
 
     def _swap(self, path: AnnealingPath, first: int) -> None:
         """Neighbours from ``first`` on, two by two, change places with the probability min(1, ratio)."""
         for i in range(first, len(self.ladder) - 1, 2):
-            cold, hot = self.at_work[i + 1], self.at_work[i]
+            cold, hot = self.rungs[i + 1], self.rungs[i]
             t, s = self.ladder[i + 1], self.ladder[i]
             log_ratio = path.log_ratio(hot, t, s) - path.log_ratio(cold, t, s)
             take = (torch.rand_like(log_ratio).log() < log_ratio).reshape(-1, *[1] * (cold.dim() - 1))
-            self.at_work[i + 1], self.at_work[i] = torch.where(take, hot, cold), torch.where(take, cold, hot)
+            self.rungs[i + 1], self.rungs[i] = torch.where(take, hot, cold), torch.where(take, cold, hot)
 
     def state(self) -> dict[str, Tensor]:
-        return {f"chains/{i}": state for i, state in enumerate(self.at_work)}
+        return {f"chains/{i}": state for i, state in enumerate(self.rungs)}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        self.at_work = [state[f"chains/{i}"] for i in range(len(state))]
+        self.rungs = [state[f"chains/{i}"] for i in range(len(state))]

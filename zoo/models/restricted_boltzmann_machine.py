@@ -23,6 +23,7 @@ from zoo.core.checks import positive
 from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data, as_data
 from zoo.densities.ising import MOST_UNITS, all_states, picked
+from zoo.densities.two_sides import Sides, drawn_bits, free_energies
 from zoo.errors import ZooError, unknown_name
 from zoo.models.shared.energy import EnergyModel
 
@@ -224,6 +225,21 @@ class RestrictedBoltzmannMachine(EnergyModel):
     def annealing_path(self) -> AnnealingPath:
         return _Path(self)
 
+    def contrast(self, x: Tensor, chains: Tensor, sweep: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Free energies of data (N,) and of chains (S,), nats, and the chains after one more sweep, (S, D).
+
+        Three products of matrices in all, and one for the derivatives. Machines of binary units alone.
+
+        Args:
+            chains: (S, D), as :meth:`annealing_path` moves them. sweep: else nothing is moved, and (0, D) comes back.
+        """
+        sides = Sides(self.weights, self.visible_shift, self.hidden_shift, self.visible_offset, self.hidden_offset)
+        return free_energies(self._seen(x), chains, sides, sweep)
+
+    def withholds(self) -> dict[str, str]:
+        real = {} if self.visible == "bernoulli" else {"contrast": "its visible units are real numbers"}
+        return {**super().withholds(), **real}
+
     def exact_draws(self, num: int) -> Tensor | None:
         if self.too_many() is not None or self.visible == "gaussian" or self.num_hidden > self.num_features:
             return None
@@ -289,23 +305,29 @@ class _Path(AnnealingPath):
     def __init__(self, model: RestrictedBoltzmannMachine) -> None:
         self.model, self.gaussian = model, model.visible == "gaussian"
         self.w, self.b, self.c = model.weights, model.visible_biases, model.hidden_biases
-        self.base = model.base_biases
+        self.base, self.last = model.base_biases, None  # type: Tensor, tuple[Tensor, Tensor] | None
         each = 0.5 * self.base.square() + 0.9189385332046727 if self.gaussian else softplus(self.base)
         self.log_base = each.double().sum() + len(self.c) * torch.log(torch.tensor(2.0, dtype=torch.float64))
 
+    def _inputs(self, state: Tensor) -> Tensor:
+        """What hidden units get, (S, H); annealing asks for the same states twice, for a ratio and for a sweep."""
+        if self.last is None or self.last[0] is not state:
+            self.last = state, torch.addmm(self.c, state, self.w)
+        return self.last[1]
+
     def start(self, num_chains: int) -> Tensor:
         base = self.base.expand(num_chains, -1)
-        return base + torch.randn_like(base) if self.gaussian else torch.bernoulli(base.sigmoid())
+        return base + torch.randn_like(base) if self.gaussian else drawn_bits(base)
 
     def at_data(self, x: Tensor) -> Tensor:
         return self.model._seen(x).detach()
 
     def move(self, state: Tensor, t: float = 1.0) -> Tensor:
-        inputs = torch.addmm(self.c, state, self.w)
-        hidden = torch.bernoulli((inputs if t == 1 else t * inputs).sigmoid())
+        inputs = self._inputs(state)
+        hidden = drawn_bits(inputs if t == 1 else t * inputs)
         field = torch.addmm(self.b, hidden, self.w.mT)
         field = field if t == 1 else (1 - t) * self.base + t * field
-        return field + torch.randn_like(field) if self.gaussian else torch.bernoulli(field.sigmoid())
+        return field + torch.randn_like(field) if self.gaussian else drawn_bits(field)
 
     def log_density(self, state: Tensor, t: float = 1.0) -> Tensor:
         inputs = torch.addmm(self.c, state, self.w)
@@ -314,7 +336,7 @@ class _Path(AnnealingPath):
         return self.model._alone(state, (1 - t) * self.base + t * self.b) + softplus(t * inputs).sum(-1)
 
     def log_ratio(self, state: Tensor, new: float, old: float) -> Tensor:
-        inputs = torch.addmm(self.c, state, self.w)
+        inputs = self._inputs(state)
         linear = (new - old) * (state @ (self.b - self.base))
         return linear + (softplus(new * inputs) - softplus(old * inputs)).sum(-1)
 
