@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["LikelihoodDecreased", "ZooError", "one_line", "unknown_name"]
+__all__ = ["LeftOut", "LikelihoodDecreased", "ZooError", "one_line", "unknown_name"]
 
 #: Names that other packages have for what is meant here.
 ELSEWHERE = {
@@ -27,6 +27,10 @@ ELSEWHERE = {
 
 class ZooError(ValueError):
     """A mistake in what the user passed in. The command line prints it as one line and exits with 2."""
+
+
+class LeftOut(UserWarning):
+    """A file of the zoo that cannot be imported; everything else goes on without it."""
 
 
 class LikelihoodDecreased(RuntimeError):

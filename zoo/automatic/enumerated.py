@@ -144,7 +144,9 @@ def _in_one_line(model: LatentVariableModel, error: BaseException, done: Trace) 
             "Say how many steps back they reach: pyro.markov(..., history=2)."
         )
     fix = "Index from the right (x[..., d]), so that latents may carry dimensions on the left."
-    if isinstance(error, NotImplementedError):
+    if "scalar type" in first or "same dtype" in first:
+        fix = "Make its tensors in the data's dtype: torch.ones(2, dtype=x.dtype)."
+    elif isinstance(error, NotImplementedError):
         fix = "Take a family that has what is missing."
     elif not isinstance(error, (RuntimeError, ValueError, IndexError)):
         fix = "Run the program by itself under pyro.infer.TraceEnum_ELBO first."

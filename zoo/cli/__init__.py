@@ -6,9 +6,11 @@
 ``fitting``       ``fit``, ``compare``, ``explain``
 ``fitted``        ``evaluate``, ``sample``, ``forecast``
 ``tables``        ``reproduce``, ``bench``
+``beginning``     ``new``
 ``task``          words of a command to a checked model, data and options
 ``programs``      what MODEL and --guide name
 ``options``       options that several commands have
+``completing``    what Tab offers
 ``output``        what is printed
 ================  ====================================================================
 """

@@ -16,20 +16,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from zoo.cli.beginning import new
 from zoo.cli.fitted import evaluate, forecast, sample
 from zoo.cli.fitting import compare, explain, fit
 from zoo.cli.listing import data, models
-from zoo.cli.output import complain
+from zoo.cli.output import complain, tell
 from zoo.cli.programs import USER_MODULE
 from zoo.cli.tables import bench, reproduce
-from zoo.errors import ZooError
+from zoo.errors import LeftOut, ZooError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="zoo",
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Latent-variable models, each fitted by any estimator and compared on the same data and start.\n\n"
     "Example: zoo compare gaussian_mixture --data iris --seeds 5 --out runs/iris",
@@ -60,6 +60,7 @@ for command in (
     forecast,
     reproduce,
     bench,
+    new,
 ):  # as the help lists them
     app.command(cls=_Once)(command)
 
@@ -74,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         if not debug:
             warnings.simplefilter("ignore")
+            warnings.simplefilter("always", LeftOut)
+            warnings.showwarning = lambda message, *_: tell([str(message)])  # put back with the filters
         try:
             code = typer.main.get_command(app).main(args=arguments, prog_name="zoo", standalone_mode=False)
             sys.stdout.flush()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zoo.cli import completing
 from zoo.cli.holding_out import held_out
 from zoo.cli.options import (
     Columns,
@@ -42,7 +43,10 @@ def fit(
     data: DataName = None,
     estimator: Annotated[
         str | None,
-        typer.Option(help="How to fit; by default em where it can serve, auto_em for a program of closed forms."),
+        typer.Option(
+            help="How to fit; by default em where it can serve, auto_em for a program of closed forms.",
+            autocompletion=completing.estimators,
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Where every random number comes from.")] = 0,
     settings: Settings = None,
@@ -130,7 +134,10 @@ def compare(
     data: DataName = None,
     estimators: Annotated[
         str | None,
-        typer.Option(help="Names with commas, options after a colon; by default em (or auto_em), eg, svi, gumbel."),
+        typer.Option(
+            help="Names with commas, options after a colon; by default em (or auto_em), eg, svi, gumbel.",
+            autocompletion=completing.estimator_list,
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many starts; each estimator gets the same ones.")] = 1,
     settings: Settings = None,

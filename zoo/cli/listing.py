@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from zoo.cli import completing
 from zoo.cli.options import DEFAULTS, FIT_OPTIONS, Json
 from zoo.cli.output import dumps, word
 
@@ -17,7 +18,9 @@ __all__ = ["data", "models"]
 
 
 def models(
-    model: Annotated[str | None, typer.Argument(help="Show this one in full, with all options.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Show this one in full, with all options.", autocompletion=completing.models)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the models, with their arguments, the estimators that can serve them, and where they come from.

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from zoo.cli import completing
 from zoo.errors import ZooError
 
 #: What a model that asks for a size gets when nobody names one.
@@ -22,11 +23,20 @@ DEFAULTS: dict[str, Any] = {
 #: Options of ``fit`` itself with a value of their kind; ``--set`` takes them too.
 FIT_OPTIONS: dict[str, Any] = {"init": "kmeans++", "restarts": 1, "max_seconds": 1.0, "device": "cpu"}
 ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A name from `zoo models`, or file.py:ClassOrFunction.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A name from `zoo models`, or file.py:ClassOrFunction.",
+        autocompletion=completing.models,
+    ),
 ]
 DataName = Annotated[
     str | None,
-    typer.Option("--data", help="A name from `zoo data`, or a file: .csv, .tsv, .txt, .npy, .npz, .parquet, .xlsx."),
+    typer.Option(
+        "--data",
+        help="A name from `zoo data`, or a file: .csv, .tsv, .txt, .npy, .npz, .parquet, .xlsx.",
+        autocompletion=completing.data_names,
+    ),
 ]
 Columns = Annotated[str | None, typer.Option(help="Columns to use, by name or number: 0,2 or length,width.")]
 Labels = Annotated[

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from zoo.cli import completing
 from zoo.cli.options import Json, check_seed
 from zoo.cli.output import dumps, stdout_for_result
 from zoo.errors import ZooError, unknown_name
@@ -17,7 +18,9 @@ __all__ = ["bench", "reproduce"]
 
 
 def reproduce(
-    table: Annotated[str | None, typer.Argument(help="Which table; without it, a list.")] = None,
+    table: Annotated[
+        str | None, typer.Argument(help="Which table; without it, a list.", autocompletion=completing.tables)
+    ] = None,
     budget: Annotated[str, typer.Option(help="quick (minutes on two cores) or full (the paper's schedule).")] = "quick",
     seed: Annotated[int, typer.Option(help="Where every random number comes from.")] = 0,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the record.")] = None,
@@ -48,7 +51,9 @@ def reproduce(
 
 
 def bench(
-    name: Annotated[str | None, typer.Argument(help="Which one; all of them without.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Which one; all of them without.", autocompletion=completing.benchmarks)
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it runs.")] = False,
     out: Annotated[Path | None, typer.Option(help="A .json file that records the run (replaced if there).")] = None,
 ) -> None:

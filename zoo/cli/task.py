@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.cli.options import DEFAULTS, FIT_OPTIONS
 from zoo.cli.output import word
-from zoo.cli.programs import arguments_of, build_model, find, listed, load_object, read_off
+from zoo.cli.programs import USER_MODULE, arguments_of, build_model, find, listed, load_object, read_off
 from zoo.errors import ZooError, unknown_name
 
 if TYPE_CHECKING:
@@ -277,12 +277,13 @@ def _one_column(model: Any, guide: Any, x: Any) -> Any:
     from zoo.core.isolation import isolated
 
     base = copy.deepcopy(as_model(model, guide))
-    if base.trusted or getattr(x, "ndim", 0) != 2 or x.shape[1] != 1:
+    users = type(base).__module__.startswith(USER_MODULE) and "num_features" not in arguments_of(type(base))
+    if (base.trusted and not users) or getattr(x, "ndim", 0) != 2 or x.shape[1] != 1:
         return x
     vector = x.reshape(-1)
     with isolated(0):
         try:
-            base.initialize(vector, "current")
+            base.initialize(base.validate(vector), "current")
             poutine.trace(lambda: call(base.model, vector)).get_trace().compute_log_prob()
         except Exception:  # the program is the user's: whatever it says, it does not take a vector
             return x

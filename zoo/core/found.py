@@ -6,11 +6,13 @@ import importlib
 import inspect
 import pkgutil
 import re
+import warnings
 from collections.abc import Mapping
+from functools import cache
 from types import ModuleType
 from typing import TypeVar
 
-from zoo.errors import unknown_name
+from zoo.errors import LeftOut, one_line, unknown_name
 
 __all__ = ["classes_in", "modules_in", "named", "snake_case"]
 
@@ -19,9 +21,23 @@ Value = TypeVar("Value")
 
 
 def modules_in(package: str) -> dict[str, ModuleType]:
-    """The modules of a package by their names, imported, in the order of the alphabet; those with _ are its own."""
+    """The modules of a package by their names, imported, in the order of the alphabet; those with _ are its own.
+
+    One that cannot be imported is left out with a warning that names it: the others are as good as they were.
+    """
     files = sorted(info.name for info in pkgutil.iter_modules(importlib.import_module(package).__path__))
-    return {name: importlib.import_module(f"{package}.{name}") for name in files if not name.startswith("_")}
+    modules = {name: _imported(f"{package}.{name}") for name in files if not name.startswith("_")}
+    return {name: module for name, module in modules.items() if module is not None}
+
+
+@cache
+def _imported(module: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # whatever a half-written file raises
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        warnings.warn(f"{module} is left out, as it cannot be imported: {one_line(error)}{line}", LeftOut, stacklevel=3)
+        return None
 
 
 def named(kind: str, name: str, known: Mapping[str, Value]) -> Value:
@@ -36,10 +52,12 @@ def named(kind: str, name: str, known: Mapping[str, Value]) -> Value:
 
 
 def classes_in(package: str, base: type[Base]) -> list[type[Base]]:
-    """The classes that the modules of a package define as kinds of ``base`` and offer (``__all__``)."""
+    """The classes that the modules of a package define as kinds of ``base`` and offer: ``__all__``, or all names
+    without a first _ where it does not say."""
     found: list[type[Base]] = []
     for module in modules_in(package).values():
-        offered = (getattr(module, name) for name in getattr(module, "__all__", ()))
+        public = [name for name in vars(module) if not name.startswith("_")]
+        offered = (getattr(module, name, None) for name in getattr(module, "__all__", public))
         kinds = [value for value in offered if inspect.isclass(value) and issubclass(value, base)]
         found += [kind for kind in kinds if kind.__module__ == module.__name__]
     return found

@@ -21,7 +21,7 @@ from zoo.core.isolation import isolated
 from zoo.core.problem import Problem
 from zoo.core.sites import is_auxiliary, sample_sites
 from zoo.errors import ZooError
-from zoo.estimators import estimator_classes
+from zoo.estimators import estimator_classes, find_estimator
 from zoo.estimators.base import Estimator
 from zoo.runs.beside import align_to_known, settled, with_beside
 
@@ -254,8 +254,11 @@ def usual_estimators(
         if len(usual) == 1:
             usual += serving(problem, ("iwae", "rws"))
         usual = usual or serving(problem)
+        why = "" if usual else find_estimator("eg")().refuses(problem)
     if not usual:
-        raise ZooError("no estimator can serve this model: it has neither an exact sum nor a guide. Pass a guide.")
+        raise ZooError(
+            f"no estimator can serve this model: it has no guide, and no exact sum, because {why}. Pass a guide."
+        )
     return usual
 
 
