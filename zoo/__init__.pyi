@@ -23,6 +23,7 @@ from zoo.models.compound_pcfg import CompoundPCFG as CompoundPCFG
 from zoo.models.conditional_vae import ConditionalVAE as ConditionalVAE
 from zoo.models.ctc import CTC as CTC
 from zoo.models.deep_markov_model import DeepMarkovModel as DeepMarkovModel
+from zoo.models.denoising_autoencoder import DenoisingAutoencoder as DenoisingAutoencoder
 from zoo.models.discrete_sequence_vae import DiscreteSequenceVAE as DiscreteSequenceVAE
 from zoo.models.factor_analysis import FactorAnalysis as FactorAnalysis
 from zoo.models.gaussian_hmm import GaussianHMM as GaussianHMM
@@ -37,6 +38,7 @@ from zoo.models.poisson_hmm import PoissonHMM as PoissonHMM
 from zoo.models.poisson_mixture import PoissonMixture as PoissonMixture
 from zoo.models.ppca import PPCA as PPCA
 from zoo.models.restricted_boltzmann_machine import RestrictedBoltzmannMachine as RestrictedBoltzmannMachine
+from zoo.models.stacked_denoising_autoencoder import StackedDenoisingAutoencoder as StackedDenoisingAutoencoder
 from zoo.models.stochastic_binary_network import StochasticBinaryNetwork as StochasticBinaryNetwork
 from zoo.models.vae import VAE as VAE
 from zoo.models.von_mises_mixture import VonMisesMixture as VonMisesMixture

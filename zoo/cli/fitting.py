@@ -302,6 +302,10 @@ def _pictures(this: Fit, x: Any, name: str, out: Path) -> list[str]:
         from zoo.reporting.curves import plot_history
 
         drawn.append(plot_history(this, out / "learning_curve.png").name)
+    from zoo.reporting.filters import plot_filters, plot_mended
+
+    drawn += [path.name for path in plot_filters(this, out / "filters.png")]
+    drawn += [path.name for path in plot_mended(this, x, out / "mended.png")]
     from zoo.reporting.states import has_states, plot_states
 
     if has_states(this.model):

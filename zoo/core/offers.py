@@ -76,6 +76,12 @@ OFFERS: dict[str, Offer] = {
     "elbo_parts": Offer(
         "(bound, parts), each (N,) nats, at S draws a datum: fast `svi`", ("model", "guide"), "x, num_particles=S"
     ),
+    "denoising": Offer(
+        "E ln p(x | spoilt x) of each datum, (N,) nats, by S draws of noise that counts nowhere: fast `svi`, in a "
+        "column of that name",
+        ("model", "guide"),
+        "x, num_particles=S",
+    ),
     "log_weights": Offer(
         "ln p(x, z_k) - ln q(z_k | x), (K, N) nats, differentiable: fast `iwae`",
         ("model", "guide"),
@@ -92,9 +98,11 @@ OFFERS: dict[str, Offer] = {
     "continuation": Offer(
         "draws of what follows each sequence x, (S, N, num_steps, D): `fit.forecast`", ("model",), "x, num_steps, S"
     ),
-    "reconstruct": Offer("of sequences of frames: E[x] under the guide, (N, T, D)", ("model", "guide"), "x, S"),
+    "reconstruct": Offer("E[x] under the guide: of sequences (N, T, D), of vectors (N, D)", ("model", "guide"), "x, S"),
     "pretraining": Offer("stages of gradient steps that come before all others", (), "problem"),
     "posterior_means": Offer("E_q [z | x], (N, L), by S draws where there is no formula", ("guide",), "x, S"),
+    "corrupt": Offer("data spoilt as an encoder of theirs sees them, (N, D): a picture", ("model",), "x, seed"),
+    "filters": Offer("what each unit of the first layer looks at, (H, D): a picture", (), ""),
     # The data's own noise and units
     "resample": Offer("a batch with its own noise drawn anew: dynamic binarisation"),
     "settle": Offer("data with that noise drawn once, for a score", (), "x, seed"),

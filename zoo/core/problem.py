@@ -20,6 +20,7 @@ TOLD = {
     "log_marginal": ("known",),
     "elbo": ("known",),
     "elbo_parts": ("known",),
+    "denoising": ("known",),
     "log_weights": ("known",),
     "particles": ("known",),
 }
@@ -42,6 +43,11 @@ class Problem:
     def program(self) -> Program:
         """What the program is made of; it is run for that when it is first asked, and once."""
         return look(self.model, self.data)
+
+    @property
+    def denoises(self) -> bool:
+        """Whether what a guide's bound is on depends on noise beside the latents: it is none on ln p(x) then."""
+        return not self.model.normalized and self.model.has_guide and bool(self.program.noise)
 
     def lacks(self, *offers: str) -> str | None:
         """Why the model does not offer all of these for the data, a phrase to follow "because"; None where it does."""

@@ -42,6 +42,8 @@ class AutoEM(EM):
         model, reason = problem.model, super().refuses(problem)
         if reason is None and not model.points and model.log_prior().requires_grad:
             return "its prior is not in its program, which is all that auto_em sees"
+        if reason is None and problem.lacks("pretraining") is None:
+            return "it starts with stages of gradient steps"
         return reason or why_not_exact(model, parts(model, problem.data)[0])
 
     def _lacks(self, problem: Problem) -> str | None:

@@ -201,6 +201,8 @@ class GuidedEstimator(GradientEstimator):
         return None
 
     def column_for(self, problem: Problem) -> str:
+        if problem.denoises:
+            return "denoising"
         return self.column if not self.weighs_kl or problem.program.kl_is_whole else "bound"
 
     def remarks(self, problem: Problem) -> list[str]:
@@ -233,6 +235,12 @@ def failure(error: Exception) -> str:
     """What a user's program raised, in a phrase."""
     first = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
     return first if isinstance(error, ZooError) else f"its program fails there ({type(error).__name__}: {first})"
+
+
+def nothing_to_weigh(problem: Problem) -> str | None:
+    """The reason, if any, why draws from the guide have no weights: all of them are noise."""
+    noise = problem.denoises and not problem.program.latents
+    return "all that its guide draws is noise, which has no weight" if noise else None
 
 
 def _left_to_sums(problem: Problem) -> str | None:

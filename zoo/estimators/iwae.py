@@ -17,7 +17,7 @@ from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
 from zoo.core.sites import sample_sites
 from zoo.errors import ZooError
-from zoo.estimators.gradient import GuidedEstimator
+from zoo.estimators.gradient import GuidedEstimator, nothing_to_weigh
 from zoo.estimators.reinforce import score_terms
 
 __all__ = ["IWAE"]
@@ -39,7 +39,7 @@ class IWAE(GuidedEstimator):
     num_particles: int = 8
 
     def refuses(self, problem: Problem) -> str | None:
-        reason = super().refuses(problem)
+        reason = super().refuses(problem) or nothing_to_weigh(problem)
         if reason is None and self.num_particles < 2 and problem.program.scored:
             raise ZooError(f"iwae: num_particles expected at least 2 with discrete sites, got {self.num_particles}.")
         return reason or self.fails(problem)

@@ -15,7 +15,7 @@ from zoo.core.hooks import Computed
 from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
 from zoo.errors import ZooError
-from zoo.estimators.gradient import GuidedEstimator
+from zoo.estimators.gradient import GuidedEstimator, nothing_to_weigh
 
 __all__ = ["Reinforce"]
 
@@ -39,7 +39,7 @@ class Reinforce(GuidedEstimator):
             raise ZooError(
                 f"reinforce: num_particles expected at least 2 (for the baseline), got {self.num_particles}."
             )
-        return super().refuses(problem) or self.fails(problem)
+        return super().refuses(problem) or nothing_to_weigh(problem) or self.fails(problem)
 
     def objective(self, problem: Problem) -> Objective:
         model, nesting, k = problem.model, problem.program.nesting, int(self.num_particles)

@@ -15,7 +15,7 @@ from zoo.core.hooks import Computed
 from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
 from zoo.errors import ZooError
-from zoo.estimators.gradient import GuidedEstimator
+from zoo.estimators.gradient import GuidedEstimator, nothing_to_weigh
 
 __all__ = ["RWS"]
 
@@ -42,7 +42,7 @@ class RWS(GuidedEstimator):
     def refuses(self, problem: Problem) -> str | None:
         if self.num_particles < 2:
             raise ZooError(f"rws: num_particles expected at least 2, got {self.num_particles}.")
-        reason = super().refuses(problem)
+        reason = super().refuses(problem) or nothing_to_weigh(problem)
         if reason is None:
             try:
                 few = problem.model.probe(problem.data)

@@ -82,6 +82,9 @@ class SVI(GuidedEstimator):
         model, column = problem.model, self.column_for(problem)
         if problem.lacks("elbo") is None:
             return Computed(lambda batch: mean_bound(-total(call(model.elbo, batch), batch), batch), column)
+        if problem.lacks("denoising") is None:
+            criterion = functools.partial(model.denoising, num_particles=int(self.num_particles))
+            return Computed(lambda batch: mean_bound(-total(call(criterion, batch), batch), batch), column)
         if problem.lacks("elbo_parts") is None:
             return HookedBound(model, int(self.num_particles), self._share(problem), column=column)
         loss = elbo_module(problem, int(self.num_particles))

@@ -30,7 +30,7 @@ def plot_comparison(comparison: Compared, path: str | Path, *, dark: bool = Fals
     ends: list[tuple[str, float, float]] = []
     for fit in comparison.fits:
         seconds = floats(fit.history["seconds"])
-        for column in ("log_likelihood", "elbo", "bound"):
+        for column in ("log_likelihood", "elbo", "bound", "denoising"):
             values = floats(fit.history.get(column, [None] * len(seconds)))
             seen = np.isfinite(values) & np.isfinite(seconds)
             if seen.any():

@@ -24,6 +24,8 @@ __all__ = ["filtered", "forecasts", "new_data"]
 def new_data(model: LatentVariableModel, template: Data, n: int | None, given: Any, seed: int) -> Data:
     """``n`` new data shaped as the template, or one for each row of ``given``."""
     fields = model.fields
+    if not fields.given and (reason := model.withholds().get("sample_like")) is not None:
+        raise ZooError(f"sample: expected a density of the data to draw from, but {reason}.")
     if (n is None) == (given is None) or (given is not None and not fields.given):
         raise ZooError(f"sample: expected how many, or given= of {', '.join(fields.given) or 'no fields'}.")
     with isolated(seed), torch.no_grad():

@@ -40,6 +40,8 @@ class Evaluation:
             of how many.
         filtering_bound: of sequences that can be filtered, the bound of a particle filter; filtering_bound_se: its
             Monte-Carlo standard error. num_particles: of the filter.
+        denoising: of a program with noise beside its latents, the criterion that ``svi`` climbs: E ln p(x | spoilt x),
+            less any KL; no bound on ln p(x). denoising_se: its Monte-Carlo standard error.
         notes: what a user should know, one line each: data of probability zero, and why.
         log_density: where the program is no normalised density (it has a ``pyro.factor``), the logarithm of its sum
             over the latents: ln p(x) up to a constant. Bounds are on that number then. None elsewhere.
@@ -69,6 +71,8 @@ class Evaluation:
     annealed_se: float | None = None
     reverse_annealed: float | None = None
     reverse_annealed_se: float | None = None
+    denoising: float | None = None
+    denoising_se: float | None = None
 
     @property
     def nll(self) -> float | None:
@@ -123,6 +127,8 @@ class Evaluation:
                     f"-ln p(x), a datum {self.nll:.4f} ± {self.nll_se:.4f} by the draws, "
                     f"± {self.data_se:.4f} by the data"
                 )
+        if self.denoising is not None:
+            lines.append(f"denoising         {self.denoising:.4f} ± {self.denoising_se:.4f} (no bound on ln p(x))")
         if self.filtering_bound is not None:
             lines.append(
                 f"filtering bound   {self.filtering_bound:.4f} ± {self.filtering_bound_se:.4f} "

@@ -108,7 +108,7 @@ def finish(
         elbo_se = outcome.draws.diagnostics.get("elbo_se", elbo_se)
     if outcome.exact_q:
         elbo, elbo_se = total, None if total is None else 0.0
-    elif elbo is None and model.has_guide:
+    elif elbo is None and model.has_guide and not scores.take("look for noise", lambda: problem.denoises):
         elbo, elbo_se = scores.take("elbo", lambda: bound(problem)) or (None, None)
     if not model.normalized:
         outcome.notes = [*outcome.notes, unnormalised(model)]

@@ -41,7 +41,8 @@ class Fit(Answers):
         elbo_se: its Monte-Carlo standard error, 0 where summed exactly.
         history: columns ``objective``, ``log_likelihood``, ``elbo``, ``seconds``; one row an iteration or epoch,
             None where a run does not see the value. ``bound`` where a bound is climbed that is not the ELBO (``iwae``
-            with K above 1, ``rws``, ``gumbel``, a weighted KL).
+            with K above 1, ``rws``, ``gumbel``, a weighted KL); ``denoising`` where it depends on noise beside the
+            latents, and is none on ln p(x): such a fit has neither ``log_likelihood`` nor ``elbo``.
         iterations: rows of the history. seconds: of work, evaluation left out.
         num_data: N, or the sum of the rows' weights. num_parameters: degrees of freedom of θ.
         notes: what a user should know, a line each (a covariance floor that acts, a divergence).

@@ -90,6 +90,8 @@ def score(task: Scoring) -> dict[str, Any] | str:
     model, x, draws = task.model, task.x, task.num_samples
     if not model.has_guide:
         return "it has no guide"
+    if Problem(model, x).denoises:
+        return "its guide draws noise that counts nowhere: there is no bound on ln p(x)"
     if not task.trained and task.found.get("log_likelihood") is not None:
         return "its guide was not trained on these data"
     found = weighed(model, x, draws, keep=True, progress=task.progress)

@@ -11,7 +11,7 @@ A likelihood turns what a network puts out ("logits") into p(x | z), independent
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,8 @@ class NeuralModel(NetworkModel):
     """
 
     default_data = "digits"
+    #: Whether a Bernoulli takes grey pixels as they are, by its cross-entropy: that is a density of none.
+    takes_grey: ClassVar[bool] = False
 
     binarization: str | None
     white: float
@@ -94,7 +96,7 @@ class NeuralModel(NetworkModel):
             top, whole = float(target[0].max()), bool((target[0] == target[0].round()).all())
             arguments.setdefault("white", next((w for w in (1.0, 16.0, 255.0) if top <= w and (whole or w == 1)), 1.0))
             grey = (target[0] > 0) & (target[0] < arguments["white"])
-            if arguments.get("likelihood", "bernoulli") == "bernoulli" and bool(grey.any()):
+            if arguments.get("likelihood", "bernoulli") == "bernoulli" and not cls.takes_grey and bool(grey.any()):
                 arguments.setdefault("binarization", "dynamic")
         return super().from_data(x, **arguments)
 
@@ -128,7 +130,7 @@ class NeuralModel(NetworkModel):
                     f"{rows(bad)}. {fix}."
                 )
             grey = (x > 0) & (x < self.white)
-            if kind == "bernoulli" and self.binarization is None and grey.any():
+            if kind == "bernoulli" and self.binarization is None and not self.takes_grey and grey.any():
                 raise ZooError(
                     f"{who}: a Bernoulli decoder expected pixels 0 or {self.white:g}, got {float(x[grey][0]):g} in "
                     f"{rows(grey)}. Pass binarization='dynamic', or likelihood='continuous_bernoulli'."
