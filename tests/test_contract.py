@@ -478,8 +478,9 @@ def test_every_estimator_fits_or_says_why_not(name: str, estimator: str) -> None
     else:
         fit = zoo.fit(model, x, estimator=estimator, **options_of(estimator))
         assert fit.status in ("converged", "stalled", "max_iter")
-        climbed = fit.history.get("denoising", [])[-1:]  # what is no density of its data has no other score
-        scores = [s for s in (fit.log_likelihood, fit.elbo, *climbed) if s is not None]
+        scores = [s for s in (fit.log_likelihood, fit.elbo) if s is not None]
+        if not model.normalized:  # what is climbed is no likelihood, nor a bound on one
+            scores += [fit.history["objective"][-1]]
         assert scores
         assert all(np.isfinite(s) for s in scores)
         assert not same(fit.model, model), "nothing was fitted"
@@ -491,7 +492,8 @@ def test_every_estimator_fits_or_says_why_not(name: str, estimator: str) -> None
 @every_model
 def test_compare_leaves_nothing_behind(name: str) -> None:
     model, x = instance(name)
-    kept, able = copy.deepcopy(model), [e for e in serving(Problem(model, x)) if e in ("em", "eg", "svi", "iwae")][:2]
+    kept, serve = copy.deepcopy(model), serving(Problem(model, x))
+    able = [e for e in serve if e in ("em", "eg", "svi", "iwae")][:2] or serve[:1]
     before = world()
     comparison = zoo.compare(
         model, x, estimators=able, gradients=False, options={e: options_of(e) for e in able}, seeds=2
@@ -518,7 +520,7 @@ def test_a_seed_reproduces_bit_for_bit(name: str) -> None:
     first, second, other = (quick(name, x, model, seed=seed) for seed in (3, 3, 4))
     assert same(first.model, second.model)
     assert first.history["objective"] == second.history["objective"]
-    assert not same(first.model, other.model)
+    assert same(first.model, other.model) is (first.estimator == "closed_form")  # which draws nothing
 
 
 @every_model

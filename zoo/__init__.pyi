@@ -31,6 +31,7 @@ from zoo.models.gaussian_mixture import GaussianMixture as GaussianMixture
 from zoo.models.gaussian_mixture_hmm import GaussianMixtureHMM as GaussianMixtureHMM
 from zoo.models.gaussian_mixture_vae import GaussianMixtureVAE as GaussianMixtureVAE
 from zoo.models.hmm_vae import HMMVAE as HMMVAE
+from zoo.models.hopfield_network import HopfieldNetwork as HopfieldNetwork
 from zoo.models.linear_vae import LinearVAE as LinearVAE
 from zoo.models.neural_pcfg import NeuralPCFG as NeuralPCFG
 from zoo.models.pcfg import PCFG as PCFG

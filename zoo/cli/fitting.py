@@ -328,6 +328,10 @@ def _pictures(this: Fit, x: Any, name: str, out: Path) -> list[str]:
 
     if has_trees(this.model):
         drawn += [path.name for path in plot_trees(this, x, out)]
+    from zoo.reporting.recalls import has_recalls, plot_recalls
+
+    if has_recalls(this.model):
+        drawn += [path.name for path in plot_recalls(this, x, out)]
     from zoo.reporting.alignments import has_alignments, plot_alignment
 
     if has_alignments(this.model):

@@ -49,7 +49,10 @@ OFFERS: dict[str, Offer] = {
         "x, hard=False",
     ),
     "m_step": Offer("sets the parameters; gives notes on any constraint that acted", (), "statistics"),
-    "closed_form": Offer("sets the parameters to the exact maximum of the likelihood; gives notes", ("model",)),
+    "closed_form": Offer(
+        "sets the parameters by a formula: to the exact maximum of the likelihood where there is one; gives notes",
+        ("model",),
+    ),
     # Energies
     "free_energy": Offer("-ln of the sum of exp(-energy) over what is hidden, (N,) nats", ("model",)),
     "annealing_path": Offer(
@@ -67,6 +70,9 @@ OFFERS: dict[str, Offer] = {
         "ln Z and its standard error by annealed importance sampling, from below or (`reverse`) above",
         ("model",),
         "",
+    ),
+    "recall": Offer(
+        "of a memory: the stable state that each x leads to, (N, D): `zoo evaluate` counts what is kept", ("model",)
     ),
     # Priors over parameters
     "prior": Offer("by parameter, its prior, a Pyro distribution: `advi`", ("model",)),

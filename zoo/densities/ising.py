@@ -29,7 +29,6 @@ __all__ = [
     "mean_field",
     "moments",
     "picked",
-    "settle",
     "sweep",
 ]
 
@@ -194,21 +193,13 @@ def sweep(state: Tensor, units: Units, which: Tensor | None = None, blocks: list
         blocks: sets of units without couplings among each other, to be drawn at once (:func:`colours`).
     """
     u = torch.rand(state.shape, dtype=state.dtype, device=state.device)
-    return _through(state, units, u, DRAWN, which, blocks)
-
-
-def settle(state: Tensor, units: Units, order: Tensor | None = None) -> Tensor:
-    """Every unit in turn to the value of the lower energy given all others; where both are alike it stays."""
-    return _through(state, units, torch.empty(0, 0, dtype=state.dtype), SETTLED, order, None)
-
-
-#: What becomes of a unit: drawn, the more probable value, or its mean.
-DRAWN, SETTLED, AVERAGED = 0, 1, 2
+    return _through(state, units, u, which, blocks)
 
 
 def _through(
-    state: Tensor, units: Units, u: Tensor, mode: int, which: Tensor | None, blocks: list[Tensor] | None
+    state: Tensor, units: Units, u: Tensor | None, which: Tensor | None = None, blocks: list[Tensor] | None = None
 ) -> Tensor:
+    """Every unit in turn: drawn by uniform numbers (S, n), or set to its mean where there are none."""
     w, b, low, high = units
     w, b = w.detach().to(state), b.detach().to(state)
     state = state.clone(memory_format=torch.contiguous_format)
@@ -219,32 +210,31 @@ def _through(
         if sum(map(len, sets)) == len(chosen):
             for block in sets:
                 field = (high - low) * (state @ w[:, block] + b[block])
-                state[:, block] = _new(state[:, block], field, u[:, block] if mode == DRAWN else u, mode, low, high)
+                state[:, block] = _new(field, None if u is None else u[:, block], low, high)
             return state
     if state.device.type == "cpu" and has_numba():
-        arrays = [t.contiguous().numpy() for t in (w, b, u, order)]
+        arrays = [t.contiguous().numpy() for t in (w, b, state.new_empty(0, 0) if u is None else u, order)]
         kernel, target, least = _kernel(), state.numpy(), max(8, PIECE // len(b) ** 2)
         work = [
-            functools.partial(kernel, target, *arrays, low, high, mode, *part) for part in pieces(len(state), 16, least)
+            functools.partial(kernel, target, *arrays, low, high, u is None, *part)
+            for part in pieces(len(state), 16, least)
         ]
         in_parallel(work)
         return state
     for i in order.tolist():
         field = (high - low) * (state @ w[:, i] + b[i])
-        state[:, i] = _new(state[:, i], field, u[:, i] if mode == DRAWN else u, mode, low, high)
+        state[:, i] = _new(field, None if u is None else u[:, i], low, high)
     return state
 
 
-def _new(old: Tensor, field: Tensor, u: Tensor, mode: int, low: float, high: float) -> Tensor:
-    if mode == DRAWN:
-        return torch.where(u < field.sigmoid(), high, low).to(old.dtype)
-    if mode == AVERAGED:
+def _new(field: Tensor, u: Tensor | None, low: float, high: float) -> Tensor:
+    if u is None:
         return low + (high - low) * field.sigmoid()
-    return torch.where(field == 0, old, torch.where(field > 0, high, low).to(old.dtype))
+    return torch.where(u < field.sigmoid(), high, low).to(field.dtype)
 
 
 def _pass(
-    state: Any, w: Any, b: Any, u: Any, order: Any, low: float, high: float, mode: int, start: int, stop: int
+    state: Any, w: Any, b: Any, u: Any, order: Any, low: float, high: float, mean: bool, start: int, stop: int
 ) -> None:
     units = len(b)
     for s in range(start, stop):
@@ -254,19 +244,13 @@ def _pass(
             for j in range(units):
                 field += w[i, j] * row[j]
             field *= high - low
-            if mode == 1:
-                if field > 0:
-                    row[i] = high
-                elif field < 0:
-                    row[i] = low
+            p = 1.0 / (1.0 + np.exp(-field))
+            if mean:
+                row[i] = low + (high - low) * p
+            elif u[s, i] < p:
+                row[i] = high
             else:
-                p = 1.0 / (1.0 + np.exp(-field))
-                if mode == 2:
-                    row[i] = low + (high - low) * p
-                elif u[s, i] < p:
-                    row[i] = high
-                else:
-                    row[i] = low
+                row[i] = low
 
 
 @functools.cache
@@ -290,7 +274,7 @@ def mean_field(units: Units, num_starts: int = 20, max_iter: int = 500, tol: flo
     state = low + (high - low) * torch.rand(num_starts, len(b), dtype=w.dtype, device=w.device)
     best = torch.full((num_starts,), -torch.inf, dtype=w.dtype, device=w.device)
     for _ in range(max_iter):
-        state = _through(state, exact, torch.empty(0, 0, dtype=w.dtype), AVERAGED, None, None)
+        state = _through(state, exact, None)
         p = (state - low) / (high - low)
         value = -energy(state, exact) - (torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).sum(-1)
         if bool((value - best < tol).all()):

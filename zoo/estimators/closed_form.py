@@ -1,4 +1,4 @@
-"""The exact maximum of the likelihood in one step, where a model knows a formula for it."""
+"""Parameters in one step, where a model knows a formula: of the exact maximum of the likelihood, or a memory's rule."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import torch
 from zoo.core.data import call
 from zoo.core.problem import Problem
 from zoo.estimators.base import Estimator, Outcome, Run, moves_all
-from zoo.scores.evidence import total_log_likelihood
+from zoo.scores.evidence import log_density, summed, total_log_likelihood
 
 __all__ = ["ClosedForm"]
 
 
 @dataclass(frozen=True)
 class ClosedForm(Estimator):
-    """The model's own ``closed_form``, wherever it starts: one row of history, at the maximum."""
+    """The model's own ``closed_form``, wherever it starts: one row of history, at the maximum.
+
+    Of a model without a likelihood (a memory at temperature zero) the row has the log-density, which has no maximum.
+    """
 
     name: ClassVar[str] = "closed_form"
     about_e: ClassVar[str] = "–"
@@ -25,12 +28,13 @@ class ClosedForm(Estimator):
     sees_evidence: ClassVar[bool] = True
 
     def refuses(self, problem: Problem) -> str | None:
-        return problem.lacks("closed_form", "log_marginal") or moves_all(problem.model, "closed_form")
+        return problem.lacks("closed_form") or moves_all(problem.model, "closed_form")
 
     def run(self, problem: Problem, run: Run) -> Outcome:
         with torch.no_grad():
             notes = call(problem.model.closed_form, problem.data)
             value = total_log_likelihood(problem.model, problem.data)
-        assert value is not None
-        run.record(value, log_likelihood=value)
-        return Outcome("converged", value, list(notes), bool(notes), exact_q=True)
+            reached = summed(log_density(problem.model, problem.data), problem.data) if value is None else value
+        run.record(reached, log_likelihood=value)
+        # What keeps a likelihood from its maximum is a constraint; a rule's note is none.
+        return Outcome("converged", reached, list(notes), bool(notes) and value is not None, exact_q=True)

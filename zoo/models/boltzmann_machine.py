@@ -34,6 +34,7 @@ from zoo.densities.ising import (
 )
 from zoo.errors import ZooError, unknown_name
 from zoo.models.shared.energy import EnergyModel
+from zoo.models.shared.units import check_couplings
 
 __all__ = ["BoltzmannMachine"]
 
@@ -177,20 +178,8 @@ class BoltzmannMachine(EnergyModel):
             self.base_biases = torch.cat([odds, odds.new_zeros(self.num_hidden)])
 
     def _checked(self, name: str, value: Any) -> Tensor:
-        n = self.num_features + self.num_hidden
-        w = torch.as_tensor(value) if name == "couplings" and not isinstance(value, str) else torch.zeros(())
-        if w.shape == (n, n) and bool(w.isfinite().all()):
-            who = f"{type(self).__name__}.couplings expected a symmetric ({n}, {n}) matrix with a zero diagonal"
-            away = (w - w.mT).abs()
-            if bool(away.max() > 0):
-                i, j = divmod(int(away.argmax()), n)
-                raise ZooError(
-                    f"{who}, got {float(w[i, j]):g} at ({i}, {j}) and {float(w[j, i]):g} at ({j}, {i}). "
-                    "Pass (w + w.T) / 2."
-                )
-            if bool(w.diagonal().any()):
-                i = int(w.diagonal().abs().argmax())
-                raise ZooError(f"{who}, got {float(w[i, i]):g} at ({i}, {i}). Set the diagonal to zero.")
+        if name == "couplings":
+            check_couplings(value, self.num_features + self.num_hidden, type(self).__name__)
         return super()._checked(name, value)
 
 

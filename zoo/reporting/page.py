@@ -164,13 +164,17 @@ def ticks(ax: Any, axis: int, names: list[str]) -> None:
     (ax.set_yticks if axis else ax.set_xticks)(at, [names[i] for i in at])
 
 
-#: Features from which square vectors are shown as images.
-IMAGE_FEATURES = 64
+#: Features from which square vectors are shown as images, of two values and of any.
+FEW_FEATURES, IMAGE_FEATURES = 25, 64
 
 
-def image_shape(num_features: int) -> tuple[int, int] | None:
-    """(height, width) of the image that a datum of so many numbers is taken for; None where it is taken for none."""
+def image_shape(num_features: int, two_values: bool = False) -> tuple[int, int] | None:
+    """(height, width) of the image that a datum of so many numbers is taken for; None where it is taken for none.
+
+    Args:
+        two_values: whether each is one of two: smaller squares are images then.
+    """
     side = math.isqrt(num_features)
-    if side * side == num_features and num_features >= IMAGE_FEATURES:
+    if side * side == num_features and num_features >= (FEW_FEATURES if two_values else IMAGE_FEATURES):
         return side, side
     return (28, 20) if num_features == 560 else None  # Frey's faces

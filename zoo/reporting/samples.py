@@ -24,7 +24,7 @@ def plot_samples(x: Data, path: str | Path, *, dark: bool = False) -> Path:
     """Draws from a model: images where a datum is a square of pixels, else a histogram, or two features as points."""
     _, rows = visible(x)
     n, d = rows.shape
-    shape = image_shape(d)
+    shape = image_shape(d, len(np.unique(rows)) == 2)
     if shape is not None:
         rows = rows[:MAX_IMAGES]
         low, high = rows.min(), rows.max()

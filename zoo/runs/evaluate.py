@@ -49,6 +49,8 @@ class Evaluation:
             sampling; too high on average. annealed_se: its standard error by the chains' spread.
         reverse_annealed: the same by chains from the model to independent units; too low on average where they start
             from the model. reverse_annealed_se: its standard error.
+        num_recalled: of a memory, how many data come back as they are. recall_error: the share of units that are wrong
+            in what comes back; noisy_recall_error: the same from states with a tenth of their units turned.
     """
 
     num_data: int
@@ -73,6 +75,9 @@ class Evaluation:
     reverse_annealed_se: float | None = None
     denoising: float | None = None
     denoising_se: float | None = None
+    num_recalled: int | None = None
+    recall_error: float | None = None
+    noisy_recall_error: float | None = None
 
     @property
     def nll(self) -> float | None:
@@ -136,6 +141,12 @@ class Evaluation:
             )
         if self.active_units is not None:
             lines.append(f"active units      {self.active_units} of {self.num_units}")
+        if self.num_recalled is not None:
+            lines.append(f"recalled          {self.num_recalled} of {self.num_data}")
+            lines.append(
+                f"units wrong       {self.recall_error:.4f}, "
+                f"and {self.noisy_recall_error:.4f} where a tenth was turned before"
+            )
         if self.khat is not None:
             lines.append(f"PSIS k̂            {int((self.khat > 0.7).sum())} of {len(self.khat)} data above 0.7")
         return "\n".join(lines + [f"note: {note}" for note in self.notes])

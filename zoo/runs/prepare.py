@@ -146,8 +146,9 @@ def first_run(model: LatentVariableModel, x: Data, wants_guide: bool = False) ->
 
 def unnormalised(model: LatentVariableModel) -> str:
     """The note on a fit whose objective is no log-likelihood."""
-    if model.trusted and (reason := model.withholds().get("log_marginal")) is not None and model.has_guide:
-        return f"{reason}: it has no log-likelihood, and no bound on one"
+    if (reason := model.withholds().get("log_marginal")) is not None:
+        bound = ", and no bound on one" if model.trusted and model.has_guide else ""
+        return f"{reason}: it has no log-likelihood{bound}"
     if model.noise_sites:
         return (
             f"site {model.noise_sites[0]!r} is noise beside the latents: what was climbed depends on it and is no "

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from zoo.core.annealing import AnnealingPath
-from zoo.core.checks import matrix, rows
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
 from zoo.core.isolation import isolated
 from zoo.densities.boltzmann import Boltzmann
-from zoo.errors import ZooError
+from zoo.models.shared.units import checked_states
 from zoo.scores.annealing import Estimate, annealed, reverse_annealed
 
 __all__ = ["EnergyModel"]
@@ -157,27 +156,7 @@ class EnergyModel(LatentVariableModel):
 
     def checked_states(self, x: Data) -> Tensor:
         """x (N, D) as one of the two values in each entry, or a ZooError."""
-        x = matrix(x, self.num_features, self.name)
-        if self.values is None:
-            return x
-        low, high = self.values
-        bad = (x != low) & (x != high)
-        if bad.any():
-            got = f"{float(x[bad][0]):g} in {rows(bad)}"
-            zeros_ones = not bool(((x != 0) & (x != 1)).any())
-            signs = not bool(((x != -1) & (x != 1)).any())
-            raise ZooError(f"{self.name}: x expected {low:g} or {high:g}, got {got}. {self._fix(x, zeros_ones, signs)}")
-        return x
-
-    def _fix(self, x: Tensor, zeros_ones: bool, signs: bool) -> str:
-        if zeros_ones:
-            return "Pass 2 * x - 1."
-        if signs:
-            return "Pass (x + 1) / 2."
-        threshold = float(x.min() + x.max()) / 2
-        return f"Cut grey levels in two first: (x > {threshold:g})" + (
-            " as 0 and 1." if self.values == (0.0, 1.0) else ", then 2 * x - 1."
-        )
+        return checked_states(x, self.num_features, self.values, self.name)
 
     def parameter_scales(self, x: Data) -> dict[str, Tensor]:
         """A unit works through all units that are coupled to one."""
