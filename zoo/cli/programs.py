@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.errors import ZooError, unknown_name
 
-__all__ = ["USER_MODULE", "arguments_of", "build_model", "find", "listed", "load_object", "read_off", "rebuilt"]
+__all__ = ["arguments_of", "build_model", "find", "listed", "load_object", "read_off", "rebuilt"]
 
 #: Modules made of users' files are named so; an error raised in one is the user's.
 USER_MODULE = "_zoo_user_"

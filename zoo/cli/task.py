@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.cli.options import DEFAULTS, FIT_OPTIONS
 from zoo.cli.output import word
-from zoo.cli.programs import USER_MODULE, arguments_of, build_model, find, listed, load_object, read_off
+from zoo.cli.programs import arguments_of, build_model, find, listed, load_object, read_off
 from zoo.errors import ZooError, unknown_name
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ def prepare(
     from zoo.core.schema import Schema
     from zoo.estimators import estimator_classes, find_estimator
     from zoo.estimators.base import check_option
+    from zoo.runs.making import one_column
     from zoo.runs.prepare import usual_estimators
     from zoo.runs.variants import variant
 
@@ -245,7 +246,7 @@ def prepare(
     notes += [f"{key}={word(v)}, by the data; another with --set {key}=..." for key, v in read_off(built, arguments)]
     if isinstance(built, LatentVariableModel) and schema:
         built.schema = schema
-    x = _one_column(built, program_guide, x)
+    x = one_column(built, program_guide, x)
     if not estimators:
         usual = usual_estimators(built, x, program_guide, fixed=fixed)
         estimators = list(dict.fromkeys([*usual, *sorted(own)])) if many else usual[:1]
@@ -264,30 +265,6 @@ def prepare(
     title = Path(source_name).name if Path(source_name).suffix else source_name
     record = {"model": model, "guide": guide, "data": source_name, **dataclasses.asdict(source), "settings": given}
     return Task(built, program_guide, x, title, labels, estimators, options, fit_options, record, notes)
-
-
-def _one_column(model: Any, guide: Any, x: Any) -> Any:
-    """A table of one column as a vector, for a program that takes one: it is tried, and otherwise left a column."""
-    import copy
-
-    from pyro import poutine
-
-    from zoo.core.data import call
-    from zoo.core.functions import as_model
-    from zoo.core.isolation import isolated
-
-    base = copy.deepcopy(as_model(model, guide))
-    users = type(base).__module__.startswith(USER_MODULE) and "num_features" not in arguments_of(type(base))
-    if (base.trusted and not users) or getattr(x, "ndim", 0) != 2 or x.shape[1] != 1:
-        return x
-    vector = x.reshape(-1)
-    with isolated(0):
-        try:
-            base.initialize(base.validate(vector), "current")
-            poutine.trace(lambda: call(base.model, vector)).get_trace().compute_log_prob()
-        except Exception:  # the program is the user's: whatever it says, it does not take a vector
-            return x
-    return vector
 
 
 def _parse(settings: list[str] | None) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from zoo.core.readings import (
 )
 from zoo.core.schema import Schema
 from zoo.core.turns import turn
+from zoo.core.unsized import of_constructor, unsized
 from zoo.core.wrapping import wrap_init, wrap_program
 from zoo.errors import ZooError
 
@@ -113,6 +114,7 @@ class LatentVariableModel(PyroModule):
     annealing_start: float = 0.0
     #: Constructor arguments, as given; what ``save`` writes.
     config: dict[str, Any]
+    __signature__: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -120,6 +122,7 @@ class LatentVariableModel(PyroModule):
             cls.name = cls.__name__
         if "__init__" in cls.__dict__:
             cls.__init__ = wrap_init(cls.__dict__["__init__"])  # type: ignore[method-assign]
+        cls.__signature__ = of_constructor(cls)  # as __new__ takes anything
         for name, value in list(cls.__dict__.items()):
             if name in ("model", "guide"):
                 setattr(cls, name, computing(wrap_program(value)))
@@ -128,6 +131,11 @@ class LatentVariableModel(PyroModule):
             elif inspect.isfunction(value) and not name.startswith("__"):
                 made = computing(of_rows(value) if name in OF_ROWS else value)
                 setattr(cls, name, takes_arrays(made) if name in TAKES_DATA else made)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A stand-in until there are data, where sizes alone are missing: no constructor runs then."""
+        stand_in = unsized(cls, args, kwargs) if args or kwargs else None  # copies are made without any
+        return super().__new__(cls) if stand_in is None else stand_in
 
     def __init__(self) -> None:
         with turn(), pyro.settings.context(module_local_params=True):

@@ -23,6 +23,7 @@ from zoo.core.readings import parameter_values
 from zoo.core.sites import factors, noise
 from zoo.core.turns import turn
 from zoo.core.unchanged import Unchanged
+from zoo.core.unsized import Unsized
 from zoo.errors import ZooError
 
 __all__ = ["FunctionModel", "as_model"]
@@ -393,6 +394,8 @@ def as_model(model: Any, guide: Callable[..., Any] | None = None) -> LatentVaria
         raise ZooError(
             f"model expected an instance, got the class {model.__name__}. Use {model.__name__}.from_data(x, ...)."
         )
+    if isinstance(model, Unsized):
+        raise ZooError(f"model expected all its sizes, got {model!r}. Make it with model.from_data(x).")
     if not callable(model):
         raise ZooError(f"model expected a zoo model or a function model(x), got {type(model).__name__}.")
     return FunctionModel(model, guide, bool(pyro.settings.get("module_local_params")))

@@ -25,6 +25,7 @@ from zoo.reporting.subjects import DRAWS
 from zoo.runs.beside import settled, with_beside
 from zoo.runs.fit import as_device, fit
 from zoo.runs.gradients import GradientQuality, gradient_quality, sampled_gradients
+from zoo.runs.making import made
 from zoo.runs.one_start import exact_log_likelihood_known
 from zoo.runs.prepare import check_serves, first_run, possible_rows, start, usual_estimators
 from zoo.runs.ranking import leaders
@@ -189,7 +190,7 @@ def compare(
     gradients: bool = True,
     track: int = 100,
     progress: bool | Callable[[str, int], bool | Callback | None] | None = False,
-    data_name: str = "data",
+    data_name: str | None = None,
     weights: Any = None,
     known: Mapping[str, Any] | None = None,
     fixed: str | Iterable[str] = (),
@@ -198,8 +199,8 @@ def compare(
     """Fit one model by several estimators from the same starting points.
 
     Args:
-        model: a zoo model, or a Pyro program with ``guide``. It is left as it is.
-        x: data as the model takes them.
+        model: as for ``fit``: a zoo model, its name or class, or a Pyro program with ``guide``. It is left as it is.
+        x: data as the model takes them, or a path or name for :func:`zoo.load_data`.
         estimators: names, names with options of their own ("gumbel:temperature=0.5"), or a :class:`Variant` each; None
             takes the usual ones that can serve the model (em, or auto_em where it has no em; eg, svi, gumbel).
         seeds: how many, or which; for each, every estimator starts at the same parameters (guide included).
@@ -211,12 +212,14 @@ def compare(
         track: how often to evaluate the exact likelihood on the way, off the clock.
         progress: True shows a bar a fit; a function of (label, seed) gives what ``fit`` takes.
         weights: how often each row counts, as for ``fit``, like ``known`` latents and ``fixed`` parameters.
-        common: options for every estimator that has them.
+        common: options for every estimator that has them; arguments of a model that is given by its name or class.
 
     Raises:
         ZooError: a mistake in the arguments, or an estimator that cannot serve the model; nothing has been done then.
         KeyboardInterrupt: before anything was fitted; after that the comparison comes back as far as it went.
     """
+    data_name = data_name or (Path(x).name if isinstance(x, (str, Path)) else "data")
+    model, x = made(model, x, common, guide)
     template = as_model(model, guide)
     options = options or {}
     beside: dict[str, Any] = {"weights": weights, "known": known, "fixed": fixed}

@@ -97,8 +97,10 @@ def explain(model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed
     Raises:
         ZooError: the program cannot be summed, named by site.
     """
+    from zoo.runs.making import made
     from zoo.runs.prepare import first_run, serving, start
 
+    model, x = made(model, x, {}, guide)
     template = as_model(model, guide)
     with isolated(seed):
         data = prepared(template, x)

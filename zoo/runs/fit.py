@@ -24,6 +24,7 @@ from zoo.estimators.base import Callback, Estimator, options_from
 from zoo.runs.beside import settled, with_beside
 from zoo.runs.identity import derived_seed, describe, identify
 from zoo.runs.load import load
+from zoo.runs.making import made
 from zoo.runs.one_start import run_one
 from zoo.runs.prepare import (
     check_moves,
@@ -73,8 +74,10 @@ def fit(
     Fits in several threads of one process come one after the other: what Pyro and torch keep is the process's.
 
     Args:
-        model: a zoo model, or a Pyro program ``model(x)``. It is left as it is.
-        x: data as the model takes them: array, tensor, or a tuple or dict of these.
+        model: a zoo model, or a Pyro program ``model(x)``: it is left as it is. Or the name or class of a model of the
+            zoo, its arguments among the options; what is missing of its sizes is read off the data.
+        x: data as the model takes them: array, tensor, data frame, a tuple or dict of these; or a path or name for
+            :func:`zoo.load_data`.
         estimator: a name from ``zoo.estimators``; None takes em where the model has it, auto_em where the program's
             updates are closed forms (or few numbers), else the first of eg, svi, gumbel that can serve, else whichever
             can.
@@ -100,7 +103,7 @@ def fit(
             agree with the labels.
         fixed: names of parameters that stay at the values the model has, whatever the start: ``["means"]``. EM's M step
             is then the maximum in the others.
-        options: the estimator's own, see its class.
+        options: the estimator's own, see its class; and arguments of a model that is given by its name or class.
 
     Returns:
         A :class:`~zoo.runs.result.Fit` holding a new, fitted copy of the model.
@@ -110,6 +113,8 @@ def fit(
         LikelihoodDecreased: EM's objective fell; its ``fit`` holds what was reached.
         KeyboardInterrupt: before there was a start; from there on the fit comes back, its status "interrupted".
     """
+    data_name = Path(x).name if data_name is None and isinstance(x, (str, Path)) else data_name
+    model, x = made(model, x, options, guide)
     template = as_model(model, guide)
     if estimator is None:
         beside: dict[str, Any] = {"weights": weights, "known": known, "fixed": fixed}

@@ -1,0 +1,101 @@
+"""What a person says for a model and data, made into a model and data: names, classes, paths of files."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zoo.core.contract import LatentVariableModel
+from zoo.core.data import as_data, call
+from zoo.core.functions import as_model
+from zoo.core.isolation import isolated
+from zoo.core.unsized import Unsized
+from zoo.errors import ELSEWHERE, ZooError
+from zoo.estimators import estimator_classes
+from zoo.models import find_model
+
+__all__ = ["made", "one_column"]
+
+
+def made(model: Any, x: Any, options: dict[str, Any], guide: Callable[..., Any] | None = None) -> tuple[Any, Any]:
+    """A model and its data, of a name or a class and the path of a file.
+
+    Args:
+        model: a model, a program; the name of a model of the zoo, a class, or one whose sizes are open: its sizes are
+            then read off the data.
+        x: data, or a path or name that :func:`zoo.load_data` knows.
+        options: of these, arguments of the class are taken out.
+
+    Raises:
+        ZooError: a name that is not known; arguments or a file that cannot be read.
+    """
+    kind = find_model(model) if isinstance(model, str) else model
+    declared = kind.kind if isinstance(kind, Unsized) else kind
+    if isinstance(x, (str, Path)):
+        x = _read(x, declared)
+        if callable(kind) and not inspect.isclass(kind):
+            x = one_column(kind, guide, x)
+    if isinstance(kind, Unsized):
+        return kind.from_data(as_data(x, symbols=declared.takes_symbols)), x
+    if not (inspect.isclass(kind) and issubclass(kind, LatentVariableModel)):
+        _refuse_arguments(kind, options)
+        return kind, x
+    names = inspect.signature(kind).parameters
+    arguments = {ELSEWHERE.get(name, name): name for name in options if ELSEWHERE.get(name, name) in names}
+    for name, word in arguments.items():
+        if word != name:
+            raise ZooError(f"{kind.__name__}: argument {word!r} is not known. Did you mean {name!r}?")
+    return kind.from_data(as_data(x, symbols=kind.takes_symbols), **{name: options.pop(name) for name in arguments}), x
+
+
+def _read(path: str | Path, declared: Any) -> Any:
+    """A file or named set as the model takes it: a data frame where columns have names."""
+    from zoo.data import read
+
+    known = isinstance(declared, LatentVariableModel) or inspect.isclass(declared)
+    kind: Any = declared if known else LatentVariableModel
+    prose = kind.takes_sentences and str(path).lower().removesuffix(".gz").endswith(".txt")
+    loaded = read(path, symbols=kind.takes_symbols, sentences=prose, vocabulary=kind.vocabulary if prose else None)
+    if loaded.names is None or loaded.lengths is not None or loaded.targets is not None or loaded.x.ndim != 2:
+        return loaded.data
+    import pandas
+
+    return pandas.DataFrame(loaded.x, columns=list(loaded.names))
+
+
+def _refuse_arguments(model: Any, options: dict[str, Any]) -> None:
+    """An argument of the model among the options of its fit: it is set where the model is made."""
+    if not isinstance(model, LatentVariableModel):
+        return
+    names = inspect.signature(type(model)).parameters
+    estimators = {field.name for kind in estimator_classes().values() for field in dataclasses.fields(kind)}
+    for name in options:
+        argument = ELSEWHERE.get(name, name)
+        if argument in names and argument not in estimators:
+            raise ZooError(
+                f"{name} expected where the model is made, got it at the fit. "
+                f"Make it with {type(model).__name__}({argument}=...)."
+            )
+
+
+def one_column(model: Any, guide: Callable[..., Any] | None, x: Any) -> Any:
+    """A table of one column as a vector, for a user's program that takes one: it is tried, and else left a column."""
+    from pyro import poutine
+
+    base = copy.deepcopy(as_model(model, guide))
+    kind = type(base)
+    sized = "num_features" in inspect.signature(kind).parameters or kind.__module__.startswith("zoo.models")
+    if (base.trusted and sized) or getattr(x, "ndim", 0) != 2 or x.shape[1] != 1:
+        return x
+    vector = as_data(x).reshape(-1)
+    with isolated(0):
+        try:
+            base.initialize(base.validate(vector), "current")
+            poutine.trace(lambda: call(base.model, vector)).get_trace().compute_log_prob()
+        except Exception:  # the program is the user's: whatever it says, it does not take a vector
+            return x
+    return vector
