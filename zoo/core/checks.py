@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo.core.data import Data, tensors
 from zoo.errors import ZooError
 
-__all__ = ["angles", "counts", "failed_on_data", "magnitudes", "matrix", "positive", "rows"]
+__all__ = ["angles", "counts", "failed_on_data", "in_brief", "magnitudes", "matrix", "positive", "rows"]
 
 
 #: Folders whose frames are not the user's.
@@ -111,3 +111,9 @@ def positive(value: int, name: str, who: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ZooError(f"{who}: {name} expected a whole number of at least 1, got {value!r}.")
     return value
+
+
+def in_brief(value: Tensor) -> str:
+    """The first few entries of a tensor, for a message."""
+    flat = value.detach().flatten()[:6].tolist()
+    return "[" + ", ".join(f"{v:.4g}" for v in flat) + (", ...]" if value.numel() > 6 else "]")

@@ -14,7 +14,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.core.checks import magnitudes, rows
+from zoo.core.checks import in_brief, magnitudes, rows
 from zoo.core.data import Data, Fields, as_data, count, map_tensors, num_data, take, tensors
 from zoo.core.data import plain as plain_data
 from zoo.core.edges import is_simplex
@@ -343,7 +343,7 @@ class LatentVariableModel(PyroModule):
             raise ZooError(f"{who} expected shape {tuple(current.shape)}, got {tuple(new.shape)}. Reshape it first.")
         if not constraint.check(new.detach()).all():
             raise ZooError(
-                f"{who} expected values in the support {constraint}, got {_brief(new)}. Normalise or clip it."
+                f"{who} expected values in the support {constraint}, got {in_brief(new)}. Normalise or clip it."
             )
         return new
 
@@ -372,11 +372,6 @@ def _lack(model: LatentVariableModel, name: str) -> str | None:
         if getattr(owner, program, None) not in (None, getattr(LatentVariableModel, program), getattr(cls, program)):
             return f"its {name} is {owner.__name__}'s, written for another {program} than its own"
     return model.withholds().get(name)
-
-
-def _brief(value: Tensor) -> str:
-    flat = value.detach().flatten()[:6].tolist()
-    return "[" + ", ".join(f"{v:.4g}" for v in flat) + (", ...]" if value.numel() > 6 else "]")
 
 
 def read_by(model: LatentVariableModel, x: Any) -> Data:

@@ -391,9 +391,8 @@ def as_model(model: Any, guide: Callable[..., Any] | None = None) -> LatentVaria
             raise ZooError(f"{type(model).__name__} has its own guide; got another. Subclass it and override guide(x).")
         return model
     if isinstance(model, type) and issubclass(model, LatentVariableModel):
-        raise ZooError(
-            f"model expected an instance, got the class {model.__name__}. Use {model.__name__}.from_data(x, ...)."
-        )
+        name = model.__name__
+        raise ZooError(f"model expected an instance, got the class {name}. Use {name}.from_data(x, ...).")
     if isinstance(model, Unsized):
         raise ZooError(f"model expected all its sizes, got {model!r}. Make it with model.from_data(x).")
     if not callable(model):
