@@ -122,7 +122,7 @@ def test_own_program_from_a_file(run: Callable[..., Ran], two_groups: Path) -> N
     """A function with a guide, end to end; what its file prints stays off stdout."""
     Path("own.py").write_text(OWN)
     arguments = ["own.py:mixture", "--guide", "own.py:mixture_guide", "--data", "two.csv", "--columns", "value"]
-    ran = run("fit", *arguments, "--estimator", "svi", *SMALL, "--json", "--out", "f")
+    ran = run("fit", *arguments, "--estimator", "svi", *SMALL, "--json", "--no-report", "--out", "f")
     assert ran.code == 0, ran.err
     assert strict(ran.out)["model"] == "mixture"
     assert "a program may print" in ran.err
@@ -169,7 +169,7 @@ def test_one_column_is_a_vector_to_a_program_and_em_is_explained(run: Callable[.
 
 
 def test_samples_as_table_array_and_picture(run: Callable[..., Ran]) -> None:
-    run("fit", "poisson_mixture", "--out", "f")
+    run("fit", "poisson_mixture", "--no-report", "--out", "f")
     for name in ("s.csv", "s.npy", "s.png"):
         assert run("sample", "f", "-n", "5", "--out", name).code == 0
     assert Path("s.png").read_bytes().startswith(b"\x89PNG")
@@ -352,7 +352,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run: Callable[..., Ran], mista
 
 def test_a_fit_that_diverged_exits_with_three(run: Callable[..., Ran]) -> None:
     wild = ["--set", "learning_rate=1e5", "--set", "max_epochs=50"]
-    ran = run("fit", "gaussian_mixture", "--data", "iris", "--estimator", "eg", *wild, "--out", "f")
+    ran = run("fit", "gaussian_mixture", "--data", "iris", "--estimator", "eg", *wild, "--no-report", "--out", "f")
     assert ran.code == 3
     assert "diverged at step" in ran.err.splitlines()[-1]
     assert strict(Path("f/fit.json").read_text())["status"] == "diverged"
@@ -369,7 +369,7 @@ def test_a_wrong_m_step_exits_with_three(run: Callable[..., Ran]) -> None:
         "    def m_step(self, statistics):\n        notes = super().m_step(statistics)\n"
         "        self.rates = self.rates.detach() * 1.5\n        return notes\n"
     )
-    ran = run("fit", "wrong.py", "--data", "earthquakes", "--out", "f")
+    ran = run("fit", "wrong.py", "--data", "earthquakes", "--no-report", "--out", "f")
     assert ran.code == 3, ran.err
     assert "fell" in ran.err.splitlines()[-1]
     assert Path("f/fit.json").is_file()

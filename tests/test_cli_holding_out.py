@@ -17,7 +17,9 @@ SENTENCES = "the cat sat\na dog ran home\nthe dog sat\na cat ran home\n" * 10
 
 def test_a_share_is_scored_and_not_fitted(run: Callable[..., Ran], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    ran = run("fit", "gaussian_mixture", "--data", "iris", "--hold-out", "0.2", "--out", str(out), "--json")
+    ran = run(
+        "fit", "gaussian_mixture", "--data", "iris", "--hold-out", "0.2", "--no-report", "--out", str(out), "--json"
+    )
     row = json.loads(ran.out)["rows"][0]
     assert json.loads(ran.out)["num_data"] == 120
     assert row["num_held_out"] == 30

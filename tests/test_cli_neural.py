@@ -92,7 +92,18 @@ def test_a_conditional_model_of_a_table_of_ones_own(run: Callable[..., Ran]) -> 
     assert run("sample", "t", "-n", "3", "--out", "s.csv").code == 0
     assert np.loadtxt("s.csv", delimiter=",", skiprows=1).shape == (3, 2)
     np.savez("own.npz", x=rows[:, :2], y=rows[:, 2:])
-    own = run("fit", "conditional_vae", "--data", "own.npz", "--set", "likelihood=gaussian", *SMALL, "--out", "n")
+    own = run(
+        "fit",
+        "conditional_vae",
+        "--data",
+        "own.npz",
+        "--set",
+        "likelihood=gaussian",
+        *SMALL,
+        "--no-report",
+        "--out",
+        "n",
+    )
     assert "targets y" in own.err
     assert json.loads(Path("n/fit.json").read_text())["config"]["num_features"] == 2
     other = run("fit", "vae", "--data", "own.npz", "--set", "likelihood=gaussian", *SMALL)
@@ -104,7 +115,7 @@ def test_a_conditional_model_of_a_table_of_ones_own(run: Callable[..., Ran]) -> 
 
 @pytest.mark.parametrize("model", ["vae", "gaussian_mixture_vae", "conditional_vae", "categorical_vae"])
 def test_one_datum_is_a_batch(run: Callable[..., Ran], model: str) -> None:
-    ran = run("fit", model, "--data", "one.npy", *SMALL, "--out", "f")
+    ran = run("fit", model, "--data", "one.npy", *SMALL, "--no-report", "--out", "f")
     assert ran.code == 0, ran.err
     ran = run("evaluate", "f", "--samples", "30", "--json")
     assert ran.code == 0, ran.err
@@ -222,7 +233,7 @@ def test_a_named_set_with_a_wrong_checksum(run: Callable[..., Ran], monkeypatch:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"x" * file.size)
     monkeypatch.setenv("ZOO_DATA", "own")
-    ran = run("fit", "vae", "--data", "faithful", "--out", "f")
+    ran = run("fit", "vae", "--data", "faithful", "--no-report", "--out", "f")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert "another file" in ran.err
     assert not Path("f").exists()

@@ -28,8 +28,20 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
 def test_symbols_from_a_file_to_draws(capsys: pytest.CaptureFixture[str]) -> None:
     Path("dna.csv").write_text("at,base\n" + "".join(f"{i},{base}\n" for i, base in enumerate(DNA)))
     Path("new.txt").write_text("\n".join("TTAGC"))
-    settings = ("--set", "num_states=2", "--set", "max_iter=3")
-    fit = run(capsys, "fit", "categorical_hmm", "--data", "dna.csv", "--columns", "base", *settings, "--out", "a")
+    settings = ("--set", "num_states=2", "--set", "max_iter=3", "--no-report")
+    fit = run(
+        capsys,
+        "fit",
+        "categorical_hmm",
+        "--data",
+        "dna.csv",
+        "--columns",
+        "base",
+        *settings,
+        "--no-report",
+        "--out",
+        "a",
+    )
     assert fit[0] == 0
     assert "read 20 rows x 1 column: base" in fit[2]
     assert zoo.load("a").symbols == ("A", "C", "G", "T")
@@ -54,7 +66,20 @@ def test_columns_by_name_and_names_in_draws(capsys: pytest.CaptureFixture[str]) 
     assert code == 0
     assert "column id counts the rows; leave it out with --columns h,w" in err
     assert (
-        run(capsys, "fit", "gaussian_mixture", "--data", "a.csv", "--columns", "h,w", *settings, "--out", "f")[0] == 0
+        run(
+            capsys,
+            "fit",
+            "gaussian_mixture",
+            "--data",
+            "a.csv",
+            "--columns",
+            "h,w",
+            *settings,
+            "--no-report",
+            "--out",
+            "f",
+        )[0]
+        == 0
     )
     scores = [
         json.loads(run(capsys, "evaluate", "f", "--data", data, "--json")[1])["log_likelihood"]

@@ -64,6 +64,9 @@ def fit(
         typer.Option(help="Share of the data to leave out of the fit and score after it; 0.1 for grammars, else 0."),
     ] = None,
     out: Out = None,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="With --out: draw the pictures, and write report.html.")
+    ] = True,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out; give the other options as they were.")
     ] = False,
@@ -74,7 +77,8 @@ def fit(
 ) -> None:
     """Fit one model to data by one estimator.
 
-    With --out a long run writes checkpoints there; after a crash the same command with --resume goes on.
+    Prints the parameters. With --out these, the posterior of every datum, pictures and report.html are written there,
+    and a long run writes checkpoints; after a crash the same command with --resume goes on.
 
     Example: zoo fit gaussian_mixture --data iris --estimator em --set num_components=3 --set tol=1e-8 --out runs/a
     """
@@ -109,15 +113,21 @@ def fit(
         stopped = this.status == "interrupted"
         if out is not None:
             _write_record(out, task, {"command": "fit", "seed": seed} | ({} if apart is None else apart.record))
+            from zoo.reporting.answer import write_answer
+
             try:
-                drawn = _pictures(this, task.x if apart is None else apart.x, task.data_name, out)
+                shown = None if apart is None else apart.x
+                answer = write_answer(this, task.x, out, name=task.data_name, shown=shown, report=report)
+                drawn = [path.name for path in answer.files]
+                task.notes += answer.missing
             except KeyboardInterrupt:
                 stopped = True
     tell(task.notes)
     if as_json:
-        print(dumps({"model": this.model.label, "data": task.data_name, "num_data": this.num_data, "rows": rows}))
+        print(dumps(_told(this, task, rows)))
     else:
         print(this)
+        _print_parameters(this, out)
         _print_agreement(rows)
         if apart is not None:
             print(apart.told(score))
@@ -255,7 +265,7 @@ def _on_device(model: Any, guide: Any, device: str) -> Any:
 
 
 def _row(this: Fit, task: Task) -> dict[str, Any]:
-    row = this.summary()
+    row = {**this.summary(), "aic": this.aic, "bic": this.bic, "num_parameters": this.num_parameters}
     if task.labels is not None:
         row["adjusted_rand_index"] = _agreement(this, task)
     return row
@@ -285,60 +295,31 @@ def _print_agreement(rows: list[dict[str, Any]]) -> None:
 
 
 def _write_record(folder: Path, task: Task, more: dict[str, Any]) -> None:
-    from zoo.reporting.report import versions
+    from zoo.reporting.page_tables import versions
 
     record = {**more, **task.record, "estimators": task.estimators, "versions": versions()}
     (folder / RECORD).write_text(dumps(record, indent=1), encoding="utf-8")
 
 
-def _pictures(this: Fit, x: Any, name: str, out: Path) -> list[str]:
-    """Names of the pictures that were drawn."""
-    drawn = []
-    if this.status not in ("interrupted", "diverged"):
-        from zoo.reporting.latents import plot_latents
+def _told(this: Fit, task: Task, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What ``zoo fit --json`` prints."""
+    from zoo.reporting.parameters import parameters_of, record
 
-        drawn += [path.name for path in plot_latents(this, x, out)]
-    if this.iterations > 1 and this.draws is None:
-        from zoo.reporting.curves import plot_history
+    found = {"model": this.model.label, "data": task.data_name, "num_data": this.num_data, "rows": rows}
+    return found | record(this, parameters_of(this))
 
-        drawn.append(plot_history(this, out / "learning_curve.png").name)
-    from zoo.reporting.filters import plot_filters, plot_mended
 
-    drawn += [path.name for path in plot_filters(this, out / "filters.png")]
-    drawn += [path.name for path in plot_mended(this, x, out / "mended.png")]
-    from zoo.reporting.states import has_states, plot_states
+def _print_parameters(this: Fit, out: Path | None) -> None:
+    from zoo.reporting.parameter_tables import DIGITS, cut, parameter_text
+    from zoo.reporting.parameters import networks_of, parameters_of
 
-    if has_states(this.model):
-        drawn.append(plot_states(this, x, out / "states.png").name)
-    from zoo.data.speech import SPOKEN, smooth_spectrogram
-    from zoo.reporting.units import has_units, plot_units
-
-    if has_units(this.model):
-        seen = smooth_spectrogram if name in SPOKEN else None
-        drawn.append(plot_units(this, x, out / "units.png", image=seen).name)
-    from zoo.reporting.rolls import has_rolls, plot_roll
-
-    if has_rolls(this.model):
-        drawn.append(plot_roll(this, x, out / "roll.png").name)
-    from zoo.reporting.words import has_words, plot_words
-
-    if has_words(this.model):
-        drawn += [path.name for path in plot_words(this, x, out)]
-    from zoo.reporting.trees import has_trees, plot_trees
-
-    if has_trees(this.model):
-        drawn += [path.name for path in plot_trees(this, x, out)]
-    from zoo.reporting.recalls import has_recalls, plot_recalls
-
-    if has_recalls(this.model):
-        drawn += [path.name for path in plot_recalls(this, x, out)]
-    from zoo.reporting.alignments import has_alignments, plot_alignment
-
-    if has_alignments(this.model):
-        longest = int(x["target_lengths"].argmax()) if "target_lengths" in x else 0
-        image = smooth_spectrogram(x["x"][longest].double().numpy()) if name in SPOKEN else None
-        drawn.append(plot_alignment(this, x, out / "alignment.png", item=longest, image=image).name)
-    return drawn
+    told = parameters_of(this)
+    if told:
+        where = f", in full in {out / 'parameters.csv'}" if out is not None else ""
+        where = where or (", all of them with --out DIR" if cut(told) else "")
+        print(f"\nparameters to {DIGITS} digits{where}\n\n{parameter_text(told)}\n")
+    for network in networks_of(this):
+        print(network)
 
 
 def _stopped(out: Path | None) -> int:
