@@ -454,7 +454,7 @@ def test_running_a_program_leaves_the_store_empty(name: str) -> None:
     assert not list(pyro.get_param_store().keys())
 
 
-#: NumPyro's programs are compiled for half a minute each; test_nuts.py runs such ones, test_bayes.py compares each joint.
+#: NumPyro's programs are compiled for half a minute each; test_nuts.py runs some, test_bayes.py compares each joint.
 SLOW_FITS = {(name, "nuts") for name in ("gaussian_hmm", "gaussian_mixture", "poisson_hmm")}
 
 
