@@ -98,7 +98,7 @@ def picture(mixture: Any, fit: zoo.Fit, coded: dict[float, zoo.Fit], path: Path)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.4, 9.2), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1))
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.2, 1))
     line = torch.linspace(-3.6, 3.6, 21)
     at = torch.cartesian_prod(line, line)
     near = mixture.log_marginal(at.double()).detach() > -5.5
@@ -113,24 +113,30 @@ def picture(mixture: Any, fit: zoo.Fit, coded: dict[float, zoo.Fit], path: Path)
         ax.quiver(*at[near].T, *field[near].T, color="#0072b2", angles="xy", scale_units="xy", scale=12, width=0.004)
         ax.set_title(name, loc="left", fontsize=10)
         ax.set_aspect("equal")
-    axes = lower.subplots(6, 12)
     digits = zoo.load_data("digits")[:12]
-    mended: Any = coded[0.25].model
-    spoilt = mended.corrupt(digits)
-    rows = [
-        *(coded[0.0].model.filters()[i : i + 12] for i in (0,)),
-        *(coded[0.25].model.filters()[i : i + 12] for i in (0, 12)),
-        digits,
-        spoilt,
-        mended.reconstruct(spoilt),
-    ]
-    names = ("no noise:\nfilters", "a quarter\nmasked:", "filters", "digits", "spoilt", "mended")
-    for ax_row, images, name in zip(axes, rows, names, strict=True):
-        for ax, image in zip(ax_row, images, strict=True):
-            ax.set_axis_off()
-            ax.imshow(image.reshape(8, 8), cmap="Greys")
-        ax_row[0].text(-0.3, 0.5, name, transform=ax_row[0].transAxes, ha="right", va="center", fontsize=9)
+    plain, mended = coded[0.0].model.filters(), coded[0.25].model.filters()
+    spoilt = coded[0.25].model.corrupt(digits)
+    rows = {
+        "filters,\nno noise": plain[:12],
+        "filters,\na quarter\nmasked": mended[:12],
+        "digits": digits,
+        "spoilt": spoilt,
+        "mended": coded[0.25].model.reconstruct(spoilt),
+    }
+    ax = lower.subplots()
+    ax.imshow(torch.cat([strip(images) for images in rows.values()]), cmap="Greys")
+    ax.set_xticks([])
+    ax.set_yticks([9 * k + 3.5 for k in range(len(rows))], list(rows))
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
     figure.savefig(path, dpi=130)
+
+
+def strip(images: Tensor) -> Tensor:
+    """Images (M, 64) side by side, (9, 9 M), each from 0 to 1 and with a white edge."""
+    low, high = images.amin(1, keepdim=True), images.amax(1, keepdim=True)
+    grey = ((images - low) / (high - low)).reshape(-1, 8, 8)
+    return torch.nn.functional.pad(grey, (0, 1, 0, 1)).transpose(0, 1).reshape(9, -1)
 
 
 if __name__ == "__main__":
