@@ -20,6 +20,7 @@ from zoo.core.problem import Problem
 from zoo.core.program import look
 from zoo.core.schedule import Schedule
 from zoo.models.denoising_autoencoder import DenoisingAutoencoder, tiny
+from zoo.reporting.filters import plot_filters, plot_mended
 from zoo.runs.prepare import serving
 
 
@@ -239,3 +240,15 @@ def test_bad_data_are_refused() -> None:
         model.score_function(torch.zeros(2, 4))
     read = DenoisingAutoencoder.from_data(torch.tensor([[0.0, 16.0, 7.0], [3.0, 1.0, 0.0]]), noise=0.5)
     assert read.config["white"] == 16.0
+
+
+def test_filters_and_mended_images_are_drawn(tmp_path: Path) -> None:
+    x = torch.rand(12, 64, generator=torch.Generator().manual_seed(0))
+    fit = zoo.fit(DenoisingAutoencoder(64, (7,), "gaussian", 0.5), x, max_epochs=1)
+    drawn = [*plot_filters(fit, tmp_path / "filters.png"), *plot_mended(fit, x, tmp_path / "mended.png")]
+    assert [path.name for path in drawn] == ["filters.png", "mended.png"]
+    assert all(path.stat().st_size > 1000 for path in drawn)
+    no_images = zoo.fit(DenoisingAutoencoder(7, (3,)), torch.zeros(4, 7), max_epochs=1)
+    assert plot_filters(no_images, tmp_path / "none.png") == []
+    assert plot_mended(no_images, torch.zeros(4, 7), tmp_path / "none.png") == []
+    assert not (tmp_path / "none.png").exists()
