@@ -50,4 +50,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     classes = importlib.import_module("zoo.models").model_classes()
-    return sorted({*globals(), *__all__, *(cls.__name__ for cls in classes.values())})
+    return sorted({"__version__", *__all__, *(cls.__name__ for cls in classes.values())})

@@ -325,6 +325,9 @@ class LatentVariableModel(PyroModule):
         declared = self.__dict__.get("_pyro_params", {})
         return sorted({*super().__dir__(), *declared} - {f"{name}_unconstrained" for name in declared})
 
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.__dict__.get("config", {}).items())
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__.get("_pyro_params", {}) and not isinstance(value, PyroParam):
             value = self._checked(name, value)

@@ -139,6 +139,11 @@ class Comparison:
         fits = f"{len(self.fits)} fits by {', '.join(self.estimators)}"
         return f"{self.model} on {self.data}: {self.num_data} data, {fits}\nprint it for the table"
 
+    def _repr_html_(self) -> str:
+        from zoo.reporting.notebook import comparison_html
+
+        return comparison_html(self)
+
     def __str__(self) -> str:
         from zoo.reporting.text import text_table
 

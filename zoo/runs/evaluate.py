@@ -109,6 +109,14 @@ class Evaluation:
             values["khat_above_0.7"] = int((self.khat > 0.7).sum())
         return values
 
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        from zoo.reporting.notebook import text_html
+
+        return text_html(self)
+
     def __str__(self) -> str:
         lines = [f"{self.num_data} data"]
         if self.log_likelihood is not None:

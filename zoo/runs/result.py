@@ -178,6 +178,11 @@ class Fit(Answers):
         many = f"{len(self.notes)} notes, see fit.notes" if len(self.notes) > 1 else "".join(self.notes)
         return "\n".join([*str(self).split("\n")[:2], *([f"note: {many}"] if many else [])])
 
+    def _repr_html_(self) -> str:
+        from zoo.reporting.notebook import fit_html
+
+        return fit_html(self)
+
     def __str__(self) -> str:
         def number(value: float | None) -> str:
             return "-" if value is None else f"{value:.4f}"
