@@ -19,7 +19,7 @@ def toy(split: str, count: int | None = None) -> Any:
 
 def test_it_runs_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"sentences": 150, "states": (1, 12), "epochs": 15, "batch": 16, "rate": 0.05, "hidden_dim": 8}
-    more = {"max_iter": 15, "short": 12, "short_states": 2, "short_epochs": 2, "measured": 4, "draws": 20}
+    more = {"passes": 15, "em_batch": 16, "short": 12, "short_states": 2, "short_epochs": 2, "measured": 4, "draws": 20}
     setting = dataclasses.replace(ptb.SETTINGS["quick"], **sizes, **more, guide_steps=3)
     monkeypatch.setitem(ptb.SETTINGS, "quick", setting)
     monkeypatch.setattr(ptb, "sentences", toy)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from zoo.components.base import Components
-from zoo.core.checks import rows
+from zoo.core.checks import assigned, rows
 from zoo.core.contract import Axes
 from zoo.core.data import Data
 from zoo.core.statistics import Statistics, weighted_sum, wide
@@ -41,13 +41,7 @@ class BernoulliComponents(Components):
     @probs.setter
     def probs(self, value: Any) -> None:
         who = f"{type(self).__name__}.probs"
-        try:
-            new = torch.as_tensor(value, dtype=self.logits.dtype, device=self.logits.device)
-        except (TypeError, ValueError, RuntimeError):
-            raise ZooError(f"{who} expected a tensor or an array, got {type(value).__name__}.") from None
-        if new.shape != self.logits.shape:
-            shape = tuple(self.logits.shape)
-            raise ZooError(f"{who} expected shape {shape}, got {tuple(new.shape)}. Reshape it first.")
+        new = assigned(value, self.logits, who)
         outside = ~((new >= 0) & (new <= 1))
         if outside.any():
             raise ZooError(f"{who} expected values in [0, 1], got {float(new[outside][0]):.4g}. Clip it.")

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from zoo.components.base import Components
+from zoo.core.checks import assigned
 from zoo.core.contract import Axes, parameter
 from zoo.core.statistics import (
     Moments,
@@ -22,7 +23,7 @@ from zoo.core.statistics import (
     wide,
 )
 from zoo.densities import gaussian
-from zoo.densities.covariance import floored_factor
+from zoo.densities.covariance import cholesky, floored_factor
 from zoo.errors import ZooError, unknown_name
 
 __all__ = ["COVARIANCE_TYPES", "GaussianComponents"]
@@ -79,14 +80,15 @@ class GaussianComponents(Components):
 
     @covariances.setter
     def covariances(self, value: Tensor) -> None:
-        value = torch.as_tensor(value, dtype=self.dtype)
-        if self.covariance_type == "tied":
-            self.scale_tril = torch.linalg.cholesky(value[0] if value.dim() == 3 else value)
-        elif self.covariance_type == "full":
-            self.scale_tril = torch.linalg.cholesky(value)
-        else:
-            variances = value.diagonal(dim1=-2, dim2=-1)
-            self.scale_tril = (variances if self.covariance_type == "diag" else variances.mean(-1)).sqrt()
+        who, shape = f"{type(self).__name__}.covariances", self.covariances.shape
+        alone = self.covariance_type == "tied" and getattr(value, "ndim", 3) == 2
+        value = assigned(value, self.means, who, shape[-2:] if alone else shape)
+        if self.covariance_type in ("full", "tied"):
+            self.scale_tril = cholesky(value[0] if self.covariance_type == "tied" and not alone else value, who)
+            return
+        variances = value.diagonal(dim1=-2, dim2=-1)
+        variances = variances if self.covariance_type == "diag" else variances.mean(-1)
+        self.scale_tril = self._checked("scale_tril", variances.sqrt(), "covariances")
 
     def _factors(self) -> Tensor:
         """Lower Cholesky factors of all components, (K, D, D)."""

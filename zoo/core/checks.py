@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyro
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from zoo.core.data import Data, tensors
 from zoo.errors import ZooError
 
-__all__ = ["angles", "counts", "failed_on_data", "in_brief", "magnitudes", "matrix", "positive", "rows"]
+__all__ = ["angles", "assigned", "counts", "failed_on_data", "in_brief", "magnitudes", "matrix", "positive", "rows"]
 
 
 #: Folders whose frames are not the user's.
@@ -117,3 +119,15 @@ def in_brief(value: Tensor) -> str:
     """The first few entries of a tensor, for a message."""
     flat = value.detach().flatten()[:6].tolist()
     return "[" + ", ".join(f"{v:.4g}" for v in flat) + (", ...]" if value.numel() > 6 else "]")
+
+
+def assigned(value: Any, like: Tensor, who: str, shape: Sequence[int] | None = None) -> Tensor:
+    """A value that a user assigns to ``who`` ("Model.name") as a tensor like another, of its shape or of this one."""
+    try:
+        new = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ZooError(f"{who} expected a tensor or an array, got {type(value).__name__}.") from None
+    wanted = tuple(like.shape if shape is None else shape)
+    if new.shape != wanted:
+        raise ZooError(f"{who} expected shape {wanted}, got {tuple(new.shape)}. Reshape it first.")
+    return new

@@ -14,7 +14,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.core.checks import in_brief, magnitudes, rows
+from zoo.core.checks import assigned, in_brief, magnitudes, rows
 from zoo.core.data import Data, Fields, as_data, count, map_tensors, num_data, take, tensors
 from zoo.core.data import plain as plain_data
 from zoo.core.edges import is_simplex
@@ -333,17 +333,12 @@ class LatentVariableModel(PyroModule):
             value = self._checked(name, value)
         super().__setattr__(name, value)
 
-    def _checked(self, name: str, value: Any) -> Tensor:
-        """An assigned parameter value as a tensor of the right shape inside the parameter's support."""
+    def _checked(self, name: str, value: Any, shown: str | None = None) -> Tensor:
+        """An assigned parameter value as a tensor of the right shape inside the parameter's support; ``shown`` is what
+        the user has assigned to, where that is no parameter."""
         constraint, _ = self._pyro_params[name]
-        current = getattr(self, name)
-        who = f"{type(self).__name__}.{name}"
-        try:
-            new = torch.as_tensor(value, dtype=current.dtype, device=current.device)
-        except (TypeError, ValueError, RuntimeError):
-            raise ZooError(f"{who} expected a tensor or an array, got {type(value).__name__}.") from None
-        if new.shape != current.shape:
-            raise ZooError(f"{who} expected shape {tuple(current.shape)}, got {tuple(new.shape)}. Reshape it first.")
+        who = f"{type(self).__name__}.{shown or name}"
+        new = assigned(value, getattr(self, name), who)
         if not constraint.check(new.detach()).all():
             raise ZooError(
                 f"{who} expected values in the support {constraint}, got {in_brief(new)}. Normalise or clip it."

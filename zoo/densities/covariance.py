@@ -5,11 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["floored_factor"]
+from zoo.errors import ZooError
+
+__all__ = ["cholesky", "floored_factor"]
 
 
 #: How exactly the eigenvalues of a stored covariance are known, as a fraction of the largest: float32 may store it.
 _ROUNDING = 2.0**-23
+
+
+def cholesky(covariance: Tensor, who: str) -> Tensor:
+    """The lower Cholesky factor of symmetric matrices (..., D, D) that are assigned to ``who``.
+
+    Raises:
+        ZooError: one that is not positive definite.
+    """
+    factor, info = torch.linalg.cholesky_ex(covariance)
+    if bool(info.any()) or not bool(factor.isfinite().all()):
+        raise ZooError(f"{who} expected positive definite matrices, got one that is none. Add to its diagonal.")
+    return factor
 
 
 def floored_factor(covariance: Tensor, floor: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:

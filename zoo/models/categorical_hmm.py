@@ -18,6 +18,7 @@ from zoo.core.schema import Schema
 from zoo.core.sequences import inside
 from zoo.errors import ZooError
 from zoo.models.shared.hidden_markov import HiddenMarkov
+from zoo.models.shared.state_splitting import start_by_splitting
 
 __all__ = ["CategoricalHMM"]
 
@@ -46,6 +47,7 @@ class CategoricalHMM(CategoricalComponents, HiddenMarkov):
     """
 
     reference = "Rabiner (1989), A tutorial on hidden Markov models"
+    inits = (*HiddenMarkov.inits[:-1], "split", "current")
 
     def __init__(
         self,
@@ -60,6 +62,15 @@ class CategoricalHMM(CategoricalComponents, HiddenMarkov):
         HiddenMarkov.__init__(self, num_states, 1, initial, topology, concentration, prior_strength, hidden_dim)
         self.add_components(num_states, positive(num_symbols, "num_symbols", type(self).__name__))
         self.add_prior()
+
+    def initialize(self, x: Data, init: str, restart: int = 0) -> None:
+        """As any hidden Markov model; "split": a few states, fitted and split until there are K, for many states."""
+        super().initialize(x, "current" if init == "split" else init, restart)
+        if init == "split":
+            start_by_splitting(self, x)
+
+    def _row_log_prob(self, rows: Tensor) -> Tensor:
+        return self.component_log_prob(rows)  # looked up in one table: cut into pieces it would be made for each
 
     @classmethod
     def from_data(cls, x: Data, **arguments: object) -> CategoricalHMM:

@@ -73,7 +73,7 @@ class GaussianMixture(GaussianComponents, Mixture):
     ) -> Statistics:
         """``counts`` (K,) and ``moments`` (K) of the data under each component's responsibility, in one pass."""
         log_likelihood, objective, moments = gaussian.e_step(
-            x, self.log_weights, self.means, self.scale_tril, self.covariance_type,
+            x, self.log_mixing, self.means, self.scale_tril, self.covariance_type,
             hard=hard, weights=weights, labels=(known or {}).get("z"),
         )  # fmt: skip
         count = x.shape[0] if weights is None else float(weights.sum())
@@ -81,7 +81,7 @@ class GaussianMixture(GaussianComponents, Mixture):
 
     def joint_pieces(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
         """As for every mixture, by the arithmetic of the E step."""
-        parameters = self.log_weights, self.means, self.scale_tril, self.covariance_type
+        parameters = self.log_mixing, self.means, self.scale_tril, self.covariance_type
         for piece in x.split(rows_at_once(self.datum_size(x))):
             yield from gaussian.log_joints(piece, *parameters)
 

@@ -30,11 +30,12 @@ from torch.distributions import constraints
 
 from guides import AmortizedChain, Residual, ResidualNormal
 from guides.residual import COVARIANCES
-from zoo.core.checks import positive
+from zoo.core.checks import assigned, positive
 from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data
 from zoo.core.offers import follows
 from zoo.core.sequences import inside, lengths_of
+from zoo.densities.covariance import cholesky
 from zoo.densities.distributions import Selected
 from zoo.densities.expected import expected_log_densities
 from zoo.errors import ZooError
@@ -150,6 +151,11 @@ class HMMVAE(DeepSequenceModel):
     def code_covariances(self) -> Tensor:
         """Of the codes in each state, (K, L, L)."""
         return self.code_scale_tril @ self.code_scale_tril.mT
+
+    @code_covariances.setter
+    def code_covariances(self, value: Any) -> None:
+        who = f"{type(self).__name__}.code_covariances"
+        self.code_scale_tril = cholesky(assigned(value, self.code_scale_tril, who), who)
 
     def components(self) -> dist.TorchDistribution:
         """p(c_t | z_t) for each state, batch (K,)."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from zoo.core.checks import assigned
 from zoo.core.contract import parameter
 from zoo.core.data import Data
 from zoo.core.pieces import added
@@ -117,14 +118,8 @@ class PCFG(OneGrammar):
 
     @rule_probs.setter
     def rule_probs(self, value: Any) -> None:
-        symbols = self.num_nonterminals + self.num_preterminals
-        value = torch.as_tensor(value)
-        if value.shape != (self.num_nonterminals, symbols, symbols):
-            raise ZooError(
-                f"{type(self).__name__}.rule_probs expected shape {(self.num_nonterminals, symbols, symbols)}, got "
-                f"{tuple(value.shape)}. Reshape it first."
-            )
-        self.productions = value.flatten(1)
+        new = assigned(value, self.rule_probs, f"{type(self).__name__}.rule_probs")
+        self.productions = self._checked("productions", new.flatten(1), "rule_probs")
 
     def symbol_names(self) -> list[str]:
         return super().symbol_names() if self.labels is None else list(self.labels)

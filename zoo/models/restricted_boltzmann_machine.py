@@ -19,7 +19,7 @@ from torch.nn.functional import softplus
 from torch.utils.checkpoint import checkpoint
 
 from zoo.core.annealing import AnnealingPath
-from zoo.core.checks import positive
+from zoo.core.checks import assigned, positive
 from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data, as_data
 from zoo.densities.ising import MOST_UNITS, all_states, picked
@@ -128,20 +128,12 @@ class RestrictedBoltzmannMachine(EnergyModel):
             self.hidden_shift.copy_(value + self.visible_offset @ self.weights)
 
     def _vector(self, name: str, value: Any, size: int) -> Tensor:
-        new = torch.as_tensor(value, dtype=self.weights.dtype, device=self.weights.device)
-        if new.shape != (size,):
-            raise ZooError(f"{self.name}.{name} expected shape ({size},), got {tuple(new.shape)}. Reshape it first.")
-        return new
+        return assigned(value, self.weights, f"{self.name}.{name}", (size,))
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Weights may be assigned as numbers; the biases stay what they read."""
         if name == "weights" and "weights" in self.__dict__.get("_parameters", {}):
-            new = torch.as_tensor(value, dtype=self.weights.dtype, device=self.weights.device)
-            if new.shape != self.weights.shape:
-                raise ZooError(
-                    f"{self.name}.weights expected shape {tuple(self.weights.shape)}, got {tuple(new.shape)}. "
-                    "Pass one row a visible unit."
-                )
+            new = assigned(value, self.weights, f"{self.name}.weights")
             with torch.no_grad():
                 b, c = self.visible_biases, self.hidden_biases
                 self.weights.copy_(new)

@@ -73,6 +73,8 @@ def _plainly(
     model: Any, hard: bool, x: Tensor, lengths: Tensor, weights: Tensor | None, known: Known | None
 ) -> Statistics:
     """Densities, then the chain, then the components: for every family, and for missing entries."""
+    x = x[:, : int(lengths.max())]  # a piece of short sequences is no wider than they are
+    known = known if known is None else {name: value[:, : x.shape[1]] for name, value in known.items()}
     emission = wide(model.emission(x, lengths, known))
     e = chain.expectations(model.log_initial, model.log_transition, emission, lengths, weights=weights)
     starts, steps, marginals = e.initial, e.transition, e.marginals

@@ -127,7 +127,7 @@ class HiddenMarkov(Components):
     def initial_probs(self, value: Any) -> None:
         if self.initial != "free":
             raise ZooError(f"{type(self).__name__}.initial_probs: the start is {self.initial}; it cannot be assigned.")
-        self.start_probs = value
+        self.start_probs = self._checked("start_probs", value, "initial_probs")
 
     @property
     def log_initial(self) -> Tensor:

@@ -68,7 +68,7 @@ class Mixture(Components):
 
     def model(self, x: Tensor) -> None:
         with pyro.plate("data", x.shape[0]):
-            z = pyro.sample("z", dist.Categorical(logits=self.log_weights))
+            z = pyro.sample("z", dist.Categorical(logits=self.log_mixing))
             pyro.sample("x", Selected(self.components(), z), obs=x)
 
     def guide(self, x: Tensor) -> None:
@@ -80,13 +80,13 @@ class Mixture(Components):
         return x
 
     @property
-    def log_weights(self) -> Tensor:
+    def log_mixing(self) -> Tensor:
         """ln weights, (K,), -inf for a component that has died."""
         return torch.log_softmax(self.weights_unconstrained, -1)
 
     def log_joint(self, x: Tensor, known: Known | None = None) -> Tensor:
         """ln p(x_n, z_n = k), (N, K), nats; -inf for all k but the ``known["z"]``."""
-        return restricted(self.component_log_prob(x) + self.log_weights, known)
+        return restricted(self.component_log_prob(x) + self.log_mixing, known)
 
     def joint_pieces(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
         """:meth:`log_joint`, piece by piece and without gradient: (K, B) of the next B rows, which may be overwritten.
@@ -118,13 +118,13 @@ class Mixture(Components):
             return categorical(gathered(self._log_posteriors(x), len(x)))
         log_joint = self.log_joint(x)
         impossible = log_joint.amax(-1, keepdim=True) == -torch.inf
-        return dist.Categorical(logits=torch.where(impossible, self.log_weights, log_joint))
+        return dist.Categorical(logits=torch.where(impossible, self.log_mixing, log_joint))
 
     def _log_posteriors(self, x: Tensor) -> Iterator[Tensor]:
         for joint, _ in self.joint_pieces(x):
             peak = joint.amax(0)
             if (peak == -torch.inf).any():
-                joint = torch.where(peak == -torch.inf, self.log_weights.unsqueeze(-1), joint)
+                joint = torch.where(peak == -torch.inf, self.log_mixing.unsqueeze(-1), joint)
                 peak = joint.amax(0)
             joint = joint - peak
             # torch's exp2 is three times as fast as its exp.
@@ -219,9 +219,9 @@ class Mixture(Components):
     def sample_like(self, template: Tensor, num_data: int) -> Tensor:
         """``num_data`` new rows, by torch's generator."""
         if num_data * self.num_components <= FEW:  # as the program draws
-            z = dist.Categorical(logits=self.log_weights).expand([num_data]).sample()
+            z = dist.Categorical(logits=self.log_mixing).expand([num_data]).sample()
         else:
-            z = torch.multinomial(self.log_weights.exp(), num_data, replacement=True)
+            z = torch.multinomial(self.log_mixing.exp(), num_data, replacement=True)
         return Selected(self.components(), z).sample()
 
     def permute_components(self, order: Tensor) -> None:
