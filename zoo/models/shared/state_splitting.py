@@ -57,8 +57,10 @@ def start_by_splitting(model: Any, x: Data) -> None:
 
 
 def _as_small(model: Any, num_states: int, x: Data) -> Any:
-    """A model of its kind with so many states, that knows the data's scale."""
-    made = type(model)(**{**model.config, "num_states": num_states}).to(model.emission_probs)
+    """A model of its kind with so many states, that knows the data's scale, and to which no symbol is impossible: the
+    first minibatches do not have them all."""
+    config = {**model.config, "num_states": num_states, "prior_strength": max(model.prior_strength, 1.0)}
+    made = type(model)(**config).to(model.emission_probs)
     made.measure(x)
     return made
 
