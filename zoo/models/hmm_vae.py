@@ -39,6 +39,7 @@ from zoo.densities.covariance import cholesky
 from zoo.densities.distributions import Selected
 from zoo.densities.expected import expected_log_densities
 from zoo.errors import ZooError
+from zoo.models.shared.code_particles import CodeParticles
 from zoo.models.shared.code_starts import fitted_hmm, principal
 from zoo.models.shared.deep_sequence import DeepSequenceModel
 from zoo.models.shared.markov import finite, follow, go_on, many_paths
@@ -65,8 +66,7 @@ class HMMVAE(DeepSequenceModel):
         states: "summed" leaves the states out of the guide: they are summed exactly under the codes it draws.
             "amortized" has q(z | x) in it, a Markov chain that a recurrent network reads off x: a lower bound.
         covariance: of q(c_t | x_t), "diag" or "full".
-        hidden_dim: units of the recurrent network of the amortized chain, each way.
-        activation: "tanh" or "relu".
+        hidden_dim: units of the recurrent network of the amortized chain, each way. activation: "tanh" or "relu".
 
     Shapes:
         x: (N, T, D) with ``lengths`` (N,), or (T, D). code_means: (K, L). code_covariances: (K, L, L).
@@ -240,6 +240,10 @@ class HMMVAE(DeepSequenceModel):
         found = self._weights(x, lengths_of(x, lengths), num_particles, self.states == "amortized")
         reconstruction, bound = (values.mean(0) for values in found)
         return bound, {"reconstruction": reconstruction, "kl": reconstruction - bound}
+
+    def particles(self, x: Tensor, lengths: Tensor, num_particles: int, proposal: str = "guide") -> CodeParticles:
+        """See :mod:`zoo.core.particles`; each sums the states exactly above its codes."""
+        return CodeParticles(self, x, lengths_of(x, lengths), num_particles, proposal == "prior")
 
     # States ---------------------------------------------------------------------------------------------------------
 

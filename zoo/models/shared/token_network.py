@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from zoo.core.sequences import inside
+from zoo.densities.log_product import log_product
 
 __all__ = ["Context", "EmbeddingContext", "RecurrentContext", "TokenNetwork"]
-
-#: A sum of products of probabilities, scaled to at most one each, is trusted down to here in float32.
-SAFE = 1e-30
 
 
 class Residual(nn.Module):
@@ -151,19 +149,7 @@ class TokenNetwork(nn.Module):
         else:
             by_context = self.by_context(self.context(x)[there])
             own = by_context.gather(-1, tokens.unsqueeze(-1))
-            packed = said + own - _log_normalisers(by_context, by_state.mT)
+            packed = said + own - log_product(by_context, by_state.mT)
         if bool(there.all()):
             return packed.reshape(*x.shape, -1)
         return packed.new_zeros(*x.shape, self.num_states).index_put((there,), packed)
-
-
-def _log_normalisers(by_context: Tensor, by_state: Tensor) -> Tensor:
-    """ln sum_v exp(b[m, v] + a[k, v]), (M, K); those that the product of exponentials would lose one by one."""
-    top_b, top_a = by_context.detach().amax(-1, keepdim=True), by_state.detach().amax(-1, keepdim=True)
-    product = (by_context - top_b).exp() @ (by_state - top_a).exp().mT
-    lost = product.detach() < SAFE
-    found = torch.where(lost, 1.0, product).log() + top_b + top_a.mT
-    if not bool(lost.any()):
-        return found
-    rows, columns = lost.nonzero(as_tuple=True)
-    return found.index_put((rows, columns), (by_context[rows] + by_state[columns]).logsumexp(-1))
