@@ -15,7 +15,8 @@ import zoo
 def names_of(model: Any) -> list[str]:
     """Parameters by the names that users know, of those that may be assigned numbers."""
     shown = {raw: name for cls in type(model).__mro__ for name, raw in cls.__dict__.get("reads_as", {}).items()}
-    return sorted({*model.__dict__["_pyro_params"], *shown.values()} - shown.keys())
+    settable = {name for name in shown.values() if getattr(type(model), name).fset is not None}
+    return sorted({*model.__dict__["_pyro_params"], *settable} - shown.keys())
 
 
 @every_model

@@ -40,7 +40,7 @@ from zoo.densities.distributions import Selected
 from zoo.densities.expected import expected_log_densities
 from zoo.errors import ZooError
 from zoo.models.shared.code_particles import CodeParticles
-from zoo.models.shared.code_starts import fitted_hmm, principal
+from zoo.models.shared.code_starts import start_straight
 from zoo.models.shared.deep_sequence import DeepSequenceModel
 from zoo.models.shared.markov import finite, follow, go_on, many_paths
 from zoo.structures import Chain
@@ -354,31 +354,7 @@ class HMMVAE(DeepSequenceModel):
         with torch.no_grad():
             self.decoder.straight.bias.copy_(self.likelihood.start(rows))
         if init == "principal":
-            self.start_straight(x, rows)
-
-    @torch.no_grad()
-    def start_straight(self, x: Data, rows: Tensor) -> None:
-        """Straight lines to the principal coordinates and back; the chain as EM fits it to these."""
-        unit = self.encoder.standardize(rows)
-        found = principal(unit, self.latent_dim)
-        noise = found.residual.clamp_min(0.05)
-        slope = torch.ones_like(noise)
-        if self.likelihood.kind == "gaussian":
-            self.likelihood.set_noise(noise)
-            noise = self.likelihood.noise() / self.likelihood.scale
-        else:  # logits are as steep as this where a feature is one half; a small share must not take them far
-            slope = (1 / self.encoder.standardize.scale).clamp_max(4.0)
-        told = 1 + (found.weight / noise.unsqueeze(-1)).square().sum(0)
-        self.encoder.straighten(found.inverse, found.inverse.new_zeros(self.latent_dim), told.rsqrt())
-        self.decoder.straighten(found.weight * slope.unsqueeze(-1), self.decoder.straight.bias)
-        r, codes = found.rank, self.codes(**x)
-        hmm = fitted_hmm(codes[..., :r], x["lengths"], self.num_states)
-        self.initial_probs, self.transition_probs = hmm.initial_probs, hmm.transition_probs
-        self.code_means.zero_()
-        self.code_means[:, :r] = hmm.means.to(self.code_means)
-        factor = torch.eye(self.latent_dim, dtype=self.dtype).repeat(self.num_states, 1, 1)
-        factor[:, :r, :r] = hmm.scale_tril.to(factor)
-        self.code_scale_tril = factor
+            start_straight(self, x, rows)
 
 
 def _step(q: Any, t: int) -> dist.TorchDistribution:

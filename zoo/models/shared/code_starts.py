@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from zoo.core.sequences import inside
 from zoo.models.gaussian_hmm import GaussianHMM
 
-__all__ = ["Principal", "fitted_hmm", "principal"]
+__all__ = ["Principal", "fitted_hmm", "principal", "start_straight"]
 
 #: Iterations of EM that a start takes at most, and the gain, nats a frame, below which it stops.
 ITERATIONS, GAIN = 30, 1e-3
@@ -91,3 +92,31 @@ def climb(model: GaussianHMM, x: dict[str, Tensor], iterations: int) -> float:
             break
         reached = value
     return value
+
+
+@torch.no_grad()
+def start_straight(model: Any, x: dict[str, Tensor], rows: Tensor) -> None:
+    """Straight lines to the principal coordinates and back; the chain as EM fits it to these.
+
+    ``model`` is an ``HMMVAE``, rows (M, D) all frames of x.
+    """
+    unit = model.encoder.standardize(rows)
+    found = principal(unit, model.latent_dim)
+    noise = found.residual.clamp_min(0.05)
+    slope = torch.ones_like(noise)
+    if model.likelihood.kind == "gaussian":
+        model.likelihood.set_noise(noise)
+        noise = model.likelihood.noise() / model.likelihood.scale
+    else:  # logits are as steep as this where a feature is one half; a small share must not take them far
+        slope = (1 / model.encoder.standardize.scale).clamp_max(4.0)
+    told = 1 + (found.weight / noise.unsqueeze(-1)).square().sum(0)
+    model.encoder.straighten(found.inverse, found.inverse.new_zeros(model.latent_dim), told.rsqrt())
+    model.decoder.straighten(found.weight * slope.unsqueeze(-1), model.decoder.straight.bias)
+    r, codes = found.rank, model.codes(**x)
+    hmm = fitted_hmm(codes[..., :r], x["lengths"], model.num_states)
+    model.initial_probs, model.transition_probs = hmm.initial_probs, hmm.transition_probs
+    model.code_means.zero_()
+    model.code_means[:, :r] = hmm.means.to(model.code_means)
+    factor = torch.eye(model.latent_dim, dtype=model.dtype).repeat(model.num_states, 1, 1)
+    factor[:, :r, :r] = hmm.scale_tril.to(factor)
+    model.code_scale_tril = factor
