@@ -177,10 +177,10 @@ class BoltzmannMachine(EnergyModel):
             self.biases = torch.cat([odds / self.inverse_temperature, odds.new_zeros(self.num_hidden)])
             self.base_biases = torch.cat([odds, odds.new_zeros(self.num_hidden)])
 
-    def _checked(self, name: str, value: Any) -> Tensor:
+    def _checked(self, name: str, value: Any, shown: str | None = None) -> Tensor:
         if name == "couplings":
             check_couplings(value, self.num_features + self.num_hidden, type(self).__name__)
-        return super()._checked(name, value)
+        return super()._checked(name, value, shown)
 
 
 class _Path(AnnealingPath):

@@ -201,10 +201,10 @@ class HopfieldNetwork(LatentVariableModel):
     def validate(self, x: Data) -> Tensor:
         return checked_states(x, self.num_features, self.values, self.name)
 
-    def _checked(self, name: str, value: Any) -> Tensor:
+    def _checked(self, name: str, value: Any, shown: str | None = None) -> Tensor:
         if name == "couplings":
             check_couplings(value, self.num_features, type(self).__name__)
-        return super()._checked(name, value)
+        return super()._checked(name, value, shown)
 
 
 def _known(updates: str, who: str) -> str:
