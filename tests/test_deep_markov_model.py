@@ -23,6 +23,7 @@ from zoo.core.problem import Problem
 from zoo.errors import ZooError
 from zoo.estimators.svi import SVI
 from zoo.models.deep_markov_model import DeepMarkovModel, tiny
+from zoo.models.vrnn import VRNN
 
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -312,6 +313,7 @@ def test_mistakes_in_data_are_one_line(x: Any, match: str) -> None:
         ({"latent_dim": 0}, "latent_dim"),
         ({"likelihood": "poisson"}, "likelihood"),
         ({"num_components": 3}, "num_components expected likelihood='gaussian_mixture'"),
+        ({"weight_decay": -1.0}, "weight_decay expected a number of at least 0, got -1"),
     ],
 )
 def test_mistakes_in_arguments_are_one_line(arguments: dict[str, Any], match: str) -> None:
@@ -330,3 +332,15 @@ def test_the_transition_begins_by_staying_where_it_is() -> None:
         loc, scale = model.transition(z)
     torch.testing.assert_close(loc, z)
     assert (scale > 0).all()
+
+
+@pytest.mark.parametrize("family", [DeepMarkovModel, VRNN])
+def test_weight_decay_pulls_every_weight_and_no_bias(family: type[DeepMarkovModel | VRNN]) -> None:
+    model = family(3, 2, 4, weight_decay=2.5)
+    parameters = list(model.parameters())
+    for p, pull in zip(parameters, torch.autograd.grad(model.log_prior(), parameters, allow_unused=True), strict=True):
+        assert (pull is None) == (p.dim() < 2)
+        if pull is not None:
+            torch.testing.assert_close(pull, -2.5 * p)
+    history = zoo.fit(model, tiny()[1], estimator="svi", max_epochs=1).history  # one step, at the start
+    assert history["objective"][0] < history["elbo"][0] - 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +16,18 @@ from torch import Tensor
 from zoo.core.data import Data, tensors
 from zoo.errors import ZooError
 
-__all__ = ["angles", "assigned", "counts", "failed_on_data", "in_brief", "magnitudes", "matrix", "positive", "rows"]
+__all__ = [
+    "angles",
+    "assigned",
+    "counts",
+    "failed_on_data",
+    "in_brief",
+    "magnitudes",
+    "matrix",
+    "number_from",
+    "positive",
+    "rows",
+]
 
 
 #: Folders whose frames are not the user's.
@@ -131,3 +144,10 @@ def assigned(value: Any, like: Tensor, who: str, shape: Sequence[int] | None = N
     if new.shape != wanted:
         raise ZooError(f"{who} expected shape {wanted}, got {tuple(new.shape)}. Reshape it first.")
     return new
+
+
+def number_from(least: float, value: float, name: str, who: str) -> float:
+    """A finite number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not least <= value < math.inf:
+        raise ZooError(f"{who}: {name} expected a number of at least {least:g}, got {value!r}.")
+    return value

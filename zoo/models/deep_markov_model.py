@@ -76,6 +76,7 @@ class DeepMarkovModel(StateSpaceModel):
         transition_dim, emission_dim: widths of the hidden layers of transition and emitter.
         cell: "gru", or "rnn" for plain rectified units, as published.
         flow: None, "planar" or "iaf": what bends q(z_t | z_{t-1}, x). num_flows: how many, one after another.
+        weight_decay: precision of a normal prior on every weight, the guide's too.
 
     Shapes:
         x: (N, T, D) with ``lengths`` (N,), or (T, D). z: (N, T, L), in the programs a site z_t (N, L) for each step.
@@ -111,10 +112,11 @@ class DeepMarkovModel(StateSpaceModel):
         cell: str = "gru",
         flow: str | None = None,
         num_flows: int = 1,
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__()
         who = type(self).__name__
-        self._set_up(num_features, likelihood, num_components)
+        self._set_up(num_features, likelihood, num_components, weight_decay=weight_decay)
         self.latent_dim = positive(latent_dim, "latent_dim", who)
         self.hidden_dim = positive(hidden_dim, "hidden_dim", who)
         positive(transition_dim, "transition_dim", who)

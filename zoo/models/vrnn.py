@@ -36,7 +36,7 @@ class VRNN(StateSpaceModel):
     Args:
         num_features: D. latent_dim: L of each z_t.
         hidden_dim: H, units of the GRU and of each network's one hidden layer.
-        likelihood, num_components: of a frame, see :class:`~zoo.models.shared.deep_sequence.DeepSequenceModel`.
+        likelihood, num_components, weight_decay: see :class:`~zoo.models.shared.deep_sequence.DeepSequenceModel`.
 
     Shapes:
         data: x (N, T, D), lengths (N,). z_0, z_1, ...: (N, L).
@@ -65,9 +65,10 @@ class VRNN(StateSpaceModel):
         hidden_dim: int = 32,
         likelihood: str = "bernoulli",
         num_components: int = 1,
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__()
-        self._set_up(num_features, likelihood, num_components)
+        self._set_up(num_features, likelihood, num_components, weight_decay=weight_decay)
         self.latent_dim = positive(latent_dim, "latent_dim", self.name)
         self.hidden_dim = h = positive(hidden_dim, "hidden_dim", self.name)
         self.standardize = Standardize(num_features)

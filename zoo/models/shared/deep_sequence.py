@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.core.checks import positive, rows
+from zoo.core.checks import number_from, positive, rows
 from zoo.core.data import Data, Fields, plain
 from zoo.core.sequences import checked, inside, lengths_of, steps_in
 from zoo.errors import ZooError
@@ -31,6 +31,7 @@ class DeepSequenceModel(NetworkModel):
             learned variance a feature, or "gaussian_mixture", whose weights, means and variances all come from the
             decoder; with one component it is a Gaussian of variances that depend on the past.
         num_components: of the mixture. noise: of the Gaussian, where it is given, in units of each feature's own.
+        weight_decay: where it is taken, precision of a normal prior on every weight of the networks, the guide's too.
 
     Raises:
         ZooError: x of another shape, lengths that do not fit, values outside the likelihood's support.
@@ -40,7 +41,14 @@ class DeepSequenceModel(NetworkModel):
     #: Sequences a step: each has many frames, and there are fewer of them than of vectors.
     batch_size: int = 20
 
-    def _set_up(self, num_features: int, likelihood: str, num_components: int = 1, noise: float | None = None) -> None:
+    def _set_up(
+        self,
+        num_features: int,
+        likelihood: str,
+        num_components: int = 1,
+        noise: float | None = None,
+        weight_decay: float = 0.0,
+    ) -> None:
         """What every constructor begins with."""
         who = type(self).__name__
         self.num_features = positive(num_features, "num_features", who)
@@ -50,6 +58,7 @@ class DeepSequenceModel(NetworkModel):
                 f"{who}: num_components expected likelihood='gaussian_mixture', got {likelihood!r}. Leave it out."
             )
         number = positive(num_components, "num_components", who)
+        self.weight_decay = number_from(0, weight_decay, "weight_decay", who)
         self.likelihood = Likelihood(likelihood, num_features, num_components=number, noise=noise)
 
     # Data -----------------------------------------------------------------------------------------------------------

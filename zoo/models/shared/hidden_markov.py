@@ -25,7 +25,7 @@ from torch.distributions import constraints
 from guides.chain import AmortizedChain
 from zoo.bayes import priors
 from zoo.components.base import Components
-from zoo.core.checks import positive
+from zoo.core.checks import number_from, positive
 from zoo.core.contract import Axes, parameter, prepared
 from zoo.core.data import Data, Fields, plain, tensors, weights_of
 from zoo.core.memory import rows_at_once
@@ -95,11 +95,9 @@ class HiddenMarkov(Components):
             raise unknown_name(f"{who}: topology", topology, TOPOLOGIES)
         if topology == "left_right" and initial == "stationary":
             raise ZooError(f"{who}: a left_right chain has no stationary start. Use initial='free'.")
-        for name, value, least in (("concentration", concentration, 1), ("prior_strength", prior_strength, 0)):
-            if not (math.isfinite(value) and value >= least):
-                raise ZooError(f"{who}: {name} expected a number of at least {least}, got {value}.")
         self.initial, self.topology = initial, topology
-        self.concentration, self.prior_strength = concentration, prior_strength
+        self.concentration = number_from(1, concentration, "concentration", who)
+        self.prior_strength = number_from(0, prior_strength, "prior_strength", who)
         k = num_states
         start = torch.full((k,), 1.0 / k, dtype=self.dtype)
         steps = torch.full((k, k), 1.0 / k, dtype=self.dtype)

@@ -34,6 +34,9 @@ class NetworkModel(LatentVariableModel):
     batch_size: int = 128
     warmup: int = 0
 
+    #: Precision of a normal prior on every weight of the networks, the guide's too; 0 for none.
+    weight_decay: float = 0.0
+
     num_features: int
     likelihood: Likelihood
     decoder: nn.Module
@@ -54,6 +57,13 @@ class NetworkModel(LatentVariableModel):
 
     def parameter_scales(self, x: Data) -> dict[str, Tensor]:
         return {name: torch.tensor(self.step, dtype=p.dtype) for name, p in self.named_parameters()}
+
+    def log_prior(self) -> Tensor:
+        """-weight_decay / 2 times the sum of squared weights, nats; biases and starts are free."""
+        if not self.weight_decay:
+            return super().log_prior()
+        squares = [p.square().sum() for p in self.parameters() if p.dim() > 1]
+        return -0.5 * self.weight_decay * torch.stack(squares).sum()
 
     def start_from(self, x: Tensor, *readers: Any) -> None:
         """Measure the likelihood by the data's rows (N, D), and where it has units the networks that read x; start the
