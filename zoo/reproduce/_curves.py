@@ -15,8 +15,10 @@ def thinned(length: int, points: int = 20) -> list[int]:
 
 
 def learning_curve(name: str, fitted: Fit, num_data: int, start: int = 0) -> list[dict[str, Any]]:
-    """Some epochs of a fit, counted from ``start``, and the bound they climbed, nats a datum."""
-    bounds = fitted.history["objective"]
+    """Some epochs of a fit, counted from ``start``, and the bound they climbed, any prior left out, nats a datum."""
+    history = fitted.history
+    columns = [history[name] for name in ("elbo", "bound", "objective") if name in history]
+    bounds = next(values for values in columns if None not in values)
     return [
         {"name": name, "epoch": start + i + 1, "training_bound": bounds[i] / num_data} for i in thinned(len(bounds))
     ]

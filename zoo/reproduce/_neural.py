@@ -1,4 +1,4 @@
-"""What tables of neural models share: scores of test images, lines of progress."""
+"""What tables of neural models share: training that says how far it is, scores of test images."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
+from zoo.core.data import Data
 from zoo.estimators.base import Callback
+from zoo.reproduce._curves import learning_curve
+from zoo.runs.fit import fit
+from zoo.runs.result import Fit
 from zoo.scores.importance import importance_nll
 
-__all__ = ["CACHED", "likelihood", "teller"]
+__all__ = ["CACHED", "likelihood", "teller", "trained"]
 
 #: Pieces of an evaluation that stay in a processor's cache.
 CACHED = 1_000_000
@@ -73,3 +77,23 @@ def teller(name: str, epochs: int, num_data: int, say: Callable[[str], None], ti
             say(f"{name}: epoch {seen} of {epochs}, training bound {row['objective'] / num_data:.2f}")
 
     return tell
+
+
+def trained(
+    name: str,
+    model: LatentVariableModel,
+    data: Data,
+    num_data: int,
+    say: Callable[[str], None],
+    *,
+    max_epochs: int,
+    times: int = 10,
+    **options: Any,
+) -> tuple[Fit, list[dict[str, Any]]]:
+    """A fit that says ``times`` times how far it is, and its learning curve, by ``name``.
+
+    Args:
+        num_data: what a bound is told per: rows, or frames. options: of :func:`~zoo.runs.fit.fit`.
+    """
+    found = fit(model, data, max_epochs=max_epochs, progress=teller(name, max_epochs, num_data, say, times), **options)
+    return found, learning_curve(name, found, num_data)

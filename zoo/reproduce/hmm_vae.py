@@ -41,7 +41,7 @@ from zoo.models.hmm_vae import HMMVAE
 from zoo.models.vae import VAE
 from zoo.reporting.units import plot_units
 from zoo.reproduce._curves import learning_curve
-from zoo.reproduce._neural import teller
+from zoo.reproduce._neural import trained
 from zoo.runs.fit import fit
 from zoo.runs.result import Fit
 from zoo.scores.clustering import normalized_mutual_information, purity
@@ -166,15 +166,18 @@ def apart(train: Sequences, test: Sequences, setting: Setting, seed: int, say: C
     """A plain VAE of frames, then a Gaussian HMM on its codes."""
     rows = train["x"][inside(train["x"], train["lengths"])].float()
     model = VAE(rows.shape[1], setting.few, setting.hidden_dims, likelihood="gaussian", activation="tanh")
-    vae = fit(
+    vae, _ = trained(
+        f"VAE, seed {seed}",
         model,
         rows,
+        len(rows),
+        say,
+        times=3,
         estimator="svi",
         seed=seed,
         max_epochs=setting.epochs,
         batch_size=max(1, len(rows) * setting.batch_size // len(train["x"])),
         learning_rate=setting.rate * HMMVAE.step / VAE.step,
-        progress=teller(f"VAE, seed {seed}", setting.epochs, len(rows), say, 3),
     )
     codes = [{"x": _codes(vae.model, data["x"]), "lengths": data["lengths"]} for data in (train, test)]
     fitted = _by_em(GaussianHMM(setting.num_states, setting.few, "full"), codes[0], setting, seed)
@@ -186,15 +189,18 @@ def together(
 ) -> Found:
     """An HMM-VAE."""
     model = HMMVAE(setting.num_states, train["x"].shape[-1], latent_dim, setting.hidden_dims)
-    fitted = fit(
+    fitted, _ = trained(
+        f"HMMVAE, {latent_dim}, seed {seed}",
         model,
         train,
+        int(train["lengths"].sum()),
+        say,
+        times=3,
         estimator="svi",
         seed=seed,
         max_epochs=setting.epochs,
         batch_size=setting.batch_size,
         learning_rate=setting.rate,
-        progress=teller(f"HMMVAE, {latent_dim}, seed {seed}", setting.epochs, int(train["lengths"].sum()), say, 3),
     )
     assert fitted.elbo is not None
     return fitted, fitted.predict(test), {"bound": fitted.elbo}

@@ -25,8 +25,7 @@ from zoo.data import load_data
 from zoo.models.bernoulli_hmm import BernoulliHMM
 from zoo.models.deep_markov_model import DeepMarkovModel
 from zoo.models.vrnn import VRNN
-from zoo.reproduce._curves import learning_curve
-from zoo.reproduce._neural import CACHED, teller
+from zoo.reproduce._neural import CACHED, trained
 from zoo.runs.fit import fit
 from zoo.scores.importance import importance_nll
 
@@ -52,27 +51,38 @@ class Setting:
 
     Attributes:
         num_states, max_iter: of the hidden Markov models, and of their EM.
-        epochs, patience: of the deep Markov model, held to the validation set. arguments: what it is built with.
-        num_samples: draws of its importance weights.
-        vrnn_epochs, particles: of the VRNN's training. scored: particles of the bounds that it is scored by.
-        repeats: independent draws that each of these is averaged over.
+        epochs, rate, weight_decay: of the deep Markov model. num_samples: draws of its importance weights.
+        vrnn_epochs, vrnn_rate, vrnn_weight_decay, particles: of the VRNN's training. scored: particles of the bounds
+            that it is scored by. repeats: independent draws that each of these is averaged over.
+        patience: epochs that the validation set's bound may stay below its best.
     """
 
-    num_states: tuple[int, ...]
-    epochs: int
-    num_samples: int
-    vrnn_epochs: int
+    num_states: tuple[int, ...] = (16, 32, 64, 128)
+    max_iter: int = 60
+    epochs: int = 300
+    rate: float = 0.06
+    weight_decay: float = 0.0
+    num_samples: int = 200
+    vrnn_epochs: int = 120
+    vrnn_rate: float = 0.06
+    vrnn_weight_decay: float = 0.0
     particles: int = 4
     scored: tuple[int, ...] = (4, 8, 16)
-    patience: int = 50
-    max_iter: int = 60
     repeats: int = 4
-    rate: float = 0.06
+    patience: int = 50
 
 
 SETTINGS: dict[str, Setting] = {
-    "quick": Setting((16, 32, 64, 128), 300, 200, 120),
-    "full": Setting((16, 32, 64, 128), 1500, 2000, 300, patience=200),
+    "quick": Setting(),
+    "full": Setting(
+        epochs=500,
+        weight_decay=1.0,
+        num_samples=500,
+        vrnn_epochs=40,
+        vrnn_rate=0.03,
+        vrnn_weight_decay=1.0,
+        patience=100,
+    ),
 }
 
 
@@ -111,19 +121,20 @@ def _deep(
 ) -> None:
     """The rows of the deep Markov model: its guide's bound, and importance-weighted draws of the same guide."""
     train, test = data["train"], data["test"]
-    steps = int(train["lengths"].sum())
-    found = fit(
-        DeepMarkovModel(train["x"].shape[2]),
+    found, bounds = trained(
+        "DMM",
+        DeepMarkovModel(train["x"].shape[2], weight_decay=setting.weight_decay),
         train,
+        int(train["lengths"].sum()),
+        say,
         estimator="svi",
         seed=seed,
         max_epochs=setting.epochs,
         learning_rate=setting.rate,
         validation=data["valid"],
         patience=setting.patience,
-        progress=teller("DMM", setting.epochs, steps, say),
     )
-    curve += learning_curve("DMM", found, steps)
+    curve += bounds
     scored = importance_nll(found.model, test, setting.num_samples, seed=seed, max_elements=CACHED)
     count, per_step = scored.num_data, scored.num_data / float(test["lengths"].sum())
     took = f"{found.status} after {found.iterations} epochs, {found.seconds:.0f} s"
@@ -147,22 +158,23 @@ def _recurrent(
     Of the one trained by svi all bounds are told: how tight they are is seen at the same parameters alone.
     """
     train, test = data["train"], data["test"]
-    steps = int(train["lengths"].sum())
     for estimator in ("svi", "iwae", "fivo"):
         alone = estimator == "svi"
-        found = fit(
-            VRNN(train["x"].shape[2]),
+        found, bounds = trained(
+            f"VRNN by {estimator}",
+            VRNN(train["x"].shape[2], weight_decay=setting.vrnn_weight_decay),
             train,
+            int(train["lengths"].sum()),
+            say,
             estimator=estimator,
             seed=seed,
             max_epochs=setting.vrnn_epochs,
-            learning_rate=setting.rate,
+            learning_rate=setting.vrnn_rate,
             validation=data["valid"],
             patience=setting.patience,
             num_particles=1 if alone else setting.particles,
-            progress=teller(f"VRNN by {estimator}", setting.vrnn_epochs, steps, say),
         )
-        curve += learning_curve(f"VRNN by {estimator}", found, steps)
+        curve += bounds
         took = f"{found.iterations} epochs of {estimator}, {found.seconds:.0f} s"
         if alone:
             total = bound_of(found.model, test, "iwae", 1, setting.repeats, seed)
