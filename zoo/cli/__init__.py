@@ -4,10 +4,13 @@
 ``entry``         where it begins; what becomes of every mistake
 ``listing``       ``models``, ``data``
 ``fitting``       ``fit``, ``compare``, ``explain``
+``showing``       ``show``
+``predicting``    ``predict``
 ``fitted``        ``evaluate``, ``sample``, ``forecast``
 ``tables``        ``reproduce``, ``bench``
 ``beginning``     ``new``
 ``task``          words of a command to a checked model, data and options
+``saved``         a fit in its folder, and the data that it is asked about
 ``programs``      what MODEL and --guide name
 ``options``       options that several commands have
 ``completing``    what Tab offers

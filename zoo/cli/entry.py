@@ -21,7 +21,9 @@ from zoo.cli.fitted import evaluate, forecast, sample
 from zoo.cli.fitting import compare, explain, fit
 from zoo.cli.listing import data, models
 from zoo.cli.output import complain, tell
+from zoo.cli.predicting import predict
 from zoo.cli.programs import USER_MODULE
+from zoo.cli.showing import show
 from zoo.cli.tables import bench, reproduce
 from zoo.errors import LeftOut, ZooError
 
@@ -55,6 +57,8 @@ for command in (
     fit,
     compare,
     explain,
+    show,
+    predict,
     evaluate,
     sample,
     forecast,

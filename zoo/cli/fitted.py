@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli.options import Columns, DataName, Decimal, Guide, Json, Sequence, Split, Standardize, Targets, check_seed
-from zoo.cli.output import RECORD, dumps, stdout_for_result
-from zoo.cli.programs import find, load_object, rebuilt
+from zoo.cli.output import dumps, stdout_for_result
+from zoo.cli.saved import check_new, data_for, fitted_data, load_fit
 from zoo.cli.task import Source
 from zoo.errors import ZooError
 
@@ -47,25 +45,18 @@ def evaluate(
     if samples < 2:
         raise ZooError(f"--samples expected a number of at least 2, got {samples}. Take 1000.")
     with stdout_for_result(as_json):
-        this, record = _load(folder, model, guide)
+        this, record = load_fit(folder, model, guide)
         source = Source(columns, None, targets, split, standardize, sequence, decimal)
-        if data is None:
-            name, x = _fitted_data(folder, this, record, source)
-        else:
-            laid_out = ("targets", "sequence", "decimal", *(() if this.columns else ("columns",)))
-            kept = {key: record.get(key) for key in laid_out}
-            source = source.or_else(kept) if Path(data).suffix else source
-            name, x = data, source.read_like(data, this.columns, this.model).data
+        name, x = data_for(folder, this, record, source, data)
         import zoo
         from zoo.runs.progress import fraction_shown
 
         with fraction_shown("evaluate") as told:
             found = zoo.evaluate(this, x, num_samples=samples, seed=seed, progress=told)
-    shown = Path(name).name if Path(name).suffix else name
     if as_json:
-        print(dumps({"model": this.model.label, "data": shown, **found.to_dict()}))
+        print(dumps({"model": this.model.label, "data": name, **found.to_dict()}))
     else:
-        print(f"{this.model.label} ({this.estimator}) on {shown}: {found}")
+        print(f"{this.model.label} ({this.estimator}) on {name}: {found}")
 
 
 def sample(
@@ -88,14 +79,14 @@ def sample(
     check_seed(seed)
     if n < 1:
         raise ZooError(f"-n expected a number of at least 1, got {n}. Take -n 64.")
-    _check_new(out, (".png", ".csv", ".npy", ".txt"))
-    this, record = _load(folder, model, guide)
+    check_new(out, (".png", ".csv", ".npy", ".txt"))
+    this, record = load_fit(folder, model, guide)
     from zoo.core.data import tensors
     from zoo.reporting.latents import draw
 
     given = bool(this.model.fields.given)
     if given or mean:
-        x = _fitted_data(folder, this, record)[1] if given else None
+        x = fitted_data(folder, this, record)[1] if given else None
         drawn: Any = draw(this, n, seed, x=x, means=mean)
     else:
         drawn = this.sample(n, seed)
@@ -132,27 +123,16 @@ def forecast(
     for name, value in (("--steps", steps), ("-n", n)):
         if value < 1:
             raise ZooError(f"{name} expected a number of at least 1, got {value}. Take {name} 1.")
-    _check_new(out, (".csv", ".npy"))
-    this, record = _load(folder, model, guide)
+    check_new(out, (".csv", ".npy"))
+    this, record = load_fit(folder, model, guide)
     source = Source(None, None, None, split, False, None, None)
     if data is None:
-        x = _fitted_data(folder, this, record, source)[1]
+        x = fitted_data(folder, this, record, source)[1]
     else:
         x = source.read_like(data, this.columns, this.model).data
     drawn = this.forecast(x, steps, num_samples=n, seed=seed).transpose(0, 1)
     _write_new(drawn.flatten(0, 1), out, this)
     print(f"{len(drawn)} sequences, {n} draws of {steps} steps each, in {out}")
-
-
-def _check_new(out: Path, kinds: tuple[str, ...]) -> None:
-    """Refuse a file of another kind, one that is there, and one in a folder that is not."""
-    if out.suffix.lower() not in kinds:
-        named = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
-        raise ZooError(f"--out expected a name ending in {named}, got {out.name!r}. Rename it.")
-    if out.exists():
-        raise ZooError(f"--out expected a new file, but {str(out)!r} exists. Choose another name.")
-    if not out.absolute().parent.is_dir():
-        raise ZooError(f"--out expected a folder that exists, got {str(out.parent)!r}. Make it first.")
 
 
 def _write_new(drawn: Any, out: Path, this: Fit) -> None:
@@ -222,59 +202,3 @@ def _write_sequences(rows: list[Any], path: Path, this: Fit) -> None:
         writer = csv.writer(stream)
         writer.writerow(("sequence", "x0"))
         writer.writerows((i, cell) for i, row in enumerate(cells) for cell in row)
-
-
-def _load(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, dict[str, Any]]:
-    """A saved fit, and the record of how it was made where there is one."""
-    import zoo
-
-    if (folder / "comparison.json").is_file():
-        inside = sorted(p.parent.name for p in folder.glob("fits/*/fit.json"))
-        raise ZooError(
-            f"{folder} holds a comparison, expected one fit. Take one of its own, {folder / 'fits' / inside[0]}."
-            if inside
-            else f"{folder} holds a comparison without fits, expected one fit."
-        )
-    record: dict[str, Any] = {}
-    for place in (folder, folder.parent.parent):  # a fit of a comparison lies two levels below its record
-        if (place / RECORD).is_file():
-            with contextlib.suppress(ValueError):
-                record = json.loads((place / RECORD).read_text(encoding="utf-8"))
-            break
-    built = None
-    if model is not None:
-        build = find(model)
-        import inspect
-
-        # A class is built from its recorded arguments; a function is the program itself.
-        if inspect.isclass(build):
-            with contextlib.suppress(OSError, ValueError):
-                config = json.loads((folder / "fit.json").read_text(encoding="utf-8")).get("config", {})
-                built = rebuilt(build, config)
-        built = build if built is None else built
-    return zoo.load(folder, built, load_object(guide, "guide") if guide is not None else None), record
-
-
-def _fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source | None = None) -> tuple[str, Any]:
-    """Name and values of the data a saved fit was made of, other columns or another part where these are asked for."""
-    from zoo.core.contract import prepared
-    from zoo.core.data import num_data, take, tensors
-    from zoo.data import list_data
-    from zoo.runs.prepare import drawn_apart
-    from zoo.storage.checkpoint import fingerprint
-
-    known = this.data or {}
-    name, asked = record.get("data"), source or Source()
-    if name is None and known.get("name") in {info.name for info in list_data()}:
-        name = known["name"]
-    if name is None:
-        raise ZooError(f"{folder}: --data expected, as the folder does not say what was fitted. Name the data.")
-    x = asked.or_else(record).read(name, this.model).data
-    if getattr(x, "ndim", 0) == 2 and getattr(this.template, "ndim", 2) == 1:
-        x = x.reshape(-1)  # a program that took one column as a vector
-    if asked == Source() and record.get("hold_out"):
-        x = take(x, drawn_apart(num_data(x), record["hold_out"], record["seed"])[0])
-    checksum = known.get("checksum")
-    if asked == Source() and checksum and tensors(x) and fingerprint(prepared(this.model, x)) != checksum:
-        raise ZooError(f"{folder}: expected the data it was fitted to, but {name!r} holds others now. Pass --data.")
-    return name, x

@@ -29,6 +29,7 @@ from zoo.cli.options import (
     named,
 )
 from zoo.cli.output import RECORD, complain, dumps, stdout_for_result, tell
+from zoo.cli.showing import print_parameters
 from zoo.cli.task import Source, Task, prepare
 from zoo.errors import LikelihoodDecreased, ZooError
 
@@ -127,7 +128,7 @@ def fit(
         print(dumps(_told(this, task, rows)))
     else:
         print(this)
-        _print_parameters(this, out)
+        print_parameters(this, out)
         _print_agreement(rows)
         if apart is not None:
             print(apart.told(score))
@@ -307,19 +308,6 @@ def _told(this: Fit, task: Task, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
     found = {"model": this.model.label, "data": task.data_name, "num_data": this.num_data, "rows": rows}
     return found | record(this, parameters_of(this))
-
-
-def _print_parameters(this: Fit, out: Path | None) -> None:
-    from zoo.reporting.parameter_tables import DIGITS, cut, parameter_text
-    from zoo.reporting.parameters import networks_of, parameters_of
-
-    told = parameters_of(this)
-    if told:
-        where = f", in full in {out / 'parameters.csv'}" if out is not None else ""
-        where = where or (", all of them with --out DIR" if cut(told) else "")
-        print(f"\nparameters to {DIGITS} digits{where}\n\n{parameter_text(told)}\n")
-    for network in networks_of(this):
-        print(network)
 
 
 def _stopped(out: Path | None) -> int:

@@ -1,0 +1,74 @@
+"""``zoo predict``: labels, states, scores, codes of data, by a saved fit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.options import Columns, DataName, Decimal, Guide, Json, Sequence, Split, Standardize, Targets
+from zoo.cli.output import dumps, stdout_for_result
+from zoo.cli.saved import Folder, Program, check_new, data_for, load_fit
+from zoo.cli.task import Source
+
+__all__ = ["predict"]
+
+_KINDS = (".csv", ".tsv", ".json", ".npy", ".parquet")
+
+
+def predict(
+    folder: Folder,
+    data: DataName = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A new file: .csv, .tsv, .json, .npy, .parquet; on the screen without.")
+    ] = None,
+    proba: Annotated[
+        bool, typer.Option("--proba", help="Probabilities beside labels and states, deviations beside scores.")
+    ] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="ln p of each datum or sequence too, nats.")] = False,
+    model: Program = None,
+    guide: Guide = None,
+    columns: Columns = None,
+    targets: Targets = None,
+    sequence: Sequence = None,
+    decimal: Decimal = None,
+    split: Split = None,
+    standardize: Standardize = False,
+    as_json: Json = False,
+) -> None:
+    """Say of every datum which component it is of, of every step which state: labels, scores, codes, parses, by a fit.
+
+    A row a datum, or a step of a sequence, in the order of the data; a file's columns are found by their names.
+    Without --data: of the data it was fitted to.
+
+    Example: zoo predict runs/a --data new.csv --out labels.csv --proba
+    """
+    if out is not None:
+        check_new(out, _KINDS)
+    with stdout_for_result(as_json or out is None):
+        this, record = load_fit(folder, model, guide)
+        source = Source(columns, None, targets, split, standardize, sequence, decimal)
+        name, x = data_for(folder, this, record, source, data)
+        from zoo.reporting.latent_tables import latent_table, write_columns
+
+        made = latent_table(this, x, proba=proba, scores=scores)
+        if out is not None:
+            staging = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
+            try:
+                write_columns(made, staging)
+                staging.replace(out)
+            finally:
+                staging.unlink(missing_ok=True)
+    rows = len(next(iter(made.values())))
+    if as_json:
+        columns_of = {column: values.tolist() for column, values in made.items()}
+        print(dumps({"model": this.model.label, "data": name, "num_rows": rows, "columns": columns_of}))
+    elif out is None:
+        import pandas as pd
+
+        pd.DataFrame(made).to_csv(sys.stdout, index=False)
+    else:
+        print(f"{rows} rows of {', '.join(list(made)[:6])}{', ...' * (len(made) > 6)} in {out}")

@@ -1,0 +1,103 @@
+"""What commands about a saved fit have in common: loading it, the data it is asked about, and where answers go."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo.cli.output import RECORD
+from zoo.cli.programs import find, load_object, rebuilt
+from zoo.cli.task import Source
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo.runs.result import Fit
+
+__all__ = ["Folder", "Program", "check_new", "data_for", "fitted_data", "load_fit"]
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `zoo fit --out` wrote.")]
+Program = Annotated[str | None, typer.Option("--model", help="file.py:function, for a fit of your own program.")]
+
+
+def check_new(out: Path, kinds: tuple[str, ...]) -> None:
+    """Refuse a file of another kind, one that is there, and one in a folder that is not."""
+    if out.suffix.lower() not in kinds:
+        named = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+        raise ZooError(f"--out expected a name ending in {named}, got {out.name!r}. Rename it.")
+    if out.exists():
+        raise ZooError(f"--out expected a new file, but {str(out)!r} exists. Choose another name.")
+    if not out.absolute().parent.is_dir():
+        raise ZooError(f"--out expected a folder that exists, got {str(out.parent)!r}. Make it first.")
+
+
+def data_for(folder: Path, this: Fit, record: dict[str, Any], source: Source, data: str | None) -> tuple[str, Any]:
+    """Name and values of the data that a fit is asked about: by default those it was made of; of a file the columns
+    that it was fitted to, by their names, laid out as it was."""
+    if data is None:
+        name, x = fitted_data(folder, this, record, source)
+    else:
+        laid_out = ("targets", "sequence", "decimal", *(() if this.columns else ("columns",)))
+        kept = {key: record.get(key) for key in laid_out}
+        source = source.or_else(kept) if Path(data).suffix else source
+        name, x = data, source.read_like(data, this.columns, this.model).data
+    return Path(name).name if Path(name).suffix else name, x
+
+
+def load_fit(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, dict[str, Any]]:
+    """A saved fit, and the record of how it was made where there is one."""
+    import zoo
+
+    if (folder / "comparison.json").is_file():
+        inside = sorted(p.parent.name for p in folder.glob("fits/*/fit.json"))
+        raise ZooError(
+            f"{folder} holds a comparison, expected one fit. Take one of its own, {folder / 'fits' / inside[0]}."
+            if inside
+            else f"{folder} holds a comparison without fits, expected one fit."
+        )
+    record: dict[str, Any] = {}
+    for place in (folder, folder.parent.parent):  # a fit of a comparison lies two levels below its record
+        if (place / RECORD).is_file():
+            with contextlib.suppress(ValueError):
+                record = json.loads((place / RECORD).read_text(encoding="utf-8"))
+            break
+    built = None
+    if model is not None:
+        build = find(model)
+        import inspect
+
+        # A class is built from its recorded arguments; a function is the program itself.
+        if inspect.isclass(build):
+            with contextlib.suppress(OSError, ValueError):
+                config = json.loads((folder / "fit.json").read_text(encoding="utf-8")).get("config", {})
+                built = rebuilt(build, config)
+        built = build if built is None else built
+    return zoo.load(folder, built, load_object(guide, "guide") if guide is not None else None), record
+
+
+def fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source | None = None) -> tuple[str, Any]:
+    """Name and values of the data a saved fit was made of, other columns or another part where these are asked for."""
+    from zoo.core.contract import prepared
+    from zoo.core.data import num_data, take, tensors
+    from zoo.data import list_data
+    from zoo.runs.prepare import drawn_apart
+    from zoo.storage.checkpoint import fingerprint
+
+    known = this.data or {}
+    name, asked = record.get("data"), source or Source()
+    if name is None and known.get("name") in {info.name for info in list_data()}:
+        name = known["name"]
+    if name is None:
+        raise ZooError(f"{folder}: --data expected, as the folder does not say what was fitted. Name the data.")
+    x = asked.or_else(record).read(name, this.model).data
+    if getattr(x, "ndim", 0) == 2 and getattr(this.template, "ndim", 2) == 1:
+        x = x.reshape(-1)  # a program that took one column as a vector
+    if asked == Source() and record.get("hold_out"):
+        x = take(x, drawn_apart(num_data(x), record["hold_out"], record["seed"])[0])
+    checksum = known.get("checksum")
+    if asked == Source() and checksum and tensors(x) and fingerprint(prepared(this.model, x)) != checksum:
+        raise ZooError(f"{folder}: expected the data it was fitted to, but {name!r} holds others now. Pass --data.")
+    return name, x
