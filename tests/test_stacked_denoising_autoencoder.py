@@ -155,6 +155,11 @@ def test_a_fit_to_labels_predicts_them_and_leaves_its_decoders_behind() -> None:
     labels = fit.sample(given=x.repeat(40, 1)).reshape(40, len(x))
     shares = torch.stack([(labels == k).double().mean(0) for k in range(3)], 1)
     torch.testing.assert_close(shares, fit.model.class_probs(x).double(), atol=0.35, rtol=0)
+    on = zoo.fit(fit.model, (x, y), init="current", max_epochs=1, learning_rate=1e-6)
+    assert on.warmup is None  # the layers were learned already
+    torch.testing.assert_close(on.model.encoder[0].weight, fit.model.encoder[0].weight)
+    again = zoo.fit(fit.model, (x, y), max_epochs=1)
+    assert again.warmup is not None
     with pytest.raises(zoo.ZooError, match=r"have left their decoders behind\. Leave out num_classes"):
         fit.model.reconstruct(x)
 

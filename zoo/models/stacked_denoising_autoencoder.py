@@ -65,7 +65,8 @@ class StackedDenoisingAutoencoder(DenoisingAutoencoder):
     """
 
     reference = "Vincent, Larochelle, Lajoie, Bengio & Manzagol (2010), Stacked denoising autoencoders"
-    in_pieces = ()
+
+    pretrained: Tensor
 
     def __init__(
         self,
@@ -91,6 +92,7 @@ class StackedDenoisingAutoencoder(DenoisingAutoencoder):
         if not pretraining_rate > 0:
             raise ZooError(f"{who}: pretraining_rate expected a number above 0, got {pretraining_rate}. Take 0.02.")
         self.pretraining_epochs, self.pretraining_rate = pretraining_epochs, float(pretraining_rate)
+        self.register_buffer("pretrained", torch.tensor(False))
         self.num_classes = num_classes
         if num_classes is not None:
             if positive(num_classes, "num_classes", who) < 2:
@@ -161,8 +163,9 @@ class StackedDenoisingAutoencoder(DenoisingAutoencoder):
     # --- layer by layer ---------------------------------------------------------------------------------------------
 
     def pretraining(self, problem: Problem) -> Iterator[Stage]:
-        """A stage a layer, from below: the denoising criterion of its own, on the clean code of those beneath."""
-        if self.pretraining_epochs == 0:
+        """A stage a layer, from below: the denoising criterion of its own, on the clean code of those beneath. A model
+        that has been through them, and is fitted on from where it is, is spared them."""
+        if self.pretraining_epochs == 0 or self.pretrained:
             return
         batch = min(self.batch_size, num_data(problem.data))
         for layer in range(len(self.encoder)):
@@ -170,6 +173,7 @@ class StackedDenoisingAutoencoder(DenoisingAutoencoder):
             objective = Computed(functools.partial(self._layer_step, layer))
             schedule = Schedule(self.pretraining_epochs, batch, self.pretraining_rate)
             yield Stage(f"layer {layer + 1}", objective, schedule, names, recorded=False)
+        self.pretrained.fill_(True)
 
     def _layer_step(self, layer: int, batch: Data) -> Step:
         data = plain(batch)
@@ -187,6 +191,12 @@ class StackedDenoisingAutoencoder(DenoisingAutoencoder):
         if layer == 0:
             return self.likelihood.log_prob(outputs, x)
         return torch.linalg.vecdot(outputs, below) - softplus(outputs).sum(-1)
+
+    def initialize(self, x: Data, init: str, restart: int = 0) -> None:
+        """As a denoising autoencoder; its layers are to be learned one by one."""
+        super().initialize(x, init, restart)
+        if init != "current":
+            self.pretrained.fill_(False)
 
     # --- data -------------------------------------------------------------------------------------------------------
 
