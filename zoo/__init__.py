@@ -22,6 +22,7 @@ _PUBLIC = {
     "errors": ("LikelihoodDecreased", "ZooError"),
     "models": ("model_classes",),
     "runs.align": ("align",),
+    "runs.as_sklearn": ("as_sklearn",),
     "runs.compare": ("Comparison", "compare"),
     "runs.evaluate": ("Evaluation", "evaluate"),
     "runs.explain": ("Explanation", "explain"),
