@@ -45,6 +45,7 @@ from zoo.models.vae import VAE as VAE
 from zoo.models.von_mises_mixture import VonMisesMixture as VonMisesMixture
 from zoo.models.vrnn import VRNN as VRNN
 from zoo.runs.align import align as align
+from zoo.runs.as_sklearn import as_sklearn as as_sklearn
 from zoo.runs.compare import Comparison as Comparison
 from zoo.runs.compare import compare as compare
 from zoo.runs.evaluate import Evaluation as Evaluation
