@@ -253,7 +253,9 @@ def test_noise_is_no_latent(kind: str, both: bool) -> None:
     x = torch.randn(40, 2) @ torch.randn(2, 5) + 0.1 * torch.randn(40, 5)
     fit = zoo.fit(model, x, guide=guide, estimator="svi", max_epochs=60, warmup=0)
     assert fit.history["objective"][-1] > fit.history["objective"][0] + 50
-    assert fit.log_likelihood is None
+    assert (fit.log_likelihood, fit.elbo) == (None, None)
+    assert fit.history["denoising"] == fit.history["objective"]
+    assert zoo.evaluate(fit, x, num_samples=10).denoising == pytest.approx(fit.history["objective"][-1], rel=0.2)
     assert any("'noise' is noise beside the latents" in note for note in fit.notes)
     assert fit.posterior(x).batch_shape == (40,)
     seen = look(fit.model, x)

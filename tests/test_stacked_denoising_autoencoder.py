@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from zoo.models.shared.layers import set_layers
 from zoo.models.stacked_denoising_autoencoder import StackedDenoisingAutoencoder, tiny
 from zoo.reproduce import reproduce, sda
 from zoo.runs.prepare import serving
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def sigmoid(v: Any) -> Any:
@@ -221,3 +225,17 @@ def test_the_table_runs_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
                                                                  for name in rows}  # fmt: skip
     assert len(rows["60 images, stacked denoising"]["errors"]) == 2
     assert all(0 <= row["value"] <= 100 for row in rows.values())
+
+
+@pytest.mark.parametrize("budget", ["quick"])
+def test_what_was_recorded_is_in_the_order_of_the_paper(budget: str) -> None:
+    record = json.loads((RESULTS / f"reproduce_sda_{budget}.json").read_text())
+    assert record["published"] == sda.PUBLISHED
+    assert record["setting"] == json.loads(json.dumps(vars(sda.SETTINGS[budget])))
+    kinds: dict[str, dict[str, float]] = {}
+    for row in record["rows"]:
+        images, kind = row["name"].split(", ")
+        kinds.setdefault(images, {})[kind] = row["value"]
+        assert len(row["errors"]) == (3 if budget == "quick" else 1)
+    for errors in kinds.values():
+        assert min(errors, key=lambda kind: errors[kind]) == "stacked denoising"
