@@ -2,7 +2,8 @@
 
 T, X, B and K on 5 x 5 points are stored in 25 units, by three rules and by a Boltzmann machine that has learned them
 (`pcd`; its couplings are then used at temperature zero). X, K and the paper of B resemble each other, so that the
-Hebbian rule, which only adds up, mixes them; the others tell them apart.
+Hebbian rule, which only adds up, mixes them; the others tell them apart. Beside them a modern Hopfield network, which
+keeps the letters themselves.
 
     python examples/hopfield_network.py --out recall.gif
 
@@ -47,6 +48,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     cold = zoo.HopfieldNetwork(25)
     cold.couplings, cold.biases = learned.model.couplings, learned.model.biases
     memories["boltzmann machine"] = cold.eval()
+    memories["modern"] = zoo.fit(zoo.ModernHopfieldNetwork.from_data(x), x, estimator="closed_form").model
     table = Table("memory", *(f"{k} turned" for k in TURNED), title="Letters that come back without an error, %")
     figures: dict[str, float] = {}
     for name, model in memories.items():

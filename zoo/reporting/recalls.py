@@ -43,7 +43,7 @@ def plot_recalls(fit: Fitted, x: Any, folder: str | Path) -> list[Path]:
     """
     folder, x = Path(folder), prepared(fit.model, x)
     made = [plot_basins({fit.model.label: fit.model}, x, folder / "basins.png")]
-    if image_shape(x.shape[1], True) is not None:
+    if image_shape(x.shape[1], True) is not None and bool((x.abs() == 1).all()):
         made.append(_sheet(fit.model, x[:SHOWN], folder / "recall.png"))
     return made
 

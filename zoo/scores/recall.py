@@ -17,19 +17,20 @@ SHARE, STARTS = 0.1, 20
 
 
 def flipped(x: Tensor, share: float) -> Tensor:
-    """States of -1 and 1 (..., D) with a share of the units of each turned, drawn by torch's generator."""
+    """States (..., D) with the sign of a share of the units of each turned, drawn by torch's generator."""
     turned = torch.rand(x.shape, dtype=x.dtype, device=x.device).argsort(-1) < round(share * x.shape[-1])
     return torch.where(turned, -x, x)
 
 
 def recall_errors(model: Any, x: Tensor, share: float, starts: int = STARTS) -> Tensor:
-    """The share of units in which what comes back differs from each datum, (starts, N).
+    """The share of units in which what comes back differs from each datum by more than half of it, (starts, N).
 
     Args:
         share: of the units of a datum, how many are turned before: drawn anew for each start.
     """
     begun = flipped(x.expand(starts, *x.shape), share)
-    return (model.recall(begun.reshape(-1, x.shape[-1])).reshape(begun.shape) != x).double().mean(-1)
+    back = model.recall(begun.reshape(-1, x.shape[-1])).reshape(begun.shape)
+    return ((back - x).abs() > 0.5 * x.abs()).double().mean(-1)
 
 
 def score(task: Scoring) -> dict[str, Any] | str:

@@ -88,13 +88,15 @@ def unstable(rule: str, num_units: int, num_patterns: int) -> float:
     """The share of units of patterns drawn evenly that would move from where they were stored, as expected.
 
     Hebbian: what M - 1 others add at a unit is nearly normal. Other rules, beyond their capacity: of patterns drawn for
-    it, always the same.
+    it, always the same, as many a unit on at most 400 units.
     """
     if rule == "hebbian":
         return 0.5 * math.erfc(math.sqrt((num_units - 1) / (2 * max(num_patterns - 1, 1e-9))))
     if num_patterns <= capacity(rule, num_units):
         return 0.0
-    drawn = torch.randint(2, (num_patterns, num_units), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
+    few = min(num_units, 400)
+    shape = round(num_patterns * few / num_units), few
+    drawn = torch.randint(2, shape, generator=torch.Generator().manual_seed(0)).double() * 2 - 1
     return float(((drawn @ RULES[rule](drawn, None)) * drawn < 0).double().mean())
 
 
