@@ -233,6 +233,9 @@ def test_too_many_units_have_a_bracket_and_draws() -> None:
     assert found.log_likelihood is None
     assert found.annealed == pytest.approx(found.reverse_annealed, abs=20 * 1.0)
     assert "annealed" in str(found)
+    pairwise = large.inverse_temperature * (data @ large.couplings.detach() + large.biases.detach())
+    conditional = torch.nn.functional.logsigmoid(2 * data * pairwise).sum()
+    assert found.pseudo_likelihood == pytest.approx(float(conditional), abs=1e-8)
 
 
 def test_a_distribution_for_any_program() -> None:
@@ -266,6 +269,8 @@ def test_a_distribution_for_any_program() -> None:
         (lambda m: zoo.fit(m, torch.tensor([[0.2, 0.9, 0.1]])), r"Cut grey levels in two first: \(x > 0.5\)"),
         (lambda m: zoo.BoltzmannMachine(3, states="spin"), r"states.*'spin'"),
         (lambda m: zoo.BoltzmannMachine(3, inverse_temperature=0.0), "a positive number, got 0"),
+        (lambda m: Boltzmann(torch.ones(2, 3), torch.zeros(2)), r"couplings expected shape \(2, 2\), got \(2, 3\)"),
+        (lambda m: Boltzmann(torch.ones(2, 2), torch.zeros(2)), r"got 1 at \(0, 0\). Set the diagonal to zero"),
         (lambda m: zoo.fit(m, torch.ones(2, 4)), r"x expected shape \(N, 3\), got \(2, 4\)"),
         (lambda m: zoo.fit(zoo.BoltzmannMachine(30), torch.ones(2, 30), estimator="eg"), r"2\^30.*Use cd, pcd, temp"),
     ],

@@ -15,6 +15,8 @@ from torch import Tensor
 
 import zoo
 from zoo.core.contract import lacks
+from zoo.reporting.chains import plot_chains
+from zoo.reporting.filters import plot_filters
 
 DOUBLE: Any = {"dtype": torch.float64}
 
@@ -150,6 +152,36 @@ def check_frequencies(drawn: Tensor, p: Tensor) -> None:
     assert statistic < int(often.sum()) + 5 * math.sqrt(2 * int(often.sum()))
 
 
+@pytest.mark.parametrize("white", [1.0, 16.0])
+def test_pseudo_likelihoods_are_conditionals_of_the_sum_over_states(white: float) -> None:
+    model = machine(5, 3, white=white)
+    log_p = joint(model).logsumexp(1)
+    index = torch.arange(32)
+    expected = sum(log_p - torch.logaddexp(log_p, log_p[index ^ (1 << d)]) for d in range(5))
+    found = model.pseudo_log_likelihood(white * bits(5)).detach()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert "real numbers" in str(lacks(machine(5, 3, visible="gaussian"), "pseudo_log_likelihood"))
+
+
+def test_what_is_said_of_a_machine_whose_sum_is_too_large(tmp_path: Any) -> None:
+    x = zoo.load_data("digits")[:200]
+    model = zoo.RestrictedBoltzmannMachine.from_data(x, num_hidden=30)
+    both = zoo.compare(model, x, estimators=["cd", "pcd"], options={n: {"max_epochs": 3} for n in ("cd", "pcd")})
+    fit = both.best
+    assert fit.notes[-1].endswith("it has no exact log-likelihood; evaluate gives a bracket by annealing")
+    assert both.score_kind == "annealed log-likelihood"
+    found = zoo.evaluate(fit, x)
+    assert both.score(fit) == pytest.approx(found.annealed, abs=5 * (found.annealed_se or 0) + 1)
+    assert "annealed" in str(both)
+    machine: Any = fit.model
+    with torch.no_grad():
+        expected = float(machine.pseudo_log_likelihood(machine.prepare(x)).sum())
+    assert found.pseudo_likelihood == pytest.approx(expected, rel=1e-5)
+    assert "each unit given all others; no likelihood" in str(found)
+    for drawn in (*plot_filters(fit, tmp_path / "filters.png"), *plot_chains(fit, x, tmp_path / "chains.png")):
+        assert drawn.stat().st_size > 2000
+
+
 def test_biases_read_as_they_are_set() -> None:
     model = machine(3, 2)
     model.visible_offset = torch.tensor([0.2, 0.5, 0.9], **DOUBLE)
@@ -189,7 +221,10 @@ def test_large_machines_withhold_the_sum() -> None:
 @pytest.mark.parametrize(
     ("arguments", "x", "message"),
     [
-        ({}, [[0.5, 1.0]], r"x expected 0 or 1, got 0.5 in row 0. Cut grey levels in two first: \(x > 0.75\)"),
+        ({}, [[0.5, 1.0]], r"x expected 0 or 1, got 0.5 in row 0. Pass binarization='threshold'\.$"),
+        ({}, [[0.0, 16.0]], r"x expected 0 or 1, got 16 in row 0. Pass white=16\.$"),
+        ({"white": 16.0}, [[0.0, 3.0], [255.0, 0.0]], r"got 3 in rows 0, 1. Pass white=255 and binarization='threshold'"),
+        ({}, [[-0.3, 1.0]], r"got -0.3 in row 0"),
         ({}, [[-1.0, 1.0]], r"got -1 in row 0. Pass \(x \+ 1\) / 2"),
         ({}, [[1.0, 0.0, 1.0]], r"x expected shape \(N, 2\), got \(1, 3\)"),
         ({"visible": "binary"}, [[1.0, 0.0]], "visible.*'binary'"),

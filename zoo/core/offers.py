@@ -74,6 +74,12 @@ OFFERS: dict[str, Offer] = {
     "recall": Offer(
         "of a memory: the stable state that each x leads to, (N, D): `zoo evaluate` counts what is kept", ("model",)
     ),
+    "pseudo_log_likelihood": Offer(
+        "the sum of ln p of each unit given all others, (N,) nats: a score where ln Z is not known", ("model",)
+    ),
+    "gibbs": Offer(
+        "the ends of S chains of Gibbs sampling from data, (S, D): a picture", ("model",), "S, num_sweeps, start=x"
+    ),
     # Priors over parameters
     "prior": Offer("by parameter, its prior, a Pyro distribution: `advi`", ("model",)),
     "numpyro_model": Offer("the joint of data and parameters as a NumPyro program: `nuts`", ("model",)),

@@ -12,7 +12,7 @@ from torch.distributions import Transform, constraints, transform_to
 from zoo.densities.ising import MOST_UNITS, Units, all_states, colours, draws, energy, log_partition, sweep
 from zoo.errors import ZooError
 
-__all__ = ["Boltzmann", "hollow", "independent_log_partition"]
+__all__ = ["Boltzmann", "check_couplings", "hollow", "independent_log_partition"]
 
 #: The most units whose states are listed for Pyro, and sweeps of a chain that stands for an exact draw.
 LISTED_UNITS = 12
@@ -57,6 +57,28 @@ def independent_log_partition(units: Units) -> Tensor:
     return torch.logaddexp(units.biases * units.low, units.biases * units.high).sum(-1)
 
 
+def check_couplings(value: Any, num_units: int, who: str) -> None:
+    """Say what is wrong with couplings of the right shape: not symmetric, or with a diagonal.
+
+    Raises:
+        ZooError: one of these.
+    """
+    w = torch.zeros(()) if isinstance(value, str) else torch.as_tensor(value)
+    if w.shape != (num_units, num_units) or not bool(w.isfinite().all()):
+        return
+    expected = f"{who}.couplings expected a symmetric ({num_units}, {num_units}) matrix with a zero diagonal"
+    away = (w - w.mT).abs()
+    if bool(away.max() > 0):
+        i, j = divmod(int(away.argmax()), num_units)
+        raise ZooError(
+            f"{expected}, got {float(w[i, j]):g} at ({i}, {j}) and {float(w[j, i]):g} at ({j}, {i}). "
+            "Pass (w + w.T) / 2."
+        )
+    if bool(w.diagonal().any()):
+        i = int(w.diagonal().abs().argmax())
+        raise ZooError(f"{expected}, got {float(w[i, i]):g} at ({i}, {i}). Set the diagonal to zero.")
+
+
 class Boltzmann(dist.TorchDistribution):
     """p(s) = exp(s' W s / 2 + b' s) / Z over n units of two values.
 
@@ -69,7 +91,7 @@ class Boltzmann(dist.TorchDistribution):
         gives the end of a Gibbs chain of 1000 sweeps from a start at random. Values can be enumerated up to 12 units.
 
     Raises:
-        ZooError: a density of more than 24 coupled units.
+        ZooError: couplings of another shape, not symmetric, or with a diagonal; a density of more than 24 coupled units.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -83,6 +105,12 @@ class Boltzmann(dist.TorchDistribution):
     ) -> None:
         self.coupled = couplings is not None
         n = biases.shape[-1]
+        if couplings is not None:
+            if couplings.shape != (n, n):
+                raise ZooError(
+                    f"Boltzmann.couplings expected shape ({n}, {n}), got {tuple(couplings.shape)}. Match the biases."
+                )
+            check_couplings(couplings.detach(), n, "Boltzmann")
         self.units = Units(biases.new_zeros(n, n) if couplings is None else couplings, biases, *values)
         super().__init__(torch.Size(), torch.Size([n]), validate_args=False)
 

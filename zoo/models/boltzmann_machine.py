@@ -20,7 +20,7 @@ from zoo.core.annealing import AnnealingPath
 from zoo.core.checks import positive
 from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data
-from zoo.densities.boltzmann import hollow, independent_log_partition
+from zoo.densities.boltzmann import check_couplings, hollow, independent_log_partition
 from zoo.densities.ising import (
     MOST_UNITS,
     Units,
@@ -34,7 +34,6 @@ from zoo.densities.ising import (
 )
 from zoo.errors import ZooError, unknown_name
 from zoo.models.shared.energy import EnergyModel
-from zoo.models.shared.units import check_couplings
 
 __all__ = ["BoltzmannMachine"]
 
@@ -135,7 +134,7 @@ class BoltzmannMachine(EnergyModel):
         if self.num_hidden <= MOST_HIDDEN:
             return super().withholds()
         reason = f"its sum over 2^{self.num_hidden} states of hidden units is taken up to 2^{MOST_HIDDEN}"
-        return {"free_energy": reason, "log_marginal": reason}
+        return dict.fromkeys(("free_energy", "log_marginal", "pseudo_log_likelihood"), reason)
 
     def log_partition_bound(self, num_starts: int = 20, seed: int = 0) -> Tensor:
         """The variational free energy of the best factorised q found, from below: at most ln Z, nats, ().

@@ -19,13 +19,13 @@ from torch.distributions import constraints
 from zoo.core.checks import positive
 from zoo.core.contract import Axes, LatentVariableModel, parameter
 from zoo.core.data import Data
-from zoo.densities.boltzmann import hollow
+from zoo.densities.boltzmann import check_couplings, hollow
 from zoo.densities.descent import Descent, descend, move_at_once
 from zoo.densities.ising import Units, energy, sweep
 from zoo.errors import ZooError, unknown_name
 from zoo.models.boltzmann_machine import BoltzmannMachine
 from zoo.models.shared.memory import RULES, capacity, law, unstable
-from zoo.models.shared.units import check_couplings, checked_states
+from zoo.models.shared.units import checked_states
 
 __all__ = ["HopfieldNetwork"]
 

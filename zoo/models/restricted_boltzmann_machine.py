@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid, softplus
 from torch.utils.checkpoint import checkpoint
 
 from zoo.core.annealing import AnnealingPath
-from zoo.core.checks import assigned, positive
+from zoo.core.checks import assigned, matrix, positive, rows
 from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data, as_data
 from zoo.densities.ising import MOST_UNITS, all_states, picked
@@ -246,19 +246,41 @@ class RestrictedBoltzmannMachine(EnergyModel):
     def units_of(self, path: AnnealingPath, state: Tensor) -> Tensor:
         return state * self.scale if self.visible == "gaussian" else state * self.white
 
+    def pseudo_log_likelihood(self, x: Tensor) -> Tensor:
+        """Σ_d ln p(x_d | all other visible units), (N,), nats; what hidden units get is changed by one unit at a time."""
+        u = self._seen(x)
+        inputs = torch.addmm(self.hidden_biases, u, self.weights)
+        here, found, step = softplus(inputs).sum(-1), u.new_zeros(len(u)), (1 - 2 * u).mT
+        for d, bias in enumerate(self.visible_biases):
+            there = softplus(torch.addcmul(inputs, step[d].unsqueeze(-1), self.weights[d])).sum(-1)
+            found = found + logsigmoid(here - there - step[d] * bias)
+        return found
+
     # What a user sees -------------------------------------------------------------------------------------------------
 
     def posterior_means(self, x: Tensor, num_samples: int = 1) -> Tensor:
         """p(z_h = 1 | x), (N, H): the features that hidden units stand for. Exact."""
         return torch.addmm(self.hidden_biases, self._seen(x), self.weights).sigmoid()
 
+    def filters(self) -> Tensor:
+        """What each hidden unit looks at: its weights, (H, D)."""
+        return self.weights.detach().mT
+
     # Data -------------------------------------------------------------------------------------------------------------
 
     def validate(self, x: Data) -> Tensor:
         if self.visible == "gaussian" or not isinstance(x, Tensor):
             return self.checked_states(x)
-        if self.binarization == "threshold" and x.is_floating_point() and bool(((x >= 0) & (x <= self.white)).all()):
+        x = matrix(x, self.num_features, self.name)
+        top = float(x.max())
+        if self.binarization == "threshold" and bool((x >= 0).all()) and top <= self.white:
             x = (x > self.white / 2).to(x.dtype) * self.white
+        bad = (x != 0) & (x != self.white)
+        if bad.any() and bool((x >= 0).all()):
+            fixes = [f"white={top:g}"] * (top > self.white)
+            fixes += ["binarization='threshold'"] * bool(((x > 0) & (x < max(top, self.white))).any())
+            got = f"{float(x[bad][0]):g} in {rows(bad)}"
+            raise ZooError(f"{self.name}: x expected 0 or {self.white:g}, got {got}. Pass {' and '.join(fixes)}.")
         return self.checked_states(x / self.white) * self.white
 
     @classmethod
@@ -281,8 +303,7 @@ class RestrictedBoltzmannMachine(EnergyModel):
                 self.scale = x.std(0, correction=0).clamp_min(1e-3 * float(x.std()) + 1e-30)
             u = self._seen(x)
             mean = u.mean(0)
-            rows = len(u)
-            odds = mean if self.visible == "gaussian" else ((mean * rows + 0.5) / (rows + 1)).logit()
+            odds = mean if self.visible == "gaussian" else ((mean * len(u) + 0.5) / (len(u) + 1)).logit()
             self.base_biases = odds
             self.visible_offset = mean if self.centred else torch.zeros_like(mean)
             self.weights.copy_(self._drawn())

@@ -147,20 +147,23 @@ def plot_history(fit: Fitted, path: str | Path, *, dark: bool = False) -> Path:
     axes = page.axes(2 if parts else 1, sharex=True, **shape)
     when = np.arange(1, fit.iterations + 1)
     curves = [(axes[0], "climbed", history["objective"] / fit.num_data)]
+    unknown = not np.isfinite(history["objective"]).any()
+    if unknown and "contrast" in history:  # nobody knows what is climbed: how far chains are from the data
+        curves = [(axes[0], "mean energy of the chains less that of the data", history["contrast"])]
     curves += [(axes[0], "held out", history["validation"])] if "validation" in history else []
     signs = {"reconstruction": ("reconstruction, negative", -1), "kl": ("KL", 1)}
     curves += [(axes[1], signs[name][0], signs[name][1] * history[name]) for name in parts]
     for i, (ax, label, values) in enumerate(curves):
         ax.plot(when, values, color=colour(i), linewidth=1.4, label=label)
     first = curves[0][2][np.isfinite(curves[0][2])]
-    if len(first) > 20:  # the first epochs of a network lie far below all others
+    if len(first) > 20 and not unknown:  # the first epochs of a network lie far below all others
         low, high = float(np.percentile(first, 3)), float(first.max())
         axes[0].set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.08 * (high - low) + 1e-9)
     for ax in axes:
         ax.grid(True, axis="y", color=page.theme.grid, linewidth=0.7)
         ax.set_axisbelow(True)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(ax.lines) > 1:
+        if len(ax.lines) > 1 or curves[0][1] != "climbed":
             page.legend(ax, ax.lines)
     unit = "epoch" if "max_epochs" in fit.options else "iteration"
     page.label(axes[0], f"{fit.label}, {fit.num_data} data", "" if parts else unit, "nats a datum")

@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo.data.speech import SPOKEN, smooth_spectrogram
 from zoo.reporting.alignments import has_alignments, plot_alignment
+from zoo.reporting.chains import plot_chains
 from zoo.reporting.components import component_kind, plot_components
 from zoo.reporting.curves import plot_history
 from zoo.reporting.filters import plot_filters, plot_mended
@@ -56,6 +57,10 @@ def network_pictures(fit: Fitted, x: Any, name: str) -> Iterator[Picture]:
     yield Picture(
         "Filters", "What units of the first layer look at.",
         lambda folder, dark: plot_filters(fit, folder / "filters.png", dark=dark),
+    )  # fmt: skip
+    yield Picture(
+        "Chains", "Data, and the ends of chains of Gibbs sampling that begin there.",
+        lambda folder, dark: plot_chains(fit, x, folder / "chains.png", dark=dark),
     )  # fmt: skip
     yield Picture(
         "Mended", "Data, the same spoilt, and what is made of that.",

@@ -48,7 +48,9 @@ def summary(comparison: Compared) -> Table:
     if several:
         columns += [("median", True)]
     weighted = comparison.weighted_bounds
+    annealed = comparison.annealed
     columns += [("bound", True), (f"{DRAWS} draws", True)] if weighted else [("bound", True)]
+    columns += [("annealed", True), ("± se", True)] if annealed else []
     columns += [("gap", True), ("iterations", True), ("seconds", True), ("peak MB", True)]
     rows = []
     for name in comparison.estimators:
@@ -63,6 +65,9 @@ def summary(comparison: Compared) -> Table:
         if several:
             row += [nats(statistics.median(known) if known else None)]
         row += [nats(best.elbo), nats(weighted.get(id(best)))] if weighted else [nats(best.elbo)]
+        if annealed:
+            value, error = annealed[id(best)]
+            row += [nats(value), small(error)]
         row += [
             nats(best.evidence_gap),
             f"{statistics.median(fit.iterations for fit in fits):.0f}",
@@ -73,6 +78,8 @@ def summary(comparison: Compared) -> Table:
     title = f"{comparison.model} on {comparison.data}: {comparison.num_data} data, totals in nats"
     if weighted:
         title += f"; {DRAWS} draws: the bound they give, importance-weighted"
+    if annealed:
+        title += "; annealed: log-likelihood with ln Z by annealing, from above"
     if several:
         title += " (bound and gap of the best seed; iterations and seconds: medians)"
     return Table(title, columns, rows)

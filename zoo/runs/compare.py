@@ -97,15 +97,37 @@ class Comparison:
         """By ``id`` of a fit, its importance-weighted bound by :data:`DRAWS` draws, total, nats."""
         return {key: value for key, (value, _) in self._weighted.items()}
 
+    @functools.cached_property
+    def annealed(self) -> dict[int, tuple[float, float]]:
+        """By ``id`` of a fit of an energy whose ln Z is no affordable sum, its log-likelihood by annealed importance
+        sampling, total, nats, and the standard error of that; empty where the evidence is known, or a bound on it.
+
+        (Pseudo-likelihoods would need no annealing, and favour estimators that learn what lies near the data: ``cd``.)
+        """
+        from zoo.scores.annealed import annealed_likelihood
+
+        known = any(f.log_likelihood is not None or f.elbo is not None for f in self.fits)
+        offers = ("annealed_log_partition", "free_energy")
+        if self.x is None or self.beside or known or any(lacks(f.model, *offers) is not None for f in self.fits):
+            return {}
+        return {id(f): annealed_likelihood(f.model, prepared(f.model, self.x), f.seed) for f in self.fits}
+
     def score(self, this: Fit) -> float | None:
-        """What a fit is judged by, total, nats: log-likelihood, else the importance-weighted bound, else the ELBO."""
-        return self.weighted_bounds.get(id(this), this.elbo) if this.log_likelihood is None else this.log_likelihood
+        """What a fit is judged by, total, nats: log-likelihood, else the importance-weighted bound, else the ELBO; of
+        energies whose ln Z is not known, what annealing says."""
+        if this.log_likelihood is not None:
+            return this.log_likelihood
+        if id(this) in self.annealed:
+            return self.annealed[id(this)][0]
+        return self.weighted_bounds.get(id(this), this.elbo)
 
     @property
     def score_kind(self) -> str:
         """What :meth:`score` is here, in words."""
         if self.weighted_bounds:
             return f"bound of {DRAWS} draws"
+        if self.annealed:
+            return "annealed log-likelihood"
         return "bound" if all(this.log_likelihood is None for this in self.fits) else "log-likelihood"
 
     def best_of(self, fits: Sequence[Fit]) -> Fit:
@@ -116,6 +138,7 @@ class Comparison:
         """
         errors = [
             self._weighted[id(fit)][1] if id(fit) in self._weighted
+            else self.annealed[id(fit)][1] if id(fit) in self.annealed
             else fit.elbo_se or 0.0 if fit.log_likelihood is None
             else 0.0
             for fit in fits

@@ -49,6 +49,8 @@ class Evaluation:
             sampling; too high on average. annealed_se: its standard error by the chains' spread.
         reverse_annealed: the same by chains from the model to independent units; too low on average where they start
             from the model. reverse_annealed_se: its standard error.
+        pseudo_likelihood: of such an energy, the sum of ln p of each unit given all others, which knows no ln Z and is
+            no likelihood; of more than 5000 data, what 5000 of them say of all.
         num_recalled: of a memory, how many data come back as they are. recall_error: the share of units that are wrong
             in what comes back; noisy_recall_error: the same from states with a tenth of their units turned.
     """
@@ -73,6 +75,7 @@ class Evaluation:
     annealed_se: float | None = None
     reverse_annealed: float | None = None
     reverse_annealed_se: float | None = None
+    pseudo_likelihood: float | None = None
     denoising: float | None = None
     denoising_se: float | None = None
     num_recalled: int | None = None
@@ -129,6 +132,8 @@ class Evaluation:
                 f"reverse annealed  {self.reverse_annealed:.4f} ± {self.reverse_annealed_se:.4f} "
                 "(log-likelihood, from below)"
             )
+        if self.pseudo_likelihood is not None:
+            lines.append(f"pseudo-likelihood {self.pseudo_likelihood:.4f} (each unit given all others; no likelihood)")
         if self.importance_bound is not None:
             lines.append(
                 f"importance bound  {self.importance_bound:.4f} ± {self.importance_bound_se:.4f} "

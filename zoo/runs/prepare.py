@@ -148,6 +148,8 @@ def unnormalised(model: LatentVariableModel) -> str:
     """The note on a fit whose objective is no log-likelihood."""
     if (reason := model.withholds().get("log_marginal")) is not None:
         bound = ", and no bound on one" if model.trusted and model.has_guide else ""
+        if lacks(model, "annealed_log_partition") is None:
+            return f"{reason}: it has no exact log-likelihood; evaluate gives a bracket by annealing"
         return f"{reason}: it has no log-likelihood{bound}"
     if model.noise_sites:
         return (

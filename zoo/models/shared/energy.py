@@ -12,6 +12,7 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from zoo.core.annealing import AnnealingPath
 from zoo.core.contract import LatentVariableModel
@@ -38,6 +39,8 @@ class EnergyModel(LatentVariableModel):
     num_hidden: int
     #: The two values of a visible unit; None where it is any real number.
     values: tuple[float, float] | None
+    #: What the greater value of a visible unit reads in the data, where it is not that value.
+    white: float = 1.0
     #: What independent visible units are like, (D,): where annealing starts.
     base_biases: Tensor
 
@@ -75,7 +78,8 @@ class EnergyModel(LatentVariableModel):
 
     def withholds(self) -> dict[str, str]:
         reason = self.too_many()
-        return {} if reason is None else {"log_marginal": reason}
+        real = {} if self.values is not None else {"pseudo_log_likelihood": "its visible units are real numbers"}
+        return real if reason is None else {**real, "log_marginal": reason}
 
     @property
     def normalized(self) -> bool:  # type: ignore[override]
@@ -100,6 +104,16 @@ class EnergyModel(LatentVariableModel):
     def log_marginal(self, x: Tensor) -> Tensor:
         """Exact ln p(x), (N,), nats."""
         return -self.free_energy(x) - self.log_partition()
+
+    def pseudo_log_likelihood(self, x: Tensor) -> Tensor:
+        """Σ_d ln p(x_d | all other visible units), (N,), nats: no likelihood, and no ln Z is in it (Besag 1975)."""
+        low, high = self.values or (0.0, 0.0)
+        here, found = self.free_energy(x), x.new_zeros(len(x))
+        for d in range(self.num_features):
+            flipped = x.clone()
+            flipped[:, d] = (low + high) * self.white - x[:, d]
+            found = found + logsigmoid(self.free_energy(flipped) - here)
+        return found
 
     def annealed_log_partition(
         self, num_chains: int = 100, num_temperatures: int = 1000, seed: int = 0, reverse: bool = False

@@ -1,17 +1,14 @@
-"""Units of two values under couplings, checked at the door: the data, and the couplings that a user assigns."""
+"""Units of two values under couplings, checked at the door."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from zoo.core.checks import matrix, rows
 from zoo.core.data import Data
 from zoo.errors import ZooError
 
-__all__ = ["check_couplings", "checked_states"]
+__all__ = ["checked_states"]
 
 
 def checked_states(x: Data, num_features: int, values: tuple[float, float] | None, who: str) -> Tensor:
@@ -39,25 +36,3 @@ def _fix(x: Tensor, values: tuple[float, float]) -> str:
     return f"Cut grey levels in two first: (x > {threshold:g})" + (
         " as 0 and 1." if values == (0.0, 1.0) else ", then 2 * x - 1."
     )
-
-
-def check_couplings(value: Any, num_units: int, who: str) -> None:
-    """Say what is wrong with couplings of the right shape: not symmetric, or with a diagonal.
-
-    Raises:
-        ZooError: one of these.
-    """
-    w = torch.zeros(()) if isinstance(value, str) else torch.as_tensor(value)
-    if w.shape != (num_units, num_units) or not bool(w.isfinite().all()):
-        return
-    expected = f"{who}.couplings expected a symmetric ({num_units}, {num_units}) matrix with a zero diagonal"
-    away = (w - w.mT).abs()
-    if bool(away.max() > 0):
-        i, j = divmod(int(away.argmax()), num_units)
-        raise ZooError(
-            f"{expected}, got {float(w[i, j]):g} at ({i}, {j}) and {float(w[j, i]):g} at ({j}, {i}). "
-            "Pass (w + w.T) / 2."
-        )
-    if bool(w.diagonal().any()):
-        i = int(w.diagonal().abs().argmax())
-        raise ZooError(f"{expected}, got {float(w[i, i]):g} at ({i}, {i}). Set the diagonal to zero.")
