@@ -6,12 +6,13 @@ Images a second of learning: 784 visible and 500 hidden units, batches of 100, a
 cut at one half, or random bits of its size where it is not at hand. Ours is ``zoo.fit`` by ``pcd`` with Adam and all
 that a fit watches, an epoch by its history's clock; ``BernoulliRBM`` as it is, in float32 and in float64 (what it
 takes other numbers for); the loop is written out below. They take turns, and the fastest of all rounds counts, as a
-busy machine only adds to it. The floor is what a step cannot do without: its five products of matrices, timed alone, and
-a uniform for each unit of the chains.
+busy machine only adds to it. The floor is what a step cannot do without: its five products of matrices, timed alone,
+and a uniform for each unit of the chains.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -45,7 +46,7 @@ def ours(x: Tensor, hidden: int = HIDDEN, epochs: int = 3) -> tuple[float, Any]:
         estimator="pcd", batch_size=BATCH, max_epochs=epochs, learning_rate=0.05,
     )  # fmt: skip
     clock = fit.history["seconds"]
-    return min(late - early for early, late in zip(clock, clock[1:], strict=False)), fit
+    return min(late - early for early, late in itertools.pairwise(clock)), fit
 
 
 def plain(x: Tensor, hidden: int = HIDDEN, epochs: int = 1) -> tuple[float, tuple[Tensor, Tensor, Tensor]]:

@@ -94,7 +94,9 @@ def test_step_overheads_are_those_of_the_recorded_run():
 def test_published_tables_are_those_of_the_recorded_runs():
     text = README.read_text()
     part = text[text.index("## Published tables") : text.index("## Speed")]
-    rows = re.findall(r"^\| `(\w+)`(, full)? \| (.+?) \| ([\d.]+) \| ([\d.]*) \| (.*?) \|$", part, flags=re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)`(, full)? \| (.+?) \| (-?[\d.]+) \| (-?[\d.]*) \| (.*?) \|$", part, flags=re.MULTILINE
+    )
     assert len(rows) > 10
     for table, full, name, value, theirs, note in rows:
         budget = "full" if full else "quick"

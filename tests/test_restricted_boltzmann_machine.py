@@ -223,7 +223,11 @@ def test_large_machines_withhold_the_sum() -> None:
     [
         ({}, [[0.5, 1.0]], r"x expected 0 or 1, got 0.5 in row 0. Pass binarization='threshold'\.$"),
         ({}, [[0.0, 16.0]], r"x expected 0 or 1, got 16 in row 0. Pass white=16\.$"),
-        ({"white": 16.0}, [[0.0, 3.0], [255.0, 0.0]], r"got 3 in rows 0, 1. Pass white=255 and binarization='threshold'"),
+        (
+            {"white": 16.0},
+            [[0.0, 3.0], [255.0, 0.0]],
+            r"got 3 in rows 0, 1.*white=255 and binarization='threshold'",
+        ),
         ({}, [[-0.3, 1.0]], r"got -0.3 in row 0"),
         ({}, [[-1.0, 1.0]], r"got -1 in row 0. Pass \(x \+ 1\) / 2"),
         ({}, [[1.0, 0.0, 1.0]], r"x expected shape \(N, 2\), got \(1, 3\)"),

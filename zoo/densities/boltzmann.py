@@ -91,7 +91,7 @@ class Boltzmann(dist.TorchDistribution):
         gives the end of a Gibbs chain of 1000 sweeps from a start at random. Values can be enumerated up to 12 units.
 
     Raises:
-        ZooError: couplings of another shape, not symmetric, or with a diagonal; a density of more than 24 coupled units.
+        ZooError: couplings of another shape, not symmetric or with a diagonal; a density of more than 24 coupled units.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}

@@ -247,7 +247,7 @@ class RestrictedBoltzmannMachine(EnergyModel):
         return state * self.scale if self.visible == "gaussian" else state * self.white
 
     def pseudo_log_likelihood(self, x: Tensor) -> Tensor:
-        """Σ_d ln p(x_d | all other visible units), (N,), nats; what hidden units get is changed by one unit at a time."""
+        """Σ_d ln p(x_d | all other visible units), (N,), nats; what hidden units get changes by a unit at a time."""
         u = self._seen(x)
         inputs = torch.addmm(self.hidden_biases, u, self.weights)
         here, found, step = softplus(inputs).sum(-1), u.new_zeros(len(u)), (1 - 2 * u).mT
