@@ -55,7 +55,7 @@ class StackedDenoisingAutoencoder(DenoisingAutoencoder):
         log_marginal(x, y): (N,) nats, ln p(y | x). predict(x): (N,). class_probs(x): (N, C).
 
     Raises:
-        ZooError: as the plain one; as many amounts of noise as there are not layers; labels out of range, or none where
+        ZooError: as the plain one; amounts of noise in another number than layers; labels out of range, or none where
             there are classes, or some where there are none.
 
     Example:
