@@ -25,9 +25,7 @@ from torch import Tensor
 
 from zoo.data import load_data
 from zoo.models.conditional_vae import ConditionalVAE, quadrants
-from zoo.reproduce._curves import learning_curve
-from zoo.reproduce._neural import CACHED, teller
-from zoo.runs.fit import fit
+from zoo.reproduce._neural import CACHED, trained
 from zoo.scores.importance import importance_nll
 
 ABOUT = "CVAE and a deterministic net: -ln p(hidden pixels | 1, 2, 3 quadrants of an MNIST digit)"
@@ -106,16 +104,19 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
             model = ConditionalVAE(
                 seen.shape[1], hidden.shape[1], size, (setting.width, setting.width), binarization="dynamic"
             )
-            fitted = fit(
+            fitted, bounds = trained(
+                name,
                 model,
                 (seen, hidden),
+                len(train),
+                say,
+                times=3,
                 estimator="svi",
                 seed=seed,
                 max_epochs=setting.epochs,
                 batch_size=setting.batch_size,
                 learning_rate=setting.rate / ConditionalVAE.step,
                 warmup=0,
-                progress=teller(name, setting.epochs, len(train), say, times=3),
             )
             draws = setting.draws if size else 1
             score = importance_nll(fitted.model, quadrants(test, given), draws, seed=seed, max_elements=CACHED)
@@ -129,7 +130,7 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
             rows.append(row)
             if size:
                 rows.append({"name": f"CVAE's bound, {given} given", "value": score.elbo, "note": "minus the bound"})
-            curve += learning_curve(name, fitted, len(train))
+            curve += bounds
             say(f"{name}: {score.nll:.2f} nats ({seconds:.0f} s)")
         rows.append(
             {

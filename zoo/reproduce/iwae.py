@@ -20,9 +20,7 @@ from torch import Tensor
 
 from zoo.data import load_data
 from zoo.models.vae import VAE
-from zoo.reproduce._curves import learning_curve
-from zoo.reproduce._neural import likelihood, teller
-from zoo.runs.fit import fit
+from zoo.reproduce._neural import likelihood, trained
 from zoo.scores.codes import active_units
 
 ABOUT = "Burda et al. 2016, table 1, one layer: MNIST, dynamic binarisation, test -ln p(x) by 5000 samples, nats"
@@ -94,9 +92,12 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
         if name not in setting.rows:
             continue
         began, cpu = time.perf_counter(), time.process_time()
-        fitted = fit(
+        fitted, bounds = trained(
+            name,
             VAE(train.shape[1], 50, (200, 200), activation="tanh", binarization="dynamic"),
             train,
+            len(train),
+            say,
             estimator=estimator,
             num_particles=k,
             max_epochs=setting.epochs,
@@ -105,7 +106,6 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
             decay=setting.decay,
             warmup=0,
             seed=seed,
-            progress=teller(name, setting.epochs, len(train), say),
         )
         found = likelihood(fitted.model, test, setting.samples, setting.scored, setting.few, seed)
         used = active_units(fitted.model, test)
@@ -124,5 +124,5 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
         }
         say(f"{name}: {row['value']:.2f} {note}, {row['seconds']:.0f} s")
         rows.append(row)
-        curve += learning_curve(name, fitted, len(train))
+        curve += bounds
     return {"setting": vars(setting), "rows": rows, "curve": curve}
