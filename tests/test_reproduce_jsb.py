@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,3 +49,17 @@ def test_scores_of_one_draw_are_the_bound_with_its_kl_in_closed_form() -> None:
         assert jsb.bound_of(model, many, estimator, 1, 1) / 400 == pytest.approx(exact, abs=1.0)
     few, more = (jsb.bound_of(model, many, "iwae", k, 1) / 400 for k in (2, 20))
     assert exact + 1 < few < more - 1
+
+
+def test_recorded_bounds_of_the_full_budget_are_in_order() -> None:
+    path = Path(__file__).parent.parent / "results" / "reproduce_jsb_full.json"
+    record = json.loads(path.read_text())
+    assert record["setting"] == json.loads(json.dumps(vars(jsb.SETTINGS["full"])))
+    assert record["published"] == jsb.PUBLISHED
+    value = {row["name"]: row["value"] for row in record["rows"]}
+    published = {row["name"]: row.get("value") for row in record["published"]}
+    assert value["DMM, importance-weighted"] < value["DMM, bound"] <= published["DMM, bound"] + 0.005
+    assert value["VRNN, ELBO"] <= published["VRNN, ELBO"]
+    for kind in ("VRNN by svi", "VRNN"):
+        ladder = ["VRNN, ELBO", *(f"{kind}, {by} of {k}" for by in ("IWAE", "FIVO") for k in (4, 8, 16))]
+        assert all(value[worse] > value[better] for worse, better in itertools.pairwise(ladder))
