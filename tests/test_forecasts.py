@@ -118,7 +118,7 @@ def test_the_command_line_goes_on_with_what_was_fitted_or_named(run: Any, tmp_pa
     assert len((tmp_path / "one.csv").read_text().splitlines()) == 4  # with the names
     for wrong, named in (
         (("--steps", "0"), "--steps expected a number of at least 1"),
-        (("--out", "next.png"), "--out expected a name ending in .csv or .npy"),
+        (("--out", "next.png"), "--out expected a name ending in .csv, .npy or .txt"),
         (("--out", "next.npy"), "exists"),
     ):
         ran = run("forecast", "f", *wrong)

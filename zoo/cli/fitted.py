@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ from zoo.cli.options import Columns, DataName, Decimal, Guide, Json, Sequence, S
 from zoo.cli.output import dumps, stdout_for_result
 from zoo.cli.saved import check_new, data_for, fitted_data, load_fit
 from zoo.cli.task import Source
+from zoo.cli.tokens import beginnings, cut, write_probs, write_sequences, written
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -106,8 +106,11 @@ def forecast(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `zoo fit --out` wrote, of a model of sequences.")],
     data: DataName = None,
     steps: Annotated[int, typer.Option(help="How many frames to go on for.")] = 16,
-    n: Annotated[int, typer.Option("-n", "--num", help="Draws a sequence.")] = 1,
-    out: Annotated[Path, typer.Option(help="A new file: .csv or .npy.")] = Path("forecast.npy"),
+    n: Annotated[int, typer.Option("-n", "--num", help="Draws a sequence; with --probs, tokens listed a step.")] = 1,
+    out: Annotated[Path, typer.Option(help="A new file: .csv or .npy; of words .txt.")] = Path("forecast.npy"),
+    probs: Annotated[
+        bool, typer.Option("--probs", help="Of tokens: no draws, but how probable each next one is, exact.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Where the draws come from.")] = 0,
     model: Annotated[str | None, typer.Option(help="file.py:function, for a fit of your own program.")] = None,
     guide: Guide = None,
@@ -115,7 +118,7 @@ def forecast(
 ) -> None:
     """Go on with sequences from a saved fit: draws of the frames that follow, the first sequence's before the second's.
 
-    Without --data: with those it was fitted to.
+    Without --data: with those it was fitted to. Lines of a text are beginnings: the words that follow are written.
 
     Example: zoo forecast runs/a --data jsb --split test --steps 16 --out next.npy
     """
@@ -123,26 +126,31 @@ def forecast(
     for name, value in (("--steps", steps), ("-n", n)):
         if value < 1:
             raise ZooError(f"{name} expected a number of at least 1, got {value}. Take {name} 1.")
-    check_new(out, (".csv", ".npy"))
+    check_new(out, (".csv", ".npy") if probs else (".csv", ".npy", ".txt"))
     this, record = load_fit(folder, model, guide)
+    if out.suffix.lower() == ".txt" and not this.model.takes_symbols:
+        raise ZooError(f"--out expected a name ending in .csv or .npy of such draws, got {out.name!r}. Rename it.")
     source = Source(None, None, None, split, False, None, None)
     if data is None:
         x = fitted_data(folder, this, record, source)[1]
     else:
         x = source.read_like(data, this.columns, this.model).data
+        x = beginnings(x, this.model) if data.lower().removesuffix(".gz").endswith(".txt") else x
+    if probs:
+        found = this.forecast_probs(x, steps)
+        written(lambda path: write_probs(found, path, this.model, n), out)
+        print(f"{len(found)} sequences, {steps} steps each, in {out}")
+        return
     drawn = this.forecast(x, steps, num_samples=n, seed=seed).transpose(0, 1)
-    _write_new(drawn.flatten(0, 1), out, this)
-    print(f"{len(drawn)} sequences, {n} draws of {steps} steps each, in {out}")
+    number, rows = len(drawn), drawn.flatten(0, 1)
+    words = out.suffix.lower() == ".txt" or rows.dim() == 2
+    _write_new(cut(rows.flatten(1).long(), this.model) if words else rows, out, this)
+    print(f"{number} sequences, {n} draws of {steps} steps each, in {out}")
 
 
 def _write_new(drawn: Any, out: Path, this: Fit) -> None:
     """The draws in a file that appears whole."""
-    staging = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
-    try:
-        _write_draws(drawn, staging, this)
-        staging.replace(out)
-    finally:
-        staging.unlink(missing_ok=True)
+    written(lambda path: _write_draws(drawn, path, this), out)
 
 
 def _write_draws(drawn: Any, path: Path, this: Fit) -> None:
@@ -154,7 +162,7 @@ def _write_draws(drawn: Any, path: Path, this: Fit) -> None:
     import numpy as np
 
     if isinstance(drawn, list):
-        return _write_sequences([row.cpu().numpy() for row in drawn], path, this)
+        return write_sequences([row.cpu().numpy() for row in drawn], path, this.model)
     values = drawn.detach().cpu().numpy()
     if path.suffix.lower() == ".npy":
         np.save(path, values, allow_pickle=False)
@@ -178,27 +186,3 @@ def _write_draws(drawn: Any, path: Path, this: Fit) -> None:
             else:
                 cells = [int(v) if whole else float(v) for v in row]
             writer.writerow(([i // values.shape[1]] if sequences else []) + cells)
-
-
-def _write_sequences(rows: list[Any], path: Path, this: Fit) -> None:
-    """Sequences of symbols: as text one a line, in a table one symbol a row, as an array padded with -1."""
-    import csv
-
-    import numpy as np
-
-    if path.suffix.lower() == ".npy":
-        padded = np.full((len(rows), max(map(len, rows))), -1)
-        for target, row in zip(padded, rows, strict=True):
-            target[: len(row)] = row
-        np.save(path, padded, allow_pickle=False)
-        return
-    schema = this.model.schema
-    named = schema is not None and schema.symbols is not None
-    cells = [list(schema.decode(row)) if named and schema is not None else row.tolist() for row in rows]
-    if path.suffix.lower() == ".txt":
-        path.write_text("".join(" ".join(map(str, row)) + "\n" for row in cells), encoding="utf-8")
-        return
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("sequence", "x0"))
-        writer.writerows((i, cell) for i, row in enumerate(cells) for cell in row)

@@ -108,7 +108,14 @@ OFFERS: dict[str, Offer] = {
     ),
     "filter": Offer("what x_1..x_t say of z_t: its mean (N, T, L), or p(z_t = k) (N, T, K): `fit.filter`", ("model",)),
     "continuation": Offer(
-        "draws of what follows each sequence x, (S, N, num_steps, D): `fit.forecast`", ("model",), "x, num_steps, S"
+        "draws of what follows each sequence x, (S, N, num_steps, D), of tokens (S, N, num_steps): `fit.forecast`",
+        ("model",),
+        "x, num_steps, S",
+    ),
+    "continuation_probs": Offer(
+        "of sequences of tokens: exact p(x_{T+h} = v | x_1..x_T), (N, num_steps, V): `fit.forecast_probs`",
+        ("model",),
+        "x, num_steps",
     ),
     "reconstruct": Offer("E[x] under the guide: of sequences (N, T, D), of vectors (N, D)", ("model", "guide"), "x, S"),
     "pretraining": Offer("stages of gradient steps that come before all others", (), "problem"),

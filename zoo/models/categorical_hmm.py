@@ -15,7 +15,7 @@ from zoo.components import CategoricalComponents
 from zoo.core.checks import positive
 from zoo.core.data import Data, as_data
 from zoo.core.schema import Schema
-from zoo.core.sequences import inside
+from zoo.core.sequences import inside, lengths_of
 from zoo.errors import ZooError
 from zoo.models.shared.hidden_markov import HiddenMarkov
 from zoo.models.shared.state_splitting import start_by_splitting
@@ -71,6 +71,11 @@ class CategoricalHMM(CategoricalComponents, HiddenMarkov):
 
     def _row_log_prob(self, rows: Tensor) -> Tensor:
         return self.component_log_prob(rows)  # looked up in one table: cut into pieces it would be made for each
+
+    def continuation_probs(self, x: Tensor, lengths: Tensor | None = None, *, num_steps: int = 1) -> Tensor:
+        """Exact p(x_{T+h} = v | x_1..x_T) for h = 1..num_steps, (N, num_steps, V)."""
+        states = self.forecast({"x": x, "lengths": lengths_of(x, lengths)}, num_steps)
+        return states @ self.emission_probs.detach()
 
     @classmethod
     def from_data(cls, x: Data, **arguments: object) -> CategoricalHMM:

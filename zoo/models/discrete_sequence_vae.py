@@ -15,7 +15,7 @@ Chiu & Rush (2020), "Scaling hidden Markov language models", for the network beh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, cast
 
 import pyro
@@ -34,7 +34,7 @@ from zoo.core.schema import END
 from zoo.core.sequences import inside, lengths_of
 from zoo.core.statistics import weighted_sum
 from zoo.densities.distributions import Selected
-from zoo.errors import unknown_name
+from zoo.errors import ZooError, unknown_name
 from zoo.models.shared.markov import follow, sample_path
 from zoo.models.shared.sentences import checked_sentences, coded_sentences
 from zoo.models.shared.token_network import TokenNetwork
@@ -233,25 +233,91 @@ class DiscreteSequenceVAE(LatentVariableModel):
         Args:
             num_steps: T, of all; where a token ends sentences each ends there, and at T at the latest.
         """
-        network, end = self.network, self.end
-        initial, transition = (logs.exp() for logs in network.chain())
-        by_state, context = network.by_state().mT, network.context
+        end, context = self.end, self.network.context
+        initial = self.initial_probs.expand(num_data, -1)
         seen, memory = (None, None) if context is None else context.begin(num_data)
-        z = torch.multinomial(initial.expand(num_data, -1), 1).flatten()
-        tokens, lengths = list[Tensor](), torch.full((num_data,), num_steps, device=z.device)
-        for t in range(num_steps):
-            if t:
-                z = torch.multinomial(transition[z], 1).flatten()
-            logits = by_state[z] if seen is None else by_state[z] + network.by_context(seen)
-            tokens.append(torch.multinomial(logits.softmax(-1), 1).flatten())
-            if context is not None and memory is not None:
-                seen, memory = context.after(tokens[-1], memory)
+        tokens, lengths = list[Tensor](), torch.full((num_data,), num_steps, device=initial.device)
+        for t, token in enumerate(self._tokens(initial, seen, memory, num_steps)):
+            tokens.append(token)
             if end is not None:
-                lengths = torch.where(tokens[-1] == end, lengths.clamp_max(t + 1), lengths)
+                lengths = torch.where(token == end, lengths.clamp_max(t + 1), lengths)
                 if int(lengths.max()) <= t + 1:
                     break
         x = torch.stack(tokens, 1)
         return {"x": x.masked_fill(~inside(x, lengths), 0), "lengths": lengths}
+
+    def _tokens(self, first: Tensor, seen: Tensor | None, memory: Tensor | None, num_steps: int) -> Iterator[Tensor]:
+        """Drawn tokens (N,), one after the other, from p(z) of the first state (N, K) and what its token sees."""
+        network, context = self.network, self.network.context
+        transition, by_state = self.transition_probs, network.by_state().mT
+        z = torch.multinomial(first, 1).flatten()
+        for t in range(num_steps):
+            if t:
+                z = torch.multinomial(transition[z], 1).flatten()
+            logits = by_state[z] if seen is None else by_state[z] + network.by_context(seen)
+            token = torch.multinomial(logits.softmax(-1), 1).flatten()
+            yield token
+            if context is not None and memory is not None:
+                seen, memory = context.after(token, memory)
+
+    def _ahead(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
+        """What is known after sequences: p(z_{T+1}) (N, K), what x_{T+1} sees, the memory, whether they have ended."""
+        x, lengths = _trimmed(x, lengths)
+        rows = torch.arange(len(x), device=x.device)
+        states = self._chain(x, lengths).filtered()[rows, lengths - 1] @ self.transition_probs
+        context = self.network.context
+        seen, memory = (None, None) if context is None else context.after_all(x, lengths)
+        return states, seen, memory, x[rows, lengths - 1] == (-1 if self.end is None else self.end)
+
+    @torch.no_grad()
+    def continuation(self, x: Tensor, lengths: Tensor | None = None, *, num_steps: int, num_samples: int = 1) -> Tensor:
+        """Draws of the tokens that follow each sequence, (num_samples, N, num_steps), by torch's generator; after the
+        token that ends a sentence come more of it."""
+        lengths, parts = lengths_of(x, lengths), list[Tensor]()
+        for piece in split({"x": x, "lengths": lengths}, rows_at_once(self.datum_size({"x": x}) * num_samples)):
+            states, seen, memory, ended = self._ahead(**piece)
+            first, over = states.repeat(num_samples, 1), ended.repeat(num_samples)
+            seen = None if seen is None else seen.repeat(num_samples, 1)
+            if memory is not None:  # (N,), or of a recurrent network (1, N, H)
+                memory = memory.repeat(num_samples) if memory.dim() == 1 else memory.repeat(1, num_samples, 1)
+            drawn = list[Tensor]()
+            for token in self._tokens(first, seen, memory, num_steps):
+                drawn.append(token if self.end is None else token.masked_fill(over, self.end))
+                over = over | (drawn[-1] == self.end)
+            parts.append(torch.stack(drawn, 1).unflatten(0, (num_samples, -1)))
+        return torch.cat(parts, 1)
+
+    @torch.no_grad()
+    def continuation_probs(self, x: Tensor, lengths: Tensor | None = None, *, num_steps: int = 1) -> Tensor:
+        """Exact p(x_{T+h} = v | x_1..x_T) for h = 1..num_steps, (N, num_steps, V); a sentence that has ended stays at
+        the token that ends it.
+
+        Raises:
+            ZooError: more than one step with a context: the tokens between would have to be summed over.
+        """
+        if num_steps > 1 and self.context != "none":
+            raise ZooError(
+                f"{self.name}.continuation_probs: num_steps expected 1 with context={self.context!r}, got {num_steps}. "
+                "Draw by continuation."
+            )
+        lengths, parts = lengths_of(x, lengths), list[Tensor]()
+        for piece in split({"x": x, "lengths": lengths}, rows_at_once(self.datum_size({"x": x}) + self.num_symbols)):
+            states, seen, _, ended = self._ahead(**piece)
+            going = states.masked_fill(ended.unsqueeze(-1), 0.0)  # p(z_{T+h}, no end before)
+            steps = list[Tensor]()
+            for h in range(num_steps):
+                if h:
+                    going = (going * (1 - self._ends())) @ self.transition_probs
+                probs = self.network.next_probs(going, seen)
+                if self.end is not None:
+                    probs[:, self.end] += 1 - going.sum(-1)
+                steps.append(probs)
+            parts.append(torch.stack(steps, 1))
+        return torch.cat(parts)
+
+    def _ends(self) -> Tensor:
+        """How probable each state makes the token that ends a sentence, (K,); zero where there is none."""
+        return torch.zeros(self.num_states) if self.end is None else self.emission_probs[:, self.end]
 
     def sample_like(self, template: Data, num_data: int) -> dict[str, Tensor]:
         """``num_data`` new sequences: sentences of their own lengths where a token ends them, or as long as the

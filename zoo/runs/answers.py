@@ -16,7 +16,7 @@ from zoo.core.pieces import by_pieces
 from zoo.core.sequences import blank_beyond, in_steps
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
-from zoo.runs.drawing import filtered, forecasts, new_data
+from zoo.runs.drawing import filtered, forecast_probs, forecasts, new_data
 from zoo.scores.impossible import warn_of_impossible
 
 if TYPE_CHECKING:
@@ -238,12 +238,22 @@ class Answers:
 
     @exclusive
     def forecast(self, x: Any, num_steps: int, num_samples: int = 100, seed: int | None = None) -> Tensor:
-        """Draws of the ``num_steps`` frames that follow each sequence, (num_samples, N, num_steps, D).
+        """Draws of the ``num_steps`` frames that follow each sequence, (num_samples, N, num_steps, D), or
+        tokens (num_samples, N, num_steps).
 
         Raises:
             ZooError: the model is not one of sequences that can be gone on with.
         """
         return forecasts(self.model, x, num_steps, num_samples, self.seed if seed is None else seed)
+
+    @exclusive
+    def forecast_probs(self, x: Any, num_steps: int = 1) -> Tensor:
+        """Exact p(x_{T+h} = v | x_1..x_T) of the tokens that follow each sequence, (N, num_steps, V).
+
+        Raises:
+            ZooError: the model is not one of tokens, or sums over the tokens between no further than one step.
+        """
+        return forecast_probs(self.model, x, num_steps)
 
 
 def _base(q: Any) -> Any:

@@ -18,7 +18,7 @@ from zoo.core.sites import sample_sites
 from zoo.errors import ZooError
 from zoo.runs.templates import expanded
 
-__all__ = ["filtered", "forecasts", "new_data"]
+__all__ = ["filtered", "forecast_probs", "forecasts", "new_data"]
 
 
 def new_data(model: LatentVariableModel, template: Data, n: int | None, given: Any, seed: int) -> Data:
@@ -65,6 +65,17 @@ def forecasts(model: LatentVariableModel, x: Any, num_steps: int, num_samples: i
     with isolated(seed), torch.no_grad():
         drawn: Tensor = call(lambda *a, **k: hook(*a, **k, num_steps=num_steps, num_samples=num_samples), x)
     return drawn
+
+
+def forecast_probs(model: LatentVariableModel, x: Any, num_steps: int) -> Tensor:
+    """Exact probabilities of the tokens that follow each sequence of x, (N, num_steps, V)."""
+    if (reason := lacks(model, "continuation_probs")) is not None:
+        raise ZooError(f"forecast_probs: expected a model of tokens, but {reason}. Use forecast.")
+    positive(num_steps, "num_steps", "forecast_probs")
+    hook: Any = model.continuation_probs
+    with torch.no_grad():
+        found: Tensor = call(lambda *a, **k: hook(*a, **k, num_steps=num_steps), prepared(model, x))
+    return found
 
 
 def filtered(model: LatentVariableModel, x: Any, seed: int) -> Tensor:

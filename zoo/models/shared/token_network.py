@@ -46,6 +46,10 @@ class Context(nn.Module):
         """c of the next step, and the memory then, when a token (N,) has come."""
         raise NotImplementedError
 
+    def after_all(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """c of the step after each of the sequences x (N, T), and the memory then."""
+        raise NotImplementedError
+
 
 class EmbeddingContext(Context):
     """What the last token says: an embedding of it, one of its own for the start, through a residual network."""
@@ -67,6 +71,10 @@ class EmbeddingContext(Context):
 
     def after(self, token: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         return self.head(self.network(self.embedding(token))), memory
+
+    def after_all(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        last = x[torch.arange(len(x), device=x.device), lengths - 1]
+        return self.after(last, last)
 
 
 class RecurrentContext(Context):
@@ -91,6 +99,11 @@ class RecurrentContext(Context):
     def after(self, token: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         hidden, memory = self.gru(self.embedding(token).unsqueeze(1), memory)
         return self.head(hidden[:, 0]), memory
+
+    def after_all(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.gru(self.embedding(nn.functional.pad(x, (1, 0), value=self.start)))[0]
+        last = hidden[torch.arange(len(x), device=x.device), lengths]
+        return self.head(last), last.unsqueeze(0)
 
 
 class TokenNetwork(nn.Module):
@@ -153,3 +166,12 @@ class TokenNetwork(nn.Module):
         if bool(there.all()):
             return packed.reshape(*x.shape, -1)
         return packed.new_zeros(*x.shape, self.num_states).index_put((there,), packed)
+
+    def next_probs(self, states: Tensor, seen: Tensor | None) -> Tensor:
+        """p(token), (N, V), of weights (N, K) of its state, which are summed out, and what it sees, (N, H)."""
+        by_state = self.by_state()
+        if seen is None:
+            return states @ by_state.softmax(0).mT
+        by_context = self.by_context(seen)
+        weights = states.log() - log_product(by_context, by_state.mT)  # over what each state's logits add up to
+        return (by_context + log_product(weights.clamp_min(-1e4), by_state)).exp()
