@@ -73,7 +73,8 @@ def test_what_is_stored_twice_counts_twice() -> None:
 
 def test_rows_of_data_make_room_for_themselves() -> None:
     x = torch.as_tensor(zoo.load_data("letters"))
-    fit = zoo.fit(zoo.ModernHopfieldNetwork.from_data(x), x, estimator="closed_form")
+    fit = zoo.fit(zoo.ModernHopfieldNetwork.from_data(x), x)
+    assert fit.estimator == "closed_form"
     assert zoo.evaluate(fit, x).num_recalled == 4
     assert fit.log_likelihood == pytest.approx(float(fit.score_samples(x).sum()))
 

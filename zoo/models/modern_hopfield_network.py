@@ -111,7 +111,8 @@ class ModernHopfieldNetwork(LatentVariableModel):
         counts = x.new_ones(len(x)) if weights is None else weights.to(x)
         x, counts = x[counts > 0], counts[counts > 0]
         _, which = x.unique(dim=0, return_inverse=True)
-        first = torch.full((int(which.max()) + 1,), len(x)).scatter_reduce(0, which, torch.arange(len(x)), "amin")
+        first = torch.full((int(which.max()) + 1,), len(x), device=x.device)
+        first = first.scatter_reduce(0, which, torch.arange(len(x), device=x.device), "amin")
         order = first.argsort()
         if len(first) > self.num_patterns:
             raise ZooError(

@@ -256,6 +256,8 @@ def usual_estimators(
         energy = problem.lacks("annealing_path") is None  # every update would be a climb through its ln Z
         if "em" not in usual and not given_guide and not energy and suits_auto_em(problem):
             usual.insert(0, "auto_em")
+        if problem.lacks("recall") is None:  # a memory stores by its rule, whatever else might learn
+            usual = [*serving(problem, ("closed_form",)), *usual]
         if len(usual) == 1:
             usual += serving(problem, ("iwae", "rws"))
         usual = usual or serving(problem)
