@@ -298,7 +298,7 @@ def test_a_cell_beyond_csv_limits(write: Callable[..., Path]) -> None:
 
 def test_unknown_suffix(write: Callable[..., Path]) -> None:
     text = error(write("1\n", "t.docx"))
-    assert "Expected a file ending in .csv, .tsv, .txt, .dat, .data, .mrg, .npy, .npz, .parquet, .xlsx" in text
+    assert "Expected a file ending in .csv, .tsv, .txt, .dat, .data, .mrg, .npy, .npz, .parquet, .tsp, .xlsx" in text
     assert "got 't.docx'" in text
     assert "got 'x.npy.gz'" in error(write("1\n", "x.npy.gz"))
     assert "got 'plain'" in error(write("1\n", "plain"))

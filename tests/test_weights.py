@@ -161,7 +161,7 @@ def test_a_sampled_bound_adds_each_datum_as_often_as_it_counts(name: str) -> Non
 @pytest.mark.parametrize("estimator", sorted(estimator_classes()))
 def test_an_estimator_takes_weights_or_says_why_not(estimator: str) -> None:
     took = 0
-    for name in ("gaussian_mixture", "factor_analysis", "vae", "boltzmann_machine", "vrnn"):
+    for name in ("gaussian_mixture", "factor_analysis", "vae", "boltzmann_machine", "vrnn", "hopfield_tsp"):
         model, x = tiny(name)
         if not served(model, x, (estimator,)):
             continue

@@ -32,6 +32,7 @@ from zoo.models.gaussian_mixture_hmm import GaussianMixtureHMM as GaussianMixtur
 from zoo.models.gaussian_mixture_vae import GaussianMixtureVAE as GaussianMixtureVAE
 from zoo.models.hmm_vae import HMMVAE as HMMVAE
 from zoo.models.hopfield_network import HopfieldNetwork as HopfieldNetwork
+from zoo.models.hopfield_tsp import HopfieldTSP as HopfieldTSP
 from zoo.models.linear_vae import LinearVAE as LinearVAE
 from zoo.models.modern_hopfield_network import ModernHopfieldNetwork as ModernHopfieldNetwork
 from zoo.models.neural_pcfg import NeuralPCFG as NeuralPCFG

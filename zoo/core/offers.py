@@ -80,6 +80,12 @@ OFFERS: dict[str, Offer] = {
     "gibbs": Offer(
         "the ends of S chains of Gibbs sampling from data, (S, D): a picture", ("model",), "S, num_sweeps, start=x"
     ),
+    "relax": Offer(
+        "sets the guide to the best mean field of many relaxations, and tells `seen(bound, fraction)` on the way; "
+        "gives notes: `mean_field`",
+        ("model", "guide"),
+        "x, starts, dynamics, seen",
+    ),
     # Priors over parameters
     "prior": Offer("by parameter, its prior, a Pyro distribution: `advi`", ("model",)),
     "numpyro_model": Offer("the joint of data and parameters as a NumPyro program: `nuts`", ("model",)),

@@ -23,6 +23,7 @@ TOLD = {
     "denoising": ("known",),
     "log_weights": ("known",),
     "particles": ("known",),
+    "relax": ("known",),
 }
 
 

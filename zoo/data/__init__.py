@@ -144,6 +144,7 @@ def load_data(
     - ``.parquet``, which needs pyarrow, and the first sheet of ``.xlsx``, which needs openpyxl: the same, typed.
     - ``.mrg``: parse trees in brackets, read as the tags of their sentences; see :func:`load_trees`.
     - with ``sentences=True``, a text of one sentence a line, its words between blanks.
+    - ``.tsp``: distances between cities, (n, n), from a problem of TSPLIB.
     - ``.npy``: one array (N,) or (N, D).
     - ``.npz``: an array ``x``; with ``lengths`` (N,) beside it, x (N, T) or (N, T, D) holds padded sequences. The
       ``targets`` of sequences are symbols (N, U), padded with 0; ``target_lengths`` (N,) may stand beside them.

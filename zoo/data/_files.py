@@ -17,11 +17,12 @@ from zoo.data._text import COMPRESSIONS, TEXT_SUFFIXES, read_lines, read_text_ta
 from zoo.data._treebank import read_mrg
 from zoo.data._treebank import sentences as padded_rows
 from zoo.data._words import in_vocabulary
+from zoo.data.tsplib import read_tsp
 from zoo.errors import ZooError
 
 __all__ = ["SUFFIXES", "check_exists", "read_file"]
 
-SUFFIXES = (*TEXT_SUFFIXES, ".mrg", ".npy", ".npz", ".parquet", ".xlsx")
+SUFFIXES = (*TEXT_SUFFIXES, ".mrg", ".npy", ".npz", ".parquet", ".tsp", ".xlsx")
 
 
 def read_file(
@@ -87,6 +88,8 @@ def read_file(
             if kind == ".mrg":
                 return padded_rows([tree.tags() for tree in read_mrg(path)], path.name)
             return read_sentences(path, vocabulary)
+        if kind == ".tsp":
+            return Loaded(read_tsp(path).distances)
         if kind in (".npy", ".npz"):
             if sequence is not None:
                 raise ZooError(f"sequence= is for tables, got {path.name}. Save lengths beside x in .npz instead.")

@@ -23,6 +23,7 @@ from zoo.data._spins import read_letters, read_spins
 from zoo.data._strings import read_digit_strings, read_symbol_strings
 from zoo.data._text_sets import TEXT_SETS
 from zoo.data.known_chain import read_known_chain
+from zoo.data.tsplib import CITIES
 
 __all__ = ["DATA_SETS"]
 
@@ -233,6 +234,7 @@ DATA_SETS: dict[str, DataSet] = {
         },
     ),
     **MUSIC,
+    **CITIES,
     "spoken_digits": DataSet(
         "2700 x 226 x 39, with lengths",
         "ten digits spoken by six people: 13 mel cepstra and two differences, one frame every 10 ms",

@@ -19,6 +19,7 @@ from zoo.reporting.responsibilities import plot_responsibilities
 from zoo.reporting.rolls import has_rolls, plot_roll
 from zoo.reporting.states import has_states, plot_states
 from zoo.reporting.subjects import Fitted
+from zoo.reporting.tours import has_tours, plot_tours
 from zoo.reporting.trees import has_trees, plot_trees
 from zoo.reporting.units import has_units, plot_units
 from zoo.reporting.words import has_words, plot_words
@@ -84,6 +85,8 @@ def network_pictures(fit: Fitted, x: Any, name: str) -> Iterator[Picture]:
         yield Picture("Trees", "The most probable parses.", lambda folder, dark: plot_trees(fit, x, folder, dark=dark))
     if has_recalls(model):
         yield Picture("", "", lambda folder, dark: plot_recalls(fit, x, folder), themed=False)
+    if has_tours(model):
+        yield Picture("", "", lambda folder, dark: plot_tours(fit, x, folder, name), themed=False)
     if has_alignments(model):
         yield Picture("An alignment", "", lambda folder, dark: [_alignment(fit, x, name, folder)], themed=False)
 

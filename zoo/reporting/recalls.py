@@ -14,6 +14,7 @@ from torch import Tensor
 from zoo.core.contract import lacks, prepared
 from zoo.core.isolation import isolated
 from zoo.errors import ZooError
+from zoo.reporting.film import Film, gif
 from zoo.reporting.page import PALETTE, Array, Page, array, image_shape
 from zoo.reporting.samples import plot_sheet
 from zoo.reporting.subjects import Fitted
@@ -23,8 +24,8 @@ __all__ = ["animate_recall", "has_recalls", "plot_basins", "plot_recalls"]
 
 #: Patterns that a sheet of images shows, and that basins are measured of; the shares of units that a sheet turns.
 SHOWN, MEASURED, TURNED = 10, 100, (0.1, 0.2, 0.3, 0.4)
-#: Milliseconds a frame of an animation, and of its last one; inches of its height, dots of each.
-FRAME, STAYS, INCHES, DOTS = 250, 2000, 3.2, 80
+#: Inches of an animation's height.
+INCHES = 3.2
 
 
 def has_recalls(model: Any) -> bool:
@@ -94,11 +95,7 @@ def animate_recall(model: Any, states: list[Tensor], path: str | Path, *, update
     Raises:
         ZooError: a file of another kind, or states that are no images.
     """
-    from PIL import Image
-
-    path, shape = Path(path), image_shape(len(states[0]), True)
-    if path.suffix.lower() != ".gif":
-        raise ZooError(f"animation expected a name ending in .gif, got {path.name!r}. Rename it.")
+    path, shape = gif(path), image_shape(len(states[0]), True)
     if shape is None:
         raise ZooError(f"animation expected states that are images, got {len(states[0])} units. Use plot_basins.")
     ways = [model.steps(state, updates) for state in states]
@@ -115,23 +112,14 @@ def animate_recall(model: Any, states: list[Tensor], path: str | Path, *, update
         lines.append(ax.plot([0], energy[:1], color=PALETTE[0], marker="o", markersize=3)[0])
         ax.xaxis.get_major_locator().set_params(integer=True)
         page.label(ax, "", "moves", "energy" if ax is axes[len(ways)] else "")
-
-    page.figure.set_dpi(DOTS)
-    page.figure.draw_without_rendering()
-    page.figure.set_layout_engine("none")  # where things stand is found once
-    pictures = []
+    film = Film(page, path)
     for frame in range(frames):
         for image, line, way, energy in zip(images, lines, ways, energies, strict=True):
             at = min(frame, len(way) - 1)
             image.set_data(_image(way[at], shape))
             line.set_data(np.arange(at + 1), energy[: at + 1])
-        canvas: Any = page.figure.canvas
-        canvas.draw()
-        pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    durations = [FRAME] * (frames - 1) + [STAYS]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
-    return path
+        film.take()
+    return film.save()
 
 
 def _image(states: Tensor, shape: tuple[int, int]) -> Array:

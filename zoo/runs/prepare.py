@@ -42,7 +42,7 @@ __all__ = [
 
 
 #: What is taken, in this order, where nobody names an estimator.
-DEFAULT_ESTIMATORS = ("em", "eg", "svi", "gumbel")
+DEFAULT_ESTIMATORS = ("em", "mean_field", "eg", "svi", "gumbel")
 
 
 def with_held_out(estimator: Estimator, model: LatentVariableModel, x: Data, seed: int) -> tuple[Data, Estimator]:
@@ -157,9 +157,12 @@ def unnormalised(model: LatentVariableModel) -> str:
             f"bound on a log-likelihood. If it is one all the same, say so: {model.name}.normalized = True"
         )
     what = f"site {model.factors[0]!r} is a pyro.factor, so the program" if model.factors else "the program"
+    fix = "" if model.trusted else (
+        f". If its factors are log-densities of data, say so: {model.name}.normalized = True"
+    )  # fmt: skip
     return (
         f"{what} is a density only up to a factor Z that is not known: what was climbed is no log-likelihood, and "
-        f"there is none. If its factors are log-densities of data, say so: {model.name}.normalized = True"
+        f"there is none{fix}"
     )
 
 
@@ -231,7 +234,7 @@ def usual_estimators(
     known: Mapping[str, Any] | None = None,
     fixed: str | Iterable[str] = (),
 ) -> list[str]:
-    """Which estimators to take where nobody says: those of em, eg, svi, gumbel that can serve the model.
+    """Which estimators to take where nobody says: those of em, mean_field, eg, svi, gumbel that can serve the model.
 
     In the place of em stands auto_em where the model has no M step of its own and the program's is closed form, or
     climbs a few numbers only: steps along the gradient take hundreds of times as long there.
