@@ -24,6 +24,7 @@ _PUBLIC = {
     "runs.align": ("align",),
     "runs.as_sklearn": ("as_sklearn",),
     "runs.compare": ("Comparison", "compare"),
+    "runs.deep_belief_net": ("deep_belief_net",),
     "runs.evaluate": ("Evaluation", "evaluate"),
     "runs.explain": ("Explanation", "explain"),
     "runs.fit": ("fit",),

@@ -50,6 +50,7 @@ from zoo.runs.align import align as align
 from zoo.runs.as_sklearn import as_sklearn as as_sklearn
 from zoo.runs.compare import Comparison as Comparison
 from zoo.runs.compare import compare as compare
+from zoo.runs.deep_belief_net import deep_belief_net as deep_belief_net
 from zoo.runs.evaluate import Evaluation as Evaluation
 from zoo.runs.evaluate import evaluate as evaluate
 from zoo.runs.explain import Explanation as Explanation

@@ -125,6 +125,11 @@ OFFERS: dict[str, Offer] = {
     ),
     "reconstruct": Offer("E[x] under the guide: of sequences (N, T, D), of vectors (N, D)", ("model", "guide"), "x, S"),
     "pretraining": Offer("stages of gradient steps that come before all others", (), "problem"),
+    "take_layers": Offer(
+        "starts its networks from layers of sigmoid units that were learned from below: `zoo.deep_belief_net`",
+        (),
+        "layers, x",
+    ),
     "posterior_means": Offer("E_q [z | x], (N, L), by S draws where there is no formula", ("guide",), "x, S"),
     "corrupt": Offer("data spoilt as an encoder of theirs sees them, (N, D): a picture", ("model",), "x, seed"),
     "filters": Offer("what each unit of the first layer looks at, (H, D): a picture", (), ""),

@@ -31,6 +31,7 @@ from zoo.core.schedule import Schedule
 from zoo.core.stage import Stage
 from zoo.errors import ZooError
 from zoo.models.denoising_autoencoder import DenoisingAutoencoder
+from zoo.models.shared.layers import set_layers
 
 __all__ = ["StackedDenoisingAutoencoder"]
 
@@ -197,6 +198,10 @@ class StackedDenoisingAutoencoder(DenoisingAutoencoder):
         super().initialize(x, init, restart)
         if init != "current":
             self.pretrained.fill_(False)
+
+    def take_layers(self, layers: Sequence[tuple[Tensor, Tensor, Tensor]], x: Tensor) -> None:
+        """Start from layers of sigmoid units that were learned from below; ``pretraining_epochs=0`` keeps them."""
+        set_layers(self.encoder, [(weights.mT, bias) for weights, bias, _ in layers])
 
     # --- data -------------------------------------------------------------------------------------------------------
 

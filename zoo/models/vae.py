@@ -13,6 +13,7 @@ Salakhutdinov (2016), "Importance weighted autoencoders", for two layers; Higgin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -24,10 +25,15 @@ from guides import AmortizedFlow, AmortizedNormal
 from guides.flows import FLOWS
 from guides.normal import standard_normal
 from zoo.core.checks import positive
+from zoo.core.isolation import isolated
 from zoo.errors import ZooError
+from zoo.models.shared.layers import start_code
 from zoo.models.shared.neural import NeuralModel, network
 
 __all__ = ["VAE"]
+
+#: How much more noise than the linear analysis says a code is read with, when networks start from layers; and draws.
+DOUBTS, DOUBTED_DRAWS = (1.0, 3.0, 10.0, 30.0, 100.0), 5
 
 
 class VAE(NeuralModel):
@@ -94,6 +100,7 @@ class VAE(NeuralModel):
         if architecture == "conv" and not widths:
             raise ZooError(f"{who}: architecture='conv' expected a width in hidden_dims, got none. Pass (256,).")
         self.beta, self.num_layers, self.flow = float(beta), num_layers, flow
+        self.sigmoid_like = activation == "tanh" and architecture == "mlp" and bool(widths)
         size = latent_dim if num_layers == 1 else 2 * latent_dim
         try:
             self.decoder = network(size, widths[::-1], self.likelihood, activation, architecture)
@@ -195,6 +202,28 @@ class VAE(NeuralModel):
             return self.encoder.moments(x)[0]
         drawn: Tensor = self.encoder(x).sample((num_samples,)).mean(0)
         return drawn
+
+    def take_layers(self, layers: Sequence[tuple[Tensor, Tensor, Tensor]], x: Tensor) -> None:
+        """Start from layers of sigmoid units that were learned from below, see :func:`start_code`; at the best doubt.
+
+        Raises:
+            ZooError: layers of other widths.
+        """
+        encoder: Any = self.encoder
+        pixels = self.pixels(x)
+
+        def bound(doubt: float) -> float:
+            start_code(layers, pixels, encoder.body, (encoder.loc, encoder.raw_scale), self.decoder, doubt)
+            with isolated(0):
+                return float(self.elbo_parts(x, DOUBTED_DRAWS)[0].detach().mean())
+
+        with torch.no_grad():
+            bound(max(DOUBTS, key=bound))
+
+    def withholds(self) -> dict[str, str]:
+        plain = self.sigmoid_like and self.num_layers == 1 and self.flow is None and self.likelihood.kind == "bernoulli"
+        why = "it expects one stochastic layer, a Bernoulli likelihood and networks with activation='tanh'"
+        return {**super().withholds(), **({} if plain else {"take_layers": why})}
 
     def initialize(self, x: Tensor, init: str, restart: int = 0) -> None:
         """Networks as drawn; the decoder's last bias is what suits the data without z."""
