@@ -57,6 +57,9 @@ def test_the_answer_of_a_mixture_on_a_table_of_ones_own(run: Callable[..., Ran],
         "",
     ]
     assert "\n".join(shown) in ran.out
+    counts = (f"        {k}      {3 * (k == first)}     {5 * (k != first)}" for k in (0, 1))
+    crossed = ["component  small  tall", *counts]
+    assert "\n".join(crossed) in ran.out
     assert json.loads(Path("a/parameters.json").read_text())["axes"]["means"][1]["entries"] == [
         "height_cm",
         "weight_kg",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -262,6 +263,43 @@ def assert_drawn(content: bytes, colours: int = 40) -> Image.Image:
 def has_colour(image: Image.Image, colour: str, at_least: int = 20) -> bool:
     wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
     return bool((np.abs(np.asarray(image).astype(int) - wanted).max(-1) <= 6).sum() >= at_least)
+
+
+NAMED = {
+    "ellipses": lambda: (zoo.GaussianMixture(2, 3), points()),
+    "density": lambda: (zoo.GaussianMixture(2, 1), points()[:, :1]),
+    "counts": lambda: (zoo.PoissonMixture(2, 1), points()[:, :1].exp().round()),
+    "probs": lambda: (zoo.BernoulliMixture(2, 3), (points() > 1).double()),
+    "loadings": lambda: (zoo.PPCA(2, 3), points()),
+    "states": lambda: (zoo.GaussianHMM(2, 3), points()),
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_pictures_call_columns_by_their_names(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.text import Text
+
+    from zoo.reporting.page import Page as Figure
+    from zoo.reporting.samples import plot_samples
+    from zoo.reporting.states import plot_states
+
+    model, x = NAMED[case]()
+    names = ["height_$cm$", "weight", "age"][: x.shape[1]]
+    fit = zoo.fit(model, pd.DataFrame(x.numpy(), columns=names), max_iter=2)
+    words = set[str]()
+
+    def save(self: Figure, path: Path) -> Path:
+        words.update(text.get_text() for text in self.figure.findobj(Text))
+        return path
+
+    monkeypatch.setattr(Figure, "save", save)
+    (plot_states if case == "states" else plots.plot_components)(fit, x, tmp_path / "c.png")
+    shown = [name for name in names if any(name in word for word in words)]
+    assert len(shown) == (2 if case in ("ellipses", "states") else len(names))
+    assert not any(word.startswith("feature ") for word in words)
+    words.clear()
+    plot_samples(fit.sample(5), tmp_path / "s.png", names=fit.columns)
+    assert words & set(names)
 
 
 CASES: dict[str, tuple[Callable[[], Any], Callable[[], torch.Tensor]]] = {

@@ -10,6 +10,7 @@
 ``tables``        ``reproduce``, ``bench``
 ``beginning``     ``new``
 ``task``          words of a command to a checked model, data and options
+``classes``       how components go with known classes
 ``saved``         a fit in its folder, and the data that it is asked about
 ``programs``      what MODEL and --guide name
 ``options``       options that several commands have

@@ -157,7 +157,7 @@ def _write_draws(drawn: Any, path: Path, this: Fit) -> None:
     if path.suffix.lower() == ".png":
         from zoo.reporting.samples import plot_samples
 
-        plot_samples(drawn, path)
+        plot_samples(drawn, path, names=None if this.model.fields.given else this.columns)
         return
     import numpy as np
 

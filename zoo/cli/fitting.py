@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli import completing
+from zoo.cli.classes import agreement, print_agreement, print_classes
 from zoo.cli.holding_out import held_out
 from zoo.cli.options import (
     Columns,
@@ -129,7 +130,8 @@ def fit(
     else:
         print(this)
         print_parameters(this, out)
-        _print_agreement(rows)
+        print_agreement(rows)
+        print_classes(this, task)
         if apart is not None:
             print(apart.told(score))
         if out is not None:
@@ -209,7 +211,7 @@ def compare(
         print(dumps({**made.to_dict(), "rows": rows}))
     else:
         print(made)
-        _print_agreement(rows)
+        print_agreement(rows)
         if out is not None:
             print(f"saved in {out}; open {out / 'report.html'}")
     if stopped:
@@ -268,31 +270,8 @@ def _on_device(model: Any, guide: Any, device: str) -> Any:
 def _row(this: Fit, task: Task) -> dict[str, Any]:
     row = {**this.summary(), "aic": this.aic, "bic": this.bic, "num_parameters": this.num_parameters}
     if task.labels is not None:
-        row["adjusted_rand_index"] = _agreement(this, task)
+        row["adjusted_rand_index"] = agreement(this, task)
     return row
-
-
-def _agreement(this: Fit, task: Task) -> float | None:
-    """Adjusted Rand index of predicted components against the known classes, where a component is predicted."""
-    from sklearn.metrics import adjusted_rand_score
-
-    try:
-        predicted = this.predict(task.x)
-    except (ZooError, NotImplementedError):
-        return None
-    if isinstance(predicted, dict) or predicted.is_floating_point() or predicted.shape != task.labels.shape:
-        return None
-    seen = task.labels.flatten() >= 0
-    return float(adjusted_rand_score(task.labels.flatten()[seen].numpy(), predicted.cpu().flatten()[seen].numpy()))
-
-
-def _print_agreement(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        if row.get("adjusted_rand_index") is not None:
-            print(
-                f"{row['estimator']}, seed {row['seed']}: adjusted Rand index {row['adjusted_rand_index']:.4f} "
-                "against the labels"
-            )
 
 
 def _write_record(folder: Path, task: Task, more: dict[str, Any]) -> None:

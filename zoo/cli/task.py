@@ -155,6 +155,7 @@ class Task:
     x: Any
     data_name: str
     labels: Any
+    classes: Sequence[str] | None
     estimators: list[str]
     options: dict[str, dict[str, Any]]
     fit_options: dict[str, Any]
@@ -264,7 +265,7 @@ def prepare(
     estimators = [each.label for each in variants]
     title = Path(source_name).name if Path(source_name).suffix else source_name
     record = {"model": model, "guide": guide, "data": source_name, **dataclasses.asdict(source), "settings": given}
-    return Task(built, program_guide, x, title, labels, estimators, options, fit_options, record, notes)
+    return Task(built, program_guide, x, title, labels, loaded.classes, estimators, options, fit_options, record, notes)
 
 
 def _parse(settings: list[str] | None) -> dict[str, Any]:

@@ -36,7 +36,8 @@ def read_sklearn(name: str) -> Callable[[Mapping[str, Path]], Loaded]:
 
         bunch = getattr(datasets, f"load_{name}")()
         names = tuple(map(str, bunch.feature_names))
-        return Loaded(np.asarray(bunch.data, dtype=np.float64), names, labels=np.asarray(bunch.target, dtype=np.int64))
+        x, labels = np.asarray(bunch.data, dtype=np.float64), np.asarray(bunch.target, dtype=np.int64)
+        return Loaded(x, names, labels=labels, classes=tuple(map(str, bunch.target_names)))
 
     return read
 

@@ -41,6 +41,7 @@ class Loaded:
         target_lengths: (N,) int64, numbers of these symbols, or None.
         dropped: columns that were taken for row names.
         symbols: what text is coded by; None for its own symbols in sorted order.
+        classes: what the labels 0, 1, ... stand for, where that is known.
     """
 
     x: NDArray
@@ -51,6 +52,7 @@ class Loaded:
     target_lengths: NDArray[np.int64] | None = None
     dropped: tuple[str, ...] = ()
     symbols: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
 
     @property
     def data(self) -> Any:
@@ -304,6 +306,8 @@ def arrange(
     else:
         loaded = _group(table, steps, x, names, codes)
     loaded.dropped = table.dropped
+    if label is not None and table.columns[label].dtype == object:
+        loaded.classes = tuple(np.unique(table.columns[label].astype(str)).tolist())
     return loaded
 
 

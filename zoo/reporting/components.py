@@ -23,7 +23,7 @@ from zoo.reporting.page import (
     rgb,
     ticks,
 )
-from zoo.reporting.seen import _posterior_means, few, parameter_of, responsibilities, steps_of, visible
+from zoo.reporting.seen import _posterior_means, few, names_along, parameter_of, responsibilities, steps_of, visible
 from zoo.reporting.subjects import Fitted
 
 __all__ = ["component_kind", "plot_components"]
@@ -81,18 +81,23 @@ def plot_components(fit: Fitted, x: Any, path: str | Path, *, dark: bool = False
         owner = np.arange(len(means)) // (len(means) // len(weights))  # a state may have several components
         if means.shape[1] == 1:
             scales = np.sqrt(covariances[:, 0, 0])
-            return _histogram(rows[:, 0], shares, means[:, 0], scales, path, dark, word, owner)
-        return _ellipses(rows, resp, weights, shares, owner, means, covariances, path, dark, word)
+            name = names_along(model, "feature", 1)[0]
+            return _histogram(rows[:, 0], shares, means[:, 0], scales, path, dark, word, owner, name)
+        names = names_along(model, "feature", means.shape[1])
+        return _ellipses(rows, resp, weights, shares, owner, means, covariances, path, dark, word, names)
     if kind == "counts" and array(model.rates).shape[1] == 1:
         rates = array(model.rates)[:, 0]
-        return _histogram(rows[:, 0], weights, rates, None, path, dark, word, np.arange(len(rates)))
+        name = names_along(model, "feature", 1)[0]
+        return _histogram(rows[:, 0], weights, rates, None, path, dark, word, np.arange(len(rates)), name)
     name = "rates" if kind == "counts" else "probs" if parameter_of(model, "probs") is not None else "emission_probs"
-    return _parameters(array(model.quantity(name)), weights, name, path, dark, word)
+    values = array(model.quantity(name))
+    names = names_along(model, "symbol" if name == "emission_probs" else "feature", values.shape[1], bare=True)
+    return _parameters(values, weights, name, path, dark, word, names)
 
 
 def _ellipses(
     rows: Array, resp: Array | None, weights: Array, shares: Array, owner: Any, means: Array, covariances: Array,
-    path: str | Path, dark: bool, word: str,
+    path: str | Path, dark: bool, word: str, names: list[str],
 ) -> Path:  # fmt: skip
     """Ellipses of components, of which ``owner`` says whose they are: of a component itself, or of a state."""
     from matplotlib.lines import Line2D
@@ -138,8 +143,8 @@ def _ellipses(
     limits(ax, rows[:, axes])
     ax.grid(True, color=page.theme.grid, linewidth=0.7)
     ax.set_axisbelow(True)
-    where = "" if means.shape[1] == 2 else f", features {first} and {second} of {means.shape[1]}"
-    page.label(ax, f"Data and fitted {word}s: 1 and 2 sigma{where}", f"feature {first}", f"feature {second}")
+    where = "" if means.shape[1] == 2 else f", 2 of {means.shape[1]} features"
+    page.label(ax, f"Data and fitted {word}s: 1 and 2 sigma{where}", names[first], names[second])
     handles = [
         Line2D([], [], color=c, linewidth=2, label=f"{word} {k}: {w:.0%}")
         for k, (c, w) in enumerate(zip(colours, weights, strict=True))
@@ -151,7 +156,7 @@ def _ellipses(
 
 def _histogram(
     values: Array, weights: Array, centres: Array, scales: Array | None, path: str | Path, dark: bool,
-    word: str, owner: Any,
+    word: str, owner: Any, feature: str,
 ) -> Path:  # fmt: skip
     """Data and fitted mixture in one dimension: Gaussian with ``scales``, Poisson without."""
     from scipy import stats
@@ -170,7 +175,7 @@ def _histogram(
         share = height / len(values)
         cdf = stats.poisson.cdf(np.floor(edges)[:, None], centres)
         parts = weights * np.diff(cdf, axis=0)
-        name, x = "share of data", "count" if step == 1 else f"count, in bins of {step}"
+        name, x = "share of data", feature if step == 1 else f"{feature}, in bins of {step}"
         width, drawn = step * 0.86, "o-" if len(middle) <= 60 else "-"
     else:
         # Freedman and Diaconis' width is made for one mode: between several it is far too wide.
@@ -182,7 +187,7 @@ def _histogram(
         reach = 0.5 * max(float(np.ptp(values)), 1e-12)
         middle = np.linspace(max(low, values.min() - reach), min(high, values.max() + reach), 800)
         parts = weights * stats.norm.pdf(middle[:, None], centres, np.maximum(scales, 1e-300))
-        name, x, width, drawn = "density", "feature 0", float(edges[1] - edges[0]) * 0.94, "-"
+        name, x, width, drawn = "density", feature, float(edges[1] - edges[0]) * 0.94, "-"
     bars = (edges[:-1] + edges[1:]) / 2
     ax.bar(bars, share, width=width, color=page.theme.grid, label="data", zorder=1)
     for k, colour in enumerate(colours):
@@ -201,7 +206,9 @@ def _histogram(
     return page.save(path)
 
 
-def _parameters(values: Array, weights: Array, name: str, path: str | Path, dark: bool, word: str) -> Path:
+def _parameters(
+    values: Array, weights: Array, name: str, path: str | Path, dark: bool, word: str, names: list[str]
+) -> Path:
     """Component parameters (K, D): as images where D is a square number of pixels, else a heat map."""
     k, d = values.shape
     shape = image_shape(d)
@@ -223,7 +230,7 @@ def _parameters(values: Array, weights: Array, name: str, path: str | Path, dark
     limits = (0.0, 1.0) if "probs" in name else (None, None)
     heat(page, ax, values, "viridis", limits, "p(x = 1)" if name == "probs" else name.replace("_", " "))
     ticks(ax, 1, [f"{word} {i} ({w:.0%})" for i, w in enumerate(weights)])
-    ticks(ax, 0, [str(i) for i in range(d)])
+    ticks(ax, 0, names)
     page.label(ax, f"Fitted {name.replace('_', ' ')}", "symbol" if name == "emission_probs" else "feature")
     return page.save(path)
 
@@ -239,7 +246,7 @@ def _loadings(fit: Fitted, part: Data, path: str | Path, dark: bool) -> Path:
         left, right = page.axes(1, 2, width_ratios=(1.0, 1.5))
         reach = float(np.abs(loadings).max()) or 1.0
         heat(page, left, loadings, "RdBu_r", (-reach, reach), "loading", vertical=True)
-        ticks(left, 1, [str(i) for i in range(d)])
+        ticks(left, 1, names_along(fit.model, "feature", d, bare=True))
         ticks(left, 0, [str(i) for i in range(q)])
         page.label(left, "Loadings", "factor", "feature")
     else:

@@ -161,7 +161,14 @@ def heat(
 def ticks(ax: Any, axis: int, names: list[str]) -> None:
     every = max(1, math.ceil(len(names) / 30))
     at = list(range(0, len(names), every))
-    (ax.set_yticks if axis else ax.set_xticks)(at, [names[i] for i in at])
+    shown = [names[i] for i in at]
+    if axis:
+        ax.set_yticks(at, shown, parse_math=False)
+    else:
+        slanted = (
+            {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if max(map(len, shown), default=0) > 5 else {}
+        )
+        ax.set_xticks(at, shown, parse_math=False, **slanted)
 
 
 #: Features from which square vectors are shown as images, of two values and of any.

@@ -17,7 +17,7 @@ __all__ = ["DIGITS", "cut", "numbers", "parameter_tables", "parameter_text"]
 #: Significant digits where no standard error tells how many are known.
 DIGITS = 4
 #: Rows of a table, and tables of one parameter.
-ROWS, SLICES = 12, 4
+ROWS, SLICES = 16, 4
 #: Characters across a screen.
 WIDTH = 100
 _MORE = "…"

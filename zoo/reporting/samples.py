@@ -20,10 +20,15 @@ __all__ = ["plot_samples", "plot_sheet"]
 MAX_IMAGES = 400
 
 
-def plot_samples(x: Data, path: str | Path, *, dark: bool = False) -> Path:
-    """Draws from a model: images where a datum is a square of pixels, else a histogram, or two features as points."""
+def plot_samples(x: Data, path: str | Path, *, dark: bool = False, names: Sequence[str] | None = None) -> Path:
+    """Draws from a model: images where a datum is a square of pixels, else a histogram, or two features as points.
+
+    Args:
+        names: of the features.
+    """
     _, rows = visible(x)
     n, d = rows.shape
+    called = names if names is not None and len(names) == d else [f"feature {i}" for i in range(d)]
     shape = image_shape(d, len(np.unique(rows)) == 2)
     if shape is not None:
         rows = rows[:MAX_IMAGES]
@@ -39,7 +44,7 @@ def plot_samples(x: Data, path: str | Path, *, dark: bool = False) -> Path:
         whole = bool((values == np.round(values)).all()) and np.ptp(values) <= 200
         bins: Any = np.arange(values.min(), values.max() + 2) - 0.5 if whole else min(60, max(10, n // 8))
         ax.hist(values, bins=bins, color=PALETTE[0], rwidth=0.9)
-        page.label(ax, f"{n} draws", "feature 0", "draws")
+        page.label(ax, f"{n} draws", called[0], "draws")
     else:
         first, second = sorted(np.argsort(-rows.var(0), kind="stable")[:2].tolist())
         size = 22 if n <= 300 else 10 if n <= 1500 else 4
@@ -47,7 +52,7 @@ def plot_samples(x: Data, path: str | Path, *, dark: bool = False) -> Path:
         ax.grid(True, color=page.theme.grid, linewidth=0.7)
         ax.set_axisbelow(True)
         where = "" if d == 2 else f": the 2 of {d} features that vary most"
-        page.label(ax, f"{n} draws{where}", f"feature {first}", f"feature {second}")
+        page.label(ax, f"{n} draws{where}", called[first], called[second])
     return page.save(path)
 
 

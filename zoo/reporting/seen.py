@@ -13,7 +13,7 @@ from zoo.errors import ZooError
 from zoo.reporting.page import Array, array
 from zoo.reporting.subjects import Fitted
 
-__all__ = ["MAX_POINTS", "few", "parameter_of", "responsibilities", "steps_of", "visible"]
+__all__ = ["MAX_POINTS", "few", "names_along", "parameter_of", "responsibilities", "steps_of", "visible"]
 
 
 MAX_POINTS = 5000
@@ -65,6 +65,18 @@ def few(rows: int) -> Any:
     if rows <= MAX_POINTS:
         return slice(None)
     return np.sort(np.random.default_rng(0).choice(rows, MAX_POINTS, replace=False))
+
+
+def names_along(model: Any, axis: str, size: int, bare: bool = False) -> list[str]:
+    """What to call the places of an axis ("feature"): their names where the model knows them, else numbers.
+
+    Args:
+        bare: whether numbers stand without the axis' word.
+    """
+    known = model.entries(axis)
+    if known is not None and len(known) == size:
+        return [str(name) for name in known]
+    return [str(i) if bare else f"{axis} {i}" for i in range(size)]
 
 
 def parameter_of(model: Any, name: str) -> Array | None:

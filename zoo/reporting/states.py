@@ -16,6 +16,7 @@ from zoo.core.contract import lacks, prepared
 from zoo.core.data import Data, call
 from zoo.errors import ZooError
 from zoo.reporting.page import Array, Page, array, colour, heat, ticks
+from zoo.reporting.seen import names_along
 from zoo.reporting.subjects import Fitted
 
 __all__ = ["has_states", "occupancy", "plot_states", "seen_sequences", "step_probabilities"]
@@ -87,7 +88,7 @@ def plot_states(fit: Fitted, x: Any, path: str | Path, *, dark: bool = False) ->
     for ax, feature in zip(axes, features, strict=True):
         page.dress(ax)
         _series(page, ax, np.arange(begin, begin + len(route[stretch])), values[stretch, feature], route[stretch])
-        page.label(ax, "", "", f"feature {feature}" if values.shape[1] > 1 else "x")
+        page.label(ax, "", "", names_along(fit.model, "feature", values.shape[1])[feature])
     part = f", steps {begin} to {begin + SHOWN - 1} of {length}" if length > SHOWN else ""
     page.label(axes[0], f"The first sequence by its most probable path{part}", "", axes[0].get_ylabel())
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
