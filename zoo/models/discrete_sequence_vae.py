@@ -317,7 +317,7 @@ class DiscreteSequenceVAE(LatentVariableModel):
 
     def _ends(self) -> Tensor:
         """How probable each state makes the token that ends a sentence, (K,); zero where there is none."""
-        return torch.zeros(self.num_states) if self.end is None else self.emission_probs[:, self.end]
+        return torch.zeros_like(self.initial_probs) if self.end is None else self.emission_probs[:, self.end]
 
     def sample_like(self, template: Data, num_data: int) -> dict[str, Tensor]:
         """``num_data`` new sequences: sentences of their own lengths where a token ends them, or as long as the
