@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,3 +47,14 @@ def test_it_runs_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
     assert summed["bias"] > 0.001, "the guide is not the posterior"
     assert drawn["bias"] <= summed["bias"] + 5 * drawn["bias_se"]
     assert "141.20" in str(done)
+
+
+def test_recorded_perplexity_falls_as_states_are_added() -> None:
+    record = json.loads((Path(__file__).parents[1] / "results" / "reproduce_ptb_quick.json").read_text())
+    assert record["setting"] == json.loads(json.dumps({**vars(ptb.SETTINGS["quick"]), "rows": ptb.ESTIMATORS}))
+    values = {row["name"]: row["value"] for row in record["rows"]}
+    for kind in ("HMM", "neural HMM"):
+        found = [values[f"{kind}, {k} states"] for k in (8, 32, 128, 512)]
+        assert found == sorted(found, reverse=True), kind
+    assert values["HMM, 512 states"] < 260, "below the neural model's, above Kneser and Ney's on the same sentences"
+    assert record["cpu_seconds"] < 10 * 60
