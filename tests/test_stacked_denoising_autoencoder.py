@@ -227,7 +227,7 @@ def test_the_table_runs_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(0 <= row["value"] <= 100 for row in rows.values())
 
 
-@pytest.mark.parametrize("budget", ["quick"])
+@pytest.mark.parametrize("budget", ["quick", "full"])
 def test_what_was_recorded_is_in_the_order_of_the_paper(budget: str) -> None:
     record = json.loads((RESULTS / f"reproduce_sda_{budget}.json").read_text())
     assert record["published"] == sda.PUBLISHED
