@@ -30,6 +30,8 @@ _PUBLIC = {
     "runs.fit": ("fit",),
     "runs.load": ("load",),
     "runs.result": ("Fit",),
+    "runs.select": ("select",),
+    "runs.selection": ("Candidate", "Selection"),
     "runs.variants": ("Variant",),
     "scores.bracketing": ("bracketing",),
 }

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["benchmarks", "data_names", "estimator_list", "estimators", "model_names", "models", "tables"]
+from zoo.reporting.subjects import CRITERIA
+
+__all__ = [
+    "benchmarks",
+    "criteria",
+    "data_names",
+    "estimator_list",
+    "estimators",
+    "model_names",
+    "models",
+    "tables",
+]
 
 
 def model_names() -> list[str]:
@@ -23,6 +34,11 @@ def data_names(incomplete: str) -> list[str]:
     from zoo.data._files import SUFFIXES
 
     return [each.name for each in list_data() if each.name.startswith(incomplete)] + _paths(incomplete, SUFFIXES)
+
+
+def criteria(incomplete: str) -> list[str]:
+    """What chooses among models of several sizes."""
+    return [name for name in CRITERIA if name.startswith(incomplete)]
 
 
 def estimators(incomplete: str) -> list[str]:

@@ -23,6 +23,7 @@ from zoo.cli.listing import data, models
 from zoo.cli.output import complain, tell
 from zoo.cli.predicting import predict
 from zoo.cli.programs import USER_MODULE
+from zoo.cli.selecting import select
 from zoo.cli.showing import show
 from zoo.cli.tables import bench, reproduce
 from zoo.errors import LeftOut, ZooError
@@ -56,6 +57,7 @@ for command in (
     data,
     fit,
     compare,
+    select,
     explain,
     show,
     predict,

@@ -37,7 +37,7 @@ from zoo.errors import LikelihoodDecreased, ZooError
 if TYPE_CHECKING:
     from zoo.runs.result import Fit
 
-__all__ = ["compare", "explain", "fit"]
+__all__ = ["compare", "explain", "fit", "ready", "stop_code"]
 
 
 def fit(
@@ -95,7 +95,7 @@ def fit(
         task = prepare(model, data, None if estimator is None else [estimator], settings, guide, source, False, stay)
         import zoo
 
-        _ready()
+        ready()
         apart = held_out(task, hold_out, seed)
         name = task.estimators[0]
         try:
@@ -137,7 +137,7 @@ def fit(
         if out is not None:
             print(f"saved in {out}{': ' if drawn else ''}{', '.join(drawn)}")
     if stopped:
-        raise typer.Exit(_stopped(out))
+        raise typer.Exit(stop_code(out))
     if this.status == "diverged":
         raise typer.Exit(_diverged([this]))
 
@@ -195,7 +195,7 @@ def compare(
         if device is not None:
             template = _on_device(template, task.guide, device)
             task.guide = None
-        _ready()
+        ready()
         # The options are sorted out already; what is common has been handed to each estimator.
         made = zoo.compare(
             template, task.x, estimators=task.estimators, seeds=seeds, guide=task.guide, options=task.options,
@@ -215,7 +215,7 @@ def compare(
         if out is not None:
             print(f"saved in {out}; open {out / 'report.html'}")
     if stopped:
-        raise typer.Exit(_stopped(out))
+        raise typer.Exit(stop_code(out))
     if all(this.status == "diverged" for this in made.fits):
         raise typer.Exit(_diverged(made.fits))
 
@@ -248,7 +248,7 @@ def explain(
     print(dumps(found.to_dict()) if as_json else found)
 
 
-def _ready() -> None:
+def ready() -> None:
     """Import what every fit needs, and let Ctrl-C end a fit with what there is."""
     import sklearn.cluster  # noqa: F401
 
@@ -289,7 +289,7 @@ def _told(this: Fit, task: Task, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return found | record(this, parameters_of(this))
 
 
-def _stopped(out: Path | None) -> int:
+def stop_code(out: Path | None) -> int:
     where = f"what was reached is in {out}" if out is not None else "nothing was saved, for want of --out"
     return complain(f"interrupted; {where}.", 130)
 

@@ -58,6 +58,8 @@ def load_fit(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, d
             if inside
             else f"{folder} holds a comparison without fits, expected one fit."
         )
+    if (folder / "selection.json").is_file():
+        raise ZooError(f"{folder} holds a selection, expected one fit. Take the best, {folder / 'best'}.")
     record: dict[str, Any] = {}
     for place in (folder, folder.parent.parent):  # a fit of a comparison lies two levels below its record
         if (place / RECORD).is_file():
@@ -74,6 +76,9 @@ def load_fit(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, d
             with contextlib.suppress(OSError, ValueError):
                 config = json.loads((folder / "fit.json").read_text(encoding="utf-8")).get("config", {})
                 built = rebuilt(build, config)
+        elif isinstance(point := record.get("point"), dict):  # a selection's best: the function makes the program
+            build = build(**point)
+            build = build[0] if isinstance(build, tuple) else build
         built = build if built is None else built
     return zoo.load(folder, built, load_object(guide, "guide") if guide is not None else None), record
 

@@ -172,7 +172,14 @@ def prepare(
     source: Source,
     many: bool,
     fixed: Sequence[str] = (),
+    program: tuple[Any, Any] | None = None,
 ) -> Task:
+    """Read, build and check.
+
+    Args:
+        many: whether several estimators are asked for.
+        program: a program and its guide, or None, in the place of what MODEL names.
+    """
     from zoo.core.contract import LatentVariableModel
     from zoo.core.data import as_data
     from zoo.core.schema import Schema
@@ -185,8 +192,9 @@ def prepare(
     given = _parse(settings)
     for text in estimators or ():
         find_estimator(variant(text).estimator if many else text)
-    build = find(model)
-    program_guide = load_object(guide, "guide") if guide is not None else None
+    build, program_guide = (find(model), None) if program is None else program
+    if guide is not None:
+        program_guide = load_object(guide, "guide")
     takes = arguments_of(build)
     names = list(dict.fromkeys(text.partition(":")[0].strip() for text in estimators or estimator_classes()))
     known = {name: {f.name for f in dataclasses.fields(find_estimator(name))} for name in names}

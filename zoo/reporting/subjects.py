@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-__all__ = ["DRAWS", "Compared", "Fitted"]
+__all__ = ["CRITERIA", "DRAWS", "Compared", "Fitted", "Selecting"]
 
 
 class Fitted(Protocol):
@@ -77,5 +77,29 @@ class Compared(Protocol):
     def best_of(self, fits: Any) -> Any: ...
 
 
+class Selecting(Protocol):
+    """A selection; see :class:`zoo.Selection`."""
+
+    model: str
+    data: str
+    num_data: float
+    criterion: str
+    folds: int | None
+    x: Any
+    notes: list[str]
+
+    @property
+    def candidates(self) -> Sequence[Any]: ...
+    @property
+    def names(self) -> list[str]: ...
+    @property
+    def known(self) -> list[str]: ...
+    @property
+    def best(self) -> Any: ...
+    def chosen_by(self, criterion: str) -> Any: ...
+
+
+#: What models of different sizes are compared by: of the first three lower is better, of "cv" higher.
+CRITERIA = ("bic", "aic", "icl", "cv")
 #: Draws a datum of the bounds that fits without a known evidence are ranked by.
 DRAWS = 100

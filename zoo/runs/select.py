@@ -1,0 +1,260 @@
+"""``zoo.select``: one model over a grid of settings, and which of them the data speak for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.core.contract import prepared
+from zoo.core.data import Data, plain
+from zoo.core.turns import exclusive
+from zoo.errors import LikelihoodDecreased, ZooError, one_line, unknown_name
+from zoo.estimators import estimator_classes, find_estimator
+from zoo.reporting.subjects import CRITERIA
+from zoo.runs.fit import fit
+from zoo.runs.folds import check_folds, cross_validated
+from zoo.runs.grids import Builder, Point, holds, points, told
+from zoo.runs.progress import fraction_shown
+from zoo.runs.ranking import finest
+from zoo.runs.result import Fit
+from zoo.runs.selection import Candidate, Selection
+from zoo.runs.starts import scout
+from zoo.scores.entropy import posterior_entropy
+
+__all__ = ["select"]
+
+#: Starts, each run to its end, of a fit that ends below one that it holds as a special case; one round after another.
+ROUNDS = (10, 40)
+#: Fits that a grid may ask for where nobody allows more.
+MOST_FITS = 200
+
+
+@exclusive
+def select(
+    model: Any,
+    x: Any,
+    *,
+    grid: Mapping[str, Any],
+    criterion: str = "bic",
+    estimator: str | None = None,
+    guide: Callable[..., Any] | None = None,
+    folds: int | None = None,
+    seed: int = 0,
+    init: str | None = None,
+    restarts: int | None = None,
+    device: str | None = None,
+    max_seconds: float | None = None,
+    max_fits: int = MOST_FITS,
+    progress: bool | None = False,
+    data_name: str | None = None,
+    **options: Any,
+) -> Selection:
+    """Fit a model at every point of a grid and choose by a criterion: how many components, states or factors.
+
+    A fit that fails is a row with its reason. One that ends below another which it holds as a special case (fewer
+    components, a simpler covariance) is fitted again from more starts, unless ``restarts`` says how many.
+
+    Args:
+        model: the name or class of a model of the zoo, or a model for its class and arguments, which is left as it is;
+            or a function of the grid's names that makes a model, a Pyro program ``program(x)``, or a program and its
+            guide: ``lambda k: program_of(k)``.
+        x: data as the model takes them, or a path or name for :func:`zoo.load_data`.
+        grid: by argument its values: ``{"num_components": range(1, 9), "covariance_type": ["full", "diag"]}``.
+        criterion: what ``best`` goes by: "bic" or "aic" (see :class:`Fit`), "icl" (BIC + 2 × the posterior's entropy),
+            all lower is better; or "cv", the mean held-out ln p(x) a datum (5 folds where nobody says how many).
+        estimator: as for ``fit``, like ``guide``, ``init``, ``device`` and ``max_seconds``.
+        folds: of cross-validation over rows, or sequences; the same for every point. None: none.
+        seed: every draw comes from it, at every point the same.
+        restarts: of every fit, as for ``fit``.
+        max_fits: the most fits to make without being asked again, those to folds among them.
+        progress: True shows a bar; None one if stderr is a terminal.
+        data_name: what the data are called, for the record.
+        options: of the estimator; and arguments of model or function that are the same at every point.
+
+    Raises:
+        ZooError: a mistake in the arguments, or every point failed.
+        KeyboardInterrupt: before anything was fitted; after that the selection comes back as far as it went.
+    """
+    if criterion not in CRITERIA:
+        raise unknown_name("criterion", criterion, CRITERIA)
+    folds = check_folds(5 if folds is None and criterion == "cv" else folds)
+    places = points(grid)
+    build = Builder.of(model, places[0], options, guide)
+    _check_options(estimator, options)
+    many = len(places) * (1 + (folds or 0))
+    if many > max_fits:
+        raise ZooError(
+            f"select: grid expected to ask for at most {max_fits} fits, got {many}. Take fewer values, or allow them: "
+            f"max_fits={many}."
+        )
+    data_name = data_name or (Path(x).name if isinstance(x, (str, Path)) else "data")
+    given: dict[str, Any] = {
+        "estimator": estimator, "init": init, "restarts": restarts, "device": device, "max_seconds": max_seconds,
+        **options,
+    }  # fmt: skip
+    run = _Run(build, x, seed, given, data_name)
+    candidates: list[Candidate] = []
+    notes: list[str] = []
+    stopped = False
+    with fraction_shown("select", progress) as shown:
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            if shown is not None:
+                shown(min(1.0, done / many))
+
+        try:
+            for place in places:
+                candidates.append(run.candidate(place))
+                step()
+                fitted = candidates[-1].fit
+                if stopped := fitted is not None and fitted.status == "interrupted":
+                    break
+            if not stopped:
+                notes = _again_where_low(candidates, run)
+                for each in candidates:
+                    run.look_at(each, folds, step)
+        except KeyboardInterrupt:
+            if not any(each.fit is not None for each in candidates):
+                raise
+            stopped = True
+    reasons = [each.reason for each in candidates if each.fit is None]
+    if len(reasons) == len(candidates):
+        raise ZooError(reasons[0])
+    first = next(each.fit for each in candidates if each.fit is not None)
+    found = Selection(first.model.label, data_name, first.num_data, candidates, criterion, folds, seed, run.data, notes)
+    found.interrupted = stopped
+    if criterion not in found.known and "cv" in found.known:
+        found.criterion = "cv"
+        notes.append(f"no {criterion} without a likelihood: cv, of the bound, chooses")
+    return found
+
+
+@dataclass
+class _Run:
+    """What every fit of a selection has in common."""
+
+    build: Builder
+    x: Any
+    seed: int
+    options: dict[str, Any]
+    data_name: str
+    data: Data = None
+
+    def fit(self, point: Point, **more: Any) -> Fit:
+        """One fit; the data are read at the first."""
+        model, guide, self.x = self.build.made(point, self.x)
+        options = {**self.options, **more}
+        try:
+            made = fit(model, self.x, guide=guide, seed=self.seed, data_name=self.data_name, **options)
+        except LikelihoodDecreased as error:
+            if error.fit is None:
+                raise
+            made = error.fit
+        if self.data is None:
+            self.data = plain(prepared(made.model, self.x))
+        return made
+
+    def candidate(self, point: Point) -> Candidate:
+        """A point's fit, or why there is none."""
+        try:
+            fitted = self.fit(point)
+        except Exception as error:  # whatever a program does at one point: the others are tried
+            return Candidate(point, reason=one_line(error))
+        reason = ""
+        if fitted.status == "diverged" or fitted.degenerate:
+            reason = fitted.notes[0] if fitted.notes else fitted.status
+        return Candidate(point, fitted, reason)
+
+    def look_at(self, each: Candidate, folds: int | None, step: Callable[[], None]) -> None:
+        """The posterior's entropy and the score by cross-validation of what was fitted."""
+        if each.fit is None:
+            return
+        model, guide, x = self.build.made(each.point, self.x)
+        if each.fit.log_likelihood is not None:
+            try:
+                each.entropy = posterior_entropy(each.fit.model, prepared(each.fit.model, x), self.seed)
+            except Exception as error:  # a posterior that cannot be had costs no fit
+                each.reason = each.reason or f"no icl: {one_line(error)}"
+        if folds is not None:
+            each.held_out = cross_validated(model, x, folds, self.seed, guide=guide, shown=step, **self.options)
+
+
+def _check_options(estimator: str | None, options: Mapping[str, Any]) -> None:
+    """Refuse what no fit would take, before the first one."""
+    kinds = [find_estimator(estimator)] if estimator is not None else list(estimator_classes().values())
+    known = {f.name for kind in kinds for f in dataclasses.fields(kind)}
+    for name in options:
+        if name not in known:
+            raise unknown_name("option", name, {*known, "max_fits"})
+
+
+def _again_where_low(candidates: Sequence[Candidate], run: _Run) -> list[str]:
+    """Fit again, from more starts, what ends below something that it holds as a special case; a line on each."""
+    notes = []
+    sound = [each for each in candidates if each.fit is not None and _sound(each.fit)]
+    for each in sorted(sound, key=lambda c: c.fit.num_parameters if c.fit else 0):
+        assert each.fit is not None
+        low, floor = _below(each, sound, run.build)
+        if floor is None:
+            continue
+        before, tried = each.fit, 0
+        if run.options["restarts"] is None and run.options["max_seconds"] is None and _restarts_help(each.fit):
+            for tried in ROUNDS:
+                more = run.fit(each.point, restarts=tried)
+                if more.status == "interrupted":
+                    raise KeyboardInterrupt
+                assert more.log_likelihood is not None
+                assert each.fit.log_likelihood is not None
+                if _sound(more) and more.log_likelihood > each.fit.log_likelihood:
+                    each.fit = more
+                low, floor = _below(each, sound, run.build)
+                if floor is None:
+                    break
+        if floor is not None:
+            notes.append(
+                f"{told(each.point)} ends {low:.2f} nats below {told(floor.point)}, which it holds as a special case"
+                f"{f', also by {tried} starts' if tried else ''}: its best fit is not found yet"
+            )
+        else:
+            assert each.fit.log_likelihood is not None
+            assert before.log_likelihood is not None
+            gain = each.fit.log_likelihood - before.log_likelihood
+            notes.append(f"{told(each.point)}: {tried} starts, as the usual ones ended {gain:.2f} nats lower")
+    return notes
+
+
+def _sound(this: Fit) -> bool:
+    """Whether a likelihood can be held to that of a special case: a maximum of the likelihood alone."""
+    if this.log_likelihood is None or this.degenerate or this.status == "diverged" or this.draws is not None:
+        return False
+    return float(this.model.log_prior().detach()) == 0.0
+
+
+def _restarts_help(this: Fit) -> bool:
+    return scout(find_estimator(this.estimator)()) is not None
+
+
+def _below(each: Candidate, among: Iterable[Candidate], build: Builder) -> tuple[float, Candidate | None]:
+    """By how many nats a fit ends below the highest of its special cases, and which that is; (0, None) where it does
+    not."""
+    mine = each.fit
+    assert mine is not None
+    assert mine.log_likelihood is not None
+    low, floor = 0.0, None
+    for other in among:
+        theirs = other.fit
+        if theirs is None or theirs.log_likelihood is None:
+            continue
+        if not holds(each.point, other.point, mine.model.config, build.sized):
+            continue
+        fall = theirs.log_likelihood - mine.log_likelihood
+        slack = finest(theirs, theirs.log_likelihood) + finest(mine, mine.log_likelihood)
+        if fall > max(low, slack):
+            low, floor = fall, other
+    return low, floor
