@@ -102,6 +102,18 @@ def test_cross_validation_is_that_of_scikit_learns_folds_and_closed_forms():
     assert found.chosen == {"num_components": 1}
 
 
+def test_a_grid_search_of_scikit_learn_agrees():
+    from sklearn.model_selection import GridSearchCV
+
+    folds = KFold(5, shuffle=True, random_state=2)
+    made = zoo.as_sklearn("gaussian_mixture", covariance_type="diag", seed=2, restarts=1)
+    theirs = GridSearchCV(made, {"num_components": [1, 2]}, cv=folds, refit=False).fit(TWO).cv_results_
+    found = zoo.select(
+        "gaussian_mixture", TWO, grid={"num_components": [1, 2]}, covariance_type="diag", folds=5, seed=2, restarts=1
+    )
+    assert [row["cv"] for row in found.rows] == pytest.approx(theirs["mean_test_score"].tolist(), abs=1e-9)
+
+
 def test_held_out_data_that_are_impossible_are_counted():
     x = np.zeros((20, 2))
     x[::2, 0], x[7, 1] = 1, 1  # one row alone has the second bit

@@ -58,6 +58,9 @@ from zoo.runs.explain import explain as explain
 from zoo.runs.fit import fit as fit
 from zoo.runs.load import load as load
 from zoo.runs.result import Fit as Fit
+from zoo.runs.select import select as select
+from zoo.runs.selection import Candidate as Candidate
+from zoo.runs.selection import Selection as Selection
 from zoo.runs.variants import Variant as Variant
 from zoo.scores.bracketing import bracketing as bracketing
 
