@@ -38,14 +38,14 @@ def poisson_program(k):
 @pytest.fixture(scope="module")
 def selection():
     grid = {"covariance_type": ["full", "spherical"], "num_components": range(1, 4)}
-    return zoo.select("gaussian_mixture", TWO, grid=grid, data_name="two")
+    return zoo.select("gaussian_mixture", TWO, grid=grid, data_name="two", restarts=1)
 
 
 def test_a_row_a_point_in_the_grids_order_and_the_lowest_bic_is_chosen(selection):
     kinds = [(row["covariance_type"], row["num_components"]) for row in selection.rows]
     assert kinds == list(itertools.product(["full", "spherical"], [1, 2, 3]))
-    for each in selection.candidates:
-        alone = zoo.fit("gaussian_mixture", TWO, **each.point)
+    for each in selection.candidates[::4]:
+        alone = zoo.fit("gaussian_mixture", TWO, **each.point, restarts=1)
         assert alone.log_likelihood == each.fit.log_likelihood
     best = min(selection.rows, key=lambda row: row["bic"])
     assert selection.best.bic == best["bic"]
@@ -233,8 +233,8 @@ def test_the_table_names_what_is_best_by_which_criterion(selection):
     lines = str(selection).splitlines()
     assert lines[0].startswith("gaussian_mixture on two: 70 data; lower is better")
     for name in ("bic", "aic", "icl"):
-        place = selection.candidates.index(selection.chosen_by(name))
-        assert name.upper() in lines[3 + place].split("converged")[1]
+        marked = [line.split()[:2] for line in lines[4:10] if name.upper() in line]
+        assert marked == [[str(value) for value in selection.chosen_by(name).point.values()]]
     assert repr(selection).startswith("gaussian_mixture on two: 6 settings, best by bic: covariance_type=")
 
 
@@ -287,7 +287,7 @@ def test_a_model_lends_its_class_arguments_and_names():
 
 
 def test_iris_has_two_components(zoo_data):
-    found = zoo.select("gaussian_mixture", zoo_data("iris").x, grid={"num_components": [1, 2, 3]})
+    found = zoo.select("gaussian_mixture", zoo_data("iris"), grid={"num_components": [1, 2, 3]})
     assert found.chosen == {"num_components": 2}
     assert found.best.bic == pytest.approx(574.02, abs=0.005)
 
@@ -295,7 +295,7 @@ def test_iris_has_two_components(zoo_data):
 def test_earthquakes_have_three_states_where_the_chain_begins_stationary(zoo_data):
     """Zucchini, MacDonald & Langrock (2016), section 6.1, table 6.1: T = 107 is what BIC counts."""
     grid = {"initial": ["stationary", "free"], "num_states": [2, 3]}
-    found = zoo.select("poisson_hmm", zoo_data("earthquakes").x, grid=grid)
+    found = zoo.select("poisson_hmm", zoo_data("earthquakes"), grid=grid)
     assert found.chosen == {"initial": "stationary", "num_states": 3}
     assert found.chosen_by("aic") is found.chosen_by("bic")
     assert found.best.aic == pytest.approx(676.92, abs=0.005)
@@ -309,7 +309,7 @@ def test_earthquakes_have_three_states_where_the_chain_begins_stationary(zoo_dat
 def test_faithful_has_three_tied_components_and_no_likelihood_falls(zoo_data):
     """mclust's best of these four families up to K = 6 is EEE, 3: BIC -2314.30 in its sign. 24 fits, over a minute."""
     grid = {"covariance_type": ["full", "tied", "diag", "spherical"], "num_components": range(1, 7)}
-    found = zoo.select("gaussian_mixture", zoo_data("faithful").x, grid=grid)
+    found = zoo.select("gaussian_mixture", zoo_data("faithful"), grid=grid)
     assert found.chosen == {"covariance_type": "tied", "num_components": 3}
     assert found.best.bic == pytest.approx(2314.30, abs=0.005)
     for kind in grid["covariance_type"]:
