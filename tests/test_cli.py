@@ -218,7 +218,7 @@ def test_compare_takes_an_estimator_twice(run: Callable[..., Ran]) -> None:
     assert {record["options"]["warmup"] for record in fits.values()} == {0}
 
 
-@pytest.mark.parametrize("command", ["models", "data", "fit", "compare", "evaluate", "sample", "bench"])
+@pytest.mark.parametrize("command", ["models", "data", "fit", "compare", "select", "evaluate", "sample", "bench"])
 def test_help_has_an_example(run: Callable[..., Ran], command: str) -> None:
     ran = run(command, "--help")
     assert ran.code == 0
