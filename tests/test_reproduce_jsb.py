@@ -60,6 +60,8 @@ def test_recorded_bounds_of_the_full_budget_are_in_order() -> None:
     published = {row["name"]: row.get("value") for row in record["published"]}
     assert value["DMM, importance-weighted"] < value["DMM, bound"] <= published["DMM, bound"] + 0.005
     assert value["VRNN, ELBO"] <= published["VRNN, ELBO"]
-    for kind in ("VRNN by svi", "VRNN"):
-        ladder = ["VRNN, ELBO", *(f"{kind}, {by} of {k}" for by in ("IWAE", "FIVO") for k in (4, 8, 16))]
-        assert all(value[worse] > value[better] for worse, better in itertools.pairwise(ladder))
+    bounds = ["IWAE of 4", "IWAE of 8", "IWAE of 16", "FIVO of 4", "FIVO of 8", "FIVO of 16"]
+    ladder = ["VRNN, ELBO", *(f"VRNN by svi, {bound}" for bound in bounds)]  # models trained apart need not be in order
+    apart = [f"VRNN, {bound}" for bound in bounds]
+    for rows in (ladder, apart[:3], apart[3:]):
+        assert all(value[worse] > value[better] for worse, better in itertools.pairwise(rows))
