@@ -18,6 +18,7 @@ import zoo
 from zoo.core.contract import LatentVariableModel
 from zoo.core.schema import Schema
 from zoo.models import model_classes
+from zoo.reporting.parameter_tables import cut, numbers, parameter_tables, parameter_text
 from zoo.reporting.parameters import networks_of, parameters_of
 
 SYMBOLS = ("a", "b", "c", "d")
@@ -105,6 +106,33 @@ def test_a_program_that_declares_nothing_has_numbered_axes_and_its_networks_are_
     table = fit.parameters_frame()
     assert table["value"].sum() == pytest.approx(1)
     assert table["index"].tolist() == [0, 1]
+
+
+def test_numbers_are_rounded_to_what_a_reader_needs() -> None:
+    assert numbers(np.array([0.5, 0.25, 0.0, 3e-9])) == ["0.5000", "0.2500", "0", "3e-09"]
+    assert numbers(np.array([746.893, -0.2])) == ["746.9", "-0.2"]
+    assert numbers(np.array([746.893, -0.2]), each=True) == ["746.9", "-0.2000"]
+    assert numbers(np.array([1.5e9, 0.0])) == ["1.500e+09", "0"]
+    assert numbers(np.array([3, 12])) == ["3", "12"]
+    assert numbers(np.array([4.29131, 79.96]), np.array([0.0541, 0.7])) == ["4.291 ± 0.054", "79.96 ± 0.70"]
+
+
+def test_long_tables_are_cut_and_simple_ones_told_once() -> None:
+    wide = parameters_of(as_fitted(zoo.BernoulliMixture(20, 50)))
+    text = parameter_text(wide, width=60)
+    assert cut(wide, width=60)
+    assert max(map(len, text.splitlines())) <= 60
+    heads = next(line for line in text.splitlines() if line.split()[:2] == ["component", "0"])
+    assert heads.split()[-1] == "…"
+    assert [line.split()[0] for line in text.split("probs (component, feature)\n")[1].splitlines()[-2:]] == ["13", "…"]
+    assert not cut(parameters_of(as_fitted(zoo.PoissonMixture(2, 3))))
+    simple = parameter_tables(parameters_of(as_fitted(zoo.GaussianMixture(2, 2, covariance_type="diag"))))
+    assert [table.title for table in simple[2:]] == ["covariances, diagonals (component, feature)"]
+    tied = zoo.GaussianMixture(2, 2, covariance_type="tied")
+    tied.covariances = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
+    table = parameter_tables(parameters_of(as_fitted(tied)))[-1]
+    assert table.title == "covariances, of every component (feature, other feature)"
+    assert table.rows == [["0", "2.000", "0.5000"], ["1", "0.5000", "1.000"]]
 
 
 def test_draws_of_parameters_give_standard_errors() -> None:

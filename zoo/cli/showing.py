@@ -49,7 +49,9 @@ def print_parameters(this: Fit, out: Path | None) -> None:
     if told:
         where = f", in full in {out / 'parameters.csv'}" if out is not None else ""
         where = where or (", all of them with --out DIR" if cut(told) else "")
-        print(f"\nparameters to {DIGITS} digits{where}\n\n{parameter_text(told)}\n")
+        known = any(p.errors is not None for p in told)
+        how = f"± standard deviation of their draws, or to {DIGITS} digits" if known else f"to {DIGITS} digits"
+        print(f"\nparameters {how}{where}\n\n{parameter_text(told)}\n")
     for network in networks_of(this):
         print(network)
 
