@@ -118,7 +118,7 @@ def forecast(
 ) -> None:
     """Go on with sequences from a saved fit: draws of the frames that follow, the first sequence's before the second's.
 
-    Without --data: with those it was fitted to. Lines of a text are beginnings: the words that follow are written.
+    Without --data: with those it was fitted to. Sentences are gone on with before their end.
 
     Example: zoo forecast runs/a --data jsb --split test --steps 16 --out next.npy
     """
@@ -135,7 +135,7 @@ def forecast(
         x = fitted_data(folder, this, record, source)[1]
     else:
         x = source.read_like(data, this.columns, this.model).data
-        x = beginnings(x, this.model) if data.lower().removesuffix(".gz").endswith(".txt") else x
+    x = beginnings(x, this.model)
     if probs:
         found = this.forecast_probs(x, steps)
         written(lambda path: write_probs(found, path, this.model, n), out)

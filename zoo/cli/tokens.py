@@ -6,12 +6,12 @@ import csv
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from zoo.core.schema import END
 from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["beginnings", "cut", "write_probs", "write_sequences", "written"]
 
@@ -31,15 +31,22 @@ def symbols_of(model: Any) -> tuple[str, ...] | None:
     return model.schema.symbols if model.schema is not None else None
 
 
-def beginnings(x: Any, model: Any) -> Any:
-    """Lines of a text without the token that ends each: they are gone on with."""
+def end_of(model: Any) -> int | None:
+    """The code of the token that ends a sentence, if there is one."""
+    from zoo.core.schema import END
+
     symbols = symbols_of(model)
-    if symbols is None or END not in symbols:
+    return symbols.index(END) if symbols is not None and END in symbols else None
+
+
+def beginnings(x: Any, model: Any) -> Any:
+    """Sentences without the token that ends each: they are gone on with."""
+    end = end_of(model)
+    if end is None:
         return x
     data = model.prepare(x)
-    rows = range(len(data["x"]))
-    ended = data["x"][rows, data["lengths"] - 1] == symbols.index(END)
-    lengths = data["lengths"] - ended.long()
+    last = data["x"].reshape(len(data["x"]), -1)[range(len(data["x"])), data["lengths"] - 1]
+    lengths = data["lengths"] - (last == end).long()
     if bool((lengths < 1).any()):
         raise ZooError("--data expected a word in every line, got an empty one. Leave it out.")
     return {"x": data["x"], "lengths": lengths}
@@ -47,10 +54,10 @@ def beginnings(x: Any, model: Any) -> Any:
 
 def cut(rows: Tensor, model: Any) -> list[Tensor]:
     """Rows of tokens (M, T), each up to the one that ends a sentence."""
-    symbols = symbols_of(model)
-    if symbols is None or END not in symbols:
+    end = end_of(model)
+    if end is None:
         return list(rows)
-    ends = (rows == symbols.index(END)).cumsum(-1)
+    ends = (rows == end).cumsum(-1)
     return [row[: int((seen == 0).sum()) + 1] for row, seen in zip(rows, ends, strict=True)]
 
 
