@@ -2,9 +2,9 @@
 
 Peterson & Söderberg (1989) cool Potts neurons; Hopfield & Tank (1985) let a circuit relax, with the constants of their
 paper, which Wilson & Pawley (1988), "On the stability of the travelling salesman problem algorithm of Hopfield and
-Tank", could not make to work: 15 of their 100 runs ended in a tour. From 100 starts; a start is valid where each
-city's most probable position makes a tour. Nothing is repaired and nothing improved, but in the rows that say so: the
-same tours, and those of the nearest neighbour from every city, after exchanges of two links.
+Tank", could not make to work: of their 100 runs 15 ended in a tour, as recalled. From 100 starts; a start is valid
+where each city's most probable position makes a tour. Nothing is repaired and nothing improved, but in the rows that
+say so: the same tours, and those of the nearest neighbour from every city, after exchanges of two links.
 
 Gaps are above the proven optimum, in percent. Quick: Hopfield and Tank's circuit on the four smallest. Full: on all.
 """
@@ -30,7 +30,7 @@ ABOUT = "Tours of TSPLIB's problems by mean fields, 100 starts: valid, and gaps 
 
 _WILSON = "Wilson & Pawley (1988), ten cities at random"
 PUBLISHED: list[dict[str, Any]] = [
-    {"name": "hopfield_tank, valid", "value": 15.0, "source": f"{_WILSON}, as others have it"},
+    {"name": "hopfield_tank, valid", "value": 15.0, "source": f"{_WILSON}; recalled, not read again"},
 ]
 #: Lengths of shortest tours, proven: TSPLIB's table.
 OPTIMA = {"burma14": 3323, "ulysses16": 6859, "gr17": 2085, "att48": 10628, "eil51": 426, "berlin52": 7542}
