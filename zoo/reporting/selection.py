@@ -25,7 +25,8 @@ def selection_text(selection: Selecting) -> str:
 
 
 def selection_table(selection: Selecting) -> Table:
-    """A row a point of the grid: its settings, its scores, and which criteria it is the best by."""
+    """A row a point of the grid: its settings, its scores, and which criteria it is the best by; how fits ended, where
+    some did not converge."""
     best: dict[int, list[str]] = {}
     for name in selection.known:
         best.setdefault(id(selection.chosen_by(name)), []).append(TITLES[name])
@@ -35,17 +36,19 @@ def selection_table(selection: Selecting) -> Table:
     columns = [*zip(selection.names, numbers, strict=True), ("log-likelihood", True), ("parameters", True)]
     columns += [(TITLES[name], True) for name in selection.known]
     columns += [("± se", True)] if "cv" in selection.known else []
-    columns += [("status", False), ("best by", False)]
+    statuses = [_status(each.fit) for each in selection.candidates]
+    columns += [("status", False)] if set(statuses) != {"converged"} else []
+    columns += [("best by", False)]
     rows = []
-    for each in selection.candidates:
+    for each, status in zip(selection.candidates, statuses, strict=True):
         fit = each.fit
         row = [_word(value) for value in each.point.values()]
         row += ["-", "-"] if fit is None else [nats(fit.log_likelihood), str(fit.num_parameters)]
         row += [_score(name, each.value(name)) for name in selection.known]
         if "cv" in selection.known:
             row.append("-" if each.held_out.se is None else f"{each.held_out.se:.4f}")
-        status = "failed" if fit is None else f"{fit.status}, degenerate" if fit.degenerate else fit.status
-        row += [status, ", ".join(best.get(id(each), ()))]
+        row += [status] if ("status", False) in columns else []
+        row.append(", ".join(best.get(id(each), ())))
         rows.append(row)
     title = f"{selection.model} on {selection.data}: {_size(selection)}; lower is better"
     if "cv" in selection.known:
@@ -118,6 +121,10 @@ def _options(fit: Any) -> Table:
         ["seed", str(fit.seed), ""],
     ]
     return Table("Options of the best fit", [("what", False), ("name", False), ("settings", False)], rows)
+
+
+def _status(fit: Any) -> str:
+    return "failed" if fit is None else f"{fit.status}, degenerate" if fit.degenerate else fit.status
 
 
 def _size(selection: Selecting) -> str:
