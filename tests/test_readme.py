@@ -110,6 +110,11 @@ def test_published_tables_are_those_of_the_recorded_runs():
         assert theirs == published.get(name, "")
 
 
+def test_every_recorded_run_is_on_its_page():
+    made = printed("reproduced")
+    assert made.TARGET.read_text(encoding="utf-8") == made.page(), "run: python docs/reproduced.py"
+
+
 def printed(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"docs_{name}", README.parent / "docs" / f"{name}.py")
     assert spec is not None
