@@ -114,6 +114,7 @@ def test_the_bound_is_below_the_evidence_of_a_mixture() -> None:
     assert fit.diagnostics["khat"] < 0.7
 
 
+@pytest.mark.slow
 def test_beside_em_and_nuts() -> None:
     module = __import__("zoo.models.gaussian_mixture", fromlist=["tiny"])
     model, x = module.tiny()

@@ -311,7 +311,7 @@ def test_a_categorical_brings_its_own_order() -> None:
 def test_text_that_is_no_symbols() -> None:
     with pytest.raises(ZooError, match=r"symbols that recur, got 2 .* \[list\(s\) for s in x\]"):
         zoo.fit(zoo.CategoricalHMM(2, 4), ["ACGT", "GGCA"])
-    with pytest.raises(ZooError, match=r"got the text 'dna\.csv'"):
+    with pytest.raises(ZooError, match=r"no file 'dna\.csv'"):
         zoo.fit(zoo.CategoricalHMM(2, 4), "dna.csv")
     with pytest.raises(ZooError, match=r"symbols 0, 1, 2, \.\.\., got 1e"):
         zoo.CategoricalHMM.from_data(torch.tensor([1e12, 0.0]), num_states=2)

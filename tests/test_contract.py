@@ -455,7 +455,7 @@ def test_running_a_program_leaves_the_store_empty(name: str) -> None:
 
 
 #: NumPyro's programs are compiled for half a minute each; test_nuts.py runs some, test_bayes.py compares each joint.
-SLOW_FITS = {(name, "nuts") for name in ("gaussian_hmm", "gaussian_mixture", "poisson_hmm")}
+SLOW_FITS = {(name, "nuts") for name in ("factor_analysis", "gaussian_hmm", "gaussian_mixture", "poisson_hmm")}
 
 
 @pytest.mark.parametrize(

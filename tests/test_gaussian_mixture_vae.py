@@ -124,7 +124,7 @@ def test_straight_through_labels_score_the_same_bound() -> None:
     assert float(values.mean()) == pytest.approx(float(exact), abs=5 * float(values.std()) / math.sqrt(10) + 0.01)
 
 
-@pytest.mark.parametrize("estimator", ["svi", "gumbel", "reinforce"])
+@pytest.mark.parametrize("estimator", ["svi", "gumbel", pytest.param("reinforce", marks=pytest.mark.slow)])
 def test_three_prototypes_are_found(estimator: str) -> None:
     torch.manual_seed(1)
     prototypes = torch.eye(3).repeat_interleave(8, 1)

@@ -193,7 +193,7 @@ def test_a_comparison_outlives_its_pictures_and_gradients(monkeypatch, tmp_path)
         raise RuntimeError("no room left")
 
     monkeypatch.setattr("zoo.runs.compare.gradient_quality", broken)
-    monkeypatch.setattr("zoo.reporting.responsibilities.plot_responsibilities", broken)
+    monkeypatch.setattr("zoo.reporting.fit_pictures.plot_responsibilities", broken)
     made = zoo.compare(counts, X, estimators=["auto_em", "reinforce"], options={"reinforce": {"max_epochs": 3}})
     assert len(made.fits) == 2
     assert made.notes == ["no gradient quality: RuntimeError: no room left"]

@@ -123,11 +123,12 @@ def test_tab_knows_what_there_is(tmp_path: Path, monkeypatch: Any) -> None:
     assert completing.estimator_list("em,e") == ["em,eg"]
     assert completing.tables("jsb") == ["jsb"]
     monkeypatch.chdir(tmp_path)
-    for name in ("mine.py", "my.csv", "notes.md", ".hidden.py"):
+    for name in ("our.py", "my.csv", "notes.md", ".hidden.py"):
         (tmp_path / name).touch()
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "x.npy").touch()
-    assert completing.models("m") == ["mine.py", "more/"]
+    assert completing.models("our") == ["our.py"]
+    assert completing.models("more") == ["more/"]
     assert completing.data_names("my") == ["my.csv"]
     assert completing.data_names("more/") == ["more/x.npy"]
 

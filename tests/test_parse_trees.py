@@ -117,7 +117,7 @@ def test_a_missing_treebank_says_what_comes_without_files(monkeypatch: pytest.Mo
 def test_the_known_grammar_has_the_entropy_that_is_said() -> None:
     """Against the mean of -ln p over drawn trees, computed symbol by symbol from the rules as they are written."""
     entropy, length = known_grammar.sentence_entropy()
-    trees = known_grammar.known_trees(number=30_000, seed=5)
+    trees = known_grammar.known_trees(number=10_000, seed=5)
     costs = np.array([_cost(tree) for tree in trees])
     assert costs.mean() == pytest.approx(entropy, abs=4 * costs.std() / len(costs) ** 0.5)
     lengths = np.array([len(tree.tags()) for tree in trees])

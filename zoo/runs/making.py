@@ -35,7 +35,7 @@ def made(model: Any, x: Any, options: dict[str, Any], guide: Callable[..., Any] 
     """
     kind = find_model(model) if isinstance(model, str) else model
     declared = kind.kind if isinstance(kind, Unsized) else kind
-    if isinstance(x, (str, Path)):
+    if isinstance(x, Path) or (isinstance(x, str) and _is_source(x, declared)):
         x = _read(x, declared)
         if callable(kind) and not inspect.isclass(kind):
             x = one_column(kind, guide, x)
@@ -52,12 +52,24 @@ def made(model: Any, x: Any, options: dict[str, Any], guide: Callable[..., Any] 
     return kind.from_data(as_data(x, symbols=kind.takes_symbols), **{name: options.pop(name) for name in arguments}), x
 
 
+def _kind_of(declared: Any) -> Any:
+    """What says which data are taken: a model or its class; the base class where it is a function."""
+    return declared if isinstance(declared, LatentVariableModel) or inspect.isclass(declared) else LatentVariableModel
+
+
+def _is_source(text: str, declared: Any) -> bool:
+    """Whether a text says where data are; a model of symbols takes any other for the symbols themselves."""
+    from zoo.data import list_data
+
+    named = Path(text).suffix or any(text == info.name for info in list_data())
+    return bool(named) or not _kind_of(declared).takes_symbols
+
+
 def _read(path: str | Path, declared: Any) -> Any:
     """A file or named set as the model takes it: a data frame where columns have names."""
     from zoo.data import read
 
-    known = isinstance(declared, LatentVariableModel) or inspect.isclass(declared)
-    kind: Any = declared if known else LatentVariableModel
+    kind = _kind_of(declared)
     prose = kind.takes_sentences and str(path).lower().removesuffix(".gz").endswith(".txt")
     loaded = read(path, symbols=kind.takes_symbols, sentences=prose, vocabulary=kind.vocabulary if prose else None)
     if loaded.names is None or loaded.lengths is not None or loaded.targets is not None or loaded.x.ndim != 2:
