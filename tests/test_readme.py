@@ -81,6 +81,14 @@ def test_sums_and_steps_of_sequences_are_those_of_the_recorded_runs():
     assert f"of a deep Markov model {step['zoo_ms'] / step['pyro_ms']:.2f} of the time" in text
 
 
+def test_images_a_second_are_those_of_the_recorded_run():
+    found = json.loads((README.parent / "results" / "bench_rbm.json").read_text())["results"]["rbm"]
+    text, times = README.read_text().replace("\n", " "), found["times_faster_than"]
+    assert f"goes through {times['torch_loop']:.2f} times as many images a second as a plain torch loop" in text
+    assert f"{times['sklearn_float64']:.2f} and {times['sklearn_float32']:.2f} times as many as scikit-learn's" in text
+    assert f"at {100 * found['share_of_floor']:.0f} % of what the products" in text
+
+
 def test_step_overheads_are_those_of_the_recorded_run():
     root = README.parent
     found = json.loads((root / "results" / "bench_step_overhead.json").read_text())["results"]["step_overhead"]
