@@ -7,9 +7,11 @@ import importlib.util
 import inspect
 import json
 import re
+import shlex
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 README = Path(__file__).parent.parent / "README.md"
@@ -19,6 +21,35 @@ def test_sessions_print_what_the_readme_says():
     result = doctest.testfile(str(README), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.attempted > 15
     assert result.failed == 0
+
+
+def test_the_small_files_are_those_that_are_drawn():
+    drawn = printed("../examples/data/draw")
+    for name, draw in drawn.FILES.items():
+        assert (drawn.HERE / name).read_text(encoding="utf-8") == draw(np.random.default_rng(0))
+
+
+def test_every_line_for_the_shell_can_be_typed(tmp_path, monkeypatch, capfd):
+    """In the order they stand, with a step or two where they would climb for long."""
+    from zoo.cli import main
+
+    text = README.read_text(encoding="utf-8")
+    block = text[text.index("From the shell") : text.index("A mistake gets one line")]
+    lines = [shlex.split(line.strip(), comments=True)[1:] for line in block.splitlines() if line.startswith("    zoo ")]
+    assert len(lines) > 15
+    (tmp_path / "examples").symlink_to(README.parent / "examples")
+    monkeypatch.chdir(tmp_path)
+    for words in lines:
+        if words[0] in ("reproduce", "bench", "models", "--install-completion"):
+            continue  # they have tests of their own
+        few = {"fit": ["--no-report"], "compare": ["--no-gradients"]}.get(words[0], [])
+        network = words[0] == "fit" and words[1] in ("vae", "conditional_vae", "discrete_sequence_vae")
+        few += ["--set", "max_epochs=1"] if network else []
+        words = [word.replace("=1..8", "=1..2") for word in words]
+        if words[0] == "compare":
+            few += ["--set", "max_epochs=5", "--set", "warmup=2", "--seeds", "1"]
+            words = [word for i, word in enumerate(words) if "--seeds" not in words[max(i - 1, 0) : i + 1]]
+        assert main([*words, *few]) == 0, (words, capfd.readouterr().err)
 
 
 def test_every_model_is_in_the_table_and_every_file_named_exists():
