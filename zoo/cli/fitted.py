@@ -11,8 +11,9 @@ from zoo.cli.options import Columns, DataName, Decimal, Guide, Json, Sequence, S
 from zoo.cli.output import dumps, stdout_for_result
 from zoo.cli.saved import check_new, data_for, fitted_data, load_fit
 from zoo.cli.task import Source
-from zoo.cli.tokens import beginnings, cut, write_probs, write_sequences, written
+from zoo.cli.tokens import beginnings, cut, write_probs, write_sequences
 from zoo.errors import ZooError
+from zoo.storage.folders import written
 
 if TYPE_CHECKING:
     from zoo.runs.result import Fit
@@ -138,7 +139,8 @@ def forecast(
     x = beginnings(x, this.model)
     if probs:
         found = this.forecast_probs(x, steps)
-        written(lambda path: write_probs(found, path, this.model, n), out)
+        with written(out) as path:
+            write_probs(found, path, this.model, n)
         print(f"{len(found)} sequences, {steps} steps each, in {out}")
         return
     drawn = this.forecast(x, steps, num_samples=n, seed=seed).transpose(0, 1)
@@ -150,7 +152,8 @@ def forecast(
 
 def _write_new(drawn: Any, out: Path, this: Fit) -> None:
     """The draws in a file that appears whole."""
-    written(lambda path: _write_draws(drawn, path, this), out)
+    with written(out) as path:
+        _write_draws(drawn, path, this)
 
 
 def _write_draws(drawn: Any, path: Path, this: Fit) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from zoo.cli.options import Columns, DataName, Decimal, Guide, Json, Sequence, S
 from zoo.cli.output import dumps, stdout_for_result
 from zoo.cli.saved import Folder, Program, check_new, data_for, load_fit
 from zoo.cli.task import Source
+from zoo.storage.folders import written
 
 __all__ = ["predict"]
 
@@ -56,12 +56,8 @@ def predict(
 
         made = latent_table(this, x, proba=proba, scores=scores)
         if out is not None:
-            staging = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
-            try:
-                write_columns(made, staging)
-                staging.replace(out)
-            finally:
-                staging.unlink(missing_ok=True)
+            with written(out) as path:
+                write_columns(made, path)
     rows = len(next(iter(made.values())))
     if as_json:
         columns_of = {column: values.tolist() for column, values in made.items()}

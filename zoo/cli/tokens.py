@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +11,7 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["beginnings", "cut", "write_probs", "write_sequences", "written"]
-
-
-def written(write: Callable[[Path], None], out: Path) -> None:
-    """A file that appears whole: ``write`` is told where."""
-    staging = out.with_name(f".{out.stem}-{os.getpid()}{out.suffix}")
-    try:
-        write(staging)
-        staging.replace(out)
-    finally:
-        staging.unlink(missing_ok=True)
+__all__ = ["beginnings", "cut", "write_probs", "write_sequences"]
 
 
 def symbols_of(model: Any) -> tuple[str, ...] | None:

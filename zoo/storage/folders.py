@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zoo.errors import ZooError
 
-__all__ = ["NEW", "check_free", "flush", "new_folder", "published", "staged"]
+__all__ = ["NEW", "check_free", "flush", "new_folder", "published", "staged", "written"]
 
 #: How the names of folders begin that are being written.
 NEW = ".new-"
@@ -36,6 +36,18 @@ def staged(parent: Path, name: str = "", asked: Path | None = None) -> Iterator[
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def written(file: Path) -> Iterator[Path]:
+    """What is written to the path that this gives, of the same suffix, appears at ``file`` whole, in place of what was
+    there, or not at all."""
+    staging = file.with_name(f".{file.stem}-{os.getpid()}{file.suffix}")
+    try:
+        yield staging
+        staging.replace(file)
+    finally:
+        staging.unlink(missing_ok=True)
 
 
 @contextmanager
