@@ -404,7 +404,7 @@ def test_data_are_asked_for_where_a_fit_does_not_know_them(run: Callable[..., Ra
 
 def test_rows_of_missing_values_are_named(run: Callable[..., Ran]) -> None:
     _files()
-    assert "row 3" in run("fit", "gaussian_mixture", "--data", "nan.csv").err
+    assert "row 4 (line 5)" in run("fit", "gaussian_mixture", "--data", "nan.csv").err
 
 
 @pytest.mark.parametrize("command", ["fit", "compare"])

@@ -26,7 +26,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
 
 
 def test_symbols_from_a_file_to_draws(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("dna.csv").write_text("at,base\n" + "".join(f"{i},{base}\n" for i, base in enumerate(DNA)))
+    Path("dna.csv").write_text("at,base\n" + "".join(f"{i % 7},{base}\n" for i, base in enumerate(DNA)))
     Path("new.txt").write_text("\n".join("TTAGC"))
     settings = ("--set", "num_states=2", "--set", "max_iter=3", "--no-report")
     fit = run(
@@ -64,7 +64,8 @@ def test_columns_by_name_and_names_in_draws(capsys: pytest.CaptureFixture[str]) 
     settings = ("--set", "num_components=2", "--set", "max_iter=2")
     code, _, err = run(capsys, "fit", "gaussian_mixture", "--data", "a.csv", *settings)
     assert code == 0
-    assert "column id counts the rows; leave it out with --columns h,w" in err
+    assert "read 30 rows x 2 columns: h, w; left out: id (all different whole numbers)\n" in err
+    assert "keep id with --columns id,h,w\n" in err
     assert (
         run(
             capsys,

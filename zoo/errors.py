@@ -30,7 +30,7 @@ class ZooError(ValueError):
 
 
 class LeftOut(UserWarning):
-    """A file of the zoo that cannot be imported; everything else goes on without it."""
+    """What was passed over: a file of the zoo that cannot be imported, columns of a table; the rest goes on."""
 
 
 class LikelihoodDecreased(RuntimeError):

@@ -26,6 +26,7 @@ from zoo.cli.programs import USER_MODULE
 from zoo.cli.selecting import select
 from zoo.cli.showing import show
 from zoo.cli.tables import bench, reproduce
+from zoo.core.places import from_one
 from zoo.errors import LeftOut, ZooError
 
 __all__ = ["app", "main"]
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # for a time slice; this short spin costs nothing on a quiet one.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), from_one():
         if not debug:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", LeftOut)

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zoo.cli.options import Columns, DataName, Decimal, Guide, Json, Sequence, Split, Standardize, Targets, check_seed
+from zoo.cli.options import (
+    Columns,
+    DataName,
+    Decimal,
+    Guide,
+    Json,
+    Sequence,
+    Split,
+    Standardize,
+    Targets,
+    Time,
+    check_seed,
+)
 from zoo.cli.output import dumps, stdout_for_result
 from zoo.cli.saved import check_new, data_for, fitted_data, load_fit
 from zoo.cli.task import Source
@@ -31,6 +43,7 @@ def evaluate(
     columns: Columns = None,
     targets: Targets = None,
     sequence: Sequence = None,
+    time: Time = None,
     decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
@@ -47,7 +60,7 @@ def evaluate(
         raise ZooError(f"--samples expected a number of at least 2, got {samples}. Take 1000.")
     with stdout_for_result(as_json):
         this, record = load_fit(folder, model, guide)
-        source = Source(columns, None, targets, split, standardize, sequence, decimal)
+        source = Source(columns, None, targets, split, standardize, sequence, decimal, time)
         name, x = data_for(folder, this, record, source, data)
         import zoo
         from zoo.runs.progress import fraction_shown

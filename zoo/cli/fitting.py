@@ -25,6 +25,7 @@ from zoo.cli.options import (
     Split,
     Standardize,
     Targets,
+    Time,
     check_out,
     check_seed,
     named,
@@ -58,6 +59,7 @@ def fit(
     labels: Labels = None,
     targets: Targets = None,
     sequence: Sequence = None,
+    time: Time = None,
     decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
@@ -88,7 +90,7 @@ def fit(
         raise ZooError(f"--{'resume' if resume else 'checkpoint-every'} expected --out with it. Pass the run's folder.")
     check_out(out, resume)
     check_seed(seed)
-    source = Source(columns, labels, targets, split, standardize, sequence, decimal)
+    source = Source(columns, labels, targets, split, standardize, sequence, decimal, time)
     drawn = list[str]()
     with stdout_for_result(as_json):
         stay = named(fixed)
@@ -160,6 +162,7 @@ def compare(
     labels: Labels = None,
     targets: Targets = None,
     sequence: Sequence = None,
+    time: Time = None,
     decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
@@ -184,7 +187,7 @@ def compare(
         names = [part.strip() for part in estimators.split(",") if part.strip()]
         if not names:
             raise ZooError(f"--estimators expected names with commas, got {estimators!r}. Take em,svi.")
-    source = Source(columns, labels, targets, split, standardize, sequence, decimal)
+    source = Source(columns, labels, targets, split, standardize, sequence, decimal, time)
     with stdout_for_result(as_json):
         stay = named(fixed)
         task = prepare(model, data, names, settings, guide, source, True, stay)
@@ -229,6 +232,7 @@ def explain(
     labels: Labels = None,
     targets: Targets = None,
     sequence: Sequence = None,
+    time: Time = None,
     decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
@@ -238,7 +242,7 @@ def explain(
 
     Example: zoo explain my_model.py:model --data counts.csv
     """
-    source = Source(columns, labels, targets, split, standardize, sequence, decimal)
+    source = Source(columns, labels, targets, split, standardize, sequence, decimal, time)
     with stdout_for_result(as_json):
         task = prepare(model, data, ["auto_em"], settings, guide, source, False)
         import zoo

@@ -48,6 +48,9 @@ Targets = Annotated[
 Sequence = Annotated[
     str | None, typer.Option(help="Column whose values tell sequences apart; by default the one called sequence.")
 ]
+Time = Annotated[
+    str | None, typer.Option(help="Column by which the rows of each sequence are sorted: numbers, or ISO dates.")
+]
 Decimal = Annotated[
     str | None, typer.Option(help="What stands before decimals in a file of text: a comma, or a point.")
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.options import Columns, DataName, Decimal, Guide, Json, Sequence, Split, Standardize, Targets
+from zoo.cli.options import Columns, DataName, Decimal, Guide, Json, Sequence, Split, Standardize, Targets, Time
 from zoo.cli.output import dumps, stdout_for_result
 from zoo.cli.saved import Folder, Program, check_new, data_for, load_fit
 from zoo.cli.task import Source
@@ -34,6 +34,7 @@ def predict(
     columns: Columns = None,
     targets: Targets = None,
     sequence: Sequence = None,
+    time: Time = None,
     decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
@@ -50,7 +51,7 @@ def predict(
         check_new(out, _KINDS)
     with stdout_for_result(as_json or out is None):
         this, record = load_fit(folder, model, guide)
-        source = Source(columns, None, targets, split, standardize, sequence, decimal)
+        source = Source(columns, None, targets, split, standardize, sequence, decimal, time)
         name, x = data_for(folder, this, record, source, data)
         from zoo.reporting.latent_tables import latent_table, write_columns
 

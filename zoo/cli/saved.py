@@ -40,7 +40,7 @@ def data_for(folder: Path, this: Fit, record: dict[str, Any], source: Source, da
     if data is None:
         name, x = fitted_data(folder, this, record, source)
     else:
-        laid_out = ("targets", "sequence", "decimal", *(() if this.columns else ("columns",)))
+        laid_out = ("targets", "sequence", "decimal", "time", *(() if this.columns else ("columns",)))
         kept = {key: record.get(key) for key in laid_out}
         source = source.or_else(kept) if Path(data).suffix else source
         name, x = data, source.read_like(data, this.columns, this.model).data
@@ -97,7 +97,7 @@ def fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source 
         name = known["name"]
     if name is None:
         raise ZooError(f"{folder}: --data expected, as the folder does not say what was fitted. Name the data.")
-    x = asked.or_else(record).read(name, this.model).data
+    x = asked.or_else(record).read_like(name, this.columns, this.model).data
     if getattr(x, "ndim", 0) == 2 and getattr(this.template, "ndim", 2) == 1:
         x = x.reshape(-1)  # a program that took one column as a vector
     if asked == Source() and record.get("hold_out"):

@@ -26,6 +26,7 @@ from zoo.cli.options import (
     Split,
     Standardize,
     Targets,
+    Time,
     check_out,
     check_seed,
 )
@@ -64,6 +65,7 @@ def select(
     columns: Columns = None,
     targets: Targets = None,
     sequence: Sequence = None,
+    time: Time = None,
     decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
@@ -90,7 +92,7 @@ def select(
     many *= 1 + (folds or (5 if criterion == "cv" else 0))
     if many > max_fits:
         raise ZooError(f"--grid asks for {many} fits, expected at most {max_fits}. Allow them with --max-fits {many}.")
-    source = Source(columns, None, targets, split, standardize, sequence, decimal)
+    source = Source(columns, None, targets, split, standardize, sequence, decimal, time)
     with stdout_for_result(as_json):
         given = [*(settings or ()), *([] if restarts is None else [f"restarts={restarts}"])]
         task, build = _task(model, data, estimator, given, guide, source, asked)

@@ -19,7 +19,7 @@ from zoo.cli.programs import arguments_of, build_model, find, listed, load_objec
 from zoo.errors import ZooError, unknown_name
 
 if TYPE_CHECKING:
-    from zoo.data._table import Loaded
+    from zoo.data._loaded import Loaded
 
 __all__ = ["Source", "Task", "prepare"]
 
@@ -35,10 +35,12 @@ class Source:
     standardize: bool = False
     sequence: str | None = None
     decimal: str | None = None
+    time: str | None = None
 
-    def read(self, name: str, model: Any) -> Loaded:
+    def read(self, name: str, model: Any, measured: bool = False) -> Loaded:
         """A named data set or a file as a model takes it: its data, a pair (x, y) where there are targets, its labels
-        and names."""
+        and names; with ``measured`` without columns that only tell rows apart."""
+        from zoo.core.places import read_from
         from zoo.data import read
 
         targets = _columns(self.targets, "targets")
@@ -47,27 +49,31 @@ class Source:
             labels = True if self.labels.lower() == "true" else _column(self.labels)
         prose = model.takes_sentences and Path(name.lower().removesuffix(".gz")).suffix == ".txt"
         try:
-            return read(
+            loaded = read(
                 name,
                 columns=_columns(self.columns, "columns"),
                 labels=labels,
                 targets=targets[0] if targets and len(targets) == 1 else targets,
                 sequence=None if self.sequence is None else _column(self.sequence),
+                time=None if self.time is None else _column(self.time),
                 decimal=self.decimal or ".",
                 symbols=model.takes_symbols,
                 sentences=prose,
                 vocabulary=_vocabulary(model) if prose else None,
                 split=self.split,
                 standardize=self.standardize,
+                measured=measured,
             )
         except ZooError as error:
             raise type(error)(in_options(str(error))) if type(error) is ZooError else error from None
+        read_from(loaded.line_of)
+        return loaded
 
     def read_like(self, name: str, names: Sequence[str] | None, model: Any) -> Loaded:
         """The same, with the columns of these names where a file has a header and none are asked for."""
         from zoo.data import NoNames
 
-        if names is None or self.columns is not None or not Path(name).suffix:
+        if names is None or self.columns is not None or not Path(name).suffix or len(set(names)) < len(names):
             return self.read(name, model)
         try:
             return dataclasses.replace(self, columns=list(names)).read(name, model)
@@ -85,7 +91,9 @@ def _vocabulary(model: Any) -> Any:
     return model.schema.symbols if model.vocabulary is not None and fitted else model.vocabulary
 
 
-_OPTION = re.compile(r"""\b(columns|labels|targets|split|decimal|sequence|standardize)=('[^']*'|"[^"]*"|\.\.\.|\w+)?""")
+_OPTION = re.compile(
+    r"""\b(columns|labels|targets|split|decimal|sequence|time|standardize)=('[^']*'|"[^"]*"|\.\.\.|\w+)?"""
+)
 
 
 def in_options(message: str) -> str:
@@ -101,23 +109,14 @@ def in_options(message: str) -> str:
 
 
 def _described(name: str, loaded: Loaded) -> list[str]:
-    """What was read of a file, and what may be in it by mistake."""
+    """What was read of a file, and how to keep the columns that were left out by themselves."""
     if not Path(name).suffix or loaded.names is None:
         return []
-    import numpy as np
-
-    x, names = loaded.x, loaded.names
-    dropped = f"; left out: {', '.join(loaded.dropped)}" if loaded.dropped else ""
-    size = f"{len(x)} sequences" if loaded.lengths is not None else f"{len(x)} rows"
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    notes = [f"read {size} x {len(names)} column{'s' * (len(names) > 1)}: {shown}{dropped}"]
-    if loaded.lengths is None and x.dtype != object and len(x) > 9 and len(names) > 1:
-        count = np.arange(len(x))
-        for i, column in enumerate(names):
-            if np.array_equal(x[:, i], count) or np.array_equal(x[:, i], count + 1):
-                others = ",".join(other for other in names if other != column)
-                notes.append(f"column {column} counts the rows; leave it out with --columns {shlex.quote(others)}")
-    return notes
+    if not loaded.aside:
+        return [loaded.told]
+    every = (*loaded.aside, *loaded.names)
+    names = shlex.quote(",".join(every)) if len(every) <= 9 else "and all the names"
+    return [loaded.told, f"keep {', '.join(loaded.aside)} with --columns {names}"]
 
 
 def _other_arrays(path: str, source: Source) -> list[str]:
@@ -185,7 +184,7 @@ def prepare(
     from zoo.core.schema import Schema
     from zoo.estimators import estimator_classes, find_estimator
     from zoo.estimators.base import check_option
-    from zoo.runs.making import one_column
+    from zoo.runs.making import check_told, one_column
     from zoo.runs.prepare import usual_estimators
     from zoo.runs.variants import variant
 
@@ -242,7 +241,11 @@ def prepare(
     elif others:
         notes.append(f"left out of the file: {', '.join(others)}; see --targets and --labels")
     takes_symbols = declared.takes_symbols
-    loaded = source.read(source_name, declared)
+    loaded = source.read(source_name, declared, measured=True)
+    if loaded.aside and loaded.names:
+        kept = len(set(loaded.names)) == len(loaded.names)
+        source = dataclasses.replace(source, columns=list(loaded.names)) if kept else source
+    check_told(declared, loaded, "--targets")
     notes += _described(source_name, loaded)
     schema = Schema({"": loaded.names} if loaded.names else {})
     x = as_data(loaded.data, schema, takes_symbols)

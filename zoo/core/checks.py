@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.data import Data, tensors
+from zoo.core.places import row_names
 from zoo.errors import ZooError
 
 __all__ = [
@@ -50,8 +51,7 @@ def failed_on_data(name: str, error: Exception) -> ZooError:
 
 def rows(bad: Tensor) -> str:
     """Name the rows in which ``bad`` (N, ...) holds a true entry: "rows 3, 17"."""
-    where = bad.reshape(bad.shape[0], -1).any(-1).nonzero().flatten().tolist() if bad.dim() else [0]
-    return f"row{'s' if len(where) > 1 else ''} {', '.join(map(str, where[:5]))}{', ...' if len(where) > 5 else ''}"
+    return row_names(bad.reshape(bad.shape[0], -1).any(-1).nonzero().flatten().tolist() if bad.dim() else [0])
 
 
 def matrix(x: Data, num_features: int, who: str) -> Tensor:

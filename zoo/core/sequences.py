@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.data import Data, plain, stacked, weights_of
+from zoo.core.places import sequence_name, within
 from zoo.core.statistics import weighted_sum
 from zoo.errors import ZooError
 
@@ -83,9 +84,11 @@ def checked(x: Data, num_features: int, check_rows: Callable[[Tensor], Tensor], 
     except ZooError:
         for which, length in enumerate(lengths.tolist() if n > 1 else []):
             try:
-                check_rows(seen[which, :length])
+                with within(which):
+                    check_rows(seen[which, :length])
             except ZooError as error:
-                raise ZooError(str(error).replace(": x expected", f": sequence {which} of x expected", 1)) from None
+                named = f": {sequence_name(which)} of x expected"
+                raise ZooError(str(error).replace(": x expected", named, 1)) from None
         raise
     return {"x": values, "lengths": lengths}
 
@@ -108,7 +111,8 @@ def _checked_lengths(x: Tensor, lengths: Tensor | None, who: str) -> Tensor:
     if lengths is not None and lengths.shape == (n,) and (lengths != lengths.round()).any():
         which = int((lengths != lengths.round()).nonzero()[0])
         raise ZooError(
-            f"{who}: lengths expected whole numbers, got {float(lengths[which]):g} for sequence {which}. Round it."
+            f"{who}: lengths expected whole numbers, got {float(lengths[which]):g} for {sequence_name(which)}. "
+            "Round it."
         )
     lengths = lengths_of(x, lengths)
     if n == 1 and lengths.dim() == 1 and len(lengths) > 1:
@@ -125,7 +129,7 @@ def _checked_lengths(x: Tensor, lengths: Tensor | None, who: str) -> Tensor:
     if bad.any():
         which = int(bad.nonzero()[0])
         raise ZooError(
-            f"{who}: lengths expected from 1 to {t}, got {int(lengths[which])} for sequence {which}. "
+            f"{who}: lengths expected from 1 to {t}, got {int(lengths[which])} for {sequence_name(which)}. "
             "Correct it, or drop that sequence."
         )
     return lengths

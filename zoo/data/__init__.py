@@ -15,8 +15,9 @@ from zoo.core.turns import kept_random
 from zoo.data._data_set import DataSet
 from zoo.data._fetch import File, find, locate
 from zoo.data._files import check_exists, read_file
+from zoo.data._loaded import Loaded
 from zoo.data._sets import DATA_SETS
-from zoo.data._table import Column, Loaded, NoNames, pick, rows_text
+from zoo.data._table import Column, NoNames, pick, rows_text
 from zoo.data._treebank import read_mrg
 from zoo.data.parse_tree import ParseTree
 from zoo.errors import ZooError, unknown_name
@@ -87,6 +88,7 @@ def load_data(
     labels: None = None,
     targets: Column | Sequence[Column] | None = None,
     sequence: Column | None = None,
+    time: Column | None = None,
     decimal: str = ".",
     symbols: bool = False,
     split: str | None = None,
@@ -104,6 +106,7 @@ def load_data(
     labels: Column,
     targets: Column | Sequence[Column] | None = None,
     sequence: Column | None = None,
+    time: Column | None = None,
     decimal: str = ".",
     symbols: bool = False,
     split: str | None = None,
@@ -121,6 +124,7 @@ def load_data(
     labels: Column | bool | None = None,
     targets: Column | Sequence[Column] | None = None,
     sequence: Column | None = None,
+    time: Column | None = None,
     decimal: str = ".",
     symbols: bool = False,
     split: str | None = None,
@@ -155,6 +159,8 @@ def load_data(
         labels: ``True`` for the labels of a named set; for a file the column (in ``.npz`` the array) of labels.
         targets: for a model of y given x: the columns of a file (in ``.npz`` the array) that are y.
         sequence: the column of a file whose values tell sequences apart; None for the one called ``sequence``, if any.
+        time: the column of a file by which its rows, or those of each sequence, are sorted: numbers, or dates in ISO
+            8601. It is then no column of x, unless ``columns`` names it. None leaves the file's order.
         decimal: what stands before decimals in a file of text, a point or ``","``.
         symbols: whether x may be text, where a file has no numbers in its columns: symbols for a categorical model.
             Of a named set of sentences: whether x is their words as text, or these coded 0, 1, ... in sorted order.
@@ -178,8 +184,9 @@ def load_data(
             what was expected, what came, and one way out.
     """
     loaded = read(
-        name_or_path, columns=columns, labels=labels, targets=targets, sequence=sequence, decimal=decimal,
-        symbols=symbols, split=split, standardize=standardize, sentences=sentences, vocabulary=vocabulary,
+        name_or_path, columns=columns, labels=labels, targets=targets, sequence=sequence, time=time,
+        decimal=decimal, symbols=symbols, split=split, standardize=standardize, sentences=sentences,
+        vocabulary=vocabulary,
     )  # fmt: skip
     return loaded.data if labels is None or labels is False else (loaded.data, loaded.codes)
 
@@ -191,16 +198,23 @@ def read(
     labels: Column | bool | None = None,
     targets: Column | Sequence[Column] | None = None,
     sequence: Column | None = None,
+    time: Column | None = None,
     decimal: str = ".",
     symbols: bool = False,
     split: str | None = None,
     standardize: bool = False,
     sentences: bool = False,
     vocabulary: int | Sequence[str] | None = None,
+    measured: bool = False,
 ) -> Loaded:
-    """What :func:`load_data` loads, with the names of the columns, and those that were left out."""
+    """What :func:`load_data` loads, with the names of the columns, and those that were left out.
+
+    Args:
+        measured: of a file where ``columns`` names none, whether to leave out columns that tell rows apart, or say
+            when they were taken: numbers of rows, identifiers, times that go up. The others of :func:`load_data`.
+    """
     if isinstance(name_or_path, str) and name_or_path in DATA_SETS:
-        for option, value in (("sequence", sequence), ("decimal", None if decimal == "." else decimal)):
+        for option, value in (("sequence", sequence), ("time", time), ("decimal", None if decimal == "." else decimal)):
             if value is not None:
                 raise ZooError(
                     f"{option}= is for files, got {value!r} with the data set {name_or_path!r}. Leave it out."
@@ -217,7 +231,9 @@ def read(
         path = _as_path(name_or_path)
         if split is not None:
             raise ZooError(f"split= is for named data sets in parts, got {split!r} with {path.name}. Leave it out.")
-        loaded = read_file(path, columns, labels, targets, sequence, decimal, symbols, sentences, vocabulary)
+        loaded = read_file(
+            path, columns, labels, targets, sequence, decimal, symbols, sentences, vocabulary, time, measured
+        )
         source = path.name
     _refuse_infinite(source, loaded)
     if standardize:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.data._fetch import File
-from zoo.data._table import Loaded
+from zoo.data._loaded import Loaded
 from zoo.data.parse_tree import ParseTree
 
 __all__ = ["DataSet", "Forms"]

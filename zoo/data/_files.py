@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.core.arrays import NotNumbers, is_missing, plain, series_array
-from zoo.data._table import Column, Loaded, Table, arrange, pick, rows_text
+from zoo.data._loaded import Loaded
+from zoo.data._table import Column, Table, arrange, pick, rows_text
 from zoo.data._text import COMPRESSIONS, TEXT_SUFFIXES, read_lines, read_text_table
 from zoo.data._treebank import read_mrg
 from zoo.data._treebank import sentences as padded_rows
@@ -35,6 +36,8 @@ def read_file(
     symbols: bool = False,
     sentences: bool = False,
     vocabulary: int | Sequence[str] | None = None,
+    time: Column | None = None,
+    measured: bool = False,
 ) -> Loaded:
     """Reads a user's file.
 
@@ -48,6 +51,7 @@ def read_file(
         symbols: whether text may be data.
         sentences: whether text is one sentence a line, and no table.
         vocabulary: of sentences: how many words to tell apart, or which.
+        time, measured: of a table: the column to sort by; whether to leave out columns that measure nothing.
 
     Returns:
         x (N, D), with targets (N, D_y) where these are asked for, or sequences with their lengths.
@@ -79,7 +83,7 @@ def read_file(
         raise ZooError(f"sentences=True is for text, got {path.name}. Leave it out.")
     try:
         if kind == ".mrg" or sentences:
-            asked = {"columns": columns, "labels": column, "targets": targets, "sequence": sequence}
+            asked = {"columns": columns, "labels": column, "targets": targets, "sequence": sequence, "time": time}
             odd = next((f"{name}={value!r}" for name, value in asked.items() if value is not None), None)
             if odd is not None:
                 raise ZooError(
@@ -91,8 +95,9 @@ def read_file(
         if kind == ".tsp":
             return Loaded(read_tsp(path).distances)
         if kind in (".npy", ".npz"):
-            if sequence is not None:
-                raise ZooError(f"sequence= is for tables, got {path.name}. Save lengths beside x in .npz instead.")
+            if sequence is not None or time is not None:
+                option = "time" if sequence is None else "sequence"
+                raise ZooError(f"{option}= is for tables, got {path.name}. Save lengths beside x in .npz instead.")
             return _read_arrays(path, columns, column, targets, symbols)
         if text:
             table = read_text_table(path, decimal)
@@ -104,7 +109,7 @@ def read_file(
         ) from None
     except MemoryError:
         raise ZooError(f"{path.name} does not fit into memory. Read fewer columns, or a part of it.") from None
-    return arrange(table, columns, column, targets, sequence, symbols)
+    return arrange(table, columns, column, targets, sequence, symbols, time, measured)
 
 
 def check_exists(path: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from zoo.data._data_set import DataSet
 from zoo.data._fetch import File
-from zoo.data._table import Loaded
+from zoo.data._loaded import Loaded
 from zoo.data.known_music import read_known_chords
 
 __all__ = ["MUSIC", "read_rolls"]

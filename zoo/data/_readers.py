@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.data._loaded import Loaded
 from zoo.data._sprites import sprites
-from zoo.data._table import Loaded, arrange
+from zoo.data._table import arrange
 from zoo.data._text import read_text_table
 from zoo.data.speech import features, read_recordings
 

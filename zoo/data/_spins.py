@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data._table import Loaded
+from zoo.data._loaded import Loaded
 
 __all__ = ["read_letters", "read_spins", "spin_couplings"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.data._table import Loaded
+from zoo.data._loaded import Loaded
 from zoo.data.speech import features, read_recordings
 
 __all__ = ["joined", "read_digit_strings", "read_symbol_strings"]

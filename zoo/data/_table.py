@@ -1,4 +1,4 @@
-"""What every reader returns, and the choice of columns, labels and sequences, common to all kinds of file."""
+"""The choice of columns, labels and sequences, common to all kinds of file."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from zoo.core.arrays import check_padding, is_number, numbers_of
+from zoo.data._aside import moments, set_aside
+from zoo.data._loaded import Loaded
 from zoo.errors import ZooError
 
-__all__ = ["Column", "Loaded", "NoNames", "Table", "arrange", "pick", "rows_text", "shown"]
+__all__ = ["Column", "NoNames", "Table", "arrange", "pick", "rows_text", "shown"]
 
 Column = int | str
 
@@ -26,52 +25,6 @@ _ROW_NAME_HEADERS = {"", "rownames", "unnamed: 0", "__index_level_0__"}
 
 class NoNames(ZooError):
     """A column was asked for by its name where none have names."""
-
-
-@dataclass
-class Loaded:
-    """Data in arrays, ready to become tensors.
-
-    Attributes:
-        x: (N, D), or (N, T) or (N, T, D) with ``lengths``.
-        names: D column names, or None.
-        lengths: (N,) int64, or None for plain vectors.
-        labels: (N,), or (N, T) for sequences with -1 as padding, int64; or None.
-        targets: (N, D_y), what x is to predict; of sequences (N, U) symbols padded with 0; or None.
-        target_lengths: (N,) int64, numbers of these symbols, or None.
-        dropped: columns that were taken for row names.
-        symbols: what text is coded by; None for its own symbols in sorted order.
-        classes: what the labels 0, 1, ... stand for, where that is known.
-    """
-
-    x: NDArray
-    names: tuple[str, ...] | None = None
-    lengths: NDArray[np.int64] | None = None
-    labels: NDArray[np.int64] | None = None
-    targets: NDArray[np.floating] | NDArray[np.int64] | None = None
-    target_lengths: NDArray[np.int64] | None = None
-    dropped: tuple[str, ...] = ()
-    symbols: tuple[str, ...] | None = None
-    classes: tuple[str, ...] | None = None
-
-    @property
-    def data(self) -> Any:
-        """As tensors: x, a pair with the targets; of sequences a dict, ``y`` the targets. Text stays as it is."""
-        if self.lengths is None:
-            x = _as_tensor(self.x)
-            return x if self.targets is None else (x, _as_tensor(self.targets))
-        named = {"x": self.x, "lengths": self.lengths, "y": self.targets, "target_lengths": self.target_lengths}
-        return {name: _as_tensor(array) for name, array in named.items() if array is not None}
-
-    @property
-    def codes(self) -> Tensor:
-        """The labels that were asked for."""
-        assert self.labels is not None  # every reader gives them when asked, or raises
-        return _as_tensor(self.labels)
-
-
-def _as_tensor(array: NDArray) -> Any:
-    return array if array.dtype == object else torch.from_numpy(np.ascontiguousarray(array))
 
 
 @dataclass
@@ -245,16 +198,20 @@ def arrange(
     targets: Column | Sequence[Column] | None = None,
     sequence: Column | None = None,
     symbols: bool = False,
+    time: Column | None = None,
+    measured: bool = False,
 ) -> Loaded:
     """Turns a table into data: the chosen columns side by side, the labels, and sequences where there is one.
 
     Args:
         table: N rows.
-        columns: the columns of x, in this order; None for all that are neither label, target nor sequence number.
+        columns: the columns of x, in this order; None for all that have none of the parts below.
         labels: the column of labels, or None.
         targets: the columns of y, in this order, or None.
         sequence: the column that says which sequence a row belongs to; None for the one called so, if any.
         symbols: whether text may be read, where all columns of x are text.
+        time: the column by which rows are sorted, those of each sequence where there are any; None leaves their order.
+        measured: without ``columns``, whether to leave out those that tell rows apart or say when they were taken.
 
     Returns:
         x (N, D); or, with a column of sequences, x (S, T, D) padded with zeros (text with None) and lengths (S,).
@@ -268,8 +225,16 @@ def arrange(
     steps = None if sequence is None else pick(table.source, table.names, number, sequence)
     if sequence is None:
         steps = next((i for i, name in enumerate(table.names or ()) if name == "sequence"), None)
+    when = None if time is None else pick(table.source, table.names, number, time)
+    if steps is not None and sequence is None and columns is not None and steps in _picked(table, columns, "columns"):
+        steps = None  # asked for as data
+    which = None if steps is None else _sequences(table, steps)
+    aside: dict[int, str] = {}
     if columns is None:
-        chosen = [i for i in range(number) if i not in (label, steps, *aims)]
+        chosen = [i for i in range(number) if i not in (label, steps, when, *aims)]
+        if measured and table.names:
+            aside = set_aside(table.names, table.columns, chosen, which)
+            chosen = [i for i in chosen if i not in aside]
         if not (symbols and chosen) and not any(_holds_numbers(table.columns[i]) for i in chosen):
             raise ZooError(
                 f"{table.source} has no numeric columns: expected one at least, got only text or labels in {number}. "
@@ -277,8 +242,6 @@ def arrange(
             )
     else:
         chosen = _picked(table, columns, "columns")
-        if steps in chosen and sequence is None:
-            steps = None  # asked for as data
     both = sorted({*chosen} & {*aims})
     if both:
         raise ZooError(
@@ -300,12 +263,21 @@ def arrange(
         x = np.column_stack([_numeric(table, i) for i in chosen])
     codes = None if label is None else _codes(table, label)
     names = tuple(table.names[i] for i in chosen) if table.names else None
-    if steps is None:
+    order = _order(table, when, which)
+    if which is None:
         y = np.column_stack([_numeric(table, i) for i in aims]) if aims else None
-        loaded = Loaded(x, names, labels=codes, targets=y)
+        rows = np.arange(len(x)) if order is None else order
+        loaded = Loaded(x[rows], names, labels=None if codes is None else codes[rows], origin=rows)
+        if y is not None:
+            loaded.targets = y[rows]
+            loaded.target_names = tuple(table.names[i] for i in aims) if table.names else None
     else:
-        loaded = _group(table, steps, x, names, codes)
+        loaded = _group(table.source, which, order, x, names, codes)
+    loaded.line = table.line
+    if when is not None:
+        loaded.sorted_by = table.names[when] if table.names else table.title(when)
     loaded.dropped = table.dropped
+    loaded.aside = {table.names[i]: what for i, what in aside.items()} if table.names else {}
     if label is not None and table.columns[label].dtype == object:
         loaded.classes = tuple(np.unique(table.columns[label].astype(str)).tolist())
     return loaded
@@ -318,14 +290,8 @@ def _picked(table: Table, columns: Column | Sequence[Column], option: str) -> li
     return [pick(table.source, table.names, len(table.columns), column) for column in wanted]
 
 
-def _group(
-    table: Table,
-    sequence: int,
-    x: NDArray,
-    names: tuple[str, ...] | None,
-    codes: NDArray[np.int64] | None,
-) -> Loaded:
-    """Gathers rows into padded sequences, in order of first appearance, rows in file order."""
+def _sequences(table: Table, sequence: int) -> NDArray[np.int64]:
+    """The sequence that each row is of, (N,): 0, 1, ... in order of first appearance."""
     column = table.columns[sequence]
     if column.dtype == object:
         missing = [row for row, cell in enumerate(column) if cell is None]
@@ -337,16 +303,44 @@ def _group(
             f"{table.source}: expected every row to say its sequence, got none in {rows_text(missing)}. "
             f"Fill in {table.title(sequence)}."
         )
-    _, first, inverse, counts = np.unique(column, return_index=True, return_inverse=True, return_counts=True)
-    order = np.argsort(first)  # np.unique sorts by value; put sequences back in order of appearance
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    which = rank[inverse.reshape(-1)]
-    lengths = counts[order].astype(np.int64)
-    by_sequence = np.argsort(which, kind="stable")
+    _, first, inverse = np.unique(column, return_index=True, return_inverse=True)
+    rank = np.empty_like(first)
+    rank[np.argsort(first)] = np.arange(len(first))  # np.unique sorts by value
+    return rank[inverse.reshape(-1)].astype(np.int64)
+
+
+def _order(table: Table, time: int | None, which: NDArray[np.int64] | None) -> NDArray[np.intp] | None:
+    """The rows sequence by sequence, those of each by their time, else as in the file; None for the file's order."""
+    if time is None:
+        return None if which is None else np.argsort(which, kind="stable")
+    values = moments(table.columns[time])
+    if values is None:
+        raise ZooError(
+            f"{table.source}: expected numbers or dates such as 2024-05-31 in {table.title(time)}, got other text. "
+            "Write the times so, or leave time= out."
+        )
+    missing = np.flatnonzero(np.isnan(values))
+    if len(missing):
+        raise ZooError(
+            f"{table.source}: expected a time in every row of {table.title(time)}, got none in {rows_text(missing)}. "
+            "Fill them in or leave those rows out."
+        )
+    return np.lexsort((values,) if which is None else (values, which))
+
+
+def _group(
+    source: str,
+    which: NDArray[np.int64],
+    order: NDArray[np.intp] | None,
+    x: NDArray,
+    names: tuple[str, ...] | None,
+    codes: NDArray[np.int64] | None,
+) -> Loaded:
+    """Gathers rows into padded sequences, in order of first appearance, rows in this order."""
+    lengths = np.bincount(which).astype(np.int64)
     step = np.empty(len(which), dtype=np.int64)
-    step[by_sequence] = np.concatenate([np.arange(length) for length in lengths])
-    check_padding(table.source, len(lengths), int(lengths.max()), x.shape[1], x.size)
+    step[order] = np.concatenate([np.arange(length) for length in lengths])
+    check_padding(source, len(lengths), int(lengths.max()), x.shape[1], x.size)
     padded = np.zeros((len(lengths), int(lengths.max()), x.shape[1]), dtype=x.dtype)
     if padded.dtype == object:
         padded[:] = None
@@ -355,4 +349,6 @@ def _group(
     if codes is not None:
         padded_codes = np.full(padded.shape[:2], -1, dtype=np.int64)
         padded_codes[which, step] = codes
-    return Loaded(padded, names, lengths, padded_codes)
+    origin = np.full(padded.shape[:2], -1, dtype=np.intp)
+    origin[which, step] = np.arange(len(which))
+    return Loaded(padded, names, lengths, padded_codes, origin=origin)

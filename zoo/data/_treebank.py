@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.core.arrays import check_padding
-from zoo.data._table import Loaded
+from zoo.data._loaded import Loaded
 from zoo.data.parse_tree import ParseTree, parse_trees
 from zoo.errors import ZooError
 

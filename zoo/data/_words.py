@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from zoo.core.schema import END, UNKNOWN
-from zoo.data._table import Loaded
+from zoo.data._loaded import Loaded
 from zoo.data._text import unpacked_text
 from zoo.data._treebank import sentences
 from zoo.errors import ZooError

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from zoo.data._data_set import DataSet
 from zoo.data._fetch import File, locate
-from zoo.data._table import Loaded
+from zoo.data._loaded import Loaded
 from zoo.errors import ZooError
 
 __all__ = ["CITIES", "Cities", "load_cities", "read_tsp"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,15 @@ from zoo.core.data import as_data, call
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.unsized import Unsized
-from zoo.errors import ELSEWHERE, ZooError
+from zoo.errors import ELSEWHERE, LeftOut, ZooError
 from zoo.estimators import estimator_classes
 from zoo.models import find_model
 
-__all__ = ["made", "one_column"]
+__all__ = ["check_told", "made", "one_column"]
+
+
+#: The fewest columns of a table that are taken for the pixels of an image.
+PIXELS = 64
 
 
 def made(model: Any, x: Any, options: dict[str, Any], guide: Callable[..., Any] | None = None) -> tuple[Any, Any]:
@@ -71,12 +77,41 @@ def _read(path: str | Path, declared: Any) -> Any:
 
     kind = _kind_of(declared)
     prose = kind.takes_sentences and str(path).lower().removesuffix(".gz").endswith(".txt")
-    loaded = read(path, symbols=kind.takes_symbols, sentences=prose, vocabulary=kind.vocabulary if prose else None)
+    loaded = read(
+        path,
+        symbols=kind.takes_symbols,
+        sentences=prose,
+        vocabulary=kind.vocabulary if prose else None,
+        measured=True,
+    )
+    check_told(kind, loaded, "zoo.load_data(..., targets=...)")
+    if loaded.aside:
+        keep = f"keep {', '.join(loaded.aside)} with x=zoo.load_data(...)"
+        warnings.warn(f"{Path(path).name}: {loaded.told}; {keep}", LeftOut, stacklevel=5)
     if loaded.names is None or loaded.lengths is not None or loaded.targets is not None or loaded.x.ndim != 2:
         return loaded.data
     import pandas
 
     return pandas.DataFrame(loaded.x, columns=list(loaded.names))
+
+
+def check_told(kind: Any, loaded: Any, how: str) -> None:
+    """Refuse a table whose columns are not told apart, for a model of y given x: it is no image to be cut in two.
+
+    Args:
+        loaded: what :func:`zoo.data.read` gives.
+        how: what says which columns are y.
+    """
+    given, names = kind.fields.given, loaded.names
+    if not given or names is None or loaded.targets is not None or loaded.lengths is not None:
+        return
+    stems = {re.sub(r"\d+", "", name) for name in names}
+    if len(names) < PIXELS or len(stems) > 1:  # pixels are many, and numbered
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        raise ZooError(
+            f"{kind.__name__ if inspect.isclass(kind) else type(kind).__name__}: data expected columns of x and of y, "
+            f"got {shown} as one. Say which are y: {how}."
+        )
 
 
 def _refuse_arguments(model: Any, options: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.core.places import sequence_name
 from zoo.densities import diagonal
 from zoo.errors import ZooError
 from zoo.structures.base import Counts, Structure
@@ -133,7 +134,8 @@ class Chain(Structure[Tensor]):
         if not bool((value > -math.inf).all()):
             first = int((~(value > -math.inf)).nonzero()[0])
             raise ZooError(
-                f"sample: sequence {first} has probability zero or NaN and no posterior to draw from; leave it out."
+                f"sample: {sequence_name(first)} has probability zero or NaN and no posterior to draw from; "
+                "leave it out."
             )
         return self._problem.sample(messages, num_samples, generator)
 

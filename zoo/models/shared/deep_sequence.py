@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zoo.core.checks import number_from, positive, rows
 from zoo.core.data import Data, Fields, plain
+from zoo.core.places import sequence_name
 from zoo.core.sequences import checked, inside, lengths_of, steps_in
 from zoo.errors import ZooError
 from zoo.models.shared.likelihood import Likelihood
@@ -68,7 +69,7 @@ class DeepSequenceModel(NetworkModel):
         if not data["x"].isfinite().all():  # infinite entries were refused by row
             which = int((~data["x"].isfinite()).flatten(1).any(-1).nonzero()[0])
             raise ZooError(
-                f"{type(self).__name__}: x expected finite numbers, got NaN in sequence {which}. "
+                f"{type(self).__name__}: x expected finite numbers, got NaN in {sequence_name(which)}. "
                 "Fill what is missing, or drop that sequence."
             )
         return data

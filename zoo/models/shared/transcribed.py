@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.data import Fields
+from zoo.core.places import sequence_name
 from zoo.core.sequences import inside
 from zoo.errors import ZooError
 from zoo.structures.decoding import frames_needed
@@ -111,4 +112,4 @@ def _whole(values: Any, name: str, n: int, who: str) -> Tensor | None:
 
 def _item(bad: Tensor) -> str:
     """The first item for which ``bad`` (N,) is true."""
-    return f"sequence {int(bad.nonzero()[0])}"
+    return sequence_name(int(bad.nonzero()[0]))
