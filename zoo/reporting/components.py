@@ -10,23 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from zoo.core.data import Data
 from zoo.errors import ZooError
+from zoo.reporting.loadings import plot_loadings
 from zoo.reporting.page import (
+    MARKERS,
     PALETTE,
     Array,
     Page,
     array,
+    colour,
     heat,
     image_shape,
     limits,
     rgb,
     ticks,
 )
-from zoo.reporting.seen import _posterior_means, few, names_along, parameter_of, responsibilities, steps_of, visible
+from zoo.reporting.seen import few, names_along, parameter_of, responsibilities, steps_of, visible
 from zoo.reporting.subjects import Fitted
 
 __all__ = ["component_kind", "plot_components"]
+
+#: Features of which profiles are drawn; of more, a heat map.
+PROFILED = 30
 
 
 def component_kind(model: Any) -> str | None:
@@ -45,8 +50,8 @@ def plot_components(fit: Fitted, x: Any, path: str | Path, *, dark: bool = False
     """A fitted model in the space of its data.
 
     Gaussian components of two or more features: data and 1- and 2-sigma ellipses in the two features that set the
-    components furthest apart. One feature: histogram and densities. Otherwise a heat map of the parameters, for
-    loadings with the posterior means of the factors.
+    components furthest apart. One feature: histogram and densities. Probabilities and rates of few features: a line a
+    component over the features; of pixels: images; of others a heat map. Loadings: see :func:`plot_loadings`.
 
     Raises:
         ZooError: the model offers none of ``means`` and ``covariances``, ``rates``, ``probs``, ``loadings``.
@@ -68,7 +73,7 @@ def plot_components(fit: Fitted, x: Any, path: str | Path, *, dark: bool = False
     else:
         part, rows = visible(x)
         if kind == "loadings":
-            return _loadings(fit, part, path, dark)
+            return plot_loadings(fit, part, rows, path, dark=dark)
         resp, word = responsibilities(fit, part), "component"
         if resp is not None and len(resp) != len(rows):
             resp = None
@@ -190,10 +195,10 @@ def _histogram(
         name, x, width, drawn = "density", feature, float(edges[1] - edges[0]) * 0.94, "-"
     bars = (edges[:-1] + edges[1:]) / 2
     ax.bar(bars, share, width=width, color=page.theme.grid, label="data", zorder=1)
-    for k, colour in enumerate(colours):
+    for k, tint in enumerate(colours):
         at = f"mean {centres[k]:.3g}" if scales is not None else f"rate {centres[k]:.3g}"
         ax.plot(
-            middle, parts[:, k], drawn, markersize=3, color=colour, linewidth=1.5, zorder=3,
+            middle, parts[:, k], drawn, markersize=3, color=tint, linewidth=1.5, zorder=3,
             label=f"{word} {owner[k]}: {weights[k]:.0%}, {at}",
         )  # fmt: skip
     ax.plot(middle, parts.sum(1), color=page.theme.quiet, linewidth=4.0, alpha=0.6, zorder=2, label="mixture")
@@ -225,6 +230,8 @@ def _parameters(
                 ax.set_title(f"{weights[i]:.0%}", fontsize=9, color=page.theme.quiet, pad=3)
         page.figure.suptitle(f"{name} of the {k} {word}s, as images, with weights", fontsize=11, color=page.theme.ink)
         return page.save(path)
+    if name in ("probs", "rates") and k <= len(PALETTE) and 2 <= d <= PROFILED:
+        return _profiles(values, weights, name, path, dark, word, names)
     page = Page(min(12.0, max(5.6, 2.6 + 0.55 * d)), min(12.0, 2.0 + 0.45 * k), dark)
     (ax,) = page.axes()
     limits = (0.0, 1.0) if "probs" in name else (None, None)
@@ -235,48 +242,28 @@ def _parameters(
     return page.save(path)
 
 
-def _loadings(fit: Fitted, part: Data, path: str | Path, dark: bool) -> Path:
-    loadings = array(fit.model.quantity("loadings"))
-    d, q = loadings.shape
-    shape = image_shape(d)
-    scores = _posterior_means(fit, part)
-    page = Page(10.0, 5.0 if shape is not None else min(10.0, max(4.2, 1.5 + 0.24 * d)), dark)
-    shown = min(q, 9) if shape is not None else 1
-    if shape is None:
-        left, right = page.axes(1, 2, width_ratios=(1.0, 1.5))
-        reach = float(np.abs(loadings).max()) or 1.0
-        heat(page, left, loadings, "RdBu_r", (-reach, reach), "loading", vertical=True)
-        ticks(left, 1, names_along(fit.model, "feature", d, bare=True))
-        ticks(left, 0, [str(i) for i in range(q)])
-        page.label(left, "Loadings", "factor", "feature")
-    else:
-        halves: Any = page.figure.subfigures(1, 2, width_ratios=(1.0, 1.1))
-        for half in halves:
-            half.set_facecolor(page.theme.paper)
-        columns = math.ceil(math.sqrt(shown))
-        made = halves[0].subplots(math.ceil(shown / columns), columns, squeeze=False)
-        for i, ax in enumerate(made.flat):
-            ax.set_axis_off()
-            if i < shown:
-                reach = float(np.abs(loadings[:, i]).max()) or 1.0
-                ax.imshow(loadings[:, i].reshape(shape), cmap="RdBu_r", vmin=-reach, vmax=reach)
-                ax.set_title(f"factor {i}", fontsize=9, color=page.theme.quiet, pad=3)
-        halves[0].suptitle(f"Loadings as images ({shown} of {q})", fontsize=11, color=page.theme.ink)
-        right = halves[1].subplots()
-        page.dress(right)
-    if scores is None:
-        right.set_axis_off()
-        right.text(0.5, 0.5, "no posterior to draw", ha="center", color=page.theme.quiet)
-    elif scores.shape[1] == 1:
-        right.hist(scores[:, 0], bins=min(60, max(10, len(scores) // 10)), color=PALETTE[0])
-        page.label(right, f"Posterior means of {len(scores)} data", "factor 0", "data")
-    else:
-        size = 22 if len(scores) <= 300 else 10 if len(scores) <= 1500 else 4
-        right.axhline(0, color=page.theme.grid, linewidth=0.9, zorder=1)
-        right.axvline(0, color=page.theme.grid, linewidth=0.9, zorder=1)
-        right.scatter(scores[:, 0], scores[:, 1], s=size, color=PALETTE[0], alpha=0.65, linewidths=0, zorder=2)
-        limits(right, scores[:, :2])
-        page.label(right, f"Posterior means of {len(scores)} data", "factor 0", "factor 1")
+def _profiles(
+    values: Array, weights: Array, name: str, path: str | Path, dark: bool, word: str, names: list[str]
+) -> Path:
+    """Component parameters (K, D) as one line a component over the features, with their mean by weight."""
+    k, d = values.shape
+    page = Page(max(6.0, 1.6 + 0.3 * d), 4.6, dark)
+    (ax,) = page.axes()
+    places = np.arange(d)
+    what = "p(x = 1)" if name == "probs" else "rate"
+    handles = ax.plot(places, weights @ values, "--", color=page.theme.quiet, linewidth=1.3, label="mean", zorder=2)
+    for i in range(k):
+        handles += ax.plot(
+            places, values[i], color=colour(i), marker=MARKERS[i], markersize=5.5, linewidth=1.6, zorder=3,
+            label=f"{word} {i}: {weights[i]:.0%}",
+        )  # fmt: skip
+    ax.set_xlim(-0.4, d - 0.6)
+    ax.set_ylim(*((-0.03, 1.03) if name == "probs" else (0.0, 1.06 * float(values.max()))))
+    ax.grid(True, color=page.theme.grid, linewidth=0.7)
+    ax.set_axisbelow(True)
+    ticks(ax, 0, names)
+    page.label(ax, f"Profiles of the {k} {word}s", "feature", what)
+    page.legend(ax, [*handles[1:], handles[0]], below=True, ncols=min(3, k + 1))
     return page.save(path)
 
 

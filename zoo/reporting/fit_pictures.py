@@ -2,47 +2,100 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from zoo.core.isolation import isolated
 from zoo.data.speech import SPOKEN, smooth_spectrogram
+from zoo.errors import ZooError
 from zoo.reporting.alignments import has_alignments, plot_alignment
 from zoo.reporting.chains import plot_chains
 from zoo.reporting.components import component_kind, plot_components
 from zoo.reporting.curves import plot_history
+from zoo.reporting.dwells import plot_dwells
 from zoo.reporting.filters import plot_filters, plot_mended
 from zoo.reporting.html_page import Picture
 from zoo.reporting.latents import plot_latents
+from zoo.reporting.page import figures, write
 from zoo.reporting.recalls import has_recalls, plot_recalls
 from zoo.reporting.responsibilities import plot_responsibilities
 from zoo.reporting.rolls import has_rolls, plot_roll
 from zoo.reporting.states import has_states, plot_states
 from zoo.reporting.subjects import Fitted
-from zoo.reporting.tours import has_tours, plot_tours
+from zoo.reporting.tours import has_tours, plot_relaxation, plot_tours
 from zoo.reporting.trees import has_trees, plot_trees
 from zoo.reporting.units import has_units, plot_units
 from zoo.reporting.words import has_words, plot_words
 
-__all__ = ["course_pictures", "model_pictures", "network_pictures"]
+if TYPE_CHECKING:
+    from zoo.reporting.page import Figure
+
+__all__ = ["columns_of", "course_pictures", "main_figure", "model_pictures", "network_pictures"]
+
+#: Columns that a caption calls by their names.
+NAMED = 8
 
 
 def model_pictures(fit: Fitted, x: Any, title: str = "The fit") -> Iterator[Picture]:
     """What the parameters of a model with states or components say beside the data it was fitted to."""
-    if has_states(fit.model):
-        yield Picture(
-            "States over time", "A sequence coloured by its most probable path; the transitions.",
-            lambda folder, dark: [plot_states(fit, x, folder / "states.png", dark=dark)],
-        )  # fmt: skip
-    if component_kind(fit.model) is not None:
-        yield Picture(
-            title, "What the fitted parameters say, beside the data.",
-            lambda folder, dark: [plot_components(fit, x, folder / "components.png", dark=dark)],
-        )  # fmt: skip
+    yield from _states(fit, x)
+    yield from _components(fit, x, title)
+    yield _responsibilities(fit, x, title)
+
+
+def _states(fit: Fitted, x: Any) -> Iterator[Picture]:
+    if not has_states(fit.model):
+        return
     yield Picture(
-        "Responsibilities", f"The posterior of the latent, datum by datum, in {title[0].lower()}{title[1:]}.",
+        "States over time",
+        f"{columns_of(fit)} over time, each step in the colour of its state in the most probable path; on the right "
+        "the probability to go from one state to another, and the share of the steps spent in each.",
+        lambda folder, dark: [plot_states(fit, x, folder / "states.png", dark=dark)],
+    )  # fmt: skip
+    yield Picture(
+        "How long states last",
+        "The share of stays in a state that last so many steps or more: in the most probable paths (filled), and by "
+        "the fitted probability to stay (line). Stays that reach an end of their sequence are left out.",
+        lambda folder, dark: [plot_dwells(fit, x, folder / "dwells.png", dark=dark)],
+    )  # fmt: skip
+
+
+def _components(fit: Fitted, x: Any, title: str) -> Iterator[Picture]:
+    kind = component_kind(fit.model)
+    if kind is None:
+        return
+    word = "state" if has_states(fit.model) else "component"
+    about = {
+        "gaussian": f"Data of {columns_of(fit)}, each in the colours of the {word}s that it may be of, and the "
+        f"Gaussian of each {word}.",
+        "counts": f"{columns_of(fit)}: the rate of each {word}, and its share of the data.",
+        "probs": f"Probabilities of {columns_of(fit)} in each {word}, and its share of the data.",
+        "loadings": f"How {columns_of(fit)} hang on the factors, each loading in units of its feature's standard "
+        "deviation; and data and features (arrows) in the plane of the first two factors.",
+    }[kind]
+    yield Picture(
+        title, about, lambda folder, dark: [plot_components(fit, x, folder / "components.png", dark=dark)]
+    )  # fmt: skip
+
+
+def _responsibilities(fit: Fitted, x: Any, title: str) -> Picture:
+    return Picture(
+        "Responsibilities",
+        f"For each datum, a column, the probability of each component in {title[0].lower()}{title[1:]}: dark and "
+        "light where it is sure, in between where it is not.",
         lambda folder, dark: [plot_responsibilities(fit, x, folder / "responsibilities.png", dark=dark)],
     )  # fmt: skip
+
+
+def columns_of(fit: Fitted) -> str:
+    """The data's columns in words: by name where they have names and are few."""
+    names = fit.model.entries("feature")
+    if not names:
+        return "the features" if fit.model.schema is None or fit.model.schema.symbols is None else "the symbols"
+    few = list(map(str, names[:NAMED]))
+    return ", ".join(few) if len(names) <= NAMED else f"{', '.join(few)} and {len(names) - NAMED} more"
 
 
 def network_pictures(fit: Fitted, x: Any, name: str) -> Iterator[Picture]:
@@ -54,7 +107,7 @@ def network_pictures(fit: Fitted, x: Any, name: str) -> Iterator[Picture]:
     """
     model = fit.model
     if fit.status not in ("interrupted", "diverged"):
-        yield Picture("", "", lambda folder, dark: plot_latents(fit, x, folder), themed=False)
+        yield Picture("", "", lambda folder, dark: plot_latents(fit, x, folder, dark=dark))
     yield Picture(
         "Filters", "What units of the first layer look at.",
         lambda folder, dark: plot_filters(fit, folder / "filters.png", dark=dark),
@@ -71,7 +124,7 @@ def network_pictures(fit: Fitted, x: Any, name: str) -> Iterator[Picture]:
         seen = smooth_spectrogram if name in SPOKEN else None
         yield Picture(
             "Units", "Stretches of the data that one unit stands for.",
-            lambda folder, dark: [plot_units(fit, x, folder / "units.png", image=seen)], themed=False,
+            lambda folder, dark: [plot_units(fit, x, folder / "units.png", image=seen, dark=dark)],
         )  # fmt: skip
     if has_rolls(model):
         yield Picture(
@@ -81,20 +134,51 @@ def network_pictures(fit: Fitted, x: Any, name: str) -> Iterator[Picture]:
         )
     if has_words(model):
         yield Picture("Words", "", lambda folder, dark: plot_words(fit, x, folder, dark=dark))
-    if has_trees(model):
-        yield Picture("Trees", "The most probable parses.", lambda folder, dark: plot_trees(fit, x, folder, dark=dark))
+    yield from _trees(fit, x)
     if has_recalls(model):
-        yield Picture("", "", lambda folder, dark: plot_recalls(fit, x, folder), themed=False)
+        yield Picture("", "", lambda folder, dark: plot_recalls(fit, x, folder, dark=dark))
     if has_tours(model):
-        yield Picture("", "", lambda folder, dark: plot_tours(fit, x, folder, name), themed=False)
+        yield Picture("Tour", "", lambda folder, dark: [plot_tours(fit, x, folder, name, dark=dark)])
+        yield Picture("", "", lambda folder, dark: [plot_relaxation(fit, x, folder, name)], themed=False)
     if has_alignments(model):
-        yield Picture("An alignment", "", lambda folder, dark: [_alignment(fit, x, name, folder)], themed=False)
+        yield Picture("An alignment", "", lambda folder, dark: [_alignment(fit, x, name, folder, dark)])
 
 
-def _alignment(fit: Fitted, x: Any, name: str, folder: Path) -> Path:
+def _trees(fit: Fitted, x: Any) -> Iterator[Picture]:
+    if has_trees(fit.model):
+        yield Picture("Trees", "The most probable parses.", lambda folder, dark: plot_trees(fit, x, folder, dark=dark))
+
+
+def _alignment(fit: Fitted, x: Any, name: str, folder: Path, dark: bool) -> Path:
     longest = int(x["target_lengths"].argmax()) if "target_lengths" in x else 0
     image = smooth_spectrogram(x["x"][longest].double().numpy()) if name in SPOKEN else None
-    return plot_alignment(fit, x, folder / "alignment.png", item=longest, image=image)
+    return plot_alignment(fit, x, folder / "alignment.png", item=longest, image=image, dark=dark)
+
+
+def main_figure(fit: Fitted, x: Any, path: str | Path | None = None, *, dark: bool = False) -> Figure:
+    """The first picture that there is of a fit, as a Matplotlib figure; saved where there is a path.
+
+    Raises:
+        ZooError: there is none.
+    """
+    name = str((fit.data or {}).get("name") or "")
+    for picture in [
+        *_states(fit, x), *_trees(fit, x), *_components(fit, x, "The fit"), *network_pictures(fit, x, name),
+        _responsibilities(fit, x, "The fit"),
+    ]:  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder, isolated(fit.seed), figures() as drawn:
+            try:
+                picture.draw(Path(folder), dark)
+            except ZooError:  # a posterior, or data, that do not lend themselves to the picture
+                continue
+        if drawn:
+            if path is not None:
+                write(drawn[0], path)
+            return drawn[0]
+    raise ZooError(
+        f"plot: expected a model with a picture for these data, got {fit.model.label}. Read fit.parameters, or draw "
+        "fit.sample(n)."
+    )
 
 
 def course_pictures(fit: Fitted) -> Iterator[Picture]:

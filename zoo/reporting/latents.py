@@ -39,7 +39,7 @@ MAX_UNITS, MAX_CLUSTERS = 12, 20
 CODED, CODE_DRAWS, PRIOR_DRAWS = 512, 8, 4000
 
 
-def plot_latents(fit: Fitted, x: Any, folder: str | Path) -> list[Path]:
+def plot_latents(fit: Fitted, x: Any, folder: str | Path, *, dark: bool = False) -> list[Path]:
     """Write the pictures that a fit of images has into a folder.
 
     reconstructions.png  data above E[x | z], z drawn from the guide
@@ -61,7 +61,7 @@ def plot_latents(fit: Fitted, x: Any, folder: str | Path) -> list[Path]:
     cut = isinstance(x, Tensor)
     chosen = torch.randperm(num_data(x), generator=torch.Generator().manual_seed(0))[:CODED]
     x = prepared(model, take(x, chosen.to(tensors(x)[0].device)))
-    view = _view(model, x, cut)
+    view = _view(model, x, cut, dark)
     if view is None:
         return []
     folder = Path(folder)
@@ -123,7 +123,7 @@ class _View:
         observed: the site that is the image. latents: the others, in program order.
         shape: (height, width). limits: values shown as black and white.
         pair: of p(y | x), the pixels of x and of y in the image (empty where x is no part of it); None for p(x).
-        unit: what the data are divided by to be in the units of the observed site.
+        unit: what the data are divided by to be in the units of the observed site. dark: whether on dark paper.
     """
 
     model: LatentVariableModel
@@ -134,6 +134,7 @@ class _View:
     limits: tuple[float, float]
     pair: tuple[Tensor, Tensor] | None
     unit: float
+    dark: bool
 
     def rows(self, count: int) -> Data:
         """So many rows in the shape of the data; p(x) does not read them."""
@@ -174,7 +175,7 @@ class _Means(Messenger):
             msg["value"], msg["done"] = msg["fn"].mean, True
 
 
-def _view(model: LatentVariableModel, x: Data, cut: bool) -> _View | None:
+def _view(model: LatentVariableModel, x: Data, cut: bool, dark: bool) -> _View | None:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         found = program.sites(model, x)
         nodes = _nodes(model.model, take(x, slice(0, 2)))
@@ -193,7 +194,7 @@ def _view(model: LatentVariableModel, x: Data, cut: bool) -> _View | None:
     shape = image_shape(size)
     if shape is None:
         return None
-    return _View(model, x, observed[0], latents, shape, limits, pair, unit)
+    return _View(model, x, observed[0], latents, shape, limits, pair, unit, dark)
 
 
 def _unit(model: LatentVariableModel) -> float:
@@ -247,7 +248,7 @@ def _reconstructions(view: _View, path: Path) -> Path:
     for begin in range(0, count, ACROSS):
         rows += [data[begin : begin + ACROSS], model[begin : begin + ACROSS]]
         labels += ["data", "model"]
-    return plot_sheet(rows, path, labels=labels, bands=2)
+    return plot_sheet(rows, path, labels=labels, bands=2, dark=view.dark)
 
 
 def _samples(view: _View, path: Path) -> Path:
@@ -256,7 +257,8 @@ def _samples(view: _View, path: Path) -> Path:
     if type(fn).__name__ == "Categorical" and fn.event_dim == 0 and len(view.latents) > 1:
         return _clusters(view, first, fn.enumerate_support(expand=False).flatten(), path)
     images = _images(view, view.decode(view.prior(ACROSS**2)))
-    return plot_sheet([images[i : i + ACROSS] for i in range(0, len(images), ACROSS)], path, title="draws, as means")
+    rows = [images[i : i + ACROSS] for i in range(0, len(images), ACROSS)]
+    return plot_sheet(rows, path, title="draws, as means", dark=view.dark)
 
 
 def _clusters(view: _View, label: str, values: Tensor, path: Path) -> Path:
@@ -266,7 +268,9 @@ def _clusters(view: _View, label: str, values: Tensor, path: Path) -> Path:
     order = shares.argsort(descending=True)[:MAX_CLUSTERS]
     rows = [_images(view, view.decode({label: values[k].expand(ACROSS)})) for k in order]
     names = [f"cluster {int(values[k])}  {100 * float(shares[k]):.0f} %" for k in order]
-    return plot_sheet(rows, path, labels=names, title="draws from each cluster, and its share of the data")
+    return plot_sheet(
+        rows, path, labels=names, title="draws from each cluster, and its share of the data", dark=view.dark
+    )
 
 
 @dataclass(frozen=True)
@@ -310,6 +314,7 @@ def _manifold(view: _View, code: _Code, path: Path) -> Path:
         path,
         title=f"means over quantiles of the prior: units {units[0]} (right) and {units[1]} (up){more}",
         gap=0 if view.shape[0] > 16 else None,
+        dark=view.dark,
     )
 
 
@@ -324,7 +329,7 @@ def _traversals(view: _View, code: _Code, path: Path) -> Path:
         rows.append(_images(view, view.decode({code.site: z}, means=True)))
     labels = [f"unit {unit}  ({float(code.activity[unit]):.2f})" for unit in units]
     title = "one code, each unit from -2.5 to 2.5 sd of its prior (variance of its mean over data)"
-    return plot_sheet(rows, path, labels=labels, title=title)
+    return plot_sheet(rows, path, labels=labels, title=title, dark=view.dark)
 
 
 def _completions(view: _View, path: Path) -> Path:
@@ -351,4 +356,4 @@ def _completions(view: _View, path: Path) -> Path:
     for _ in range(draws):
         columns.append(whole(view.decode(view.prior(count, x), x)))
     rows = [np.stack([column[i] for column in columns]) for i in range(count)]
-    return plot_sheet(rows, path, tops=tops)
+    return plot_sheet(rows, path, tops=tops, dark=view.dark)

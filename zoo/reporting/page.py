@@ -6,16 +6,21 @@ backend, open figures and settings stay as they are."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Figure
 
 __all__ = [
     "MARKERS",
@@ -26,12 +31,14 @@ __all__ = [
     "array",
     "colour",
     "colours_of",
+    "figures",
     "floats",
     "heat",
     "image_shape",
     "limits",
     "rgb",
     "ticks",
+    "write",
 ]
 
 
@@ -76,6 +83,13 @@ class Page:
             self.dress(ax)
         return list(made.flat)
 
+    def halves(self, rows: int, columns: int, **kwargs: Any) -> list[Any]:
+        """Parts of the page whose axes are not aligned with those of others."""
+        made = self.figure.subfigures(rows, columns, squeeze=False, **kwargs)
+        for half in made.flat:
+            half.set_facecolor(self.theme.paper)
+        return list(made.flat)
+
     def dress(self, ax: Any) -> None:
         theme = self.theme
         ax.set_facecolor(theme.paper)
@@ -102,13 +116,40 @@ class Page:
             text.set_parse_math(False)
 
     def save(self, path: str | Path) -> Path:
-        path = Path(path)
-        known = self.figure.canvas.get_supported_filetypes()
-        if path.suffix.lstrip(".").lower() not in known:
-            raise ZooError(f"picture expected a name ending in .png, .svg or .pdf, got {path.name!r}. Rename it.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.figure.savefig(path, dpi=150, facecolor=self.theme.paper)
-        return path
+        """Write the figure; inside :func:`figures` it is handed over instead."""
+        kept = _KEPT.get()
+        if kept is None:
+            return write(self.figure, path)
+        kept.append(self.figure)
+        return Path(path)
+
+
+_KEPT: ContextVar[list[Figure] | None] = ContextVar("figures", default=None)
+
+
+@contextmanager
+def figures() -> Iterator[list[Figure]]:
+    """The figures of the pages that are saved inside, in their order; no picture is written."""
+    kept: list[Figure] = []
+    token = _KEPT.set(kept)
+    try:
+        yield kept
+    finally:
+        _KEPT.reset(token)
+
+
+def write(figure: Figure, path: str | Path) -> Path:
+    """Save a figure as it is.
+
+    Raises:
+        ZooError: a kind of file that Matplotlib does not write.
+    """
+    path = Path(path)
+    if path.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
+        raise ZooError(f"picture expected a name ending in .png, .svg or .pdf, got {path.name!r}. Rename it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, facecolor=figure.get_facecolor())
+    return path
 
 
 def array(value: Tensor) -> Array:

@@ -33,7 +33,7 @@ def has_recalls(model: Any) -> bool:
     return lacks(model, "recall") is None
 
 
-def plot_recalls(fit: Fitted, x: Any, folder: str | Path) -> list[Path]:
+def plot_recalls(fit: Fitted, x: Any, folder: str | Path, *, dark: bool = False) -> list[Path]:
     """Write the pictures of a memory into a folder.
 
     basins.png  how much comes back from states with a share of their units turned
@@ -43,9 +43,9 @@ def plot_recalls(fit: Fitted, x: Any, folder: str | Path) -> list[Path]:
         What was written.
     """
     folder, x = Path(folder), prepared(fit.model, x)
-    made = [plot_basins({fit.model.label: fit.model}, x, folder / "basins.png")]
+    made = [plot_basins({fit.model.label: fit.model}, x, folder / "basins.png", dark=dark)]
     if image_shape(x.shape[1], True) is not None and bool((x.abs() == 1).all()):
-        made.append(_sheet(fit.model, x[:SHOWN], folder / "recall.png"))
+        made.append(_sheet(fit.model, x[:SHOWN], folder / "recall.png", dark))
     return made
 
 
@@ -72,7 +72,7 @@ def plot_basins(memories: dict[str, Any], x: Any, path: str | Path, *, starts: i
     return page.save(path)
 
 
-def _sheet(model: Any, x: Tensor, path: Path) -> Path:
+def _sheet(model: Any, x: Tensor, path: Path, dark: bool) -> Path:
     """A row a pattern: itself, then states near it, each with what it leads to."""
     with isolated(0):
         columns = [x]
@@ -83,7 +83,7 @@ def _sheet(model: Any, x: Tensor, path: Path) -> Path:
     assert shape is not None
     rows = list(np.stack([_image(c, shape) for c in columns], 1))
     tops = ["stored", *(text for share in TURNED for text in (f"{share:.0%}", "leads to"))]
-    return plot_sheet(rows, path, tops=tops)
+    return plot_sheet(rows, path, tops=tops, dark=dark)
 
 
 def animate_recall(model: Any, states: list[Tensor], path: str | Path, *, updates: str = "asynchronous") -> Path:

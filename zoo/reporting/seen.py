@@ -13,7 +13,16 @@ from zoo.errors import ZooError
 from zoo.reporting.page import Array, array
 from zoo.reporting.subjects import Fitted
 
-__all__ = ["MAX_POINTS", "few", "names_along", "parameter_of", "responsibilities", "steps_of", "visible"]
+__all__ = [
+    "MAX_POINTS",
+    "few",
+    "names_along",
+    "parameter_of",
+    "posterior_means",
+    "responsibilities",
+    "steps_of",
+    "visible",
+]
 
 
 MAX_POINTS = 5000
@@ -31,7 +40,7 @@ def responsibilities(fit: Fitted, x: Data) -> Array | None:
     return array(probs)
 
 
-def _posterior_means(fit: Fitted, x: Data) -> Array | None:
+def posterior_means(fit: Fitted, x: Data) -> Array | None:
     try:
         mean = getattr(fit.posterior(x), "mean", None)
     except (ZooError, NotImplementedError):

@@ -32,6 +32,7 @@ class Fitted(Protocol):
     draws: Any
     template: Any
     guide_trained: bool
+    data: Any
 
     @property
     def parameters(self) -> dict[str, Any]: ...

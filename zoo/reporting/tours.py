@@ -19,7 +19,7 @@ from zoo.reporting.film import Film
 from zoo.reporting.page import PALETTE, Array, Page, array, colours_of, limits
 from zoo.reporting.subjects import Fitted
 
-__all__ = ["animate_tour", "has_tours", "places", "plot_maps", "plot_tour", "plot_tours"]
+__all__ = ["animate_tour", "has_tours", "places", "plot_maps", "plot_relaxation", "plot_tour", "plot_tours"]
 
 #: Pictures of an animation, milliseconds each; links less probable are not drawn.
 FRAMES, FRAME, FAINT = 40, 120, 0.02
@@ -38,22 +38,25 @@ def places(distances: Array) -> Array:
     return np.asarray(vectors[:, :-3:-1] * np.sqrt(np.maximum(values[:-3:-1], 0.0)))
 
 
-def plot_tours(fit: Fitted, x: Any, folder: str | Path, name: str = "") -> list[Path]:
-    """Write tour.png and relaxation.gif, how one start of Potts neurons is cooled to a tour, into a folder.
+def plot_tours(fit: Fitted, x: Any, folder: str | Path, name: str = "", *, dark: bool = False) -> Path:
+    """Write tour.png, the first problem's tour on its map, into a folder.
 
     Args:
         name: what the data are called: of named problems the coordinates are known.
-
-    Returns:
-        What was written.
     """
+    distances, points = _map(fit, x, name)
+    return plot_tour(fit.predict(x)[0], distances, Path(folder) / "tour.png", points, dark=dark)
+
+
+def plot_relaxation(fit: Fitted, x: Any, folder: str | Path, name: str = "") -> Path:
+    """Write relaxation.gif into a folder: how one start of Potts neurons is cooled; see :func:`plot_tours`."""
+    return animate_tour(fit.model.steps(x, FRAMES), _map(fit, x, name)[1], Path(folder) / "relaxation.gif")
+
+
+def _map(fit: Fitted, x: Any, name: str) -> tuple[Tensor, Array]:
     distances: Tensor = prepared(fit.model, x)[0]
     known = load_cities(name).coordinates if name in CITIES else None
-    points = places(array(distances)) if known is None else known
-    return [
-        plot_tour(fit.predict(x)[0], distances, Path(folder) / "tour.png", points),
-        animate_tour(fit.model.steps(x, FRAMES), points, Path(folder) / "relaxation.gif"),
-    ]
+    return distances, places(array(distances)) if known is None else known
 
 
 def plot_tour(

@@ -156,7 +156,9 @@ def fit(
             identity = identify(base, whole, asked, seed, settings)
             folder = RunFolder(Path(out), Checkpoints(Path(out), identity, checkpoint_every), resume)
             if folder.complete:
-                return load(out, base)
+                whole_fit = load(out, base)
+                whole_fit.x = plain(whole)
+                return whole_fit
         resumed = None if folder is None or not resume else folder.checkpoints.latest()
         best: Fit | None = None
         failure: LikelihoodDecreased | None = None
@@ -220,6 +222,7 @@ def fit(
         best.notes = [*best.notes, *left_out]
         best.restarts = [listed[restart] for restart in sorted(listed)]
         best.options = settings
+        best.x = plain(whole)
         for name in stopping:  # for this fit alone
             best.model.get_parameter(name).requires_grad_(True)
         best.data = {"name": data_name, "checksum": fingerprint(whole)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro
@@ -20,6 +20,9 @@ from zoo.runs.answers import Answers
 from zoo.runs.templates import describe_template
 from zoo.storage.folders import new_folder
 from zoo.storage.json import to_json
+
+if TYPE_CHECKING:
+    from zoo.reporting.page import Figure
 
 __all__ = ["Fit"]
 
@@ -58,6 +61,7 @@ class Fit(Answers):
         draws: draws of the parameters (``nuts``, ``advi``), a :class:`~zoo.bayes.draws.Draws`; the model then holds
             their means, and the bound of ``advi`` is one on ln p(x) with the parameters integrated out.
         label: what a comparison calls it; the estimator's name elsewhere.
+        x: the data that were fitted, as the model takes them; None of a fit that was loaded.
     """
 
     model: LatentVariableModel
@@ -85,6 +89,7 @@ class Fit(Answers):
     data: dict[str, Any] | None = None
     draws: Draws | None = None
     label: str = ""
+    x: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         self.label = self.label or self.estimator
@@ -168,6 +173,27 @@ class Fit(Answers):
         from zoo.reporting.arviz import to_inference_data
 
         return to_inference_data([self], x, num_draws)
+
+    def plot(self, x: Any = None, path: str | Path | None = None, *, dark: bool = False) -> Figure:
+        """The main picture of the fit, read off what its model declares: a sequence by its states, components over
+        the data, loadings, reconstructions, a tree and the like.
+
+        Args:
+            x: the data to show; None takes those that were fitted. A fit that was loaded does not have them.
+            path: where to save it: .png, .svg or .pdf. dark: whether on dark paper.
+
+        Returns:
+            A Matplotlib figure that no backend holds; a notebook shows it.
+
+        Raises:
+            ZooError: no data, or a model without a picture.
+        """
+        from zoo.reporting.fit_pictures import main_figure
+
+        x = self.x if x is None else x
+        if x is None:
+            raise ZooError("plot: expected the data, got none: a fit that was loaded does not have them. Pass x=...")
+        return main_figure(self, x, path, dark=dark)
 
     def summary(self) -> dict[str, Any]:
         """One row of a comparison: plain numbers and words."""

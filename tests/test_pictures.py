@@ -1,0 +1,152 @@
+"""What pictures of fits show, read off the figures' own data; and that every model has one or says that it has none."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+import zoo
+from zoo.estimators import estimator_classes
+from zoo.models import model_classes, poisson_hmm
+from zoo.reporting.dwells import dwell_times, plot_dwells
+from zoo.reporting.page import PALETTE, figures
+from zoo.runs.fit import usual_estimators
+from zoo.runs.prepare import as_model
+
+ONCE = {"max_iter": 1, "max_epochs": 1, "warmup": 1}
+#: Models with pictures of images alone; their ``tiny()`` has none.
+IMAGES_ALONE = {
+    "categorical_vae", "conditional_vae", "denoising_autoencoder", "gaussian_mixture_vae",
+    "stacked_denoising_autoencoder", "stochastic_binary_network", "vae",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(model_classes()))
+def test_every_model_has_a_picture_or_says_that_it_has_none(name: str) -> None:
+    model, x = importlib.import_module(model_classes()[name].__module__).tiny()
+    estimator = usual_estimators(as_model(model), x, for_fit=True)[0]
+    known = {field.name for field in dataclasses.fields(estimator_classes()[estimator])}
+    options = {key: value for key, value in ONCE.items() if key in known}
+    fit = zoo.fit(model, x, estimator=estimator, restarts=1, **options)
+    state = torch.get_rng_state()
+    if name in IMAGES_ALONE:
+        with pytest.raises(zoo.ZooError, match=f"a picture for these data, got {name}") as refused:
+            fit.plot()
+        assert "\n" not in str(refused.value)
+    else:
+        figure = fit.plot()
+        assert isinstance(figure, Figure)
+        assert any(ax.has_data() or ax.texts for ax in figure.findobj(Axes))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_plot_saves_takes_other_data_and_has_a_dark_theme(tmp_path: Path) -> None:
+    model, x = poisson_hmm.tiny()
+    fit = zoo.fit(model, x, max_iter=1)
+    figure = fit.plot(path=tmp_path / "a" / "light.svg")
+    assert (tmp_path / "a" / "light.svg").stat().st_size > 1000
+    assert to_hex(figure.get_facecolor()) == "#ffffff"
+    assert to_hex(fit.plot(dark=True).get_facecolor()) == "#171b21"
+    with pytest.raises(zoo.ZooError, match=r"ending in \.png"):
+        fit.plot(path=tmp_path / "a.doc")
+    fit.save(tmp_path / "fit")
+    loaded = zoo.load(tmp_path / "fit")
+    with pytest.raises(zoo.ZooError, match="Pass x="):
+        loaded.plot()
+    assert isinstance(loaded.plot(x), Figure)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "fit"]
+
+
+def titled(figure: Figure, begin: str) -> Any:
+    (ax,) = [ax for ax in figure.findobj(Axes) if ax.get_title(loc="left").startswith(begin)]
+    return ax
+
+
+def chain() -> Any:
+    """A chain of counts whose two states cannot be mistaken, with its paths."""
+    model = zoo.PoissonHMM(2, 1)
+    model.rates = torch.tensor([[1.0], [50.0]])
+    model.transition_probs = torch.tensor([[0.75, 0.25], [0.5, 0.5]])
+    route = [0, 0, 1, 1, 1, 0, 1, 0, 0, 0, 1, 1, 0]
+    x = torch.tensor([50.0 if state else 1.0 for state in route]).double().reshape(1, -1, 1)
+    return zoo.fit(model, x, init="current", max_iter=0), np.array(route), x
+
+
+def test_a_series_has_the_colours_of_its_states() -> None:
+    fit, route, x = chain()
+    figure = fit.plot()
+    series, table = titled(figure, "The first sequence"), titled(figure, "Transition")
+    dots = [c for c in series.collections if isinstance(c, PathCollection)]
+    assert len(dots) == 2
+    for state, found in enumerate(dots):
+        steps = np.flatnonzero(route == state)
+        np.testing.assert_array_equal(found.get_offsets(), np.stack([steps, x[0, steps, 0].numpy()], 1))
+        assert to_hex(found.get_facecolor()[0]) == PALETTE[state].lower()
+    np.testing.assert_allclose(table.images[0].get_array(), [[0.75, 0.25], [0.5, 0.5]])
+    told = [label.get_text() for label in table.get_yticklabels()]
+    assert told == ["state 0, 54% of steps", "state 1, 46% of steps"]
+
+
+def test_dwell_times_are_those_of_whole_stays_beside_the_geometric_law() -> None:
+    fit, route, x = chain()
+    assert dwell_times(route) == [(1, 3), (0, 1), (1, 1), (0, 3), (1, 2)]
+    assert dwell_times(np.array([0, 0, 1])) == []
+    with figures() as drawn:
+        plot_dwells(fit, x, "never.png")
+    assert not Path("never.png").exists()
+    stay = {0: 0.75, 1: 0.5}
+    stays = {0: [1, 3], 1: [3, 1, 2]}
+    for state, ax in enumerate(drawn[0].axes):
+        (law,) = ax.lines
+        length = law.get_xdata()
+        np.testing.assert_array_equal(length, np.arange(1, len(length) + 1))
+        beyond = [1 - sum(stay[state] ** (d - 1) * (1 - stay[state]) for d in range(1, n)) for n in length]
+        np.testing.assert_allclose(law.get_ydata(), beyond, atol=1e-12)
+        (area,) = ax.collections
+        corners = area.get_paths()[0].vertices
+        for n in length:
+            top = corners[np.abs(corners[:, 0] - n) < 0.51][:, 1]
+            assert np.any(np.isclose(top, np.mean(np.array(stays[state]) >= n)))
+        assert f"mean {np.mean(stays[state]):.3g}" in ax.get_title(loc="left")
+
+
+def test_profiles_are_the_probabilities_by_name() -> None:
+    probs = torch.tensor([[0.9, 0.2, 0.4], [0.1, 0.7, 0.5]])
+    model = zoo.BernoulliMixture(2, 3)
+    model.probs, model.weights = probs, torch.tensor([0.25, 0.75])
+    rows = torch.bernoulli(probs.repeat(10, 1), generator=torch.Generator().manual_seed(0)).numpy()
+    fit = zoo.fit(model, pd.DataFrame(rows, columns=["smokes", "cycles", "votes"]), init="current", max_iter=0)
+    (ax,) = fit.plot().axes
+    mean, *lines = ax.lines
+    np.testing.assert_allclose([line.get_ydata() for line in lines], probs, atol=1e-6)
+    np.testing.assert_allclose(mean.get_ydata(), 0.25 * probs[0] + 0.75 * probs[1], atol=1e-6)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["smokes", "cycles", "votes"]
+    assert [line.get_label() for line in lines] == ["component 0: 25%", "component 1: 75%"]
+
+
+def test_loadings_are_in_units_of_their_features_and_features_are_arrows() -> None:
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(1)).double() * torch.tensor([1.0, 10.0, 1e3, 1e-3])
+    fit = zoo.fit(zoo.FactorAnalysis(2, 4), x, max_iter=5)
+    figure = fit.plot()
+    table, plane = titled(figure, "Loadings"), titled(figure, "Biplot")
+    wanted = fit.parameters["loadings"] / x.numpy().std(0)[:, None]
+    np.testing.assert_allclose(table.images[0].get_array(), wanted, rtol=1e-6)
+    arrows = np.array([note.xy for note in plane.texts if not note.get_text()])
+    order = np.argsort(-np.hypot(*wanted.T), kind="stable")
+    scale = arrows[0, 0] / wanted[order[0], 0]
+    assert scale > 0
+    np.testing.assert_allclose(arrows, scale * wanted[order], rtol=1e-6)
+    (dots,) = plane.collections
+    np.testing.assert_allclose(dots.get_offsets(), fit.posterior(x).mean.detach(), rtol=1e-6)
+    assert {note.get_text() for note in plane.texts} == {"", "0", "1", "2", "3"}
