@@ -90,7 +90,7 @@ def test_a_conditional_model_of_a_table_of_ones_own(run: Callable[..., Ran]) -> 
     assert json.loads(scored.out)["num_data"] == 150
     assert json.loads(run("evaluate", "t", "--data", "other.csv", "--samples", "5", "--json").out)["num_data"] == 9
     assert run("sample", "t", "-n", "3", "--out", "s.csv").code == 0
-    assert np.loadtxt("s.csv", delimiter=",", skiprows=1).shape == (3, 2)
+    assert np.loadtxt("s.csv", delimiter=",", skiprows=1).shape == (3, 4)
     np.savez("own.npz", x=rows[:, :2], y=rows[:, 2:])
     own = run(
         "fit",

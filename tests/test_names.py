@@ -216,3 +216,47 @@ def test_a_table_is_not_cut_in_two(run: Callable[..., Ran], tmp_path: Path) -> N
     pixels = pd.DataFrame(RNG.normal(size=(5, 64)), columns=[f"pixel_{i // 8}_{i % 8}" for i in range(64)])
     pixels.to_csv("i.csv", index=False)
     assert run(*fit, "--data", "i.csv").code == 0
+
+
+def test_draws_of_y_stand_beside_their_x(run: Callable[..., Ran]) -> None:
+    """In the fit's units, by name: y is 2 x + 3 exactly here but for little noise, so each draw tells its x."""
+    age = np.arange(40) % 10 + 20
+    frame = pd.DataFrame({"dose": 2.0 * age + 3, "half": age / 2, "age": age})
+    frame.to_csv("d.csv", index=False)
+    words = ("--targets", "dose", "--set", "likelihood=gaussian", "--set", "latent_dim=0", "--set", "max_epochs=400")
+    small = ("--set", "hidden_dims=[]", "--set", "learning_rate=0.03", "--no-report", "--out", "a")
+    assert run("fit", "conditional_vae", "--data", "d.csv", *words, *small).code == 0
+    assert run("sample", "a", "-n", "30", "--mean", "--out", "s.csv").code == 0
+    assert Path("s.csv").read_text().splitlines()[0] == "half,age,dose"
+    drawn = pd.read_csv("s.csv")
+    assert drawn["age"].dtype.kind == "i"
+    np.testing.assert_array_equal(drawn["half"], drawn["age"] / 2)
+    assert len(set(drawn["age"])) > 3
+    error = (drawn["dose"] - (2.0 * drawn["age"] + 3)).abs().max()
+    assert error < 1.5, error
+
+
+def test_data_of_probability_zero_count_as_rows_do(run: Callable[..., Ran]) -> None:
+    np.savez("seen.npz", x=RNG.integers(0, 2, (6, 5)), lengths=np.full(6, 5))
+    np.savez("new.npz", x=[[0, 1, 1], [0, 1, 2], [1, 0, 1], [2, 0, 0]], lengths=[3, 2, 3, 3])
+    fit = ("fit", "categorical_hmm", "--data", "seen.npz", "--set", "num_symbols=3", "--set", "num_states=2")
+    assert run(*fit, "--set", "max_iter=2", "--no-report", "--out", "a").code == 0
+    assert "1 of 4 data (number 4) has probability zero" in run("evaluate", "a", "--data", "new.npz").out
+    x = {name: torch.as_tensor(values) for name, values in np.load("new.npz").items()}
+    assert "1 of 4 data (index 3) has probability zero" in str(zoo.evaluate(zoo.load("a"), x))
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+def test_labels_as_strings_say_the_same_as_numbers() -> None:
+    codes = torch.arange(40) % 2
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)) + 8.0 * codes[:, None]
+    fit = zoo.fit(zoo.GaussianMixture(2, 2), x)
+    turned = zoo.align(fit, 1 - fit.predict(x), x)
+    names = np.array(["cat", "dog"])[codes.numpy()]
+    some = [None if i % 3 else name for i, name in enumerate(names)]
+    for labels in (codes, names, list(names), tuple(names), pd.Series(names), pd.Categorical(names), some):
+        assert torch.equal(zoo.align(turned, labels, x).predict(x), codes)
+    for labels in (1 - codes, ["b" if name == "cat" else "a" for name in names]):
+        assert torch.equal(zoo.align(turned, labels, x).predict(x), 1 - codes)

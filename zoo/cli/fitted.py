@@ -86,7 +86,7 @@ def sample(
 ) -> None:
     """Draw new data from a saved fit; from one of y given x, at rows of the data it was fitted to.
 
-    Sequences of words become sentences in a .txt.
+    A .csv of y given x has both. Sequences of words become sentences in a .txt.
 
     Example: zoo sample runs/a -n 64 --out samples.png
     """
@@ -96,12 +96,13 @@ def sample(
     check_new(out, (".png", ".csv", ".npy", ".txt"))
     this, record = load_fit(folder, model, guide)
     from zoo.core.data import tensors
-    from zoo.reporting.latents import draw
+    from zoo.reporting.latents import draw, inputs
 
-    given = bool(this.model.fields.given)
+    given, at = bool(this.model.fields.given), None
     if given or mean:
         x = fitted_data(folder, this, record)[1] if given else None
         drawn: Any = draw(this, n, seed, x=x, means=mean)
+        at = inputs(this, n, seed, x)
     else:
         drawn = this.sample(n, seed)
     if isinstance(drawn, dict) and set(drawn) == {"x", "lengths"} and drawn["x"].dim() == 2 and out.suffix != ".png":
@@ -112,7 +113,7 @@ def sample(
         )
     elif len(tensors(drawn)) != 1:
         raise ZooError(f"sample: expected one observed variable, got {len(tensors(drawn))}. Use fit.sample in Python.")
-    _write_new(drawn, out, this)
+    _write_new(drawn, out, this, at)
     print(f"{n} draws in {out}")
 
 
@@ -163,13 +164,13 @@ def forecast(
     print(f"{number} sequences, {n} draws of {steps} steps each, in {out}")
 
 
-def _write_new(drawn: Any, out: Path, this: Fit) -> None:
-    """The draws in a file that appears whole."""
+def _write_new(drawn: Any, out: Path, this: Fit, given: Any = None) -> None:
+    """The draws, in a table beside what was given, in a file that appears whole."""
     with written(out) as path:
-        _write_draws(drawn, path, this)
+        _write_draws(drawn, path, this, given)
 
 
-def _write_draws(drawn: Any, path: Path, this: Fit) -> None:
+def _write_draws(drawn: Any, path: Path, this: Fit, given: Any) -> None:
     if path.suffix.lower() == ".png":
         from zoo.reporting.samples import plot_samples
 
@@ -188,17 +189,26 @@ def _write_draws(drawn: Any, path: Path, this: Fit) -> None:
     whole = bool((values == np.round(values)).all())
     schema = this.model.schema
     symbols = schema is not None and schema.symbols is not None
+    before: list[tuple[Any, ...]] = [()] * len(values)
+    heads: tuple[str, ...] = ()
+    if given is not None:
+        inputs = given.detach().cpu().numpy()
+        kinds = [int if (column == np.round(column)).all() else float for column in inputs.T]
+        before = [tuple(kind(v) for kind, v in zip(kinds, row, strict=True)) for row in inputs]
+        heads = this.columns or tuple(f"x{i}" for i in range(inputs.shape[1]))
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         sequences = values.ndim == 3
         flat = values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values.reshape(-1, 1)
-        names = list(this.columns or ())
-        if len(names) != flat.shape[1] or this.model.fields.given:
-            names = [f"x{i}" for i in range(flat.shape[1])]
-        writer.writerow((["sequence"] if sequences else []) + names)
+        names = this.columns or ()
+        if this.model.fields.given:  # the second of a pair; an image that was cut has other columns
+            names = schema.columns.get("1", ()) if heads and schema is not None else ()
+        if len(names) != flat.shape[1]:
+            names = tuple(f"{'y' if heads else 'x'}{i}" for i in range(flat.shape[1]))
+        writer.writerow([*(["sequence"] if sequences else []), *heads, *names])
         for i, row in enumerate(flat):
             if symbols and schema is not None:
                 cells = list(schema.decode(row))
             else:
                 cells = [int(v) if whole else float(v) for v in row]
-            writer.writerow(([i // values.shape[1]] if sequences else []) + cells)
+            writer.writerow([*([i // values.shape[1]] if sequences else before[i]), *cells])

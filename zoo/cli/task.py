@@ -247,7 +247,8 @@ def prepare(
         source = dataclasses.replace(source, columns=list(loaded.names)) if kept else source
     check_told(declared, loaded, "--targets")
     notes += _described(source_name, loaded)
-    schema = Schema({"": loaded.names} if loaded.names else {})
+    named = {"": loaded.names, "1": loaded.target_names}
+    schema = Schema({place: names for place, names in named.items() if names})
     x = as_data(loaded.data, schema, takes_symbols)
     labels = None if source.labels is None else loaded.codes
     for key in takes:

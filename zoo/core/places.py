@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
-__all__ = ["from_one", "read_from", "row_names", "sequence_name", "within"]
+__all__ = ["data_names", "from_one", "read_from", "row_names", "sequence_name", "within"]
 
 Line = Callable[[int, int | None], int | None]
 """The line of a file that a row is on, by its number and that of the sequence it is in, both from 0."""
@@ -60,6 +60,13 @@ def row_names(where: Sequence[int]) -> str:
     if not lines or None in lines:
         return named
     return f"{named} (line{several} {', '.join(map(str, lines))}{more})"
+
+
+def data_names(where: Sequence[int]) -> str:
+    """Data numbered from 0, rows or sequences, as ``"index 3, 17"``; of a file ``"numbers 4, 18"``."""
+    count = _COUNT.get() or _Count(0)
+    named = ", ".join(str(i + count.first) for i in where[:5]) + (", ..." if len(where) > 5 else "")
+    return f"number{'s' if len(where) > 1 else ''} {named}" if count.first else f"index {named}"
 
 
 def sequence_name(which: int) -> str:

@@ -29,7 +29,7 @@ from zoo.reporting.page import Array, image_shape
 from zoo.reporting.samples import plot_sheet
 from zoo.reporting.subjects import Fitted
 
-__all__ = ["draw", "plot_latents"]
+__all__ = ["draw", "inputs", "plot_latents"]
 
 #: Images across a picture of reconstructions, or of samples.
 ACROSS = 10
@@ -96,7 +96,7 @@ def draw(fit: Fitted, n: int, seed: int, *, x: Any = None, means: bool = False) 
             rows = map_tensors(lambda t: t[:1].expand(n, *t.shape[1:]) if t.dim() else t, fit.template)
         else:
             x = read_by(model, x)
-            rows = prepared(model, take(x, torch.randint(num_data(x), (n,)).to(tensors(x)[0].device)))
+            rows = prepared(model, _taken(x, n))
         trace = poutine.trace(lambda: call(poutine.uncondition(model.model), rows)).get_trace()
         observed = [s for s in sample_sites(trace).values() if s["infer"].get("was_observed")]
         if len(observed) != 1:
@@ -112,6 +112,22 @@ def draw(fit: Fitted, n: int, seed: int, *, x: Any = None, means: bool = False) 
         whole[:, first.to(drawn.device)] = given.to(drawn.dtype)
         whole[:, second.to(drawn.device)] = drawn
         return whole
+
+
+def inputs(fit: Fitted, n: int, seed: int, x: Any) -> Tensor | None:
+    """What is given at the rows that :func:`draw` takes from x, (n, D_x) as it stands there; None where x is one array,
+    or of sequences."""
+    if not isinstance(x, (tuple, dict)):
+        return None
+    with isolated(seed):
+        rows = _taken(read_by(fit.model, x), n)
+    given = list(fit.model.fields.given_of(rows).values())
+    return given[0] if len(given) == 1 and isinstance(given[0], Tensor) and given[0].dim() == 2 else None
+
+
+def _taken(x: Data, n: int) -> Data:
+    """Rows of x, by torch's generator."""
+    return take(x, torch.randint(num_data(x), (n,)).to(tensors(x)[0].device))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def align(fit: Fit, other: Any, x: Any = None) -> Fit:
     Args:
         fit: the fit to relabel.
         other: another fit, matched on the data ``x`` if given (shared posterior mass), else on component
-            parameters; or true labels, (N,) integers, which need ``x``.
+            parameters; or true labels, (N,) integers or strings, None where there is none, which need ``x``.
 
     Raises:
         ZooError: the model has no components to renumber, or labels come without ``x``.
@@ -54,8 +54,11 @@ def align(fit: Fit, other: Any, x: Any = None) -> Fit:
 
 
 def _one_hot(labels: Any, rows: int) -> Tensor:
-    values = as_data(labels, symbols=True)
+    values = as_data(list(labels) if isinstance(labels, tuple) else labels, symbols=True)
     if not isinstance(values, Tensor) or values.shape != (rows,):
         raise ZooError(f"align: labels expected shape ({rows},), got {tuple(getattr(values, 'shape', ()))}.")
-    _, codes = torch.unique(values, return_inverse=True)
-    return torch.nn.functional.one_hot(codes).double()
+    seen = ~values.isnan()
+    shares = torch.nn.functional.one_hot(torch.unique(values[seen], return_inverse=True)[1]).double()
+    spread = shares.new_zeros(rows, shares.shape[1])
+    spread[seen] = shares
+    return spread

@@ -18,6 +18,7 @@ from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, num_data, plain, take, tensors, weights_of
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
+from zoo.core.places import data_names
 from zoo.core.problem import Problem
 from zoo.core.sites import is_auxiliary, sample_sites
 from zoo.errors import ZooError
@@ -90,8 +91,8 @@ def possible_rows(model: LatentVariableModel, x: Data) -> tuple[Data, list[str]]
         return x, []
     if len(which) == len(hopeless):
         raise ZooError(f"{model.name}: expected data that the model can make, got none: {why}. Pass others.")
-    named = ", ".join(map(str, which[:5])) + (", ..." if len(which) > 5 else "")
-    note = f"{len(which)} of {len(hopeless)} data (index {named}) left out, as probability zero whatever the fit: {why}"
+    named = f"{len(which)} of {len(hopeless)} data ({data_names(which)})"
+    note = f"{named} left out, as probability zero whatever the fit: {why}"
     return take(x, (~hopeless).nonzero().flatten()), [note]
 
 

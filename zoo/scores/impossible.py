@@ -10,6 +10,7 @@ from torch import Tensor
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data
 from zoo.core.pieces import gathered, pieces
+from zoo.core.places import data_names
 
 __all__ = ["impossible_note", "warn_of_impossible"]
 
@@ -35,8 +36,8 @@ def impossible_note(model: LatentVariableModel, x: Data, log_marginal: Tensor | 
     if len(impossible) == 1:
         subject = "the data have"
     else:
-        named = ", ".join(map(str, which[:5].tolist())) + (", ..." if len(which) > 5 else "")
-        subject = f"{len(which)} of {len(impossible)} data (index {named}) {'have' if len(which) > 1 else 'has'}"
+        named = data_names(which.tolist())
+        subject = f"{len(which)} of {len(impossible)} data ({named}) {'have' if len(which) > 1 else 'has'}"
     reason = f": {model.why_impossible(x, which)}" if lacks(model, "why_impossible") is None else ""
     return f"{subject} probability zero under the model{reason}"
 
