@@ -87,7 +87,9 @@ def test_a_conjugate_posterior(conjugate: tuple[zoo.Fit, Tensor]) -> None:
 def test_arviz_groups(conjugate: tuple[zoo.Fit, Tensor]) -> None:
     fit, x = conjugate
     found = fit.to_inference_data()
-    assert set(found.groups()) == {"posterior", "sample_stats", "log_likelihood", "observed_data"}
+    groups = {"posterior", "sample_stats", "log_likelihood", "posterior_predictive", "observed_data"}
+    assert set(found.groups()) == groups
+    assert found.posterior_predictive["x"].shape == (4, 100, 20, 1)
     assert found.posterior["means"].shape == (4, 1000, 1, 1)
     assert {"diverging", "energy", "lp", "n_steps", "acceptance_rate", "step_size"} <= set(found.sample_stats)
     assert found.log_likelihood["x"].shape == (4, 1000, 20)

@@ -54,6 +54,12 @@ def numbers(posterior):
     return [getattr(posterior, name) for name in names if hasattr(posterior, name)]
 
 
+def sampled(fit, x):
+    """As many new data as there are in x, of a conditional model at its inputs."""
+    given = fit.model.fields.given_of(x)
+    return fit.sample(given=given) if given else fit.sample(num_data(x))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_pieces_change_nothing(name, monkeypatch):
     fit, x = fitted(name, 3)
@@ -63,7 +69,7 @@ def test_pieces_change_nothing(name, monkeypatch):
         # The mixture VAE's q(z | x, c) follows from a draw of c.
         posterior = [] if name == "gaussian_mixture_vae" else numbers(fit.posterior(x))
         answers.append((fit.predict(x), *posterior, torch.as_tensor(fit.score(x) or 0.0)))
-        assert num_data(fit.sample(40)) == 40
+        assert num_data(sampled(fit, x)) == num_data(x)
     for whole, parts in zip(*answers, strict=True):
         assert whole.shape == parts.shape
         torch.testing.assert_close(parts.double(), whole.double(), rtol=1e-6, atol=1e-7)
@@ -75,7 +81,7 @@ def test_nothing_large_is_made_beside_the_answer(name, monkeypatch):
     monkeypatch.setattr(memory, "PIECE_NUMBERS", 256)
     data = max(t.untyped_storage().nbytes() for t in tensors(x))
     piece = 8 * 256 * memory.LARGE
-    for answer in (fit.predict, fit.posterior, fit.score, lambda x: fit.sample(num_data(x))):
+    for answer in (fit.predict, fit.posterior, fit.score, lambda x: sampled(fit, x)):
         with Largest() as seen:
             result = answer(x)
         parts = numbers(result) if isinstance(result, torch.distributions.Distribution) else tensors(result)

@@ -150,7 +150,7 @@ def test_halves_and_single_arrays() -> None:
         "binarization": "dynamic",
     }
     fit = zoo.fit(model, digits[:40], estimator="reinforce", max_epochs=2, warmup=0)
-    assert fit.sample(3).shape == (3, 32)
+    assert fit.sample(given=digits[:3, :32]).shape == (3, 32)
     x, y = model.resample(**model.validate(digits[:40])).values()
     assert set(torch.cat([x, y]).unique().tolist()) == {0.0, 16.0}
 

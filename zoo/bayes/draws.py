@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from zoo.bayes.joint import Values, log_likelihood
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, tensors
+from zoo.core.data import Data
 from zoo.errors import ZooError
 from zoo.storage.json import to_json
 
@@ -34,13 +34,11 @@ class Draws:
         stats: by ArviZ's names for what the sampler tells of each draw, (chains, draws).
         diagnostics: plain numbers; of a sampler ``max_rhat``, ``min_ess``, ``divergences``, of an approximation
             ``elbo``, ``elbo_se`` (on ln p(x), parameters integrated out) and ``khat``.
-        x: the data, kept for ``to_inference_data`` but not saved.
     """
 
     values: Values
     stats: Values = field(default_factory=dict)
     diagnostics: dict[str, Any] = field(default_factory=dict)
-    x: Data = field(default=None, repr=False)
 
     @property
     def num_chains(self) -> int:
@@ -86,10 +84,16 @@ class Draws:
         varied = {name: value.flatten(0, 1).std(0).numpy() > 0 for name, value in self.values.items()}
         return {name: np.where(varied[name], value, np.nan) for name, value in found.items()}
 
-    def inference_data(self, model: LatentVariableModel | None = None, x: Data = None) -> Any:
+    def inference_data(
+        self, model: LatentVariableModel | None = None, x: Data = None, predictive: dict[str, Any] | None = None
+    ) -> Any:
         """ArviZ ``InferenceData``: ``posterior`` and ``sample_stats``; given model and data also ``log_likelihood``
-        (ln p(x_n | θ) of every draw) and ``observed_data``."""
-        from zoo.reporting.arviz import from_groups
+        (ln p(x_n | θ) of every draw), ``observed_data`` and what else the data hold, ``constant_data``.
+
+        Args:
+            predictive: the group ``posterior_predictive``: by name, draws of data, (chains, draws, ...).
+        """
+        from zoo.reporting.arviz import data_groups, from_groups
 
         groups: dict[str, Any] = {"posterior": {name: value.numpy() for name, value in self.values.items()}}
         if self.stats:
@@ -104,7 +108,10 @@ class Draws:
                 ]
             shape = (self.num_chains, self.num_draws, -1)
             groups["log_likelihood"] = {"x": torch.stack(each).reshape(shape).cpu().numpy()}
-            groups["observed_data"] = {f"x{i or ''}": t.cpu().numpy() for i, t in enumerate(tensors(x))}
+            groups["observed_data"], constant = data_groups(model, x)
+            groups |= {"constant_data": constant} if constant else {}
+        if predictive:
+            groups["posterior_predictive"] = predictive
         return from_groups(groups)
 
     def plot(self, path: str | Path, kind: str = "trace", sites: list[str] | None = None) -> Path:

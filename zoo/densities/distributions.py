@@ -64,9 +64,10 @@ class Selected(dist.TorchDistribution):
             raise NotImplementedError("Selected.sample: expected an integer z, got a point of the simplex.")
         shape = self._extended_shape(Size(sample_shape))
         batch = shape[: len(shape) - len(self.event_shape)]
-        if batch.numel() * self.components.batch_shape[-1] * self.event_shape.numel() > FEW:
+        shared = len(self.components.batch_shape) == 1  # else each datum has components of its own
+        if shared and batch.numel() * self.components.batch_shape[-1] * self.event_shape.numel() > FEW:
             return self._sample_by_component(batch)
-        each = self.components.expand(batch + self.components.batch_shape).sample()  # (batch, K, event)
+        each = self.components.expand(batch + self.components.batch_shape[-1:]).sample()  # (batch, K, event)
         index = self.z.expand(batch).reshape(*batch, 1, *[1] * len(self.event_shape))
         axis = len(batch)
         return each.gather(axis, index.expand(*batch, 1, *self.event_shape)).squeeze(axis)

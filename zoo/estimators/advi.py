@@ -172,4 +172,4 @@ def scored(posterior: LatentVariableModel, model: LatentVariableModel, x: Data, 
     }
     drawn = {name: torch.stack(value) for name, value in values.items()}
     drawn = {**drawn, **{name: v for name, v in bayes.parameters(drawn).items() if name not in drawn}}
-    return Draws({name: value.unsqueeze(0) for name, value in drawn.items()}, diagnostics=told, x=x)
+    return Draws({name: value.unsqueeze(0) for name, value in drawn.items()}, diagnostics=told)

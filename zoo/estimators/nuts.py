@@ -92,7 +92,6 @@ class NUTS(Estimator):
             restore(model, began)
             return Outcome(status, -math.inf, ["no draw was kept"], exact_q=True)
         draws = relabelled(model, *_joined(made)).diagnosed()
-        draws.x = x
         bayes.set_means(model, draws.flat())
         notes = [str(draws), *_complaints(draws)]
         if status == "converged" and len(notes) > 1:

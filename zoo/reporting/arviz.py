@@ -15,12 +15,16 @@ from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data, tensors
 from zoo.core.isolation import isolated
 from zoo.core.pieces import gathered, pieces
+from zoo.core.sequences import blank_beyond
 from zoo.core.sites import is_masked_out, sample_sites
 from zoo.errors import ZooError
 from zoo.reporting.subjects import Fitted
 from zoo.scores.evidence import exact_log_likelihood
 
-__all__ = ["from_groups", "to_inference_data"]
+__all__ = ["data_groups", "from_groups", "predictive_group", "to_inference_data"]
+
+#: Numbers of posterior predictive draws that go into an export without being asked for, about 80 MB.
+MOST = 10_000_000
 
 
 def to_inference_data(fits: Sequence[Fitted], x: Data, num_draws: int = 100) -> Any:
@@ -28,7 +32,8 @@ def to_inference_data(fits: Sequence[Fitted], x: Data, num_draws: int = 100) -> 
 
     Chains are fits, in order (coordinate ``fit`` names them). Groups: ``posterior`` (draws of each latent from q:
     the exact posterior for exact estimators, else the guide), ``log_likelihood`` (exact ln p(x) by datum, where
-    tractable), ``observed_data`` and ``constant_data`` (the fitted parameters).
+    tractable), ``posterior_predictive`` (where all fits have it, and it is not many numbers), ``observed_data`` and
+    ``constant_data`` (the fitted parameters, lengths and inputs).
     """
     labels = [f"{fit.label}:{fit.seed}" for fit in fits]
     posterior: dict[str, list[np.ndarray[Any, Any]]] = {}
@@ -43,15 +48,47 @@ def to_inference_data(fits: Sequence[Fitted], x: Data, num_draws: int = 100) -> 
             parameters.setdefault(name, []).append(_array(value))
         if exact is not None:
             evidence.append(_array(exact.reshape(-1)))
+    observed, constant = data_groups(fits[0].model, x)
     groups: dict[str, Any] = {
         "posterior": {name: np.stack(values) for name, values in posterior.items() if len(values) == len(fits)},
-        "observed_data": {f"x{i or ''}": _array(t) for i, t in enumerate(tensors(x))},
-        "constant_data": {"fit": np.array(labels), **{name: np.stack(v) for name, v in parameters.items()}},
+        "observed_data": observed,
+        "constant_data": {"fit": np.array(labels), **{name: np.stack(v) for name, v in parameters.items()}, **constant},
     }
+    predictive = [predictive_group(fit, x, num_draws, of=len(fits)) for fit in fits]
+    if predictive and all(predictive):
+        names = predictive[0]
+        groups["posterior_predictive"] = {name: np.concatenate([one[name] for one in predictive]) for name in names}
     if len(evidence) == len(fits):
         each = np.stack(evidence)[:, None]  # the same for every draw: z is summed out
         groups["log_likelihood"] = {"x": np.broadcast_to(each, (len(fits), num_draws, *each.shape[2:]))}
     return from_groups({name: values for name, values in groups.items() if values})
+
+
+def data_groups(model: LatentVariableModel, x: Data) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Data by name: what is observed, NaN beyond the lengths of sequences, and what is not (lengths, inputs)."""
+    fields, named = model.fields, model.fields.named(x)
+    if isinstance(x, Tensor) or (isinstance(x, tuple) and not fields.given) or fields.observed[0] not in named:
+        return {f"x{i or ''}": _array(t) for i, t in enumerate(tensors(x))}, {}
+    values = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    if "lengths" in values and "x" in fields.observed and values["x"].is_floating_point():
+        values["x"] = blank_beyond(values["x"], values["lengths"])
+    arrays = {name: _array(value) for name, value in values.items()}
+    drawn = [name for name in fields.observed if name in arrays and not name.endswith("lengths")]
+    observed = {name: arrays.pop(name) for name in drawn}
+    return observed, arrays
+
+
+def predictive_group(fit: Fitted, x: Data, num_draws: int, num_chains: int = 1, of: int = 1) -> dict[str, Any]:
+    """The fit's posterior predictive draws as arrays (num_chains, num_draws, ...), by the names that the observed data
+    have; empty where there are none to be had, or more numbers than :data:`MOST` in so many fits."""
+    if num_draws * num_chains * of * sum(t.numel() for t in tensors(x)) > MOST:
+        return {}
+    try:
+        drawn = fit.posterior_predictive(x, num_draws * num_chains)
+    except ZooError:  # no density of data, or latents without a posterior
+        return {}
+    named = drawn if isinstance(drawn, dict) else {fit.model.fields.observed[0]: drawn}
+    return {name: _array(value.reshape(num_chains, num_draws, *value.shape[1:])) for name, value in named.items()}
 
 
 def from_groups(groups: dict[str, dict[str, Any]]) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from zoo.core.checks import positive
 from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, call
 from zoo.core.hooks import settled
@@ -16,11 +17,12 @@ from zoo.core.pieces import by_pieces
 from zoo.core.sequences import blank_beyond, in_steps
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
-from zoo.runs.drawing import filtered, forecast_probs, forecasts, new_data
+from zoo.runs.drawing import filtered, forecast_probs, forecasts, new_data, new_sequences
 from zoo.scores.impossible import warn_of_impossible
 
 if TYPE_CHECKING:
     from zoo.automatic.posteriors import DiscretePosterior
+    from zoo.bayes.draws import Draws
     from zoo.runs.latents import Latents
 
 __all__ = ["Answers"]
@@ -34,6 +36,8 @@ class Answers:
     seed: int
     guide_trained: bool
     template: Any
+    x: Any
+    draws: Draws | None
 
     @exclusive
     def posterior(self, x: Any) -> Any:
@@ -219,12 +223,61 @@ class Answers:
         return None if exact is None else float(exact.sum())
 
     @exclusive
-    def sample(self, n: int | None = None, seed: int | None = None, given: Any = None) -> Data:
+    def sample(self, n: int | None = None, seed: int | None = None, given: Any = None, lengths: Any = None) -> Data:
         """``n`` new data from p(x), in the shape of the data that were fitted; of p(observed | given) one for each row
-        of ``given``."""
+        of ``given``.
+
+        Args:
+            lengths: of sequences, (n,) whole numbers, or "data": drawn from those of the data that were fitted. The
+                draws come then as x (n, T, D), zero beyond a length, and lengths (n,), by name. None: all as long as
+                the longest of the data.
+
+        Raises:
+            ZooError: a model of p(observed | given) without ``given``; lengths of what is no sequence.
+        """
         if self.template is None:
             raise ZooError("sample: this fit does not know the shape of its data. Fit again with this version.")
-        return new_data(self.model, self.template, n, given, self.seed if seed is None else seed)
+        seed = self.seed if seed is None else seed
+        if lengths is not None:
+            return new_sequences(self.model, self.template, n, lengths, seed, self.x)
+        return new_data(self.model, self.template, n, given, seed)
+
+    @exclusive
+    def posterior_predictive(
+        self, x: Any = None, num_draws: int = 100, seed: int | None = None
+    ) -> Tensor | dict[str, Tensor]:
+        """Draws of what each datum might have been: of z from its posterior, then of x given z, (num_draws, *data); a
+        dict of them by site where several are observed.
+
+        z is drawn from its exact posterior wherever that is to be had, else from the guide's q if this fit trained it;
+        of a fit with draws of its parameters (``nuts``, ``advi``) each at one of these, spread evenly over all of them.
+        What a program reads of the data but does not observe (inputs, lengths, earlier tokens) stays as it is. What is
+        missing is drawn like the rest; beyond a length there is NaN, of whole numbers -1.
+
+        Args:
+            x: the data; None takes those that were fitted, which a fit that was loaded does not have.
+            num_draws: at least 1.
+
+        Raises:
+            ZooError: no data; a program that is no density of data; latents without a posterior.
+        """
+        from zoo.runs.predictive import predictive_draws
+
+        positive(num_draws, "num_draws", "posterior_predictive")
+        x = settled(self.model, self.known_data(x, "posterior_predictive"), self.seed)
+        warn_of_impossible("posterior_predictive", self.model, x)
+        with isolated(self.seed if seed is None else seed):
+            return predictive_draws(self.model, x, num_draws, trained=self.guide_trained, draws=self.draws)
+
+    def known_data(self, x: Any, who: str) -> Data:
+        """Data as the model takes them; those that were fitted where ``x`` is None.
+
+        Raises:
+            ZooError: there are none: a fit is saved without its data.
+        """
+        if x is None and self.x is None:
+            raise ZooError(f"{who}: expected the data, which a fit that was loaded does not hold. Pass x=...")
+        return self.x if x is None else prepared(self.model, x)
 
     @exclusive
     def filter(self, x: Any) -> Tensor:

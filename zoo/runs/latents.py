@@ -19,7 +19,7 @@ from zoo.core.isolation import isolated
 from zoo.core.sites import sample_sites, unwrapped
 from zoo.errors import ZooError
 
-__all__ = ["Latents", "centre", "latents", "most_probable"]
+__all__ = ["Conditioned", "Latents", "centre", "latents", "most_probable"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def latents(model: LatentVariableModel, x: Data, *, trained: bool, estimator: st
     exact: DiscretePosterior | None = None
     if left:
         values = {s.name: drawn[s.name]["value"] for s in sites if not s.discrete and s.name in drawn}
-        exact = enumerated_posterior(_Conditioned(model, values), x, nesting, seed)
+        exact = enumerated_posterior(Conditioned(model, values), x, nesting, seed)
         by_site.update({name: exact.marginals[name] for name in left})
     _, run = program.traced(model, x)
     stacks = {name: {f.name for f in site["cond_indep_stack"]} for name, site in sample_sites(run).items()}
@@ -97,7 +97,7 @@ def latents(model: LatentVariableModel, x: Data, *, trained: bool, estimator: st
     return Latents({name: q for name, q in by_site.items() if name in of_data or not of_data}, exact)
 
 
-class _Conditioned:
+class Conditioned:
     """A program with some of its latents at given values, as enumeration takes it."""
 
     def __init__(self, model: LatentVariableModel, values: dict[str, Tensor]) -> None:

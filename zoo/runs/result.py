@@ -13,9 +13,8 @@ from safetensors.torch import save_file
 
 from zoo.bayes.draws import Draws
 from zoo.core import program
-from zoo.core.contract import LatentVariableModel, prepared
+from zoo.core.contract import LatentVariableModel
 from zoo.core.isolation import isolated
-from zoo.errors import ZooError
 from zoo.runs.answers import Answers
 from zoo.runs.templates import describe_template
 from zoo.storage.folders import new_folder
@@ -61,7 +60,7 @@ class Fit(Answers):
         draws: draws of the parameters (``nuts``, ``advi``), a :class:`~zoo.bayes.draws.Draws`; the model then holds
             their means, and the bound of ``advi`` is one on ln p(x) with the parameters integrated out.
         label: what a comparison calls it; the estimator's name elsewhere.
-        x: the data that were fitted, as the model takes them; None of a fit that was loaded.
+        x: the data that were fitted, as the model takes them; not saved: None of a fit that was loaded.
     """
 
     model: LatentVariableModel
@@ -155,24 +154,26 @@ class Fit(Answers):
 
     def to_inference_data(self, x: Any = None, num_draws: int = 100) -> Any:
         """ArviZ ``InferenceData``. With draws of the parameters: ``posterior``, ``sample_stats``, and, where the data
-        are known, ``log_likelihood`` and ``observed_data``. Else as ``Comparison.to_inference_data``, one chain.
+        are known, ``log_likelihood``, ``posterior_predictive`` and ``observed_data``. Else as
+        ``Comparison.to_inference_data``, one chain.
 
         Args:
-            x: the data; a fit that was loaded does not have them.
-            num_draws: draws of the latents where there are none of the parameters.
+            x: the data; None takes those that were fitted, which a fit that was loaded does not have.
+            num_draws: draws of the latents and of data; of data from each chain, spread evenly over its draws of the
+                parameters, all of them at the most.
 
         Raises:
             ZooError: neither draws of the parameters nor data.
         """
-        if x is not None:
-            x = prepared(self.model, x)
-        if self.draws is not None:
-            return self.draws.inference_data(self.model, self.draws.x if x is None else x)
-        if x is None:
-            raise ZooError("to_inference_data: expected the data, got none. Pass x=...")
-        from zoo.reporting.arviz import to_inference_data
+        from zoo.reporting.arviz import predictive_group, to_inference_data
 
-        return to_inference_data([self], x, num_draws)
+        if self.draws is None:
+            return to_inference_data([self], self.known_data(x, "to_inference_data"), num_draws)
+        if x is None and self.x is None:
+            return self.draws.inference_data()
+        x = self.known_data(x, "to_inference_data")
+        predictive = predictive_group(self, x, min(num_draws, self.draws.num_draws), self.draws.num_chains)
+        return self.draws.inference_data(self.model, x, predictive)
 
     def plot(self, x: Any = None, path: str | Path | None = None, *, dark: bool = False) -> Figure:
         """The main picture of the fit, read off what its model declares: a sequence by its states, components over
@@ -190,10 +191,7 @@ class Fit(Answers):
         """
         from zoo.reporting.fit_pictures import main_figure
 
-        x = self.x if x is None else x
-        if x is None:
-            raise ZooError("plot: expected the data, got none: a fit that was loaded does not have them. Pass x=...")
-        return main_figure(self, x, path, dark=dark)
+        return main_figure(self, self.known_data(x, "plot"), path, dark=dark)
 
     def summary(self) -> dict[str, Any]:
         """One row of a comparison: plain numbers and words."""
