@@ -76,9 +76,15 @@ class DiscretePosterior:
             return self._run(temperature, number, seed)
         except (RuntimeError, ValueError, IndexError) as error:
             if number == 1 or not any(word in str(error) for word in _SHAPES):
+                vectors = [name for name, values in self.supports.items() if values.dim() > 1]
+                if vectors and any(word in str(error) for word in _SHAPES):
+                    raise ZooError(
+                        f"{self._model.name}: joint values of site {vectors[0]!r}, a vector, are not to be had "
+                        "by enumeration. Take its marginals."
+                    ) from error
                 raise
             # A program that does not broadcast over draws is run once a draw.
-            draws = [self._run(temperature, 1, seed + i) for i in range(number)]
+            draws = [self._infer(temperature, 1, seed + i) for i in range(number)]
             return {name: torch.cat([d[name] for d in draws]) for name in draws[0]}
 
     def _run(self, temperature: int, number: int, seed: int) -> dict[str, Tensor]:
