@@ -143,7 +143,7 @@ def _way_out(table: Table, index: int, value: str) -> str:
     if value.endswith("%") or value[:1] in "$€£":
         return "Write numbers without units"
     name = table.names[index] if table.names and table.names[index] else index
-    return f"Leave it out with columns=, or read it as labels={name!r}"
+    return f"Leave it out with columns=, or read it as labels={name!r} or sequence={name!r}"
 
 
 _GROUPED = re.compile(r"[+-]?\d{1,3}([,. '’]\d{3})+([.,]\d*)?")
