@@ -128,6 +128,16 @@ def test_times_and_steps_of_sequences(tmp_path: Path) -> None:
     assert left_out(long.assign(nr=[*range(10), *range(1, 11)]), tmp_path / "e.csv", **of) == {}
 
 
+def test_sequences_by_a_path_keep_the_names_of_their_columns(tmp_path: Path) -> None:
+    trials().rename(columns={"subject": "sequence"}).to_csv(tmp_path / "s.csv", index=False)
+    own = zoo.GaussianHMM(2, 1)
+    for model, options in (("gaussian_hmm", {"num_states": 2}), (zoo.GaussianHMM(2), {}), (own, {})):
+        with pytest.warns(LeftOut, match=r"3 sequences x 1 column: speed; left out: t \(a time that goes up\)"):
+            fit = zoo.fit(model, tmp_path / "s.csv", max_iter=1, **options)
+        assert fit.columns == ("speed",)
+    assert own.schema is None
+
+
 @pytest.mark.parametrize("dates", [False, True])
 def test_rows_are_sorted_by_time_within_sequences(tmp_path: Path, dates: bool) -> None:
     frame = trials().assign(kind=list("xyxyxyxyxyxy"))
@@ -188,6 +198,8 @@ def test_rows_of_a_file_count_from_one_and_say_their_lines(run: Callable[..., Ra
     assert "got NaN in rows 3, 7 (lines 6, 10). Drop or fill" in ran.err
     np.save("p.npy", frame.to_numpy())
     assert "got NaN in rows 3, 7. Drop or fill" in run(*MIXTURE, "--data", "p.npy").err
+    with pytest.raises(zoo.ZooError, match=r"got NaN in rows 3, 7 \(lines 6, 10\)\."):
+        zoo.fit("gaussian_mixture", "p.csv", num_components=2)
     with pytest.raises(zoo.ZooError, match=r"got NaN in rows 2, 6\. Drop or fill"):  # an array's count from 0
         zoo.fit(zoo.GaussianMixture(2, 2), frame)
     Path("p.csv").write_text(Path("p.csv").read_text().replace(text[4], "171,x"))
@@ -255,7 +267,7 @@ def test_labels_as_strings_say_the_same_as_numbers() -> None:
     fit = zoo.fit(zoo.GaussianMixture(2, 2), x)
     turned = zoo.align(fit, 1 - fit.predict(x), x)
     names = np.array(["cat", "dog"])[codes.numpy()]
-    some = [None if i % 3 else name for i, name in enumerate(names)]
+    some = [*[None] * 21, *names[21:]]
     for labels in (codes, names, list(names), tuple(names), pd.Series(names), pd.Categorical(names), some):
         assert torch.equal(zoo.align(turned, labels, x).predict(x), codes)
     for labels in (1 - codes, ["b" if name == "cat" else "a" for name in names]):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from typing import ParamSpec, TypeVar
 
-__all__ = ["data_names", "from_one", "read_from", "row_names", "sequence_name", "within"]
+__all__ = ["counted", "data_names", "from_one", "read_from", "row_names", "sequence_name", "within"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Line = Callable[[int, int | None], int | None]
 """The line of a file that a row is on, by its number and that of the sequence it is in, both from 0."""
@@ -33,11 +38,25 @@ def from_one() -> Iterator[None]:
         _COUNT.reset(token)
 
 
+def counted(function: Callable[P, R]) -> Callable[P, R]:
+    """A function in which rows count as those of the file that it reads, if it does."""
+
+    @functools.wraps(function)
+    def counting(*args: P.args, **kwargs: P.kwargs) -> R:
+        token = _COUNT.set(_COUNT.get() or _Count(0))
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _COUNT.reset(token)
+
+    return counting
+
+
 def read_from(line: Line | None) -> None:
-    """Note the lines of the file that was read; of no effect where rows count from 0."""
+    """A file was read: its rows count from 1 from now on, in what :func:`counted` or :func:`from_one` runs."""
     count = _COUNT.get()
     if count is not None:
-        count.line = line
+        count.first, count.line = 1, line
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def _purpose(name: str, column: NDArray, which: NDArray[np.int64] | None) -> str
         and (named or (name == "index" and bool((np.diff(values) > 0).all())))
     ):
         return "all different whole numbers"
-    if whole and _counts(values, np.zeros(number, np.int64)):
+    if whole and values[0] in (0, 1) and number >= FEWEST and np.array_equal(values, values[0] + np.arange(number)):
         return "counts the rows"
     if whole and which is not None and _counts(values, which):
         return "counts the steps"

@@ -16,6 +16,7 @@ from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, count, plain
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
+from zoo.core.places import counted
 from zoo.core.problem import Problem
 from zoo.core.turns import exclusive
 from zoo.errors import LikelihoodDecreased, ZooError, one_line
@@ -204,6 +205,7 @@ class Comparison:
 
 
 @exclusive
+@counted
 def compare(
     model: Any,
     x: Any,

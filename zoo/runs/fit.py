@@ -15,6 +15,7 @@ from zoo.core.contract import prepared
 from zoo.core.data import num_data, plain, weights_of
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated, threads
+from zoo.core.places import counted
 from zoo.core.problem import Problem
 from zoo.core.state import snapshot
 from zoo.core.turns import exclusive
@@ -47,6 +48,7 @@ OPTIONS = ("init", "restarts", "seed", "device", "max_seconds", "progress", "tra
 
 
 @exclusive
+@counted
 def fit(
     model: Any,
     x: Any,

@@ -15,6 +15,8 @@ from zoo.core.contract import LatentVariableModel
 from zoo.core.data import as_data, call
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
+from zoo.core.places import read_from
+from zoo.core.schema import Schema
 from zoo.core.unsized import Unsized
 from zoo.errors import ELSEWHERE, LeftOut, ZooError
 from zoo.estimators import estimator_classes
@@ -41,21 +43,30 @@ def made(model: Any, x: Any, options: dict[str, Any], guide: Callable[..., Any] 
     """
     kind = find_model(model) if isinstance(model, str) else model
     declared = kind.kind if isinstance(kind, Unsized) else kind
+    names: tuple[str, ...] | None = None
     if isinstance(x, Path) or (isinstance(x, str) and _is_source(x, declared)):
-        x = _read(x, declared)
+        x, names = _read(x, declared)
         if callable(kind) and not inspect.isclass(kind):
             x = one_column(kind, guide, x)
     if isinstance(kind, Unsized):
-        return kind.from_data(as_data(x, symbols=declared.takes_symbols)), x
+        return _named(kind.from_data(as_data(x, symbols=declared.takes_symbols)), names), x
     if not (inspect.isclass(kind) and issubclass(kind, LatentVariableModel)):
         _refuse_arguments(kind, options)
-        return kind, x
-    names = inspect.signature(kind).parameters
-    arguments = {ELSEWHERE.get(name, name): name for name in options if ELSEWHERE.get(name, name) in names}
+        return _named(copy.deepcopy(kind), names) if names and isinstance(kind, LatentVariableModel) else kind, x
+    known = inspect.signature(kind).parameters
+    arguments = {ELSEWHERE.get(name, name): name for name in options if ELSEWHERE.get(name, name) in known}
     for name, word in arguments.items():
         if word != name:
             raise ZooError(f"{kind.__name__}: argument {word!r} is not known. Did you mean {name!r}?")
-    return kind.from_data(as_data(x, symbols=kind.takes_symbols), **{name: options.pop(name) for name in arguments}), x
+    taken = {name: options.pop(name) for name in arguments}
+    return _named(kind.from_data(as_data(x, symbols=kind.takes_symbols), **taken), names), x
+
+
+def _named(model: Any, names: tuple[str, ...] | None) -> Any:
+    """The model, knowing what the columns of its data are called, where they are no frame that says so."""
+    if names:
+        model.schema = Schema({"": names}, None if model.schema is None else model.schema.symbols)
+    return model
 
 
 def _kind_of(declared: Any) -> Any:
@@ -71,8 +82,8 @@ def _is_source(text: str, declared: Any) -> bool:
     return bool(named) or not _kind_of(declared).takes_symbols
 
 
-def _read(path: str | Path, declared: Any) -> Any:
-    """A file or named set as the model takes it: a data frame where columns have names."""
+def _read(path: str | Path, declared: Any) -> tuple[Any, tuple[str, ...] | None]:
+    """A file or named set as the model takes it: a data frame where columns have names; of sequences these apart."""
     from zoo.data import read
 
     kind = _kind_of(declared)
@@ -84,15 +95,16 @@ def _read(path: str | Path, declared: Any) -> Any:
         vocabulary=kind.vocabulary if prose else None,
         measured=True,
     )
+    read_from(loaded.line_of)
     check_told(kind, loaded, "zoo.load_data(..., targets=...)")
     if loaded.aside:
         keep = f"keep {', '.join(loaded.aside)} with x=zoo.load_data(...)"
-        warnings.warn(f"{Path(path).name}: {loaded.told}; {keep}", LeftOut, stacklevel=5)
+        warnings.warn(f"{Path(path).name}: {loaded.told}; {keep}", LeftOut, stacklevel=6)
     if loaded.names is None or loaded.lengths is not None or loaded.targets is not None or loaded.x.ndim != 2:
-        return loaded.data
+        return loaded.data, loaded.names if loaded.lengths is not None else None
     import pandas
 
-    return pandas.DataFrame(loaded.x, columns=list(loaded.names))
+    return pandas.DataFrame(loaded.x, columns=list(loaded.names)), None
 
 
 def check_told(kind: Any, loaded: Any, how: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from zoo.core.contract import prepared
 from zoo.core.data import Data, plain
+from zoo.core.places import counted
 from zoo.core.turns import exclusive
 from zoo.errors import LikelihoodDecreased, ZooError, one_line, unknown_name
 from zoo.estimators import estimator_classes, find_estimator
@@ -33,6 +34,7 @@ MOST_FITS = 200
 
 
 @exclusive
+@counted
 def select(
     model: Any,
     x: Any,
