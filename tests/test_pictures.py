@@ -15,12 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import zoo
 from zoo.estimators import estimator_classes
 from zoo.models import model_classes, poisson_hmm
 from zoo.reporting.dwells import dwell_times, plot_dwells
-from zoo.reporting.page import PALETTE, figures
+from zoo.reporting.page import PALETTE, WIDTH, Page, figures
 from zoo.runs.fit import usual_estimators
 from zoo.runs.prepare import as_model
 
@@ -48,6 +49,8 @@ def test_every_model_has_a_picture_or_says_that_it_has_none(name: str) -> None:
         figure = fit.plot()
         assert isinstance(figure, Figure)
         assert any(ax.has_data() or ax.texts for ax in figure.findobj(Axes))
+        sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+        assert min(sizes) / 72 / figure.get_figwidth() * 400 > 6.9  # pixels, where the picture is 400 wide
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -66,6 +69,25 @@ def test_plot_saves_takes_other_data_and_has_a_dark_theme(tmp_path: Path) -> Non
         loaded.plot()
     assert isinstance(loaded.plot(x), Figure)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "fit"]
+
+
+def test_a_wide_page_is_small_with_as_many_dots_and_titles_keep_to_their_room() -> None:
+    page = Page(3 * WIDTH, 6.0, False)
+    assert page.figure.get_figwidth() == pytest.approx(WIDTH)
+    assert page.figure.get_figheight() == pytest.approx(2.0)
+    np.testing.assert_allclose(page.figure.get_size_inches() * page.figure.dpi, [3 * WIDTH * 150, 6.0 * 150])
+    left, right = page.axes(1, 2)
+    said = "A title that is far too long to stand over one of two pictures in one line"
+    for ax in (left, right):
+        page.label(ax, said, "x", "y")
+    with figures() as drawn:
+        page.save("never.png")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    ends = [ax._left_title.get_window_extent().x1 for ax in (left, right)]
+    assert ends[0] < right.get_window_extent().x0
+    assert ends[1] <= figure.bbox.x1
+    assert [ax.get_title(loc="left").replace("\n", " ") for ax in (left, right)] == [said, said]
 
 
 def titled(figure: Figure, begin: str) -> Any:

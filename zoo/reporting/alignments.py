@@ -10,7 +10,7 @@ import numpy as np
 from zoo.core.contract import lacks, prepared
 from zoo.core.data import call, take
 from zoo.errors import ZooError
-from zoo.reporting.page import Array, Page, array, colour
+from zoo.reporting.page import WIDTH, Array, Page, array, colour
 from zoo.reporting.subjects import Fitted
 from zoo.structures import Alignment
 from zoo.structures.decoding import spans
@@ -49,7 +49,7 @@ def plot_alignment(
     symbols = data["y"][0, :size].tolist()
     places = spans(structure.argmax()[0], max(size, 1))[0].tolist()
     shown = array(data["x"])[0, :length] if image is None else image[:length]
-    page = Page(10.5, 5.2, dark)
+    page = Page(WIDTH, 4.4, dark)
     above, below = page.axes(2, 1, sharex=True, height_ratios=(1.6, 1.0))
     low, high = np.quantile(shown, [0.02, 0.98])
     above.imshow(

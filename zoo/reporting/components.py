@@ -31,7 +31,7 @@ from zoo.reporting.subjects import Fitted
 __all__ = ["component_kind", "plot_components"]
 
 #: Features of which profiles are drawn; of more, a heat map.
-PROFILED = 30
+PROFILED = 16
 
 
 def component_kind(model: Any) -> str | None:
@@ -247,7 +247,7 @@ def _profiles(
 ) -> Path:
     """Component parameters (K, D) as one line a component over the features, with their mean by weight."""
     k, d = values.shape
-    page = Page(max(6.0, 1.6 + 0.3 * d), 4.6, dark)
+    page = Page(6.4, 4.4 + 0.2 * math.ceil((k + 1) / 3), dark)
     (ax,) = page.axes()
     places = np.arange(d)
     what = "p(x = 1)" if name == "probs" else "rate"

@@ -72,7 +72,10 @@ def plot_comparison(comparison: Compared, path: str | Path, *, dark: bool = Fals
     ax.grid(True, axis="y", color=page.theme.grid, linewidth=0.7)
     ax.set_axisbelow(True)
     if cut:
-        ax.set_title("some curves begin below the frame", loc="right", fontsize=8.5, color=page.theme.quiet, pad=8)
+        ax.text(
+            0.99, 0.02, "some curves begin below the frame", transform=ax.transAxes, ha="right", va="bottom",
+            fontsize=8.5, color=page.theme.quiet,
+        )  # fmt: skip
     seeds = len({fit.seed for fit in comparison.fits})
     many = f", {seeds} seeds" if seeds > 1 else ""
     page.label(

@@ -36,7 +36,7 @@ class Film:
 
     def __init__(self, page: Page, path: str | Path) -> None:
         self.page, self.path = page, gif(path)
-        page.figure.set_dpi(DOTS)
+        page.figure.set_dpi(DOTS / page.scale)
         page.figure.draw_without_rendering()
         page.figure.set_layout_engine("none")
         self.pictures: list[Any] = []

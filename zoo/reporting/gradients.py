@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
-from zoo.reporting.page import Page, colour
+from zoo.reporting.page import WIDTH, Page, colour
 from zoo.reporting.subjects import Compared
 
 __all__ = ["plot_gradients"]
@@ -28,8 +28,8 @@ def plot_gradients(comparison: Compared, path: str | Path, *, dark: bool = False
     points = list(dict.fromkeys(row.point for row in comparison.gradients))
     names = list(dict.fromkeys(row.estimator for row in comparison.gradients))
     colours = {name: colour(comparison.estimators.index(name)) for name in names}
-    page = Page(4.3 * len(points), 1.9 + 0.5 * len(names), dark)
-    axes = page.axes(1, len(points), sharey=True)
+    page = Page(WIDTH, 0.6 + len(points) * (0.9 + 0.36 * len(names)), dark)
+    axes = page.axes(len(points), 1)
     scale = max([row.exact_norm for row in comparison.gradients] + [row.sd for row in comparison.gradients] + [1e-300])
     nothing = 1e-10 * scale  # what rounding leaves of a bias of zero
     seen = [v for r in comparison.gradients for v in (r.bias, r.sd, 2 * r.bias_se, r.exact_norm) if v > nothing] or [
@@ -77,5 +77,5 @@ def plot_gradients(comparison: Compared, path: str | Path, *, dark: bool = False
         Patch(color=page.theme.grid, label="noise floor of the bias (2 se)"),
         Line2D([], [], color=ink, linestyle=(0, (4, 2)), linewidth=1.0, label="norm of the exact gradient"),
     ]
-    page.legend(axes[0], handles, below=True, ncols=4 if len(points) > 1 else 2)
+    page.legend(axes[0], handles, below=True, ncols=2)
     return page.save(path)

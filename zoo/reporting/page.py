@@ -6,6 +6,7 @@ backend, open figures and settings stay as they are."""
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MARKERS",
     "PALETTE",
+    "WIDTH",
     "Array",
     "Page",
     "Theme",
@@ -52,6 +54,15 @@ MARKERS = "osD^vPX*<>"
 Array = NDArray[np.float64]
 
 
+#: Inches that a page is wide at most, and dots an inch. Type of 9 points, the smallest but for numbers in cells, is 8
+#: pixels high on a screen that shows a page 400 pixels wide: what needs more room than a page has goes below.
+WIDTH, DOTS = 6.4, 150
+
+
+#: Letters of titles that have room over a quarter of a page.
+SHORT = 20
+
+
 @dataclass(frozen=True)
 class Theme:
     ink: str
@@ -67,15 +78,23 @@ _DARK = Theme("#e6e9ee", "#98a2b0", "#343b46", "#171b21")
 
 
 class Page:
-    """One figure: axes in the theme's colours, saved at the end."""
+    """One figure: axes in the theme's colours, saved at the end.
+
+    A page wider than :data:`WIDTH` is made so much smaller, with as many dots: its type grows against it.
+    """
 
     def __init__(self, width: float, height: float, dark: bool) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         self.theme = _DARK if dark else _LIGHT
-        self.figure = Figure(figsize=(width, height), facecolor=self.theme.paper, layout="constrained")
+        self.scale = min(1.0, WIDTH / width)
+        self.figure = Figure(
+            figsize=(width * self.scale, height * self.scale), dpi=DOTS / self.scale, facecolor=self.theme.paper,
+            layout="constrained",
+        )  # fmt: skip
         FigureCanvasAgg(self.figure)
+        self.titles: list[tuple[Any, Any]] = []
 
     def axes(self, rows: int = 1, columns: int = 1, **kwargs: Any) -> list[Any]:
         made = self.figure.subplots(rows, columns, squeeze=False, **kwargs)
@@ -102,7 +121,8 @@ class Page:
     def label(self, ax: Any, title: str = "", x: str = "", y: str = "") -> None:
         # A data set's name is text, also where it has a dollar sign.
         if title:
-            ax.set_title(title, loc="left", fontsize=11, color=self.theme.ink, pad=8, parse_math=False)
+            made = ax.set_title(title, loc="left", fontsize=11, color=self.theme.ink, pad=8, parse_math=False)
+            self.titles.append((ax, made))
         ax.set_xlabel(x, fontsize=10, color=self.theme.ink, parse_math=False)
         ax.set_ylabel(y, fontsize=10, color=self.theme.ink, parse_math=False)
 
@@ -117,11 +137,25 @@ class Page:
 
     def save(self, path: str | Path) -> Path:
         """Write the figure; inside :func:`figures` it is handed over instead."""
+        self._break_titles()
         kept = _KEPT.get()
         if kept is None:
             return write(self.figure, path)
         kept.append(self.figure)
         return Path(path)
+
+    def _break_titles(self) -> None:
+        """Titles longer than there is room above their axes go on in another line."""
+        if max((len(title.get_text()) for _, title in self.titles), default=0) < SHORT:
+            return
+        self.figure.draw_without_rendering()
+        boxes = [(title, title.get_window_extent(), ax.get_window_extent()) for ax, title in self.titles]
+        for title, box, _ in boxes:
+            beside = [o.x0 for _, t, o in boxes if o.x0 > box.x0 + 1 and t.y0 < box.y1 and t.y1 > box.y0]
+            room = min([*beside, self.figure.bbox.x1]) - box.x0 - 4
+            text = title.get_text()
+            if box.width > room and "\n" not in text:
+                title.set_text(textwrap.fill(text, max(12, int(len(text) * room / box.width))))
 
 
 _KEPT: ContextVar[list[Figure] | None] = ContextVar("figures", default=None)
@@ -148,7 +182,7 @@ def write(figure: Figure, path: str | Path) -> Path:
     if path.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
         raise ZooError(f"picture expected a name ending in .png, .svg or .pdf, got {path.name!r}. Rename it.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, facecolor=figure.get_facecolor())
+    figure.savefig(path, dpi="figure", facecolor=figure.get_facecolor())
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zoo.core.data import Data
-from zoo.reporting.page import _DARK, _LIGHT, PALETTE, Array, Page, colours_of, image_shape
+from zoo.reporting.page import _DARK, _LIGHT, PALETTE, WIDTH, Array, Page, colours_of, image_shape
 from zoo.reporting.seen import visible
 
 __all__ = ["plot_samples", "plot_sheet"]
@@ -93,8 +94,10 @@ def plot_sheet(
     colours = np.repeat(grey[..., None], 3, -1)
     colours[np.isnan(sheet)] = colours_of(theme.grid)
     colours[sheet == -1.0] = colours_of(theme.paper)
-    edge, inches = 0.06, min(9.0, max(3.6, 0.62 * across))
-    room, head = (0.12 + 0.078 * max(map(len, labels)) if labels else 0.0), 0.26 * (bool(tops) or bool(title))
+    edge, room = 0.06, 0.12 + 0.078 * max(map(len, labels)) if labels else 0.0
+    inches = min(WIDTH - room - 2 * edge, max(3.6, 0.62 * across))
+    title = textwrap.fill(title, int(inches / 0.066))
+    head = 0.26 * bool(tops) + (0.12 + 0.15 * len(title.splitlines()) if title else 0.0)
     whole, tall_inches = inches + room + 2 * edge, inches * size[0] / size[1]
     high = tall_inches + head + 2 * edge
     page = Page(whole, high, dark)

@@ -43,15 +43,12 @@ def plot_trees(fit: Fitted, x: Any, folder: str | Path, *, dark: bool = False) -
 
 
 def draw_trees(trees: Sequence[ParseTree], path: str | Path, *, dark: bool = False) -> Path:
-    """Trees side by side, two a row: words below, each phrase above the middle of its parts."""
+    """Trees one below another: words below, each phrase above the middle of its parts."""
     longest = max(len(tree.words()) for tree in trees)
-    columns = min(2, len(trees))
-    rows = -(-len(trees) // columns)
-    page = Page(columns * max(4.0, 0.75 * longest), rows * max(2.5, 0.42 * longest), dark)
-    for ax, tree in zip(page.axes(rows, columns), [*trees, *[None] * (rows * columns - len(trees))], strict=True):
+    page = Page(max(4.0, 0.75 * longest), len(trees) * max(2.5, 0.42 * longest), dark)
+    for ax, tree in zip(page.axes(len(trees), 1), trees, strict=True):
         ax.axis("off")
-        if tree is not None:
-            _draw(page, ax, tree)
+        _draw(page, ax, tree)
     return page.save(path)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from zoo.core.contract import lacks, prepared
 from zoo.core.data import take
 from zoo.errors import ZooError
-from zoo.reporting.page import Page, array, colour
+from zoo.reporting.page import WIDTH, Page, array, colour
 from zoo.reporting.subjects import Fitted
 
 __all__ = ["has_words", "plot_words", "top_words"]
@@ -87,12 +87,13 @@ def _draw(read: Any, order: Any, share: Any, words: list[list[str]], path: Path,
     fitting = [s for s in read if sum(len(word) + 1 for word, _ in s) <= WIDE] or read
     longest = sorted(range(len(fitting)), key=lambda i: (-len(fitting[i]), i))[:DRAWN]
     shown = [fitting[i] for i in sorted(longest)]
-    page = Page(14.0, max(3.4, 0.62 * len(shown) + 0.9, 0.24 * len(order) + 1.0), dark)
-    left, right = page.axes(1, 2, width_ratios=(1.7, 1.0))
-    page.label(left, "Sentences, each word with its most probable state")
-    page.label(right, "The states' most probable words, and their share of the words")
+    high, low = 0.45 * max(2, len(shown)) + 0.4, 0.2 * max(2, len(order)) + 0.4
+    page = Page(WIDTH, high + low, dark)
+    above, below = page.axes(2, 1, height_ratios=(high, low))
+    page.label(above, "Sentences, each word with its most probable state")
+    page.label(below, "The states' most probable words, and their share of the words")
     place = {int(z): i for i, z in enumerate(order)}  # colours by how frequent a state is
-    for ax in (left, right):
+    for ax in (above, below):
         ax.axis("off")
     rows = max(2, len(shown))
     for i, sentence in enumerate(shown):
@@ -102,16 +103,16 @@ def _draw(read: Any, order: Any, share: Any, words: list[list[str]], path: Path,
             width = (len(word) + 1) / WIDE
             centre = at + (width - 1 / WIDE) / 2
             options = {"ha": "center", "color": tint, "family": "monospace", "parse_math": False}
-            left.text(centre, y, word[:WIDE], va="bottom", fontsize=9.5, **options)
-            left.text(centre, y, str(z), va="top", fontsize=7, **options)
+            above.text(centre, y, word[:WIDE], va="bottom", fontsize=9.5, **options)
+            above.text(centre, y, str(z), va="top", fontsize=7, **options)
             at += width
     for i, z in enumerate(order):
         y = 1.0 - (i + 0.5) / max(2, len(order))
         line = f"{int(z):4d} {share[z]:5.1%}  {' '.join(words[int(z)])}"
-        right.text(
+        below.text(
             0.0, y, line[:64], va="center", fontsize=8.5, family="monospace", color=colour(i), parse_math=False
         )  # fmt: skip
-    for ax in (left, right):
+    for ax in (above, below):
         ax.set_xlim(0.0, 1.0)
         ax.set_ylim(0.0, 1.0)
     return page.save(path)
