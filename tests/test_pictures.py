@@ -19,8 +19,10 @@ from matplotlib.text import Text
 
 import zoo
 from zoo.estimators import estimator_classes
-from zoo.models import model_classes, poisson_hmm
+from zoo.models import hopfield_network, model_classes, poisson_hmm
 from zoo.reporting.dwells import dwell_times, plot_dwells
+from zoo.reporting.fit_pictures import model_pictures, network_pictures
+from zoo.reporting.html_page import in_figures
 from zoo.reporting.page import PALETTE, WIDTH, Page, figures
 from zoo.runs.fit import usual_estimators
 from zoo.runs.prepare import as_model
@@ -172,3 +174,24 @@ def test_loadings_are_in_units_of_their_features_and_features_are_arrows() -> No
     (dots,) = plane.collections
     np.testing.assert_allclose(dots.get_offsets(), fit.posterior(x).mean.detach(), rtol=1e-6)
     assert {note.get_text() for note in plane.texts} == {"", "0", "1", "2", "3"}
+
+
+def test_captions_say_what_is_shown_and_of_which_columns(tmp_path: Path) -> None:
+    x = torch.randn(24, 64, generator=torch.Generator().manual_seed(0))
+    rows = pd.DataFrame(x[:, :2].numpy(), columns=["height_cm", "weight_kg"])
+    fits = [
+        zoo.fit(zoo.VAE(64, 2, (4,)), (x > 0).float(), max_epochs=1),
+        zoo.fit(zoo.GaussianMixture(2, 2), rows, max_iter=2),
+        zoo.fit(*hopfield_network.tiny()),
+    ]
+    for place, fit in enumerate(fits):
+        (tmp_path / str(place)).mkdir()
+        pictures = [*model_pictures(fit, fit.x), *network_pictures(fit, fit.x, "")]
+        drawn, files, missing = in_figures(pictures, tmp_path / str(place))
+        assert missing == []
+        assert len(drawn) == len(files) > 0
+        captions = [figure.split("<figcaption>")[1].split("</figcaption>")[0] for figure in drawn]
+        assert all(caption.endswith(".") and len(caption) > 40 for caption in captions)
+        assert all("prefers-color-scheme: dark" in figure for figure in drawn)
+        if fit.model.label == "gaussian_mixture":
+            assert "height_cm, weight_kg" in captions[0]

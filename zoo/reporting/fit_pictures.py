@@ -36,6 +36,24 @@ __all__ = ["columns_of", "course_pictures", "main_figure", "model_pictures", "ne
 
 #: Columns that a caption calls by their names.
 NAMED = 8
+#: Captions, by file where a picture has several.
+LATENTS = {
+    "reconstructions": "Images of the data, each above the mean image given a draw of its code from the guide.",
+    "samples": "Mean images given codes drawn from the prior; a row a cluster where there are clusters.",
+    "manifold": "Mean images over the plane of two units of the code, by quantiles of the prior.",
+    "traversals": "Mean images given the code of one datum with one unit varied in each row, the most active first.",
+    "completions": "What is given of an image, the whole, and means of the rest given draws of the code.",
+}
+RECALLS = {
+    "basins": "The share of states that lead back to a stored pattern, by the share of its units that were turned.",
+    "recall": "What was stored, and beside it states with ever more units turned, each with what it leads to.",
+}
+WORDS = "Sentences with each word in the colour of its most probable state; and each state's most probable words."
+TOUR = "The tour of the first problem; cities without coordinates lie where their distances are kept best."
+ALIGNMENT = (
+    "Frames of one sequence with the most probable place of each symbol above them; below, the posterior of each "
+    "symbol frame by frame."
+)
 
 
 def model_pictures(fit: Fitted, x: Any, title: str = "The fit") -> Iterator[Picture]:
@@ -50,7 +68,7 @@ def _states(fit: Fitted, x: Any) -> Iterator[Picture]:
         return
     yield Picture(
         "States over time",
-        f"{columns_of(fit)} over time, each step in the colour of its state in the most probable path; on the right "
+        f"Values of {columns_of(fit)} over time, each step in the colour of its state in the most probable path; below "
         "the probability to go from one state to another, and the share of the steps spent in each.",
         lambda folder, dark: [plot_states(fit, x, folder / "states.png", dark=dark)],
     )  # fmt: skip
@@ -70,7 +88,7 @@ def _components(fit: Fitted, x: Any, title: str) -> Iterator[Picture]:
     about = {
         "gaussian": f"Data of {columns_of(fit)}, each in the colours of the {word}s that it may be of, and the "
         f"Gaussian of each {word}.",
-        "counts": f"{columns_of(fit)}: the rate of each {word}, and its share of the data.",
+        "counts": f"Rates of {columns_of(fit)} in each {word}, and its share of the data.",
         "probs": f"Probabilities of {columns_of(fit)} in each {word}, and its share of the data.",
         "loadings": f"How {columns_of(fit)} hang on the factors, each loading in units of its feature's standard "
         "deviation; and data and features (arrows) in the plane of the first two factors.",
@@ -107,7 +125,7 @@ def network_pictures(fit: Fitted, x: Any, name: str) -> Iterator[Picture]:
     """
     model = fit.model
     if fit.status not in ("interrupted", "diverged"):
-        yield Picture("", "", lambda folder, dark: plot_latents(fit, x, folder, dark=dark))
+        yield Picture("", LATENTS, lambda folder, dark: plot_latents(fit, x, folder, dark=dark))
     yield Picture(
         "Filters", "What units of the first layer look at.",
         lambda folder, dark: plot_filters(fit, folder / "filters.png", dark=dark),
@@ -128,20 +146,21 @@ def network_pictures(fit: Fitted, x: Any, name: str) -> Iterator[Picture]:
         )  # fmt: skip
     if has_rolls(model):
         yield Picture(
-            "A sequence and how it goes on",
-            "",
+            "A sequence, what is made of it, and another",
+            f"One sequence of {columns_of(fit)}, the means of its frames given latents of the guide, and a draw from "
+            "the model as long.",
             lambda folder, dark: [plot_roll(fit, x, folder / "roll.png", dark=dark)],
         )
     if has_words(model):
-        yield Picture("Words", "", lambda folder, dark: plot_words(fit, x, folder, dark=dark))
+        yield Picture("Words", WORDS, lambda folder, dark: plot_words(fit, x, folder, dark=dark))
     yield from _trees(fit, x)
     if has_recalls(model):
-        yield Picture("", "", lambda folder, dark: plot_recalls(fit, x, folder, dark=dark))
+        yield Picture("", RECALLS, lambda folder, dark: plot_recalls(fit, x, folder, dark=dark))
     if has_tours(model):
-        yield Picture("Tour", "", lambda folder, dark: [plot_tours(fit, x, folder, name, dark=dark)])
-        yield Picture("", "", lambda folder, dark: [plot_relaxation(fit, x, folder, name)], themed=False)
+        yield Picture("Tour", TOUR, lambda folder, dark: [plot_tours(fit, x, folder, name, dark=dark)])
+        yield Picture("Relaxation", "", lambda folder, dark: [plot_relaxation(fit, x, folder, name)], themed=False)
     if has_alignments(model):
-        yield Picture("An alignment", "", lambda folder, dark: [_alignment(fit, x, name, folder, dark)])
+        yield Picture("An alignment", ALIGNMENT, lambda folder, dark: [_alignment(fit, x, name, folder, dark)])
 
 
 def _trees(fit: Fitted, x: Any) -> Iterator[Picture]:

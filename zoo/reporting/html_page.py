@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,13 +19,13 @@ class Picture(NamedTuple):
     """A picture that a page may have.
 
     Attributes:
-        title: what stands above it; "" to name each of its files. about: a sentence below.
+        title: what stands above it; "" to name each of its files. about: a sentence below, or one by file's stem.
         draw: writes it into a folder, light or dark, and gives its files.
         themed: whether it has a dark version.
     """
 
     title: str
-    about: str
+    about: str | Mapping[str, str]
     draw: Callable[[Path, bool], Sequence[Path]]
     themed: bool = True
 
@@ -54,7 +54,8 @@ def in_figures(pictures: Iterable[Picture], folder: Path) -> tuple[list[str], li
             for day, other in zip(light, night, strict=True):
                 if day.suffix == ".png":
                     title = picture.title or day.stem.replace("_", " ").capitalize()
-                    figures.append(_figure(day, other, title, picture.about))
+                    about = picture.about if isinstance(picture.about, str) else picture.about[day.stem]
+                    figures.append(_figure(day, other, title, about))
             files += light
     return figures, files, missing
 
