@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from zoo.reporting.dwells import plot_dwells
 from zoo.reporting.filters import plot_filters, plot_mended
 from zoo.reporting.html_page import Picture
 from zoo.reporting.latents import plot_latents
-from zoo.reporting.page import figures, write
+from zoo.reporting.page import figures, shown, write
 from zoo.reporting.recalls import has_recalls, plot_recalls
 from zoo.reporting.responsibilities import plot_responsibilities
 from zoo.reporting.rolls import has_rolls, plot_roll
@@ -191,9 +192,11 @@ def main_figure(fit: Fitted, x: Any, path: str | Path | None = None, *, dark: bo
             except ZooError:  # a posterior, or data, that do not lend themselves to the picture
                 continue
         if drawn:
+            figure = drawn[0]
             if path is not None:
-                write(drawn[0], path)
-            return drawn[0]
+                write(figure, path)
+            vars(figure)["_repr_png_"] = partial(shown, figure)  # no pyplot: the notebook is told how to show it
+            return figure
     raise ZooError(
         f"plot: expected a model with a picture for these data, got {fit.model.label}. Read fit.parameters, or draw "
         "fit.sample(n)."

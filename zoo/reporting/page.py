@@ -5,6 +5,7 @@ backend, open figures and settings stay as they are."""
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ __all__ = [
     "image_shape",
     "limits",
     "rgb",
+    "shown",
     "ticks",
     "write",
 ]
@@ -170,6 +172,13 @@ def figures() -> Iterator[list[Figure]]:
         yield kept
     finally:
         _KEPT.reset(token)
+
+
+def shown(figure: Figure) -> bytes:
+    """A figure as the bytes of a .png, as notebooks ask for it."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi="figure", facecolor=figure.get_facecolor())
+    return picture.getvalue()
 
 
 def write(figure: Figure, path: str | Path) -> Path:
