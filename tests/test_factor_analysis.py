@@ -349,11 +349,11 @@ def test_mistakes_are_one_line(call: Any, match: str) -> None:
 # --- gradient estimators ----------------------------------------------------------------------------------------------
 
 
-SLOW = pytest.param(iris, "svi", marks=pytest.mark.slow)
+SLOW = [pytest.param(data, "svi", marks=pytest.mark.slow) for data in (wine, iris)]  # test_ppca.py climbs by it too
 
 
 # Adam's 3000 steps of the defaults: 4 to 10 s each, and the point is that the defaults suffice.
-@pytest.mark.parametrize(("data", "estimator"), [(wine, "eg"), (wine, "svi"), (iris, "eg"), SLOW])
+@pytest.mark.parametrize(("data", "estimator"), [(wine, "eg"), (iris, "eg"), *SLOW])
 def test_gradients_reach_the_optimum_by_default(data: Any, estimator: str) -> None:
     x = data()
     best = zoo.fit(FactorAnalysis(2, x.shape[1]), x).log_likelihood
