@@ -196,3 +196,19 @@ def test_captions_say_what_is_shown_and_of_which_columns(tmp_path: Path) -> None
         assert all("prefers-color-scheme: dark" in figure for figure in drawn)
         if fit.model.label == "gaussian_mixture":
             assert "height_cm, weight_kg" in captions[0]
+
+
+def test_a_legend_has_as_many_columns_as_the_page_is_wide_enough_for() -> None:
+    """Every estimator and both kinds of line below one frame: more than go side by side."""
+    from matplotlib.lines import Line2D
+
+    page = Page(9.0, 4.0, False)
+    (ax,) = page.axes()
+    handles = [Line2D([], [], label=f"an estimator of some name, {i}") for i in range(6)]
+    page.legend(ax, handles, below=True, ncols=6)
+    (legend,) = page.figure.legends
+    page.figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= page.figure.bbox.width
+    assert len({round(text.get_window_extent().x0) for text in legend.get_texts()}) > 1

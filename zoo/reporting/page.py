@@ -128,14 +128,18 @@ class Page:
         ax.set_xlabel(x, fontsize=10, color=self.theme.ink, parse_math=False)
         ax.set_ylabel(y, fontsize=10, color=self.theme.ink, parse_math=False)
 
-    def legend(self, ax: Any, handles: Sequence[Any], *, below: bool = False, **kwargs: Any) -> None:
-        if below:
-            kwargs |= {"loc": "outside lower center"}
-        made = (self.figure if below else ax).legend(
-            handles=list(handles), fontsize=9, frameon=False, labelcolor=self.theme.ink, **kwargs
-        )
-        for text in made.get_texts():
-            text.set_parse_math(False)
+    def legend(self, ax: Any, handles: Sequence[Any], *, below: bool = False, ncols: int = 1) -> None:
+        """What the marks mean; below all axes in at most ``ncols`` columns, as many as the page is wide enough for."""
+        place: dict[str, Any] = {"loc": "outside lower center"} if below else {}
+        for columns in range(ncols, 0, -1):
+            made = (self.figure if below else ax).legend(
+                handles=list(handles), fontsize=9, frameon=False, labelcolor=self.theme.ink, ncols=columns, **place
+            )
+            for text in made.get_texts():
+                text.set_parse_math(False)
+            if columns == 1 or made.get_window_extent().width <= self.figure.bbox.width:
+                return
+            made.remove()
 
     def save(self, path: str | Path) -> Path:
         """Write the figure; inside :func:`figures` it is handed over instead."""
