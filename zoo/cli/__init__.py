@@ -4,6 +4,7 @@
 ``entry``         where it begins; what becomes of every mistake
 ``listing``       ``models``, ``data``
 ``fitting``       ``fit``, ``compare``, ``explain``
+``selecting``     ``select``
 ``showing``       ``show``
 ``predicting``    ``predict``
 ``fitted``        ``evaluate``, ``sample``, ``forecast``
@@ -11,6 +12,8 @@
 ``beginning``     ``new``
 ``task``          words of a command to a checked model, data and options
 ``classes``       how components go with known classes
+``holding_out``   a share of the data that a fit does not see
+``tokens``        words that go on, in files
 ``saved``         a fit in its folder, and the data that it is asked about
 ``programs``      what MODEL and --guide name
 ``options``       options that several commands have

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from zoo.cli.completing import model_names
 from zoo.errors import ZooError
 
 __all__ = ["new"]
@@ -30,7 +31,7 @@ def new(
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name):
         raise ZooError(f"NAME expected lower-case words joined by _, got {name!r}. For instance zoo new my_model.")
-    if name in _taken():
+    if name in model_names():
         raise ZooError(f"NAME expected a new name, got {name!r}, which the zoo has. For instance zoo new my_{name}.")
     here = Path.cwd()
     inside = out is None and (here / "zoo" / "models" / "__init__.py").is_file() and (here / "tests").is_dir()
@@ -56,9 +57,3 @@ def new(
     print("          python", places["example"])
     print(f"          zoo fit {target} --data my.csv")
     print("what a model may offer beyond its two programs: docs/your_own_model.md")
-
-
-def _taken() -> list[str]:
-    from zoo.cli.completing import model_names
-
-    return model_names()

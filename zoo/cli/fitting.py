@@ -38,7 +38,7 @@ from zoo.errors import LikelihoodDecreased, ZooError
 if TYPE_CHECKING:
     from zoo.runs.result import Fit
 
-__all__ = ["compare", "explain", "fit", "ready", "stop_code"]
+__all__ = ["compare", "explain", "fit", "ready", "stop_code", "write_record"]
 
 
 def fit(
@@ -116,7 +116,7 @@ def fit(
             rows[0].update(num_held_out=apart.num_data, held_out_log_likelihood=score)
         stopped = this.status == "interrupted"
         if out is not None:
-            _write_record(out, task, {"command": "fit", "seed": seed} | ({} if apart is None else apart.record))
+            write_record(out, task, {"command": "fit", "seed": seed} | ({} if apart is None else apart.record))
             from zoo.reporting.answer import write_answer
 
             try:
@@ -208,7 +208,7 @@ def compare(
         stopped = made.interrupted
         if out is not None:
             made.save(out)
-            _write_record(out, task, {"command": "compare", "seeds": seeds})
+            write_record(out, task, {"command": "compare", "seeds": seeds})
     tell(task.notes)
     if as_json:
         print(dumps({**made.to_dict(), "rows": rows}))
@@ -278,7 +278,8 @@ def _row(this: Fit, task: Task) -> dict[str, Any]:
     return row
 
 
-def _write_record(folder: Path, task: Task, more: dict[str, Any]) -> None:
+def write_record(folder: Path, task: Task, more: dict[str, Any]) -> None:
+    """What a run was made of, beside its result."""
     from zoo.reporting.page_tables import versions
 
     record = {**more, **task.record, "estimators": task.estimators, "versions": versions()}

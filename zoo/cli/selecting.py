@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from zoo.cli import completing
-from zoo.cli.fitting import ready, stop_code
+from zoo.cli.fitting import ready, stop_code, write_record
 from zoo.cli.options import (
     DEFAULTS,
     Columns,
@@ -30,7 +30,7 @@ from zoo.cli.options import (
     check_out,
     check_seed,
 )
-from zoo.cli.output import RECORD, dumps, stdout_for_result, tell
+from zoo.cli.output import dumps, stdout_for_result, tell
 from zoo.cli.programs import arguments_of, find
 from zoo.cli.task import Source, Task, prepare
 from zoo.errors import ZooError, unknown_name
@@ -180,8 +180,8 @@ def _task(
         name = text.partition("=")[0].strip()
         if name in grid:
             raise ZooError(f"{name} expected in --grid or in --set, got it in both. Leave one out.")
+    known = arguments_of(build)
     for name in grid:
-        known = arguments_of(build)
         if known and name not in known:
             raise unknown_name("--grid", name, known)
     made = Builder.of(build, grid, {})
@@ -200,11 +200,9 @@ def _task(
 def _complete(made: Any, out: Path, task: Task, more: dict[str, Any]) -> None:
     """The record of the run, and in the best fit's folder what ``zoo fit`` writes."""
     from zoo.reporting.answer import write_answer
-    from zoo.reporting.page_tables import versions
 
-    record = {**more, **task.record, "estimators": task.estimators, "versions": versions()}
-    (out / RECORD).write_text(dumps(record, indent=1), encoding="utf-8")
+    write_record(out, task, more)
     best = out / "best"
     if best.is_dir():
-        (best / RECORD).write_text(dumps({**record, "point": made.chosen}, indent=1), encoding="utf-8")
+        write_record(best, task, {**more, "point": made.chosen})
         task.notes += write_answer(made.best, task.x, best, name=task.data_name, report=False).missing

@@ -182,7 +182,7 @@ def prepare(
     from zoo.core.contract import LatentVariableModel
     from zoo.core.data import as_data
     from zoo.core.schema import Schema
-    from zoo.estimators import estimator_classes, find_estimator
+    from zoo.estimators import estimator_classes, find_estimator, option_names
     from zoo.estimators.base import check_option
     from zoo.runs.making import check_told, one_column
     from zoo.runs.prepare import usual_estimators
@@ -196,7 +196,7 @@ def prepare(
         program_guide = load_object(guide, "guide")
     takes = arguments_of(build)
     names = list(dict.fromkeys(text.partition(":")[0].strip() for text in estimators or estimator_classes()))
-    known = {name: {f.name for f in dataclasses.fields(find_estimator(name))} for name in names}
+    known = {name: option_names(name) for name in names}
     arguments: dict[str, Any] = {}
     fit_options: dict[str, Any] = {}
     common: dict[str, Any] = {}
@@ -220,7 +220,7 @@ def prepare(
         elif any(key in fields for fields in known.values()):
             common[key] = value
         else:
-            owners = [n for n, c in estimator_classes().items() if key in {f.name for f in dataclasses.fields(c)}]
+            owners = [name for name in estimator_classes() if key in option_names(name)]
             if owners:
                 raise ZooError(
                     f"--set {key}: expected an option of {', '.join(names)}, got one of {', '.join(sorted(owners))}. "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import cache
 
 from zoo.core.found import classes_in, named
 from zoo.estimators.base import Estimator
 
-__all__ = ["estimator_classes", "find_estimator"]
+__all__ = ["estimator_classes", "find_estimator", "option_names"]
 
 
 @cache
@@ -23,3 +24,13 @@ def find_estimator(name: str) -> type[Estimator]:
         ZooError: there is none; the nearest name is offered.
     """
     return named("estimator", name, estimator_classes())
+
+
+def option_names(*names: str) -> set[str]:
+    """What the options of these estimators are called; of all of them where none is named.
+
+    Raises:
+        ZooError: one that is not known.
+    """
+    kinds = [find_estimator(name) for name in names] or estimator_classes().values()
+    return {option.name for kind in kinds for option in fields(kind)}

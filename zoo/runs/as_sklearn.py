@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from zoo.core.contract import LatentVariableModel
 from zoo.core.unsized import SIZES, Unsized
 from zoo.errors import ZooError, unknown_name
-from zoo.estimators import estimator_classes
+from zoo.estimators import option_names
 from zoo.models import find_model
 from zoo.runs.fit import fit
 from zoo.runs.result import Fit
@@ -45,7 +44,7 @@ def as_sklearn(model: Any, **options: Any) -> Any:
     if not (inspect.isclass(kind) and issubclass(kind, LatentVariableModel)):
         raise ZooError(f"as_sklearn expected the name or class of a model, got {kind!r}. Take 'gaussian_mixture'.")
     usual = {**_arguments(kind), **COMMON}
-    known = {field.name for each in estimator_classes().values() for field in dataclasses.fields(each)}
+    known = option_names()
     more = sorted(set(options) - set(usual))
     for name in more:
         if name not in known:
@@ -74,14 +73,9 @@ class _OfRows:
         """Fit the model to rows (N, D); y is not looked at."""
         rows = _validated(self, X, reset=True)
         said = vars(self)
-        arguments = {name: said[name] for name in _arguments(self.kind)}
-        missing = [
-            name
-            for name, p in inspect.signature(self.kind).parameters.items()
-            if p.default is p.empty and name in arguments and arguments[name] is None
-        ]
-        if missing:
-            raise ZooError(f"{self.kind.__name__}: expected {missing[0]}, got nothing for it. Pass {missing[0]}=...")
+        needed = {p.name for p in inspect.signature(self.kind).parameters.values() if p.default is p.empty}
+        # None stands for what nobody said: where it has to be, the model asks for it.
+        arguments = {name: said[name] for name in _arguments(self.kind) if said[name] is not None or name not in needed}
         options = {name: said[name] for name in (*COMMON, *self.more)}
         self.fit_ = fit(self.kind, rows, **arguments, **options)
         self.n_iter_ = self.fit_.iterations

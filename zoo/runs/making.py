@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import inspect
 import re
 import warnings
@@ -19,7 +18,7 @@ from zoo.core.places import read_from
 from zoo.core.schema import Schema
 from zoo.core.unsized import Unsized
 from zoo.errors import ELSEWHERE, LeftOut, ZooError
-from zoo.estimators import estimator_classes
+from zoo.estimators import option_names
 from zoo.models import find_model
 
 __all__ = ["check_told", "made", "one_column"]
@@ -131,7 +130,7 @@ def _refuse_arguments(model: Any, options: dict[str, Any]) -> None:
     if not isinstance(model, LatentVariableModel):
         return
     names = inspect.signature(type(model)).parameters
-    estimators = {field.name for kind in estimator_classes().values() for field in dataclasses.fields(kind)}
+    estimators = option_names()
     for name in options:
         argument = ELSEWHERE.get(name, name)
         if argument in names and argument not in estimators:

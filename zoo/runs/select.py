@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from zoo.core.data import Data, plain
 from zoo.core.places import counted
 from zoo.core.turns import exclusive
 from zoo.errors import LikelihoodDecreased, ZooError, one_line, unknown_name
-from zoo.estimators import estimator_classes, find_estimator
+from zoo.estimators import find_estimator, option_names
 from zoo.reporting.subjects import CRITERIA
 from zoo.runs.fit import fit
 from zoo.runs.folds import check_folds, cross_validated
@@ -189,8 +188,7 @@ class _Run:
 
 def _check_options(estimator: str | None, options: Mapping[str, Any]) -> None:
     """Refuse what no fit would take, before the first one."""
-    kinds = [find_estimator(estimator)] if estimator is not None else list(estimator_classes().values())
-    known = {f.name for kind in kinds for f in dataclasses.fields(kind)}
+    known = option_names() if estimator is None else option_names(estimator)
     for name in options:
         if name not in known:
             raise unknown_name("option", name, {*known, "max_fits"})

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zoo.errors import ZooError, unknown_name
-from zoo.estimators import find_estimator
+from zoo.estimators import find_estimator, option_names
 from zoo.estimators.base import Estimator, options_from
 
 __all__ = ["Variant", "folder_of", "sorted_out", "variant"]
@@ -87,7 +87,7 @@ def sorted_out(
         if name not in labels and name not in {each.estimator for each in variants}:
             find_estimator(name)
             raise ZooError(f"compare: options for {name!r} expected it among the estimators, got {', '.join(labels)}.")
-    fields = {each.label: {f.name for f in dataclasses.fields(find_estimator(each.estimator))} for each in variants}
+    fields = {each.label: option_names(each.estimator) for each in variants}
     known: set[str] = set().union(*fields.values())
     for option in common:
         if option not in known:
