@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks import _mixture_types
 from zoo.models.gaussian_mixture import GaussianMixture
 
 COMPONENTS, FEATURES = 16, 16
@@ -169,6 +170,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     Returns:
         The sizes; for each system the seconds per EM iteration (all, median, quartiles), their ratio to ours, the
         peak memory beyond the data in MB, and the largest difference of its likelihoods from ours in nats a datum.
+        "types": the seconds by type of covariance, and of float32 data.
     """
     rows = QUICK_ROWS if quick else ROWS
     rounds, span = 3, 2  # turns of each system; scikit-learn's iterations are the difference of two fits
@@ -212,6 +214,7 @@ def run(quick: bool = False) -> dict[str, Any]:
         "data_mb": x.numel() * 8 / 1e6,
         "systems": systems,
         "log_likelihood": paths["ours"],
+        "types": _mixture_types.measure(x, start[1], rounds),
     }
     _print(result)
     return result
@@ -237,6 +240,11 @@ def _print(result: dict[str, Any]) -> None:
             "-" if memory is None else f"{memory:.0f}",
             "-" if difference is None else f"{difference:.1e}",
         )
+    Console().print(table)
+    table = Table("", "zoo", "zoo float32", "scikit-learn", "x ours", title="Seconds by type of covariance")
+    for kind, systems in result["types"].items():
+        medians = [f"{row['median']:.4f}" for row in systems.values()]
+        table.add_row(kind, *medians, f"{systems['scikit-learn']['ratio']:.1f}")
     Console().print(table)
 
 

@@ -21,7 +21,7 @@ import torch
 from pyro.infer import TraceEnum_ELBO, config_enumerate
 
 import zoo
-from zoo.core.contract import Half
+from zoo.core.as_module import AsModule
 from zoo.core.isolation import threads
 
 STEPS, ROUNDS = 200, 5
@@ -30,7 +30,7 @@ STEPS, ROUNDS = 200, 5
 def pyro_step(model: Any, x: torch.Tensor) -> Callable[[], None]:
     """A step of Adam on minus the evidence that Pyro sums by enumeration."""
     handler = functools.partial(config_enumerate, default="parallel")
-    loss = TraceEnum_ELBO(max_plate_nesting=1)(Half(model, "model", handler), _nothing)
+    loss = TraceEnum_ELBO(max_plate_nesting=1)(AsModule(model, "model", handler), _nothing)
     return _adam(model, lambda: loss(x))
 
 
