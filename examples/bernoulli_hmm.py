@@ -6,7 +6,7 @@ Dirichlet and a beta prior keep rare notes possible. The beta prior's strength, 
 iteration to stop at are chosen on the validation part. Without any chain, each key by its frequency alone, a frame
 costs 11.06 nats.
 
-    python examples/bernoulli_hmm.py
+    python examples/bernoulli_hmm.py [--out bernoulli_hmm.png]
 
 prints, in about three minutes of processor time (seed 0):
 
@@ -51,6 +51,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--states", type=int, nargs="+", default=[16, 32, 64, 128])
     parser.add_argument("--starts", type=int, default=3, help="starts of EM; the best on the validation part is kept")
+    parser.add_argument("--out", help="draw a chorale by its states here, a .png")
     parser.add_argument("--smoke", action="store_true", help="a few chorales, a few iterations")
     options = parser.parse_args(args)
     console = Console(width=110)
@@ -74,7 +75,14 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
             for strength in STRENGTHS:
                 most = 5 if options.smoke else 400
                 fit = zoo.fit(
-                    model(k, strength), train, estimator="em", seed=seed, validation=valid, patience=10, max_iter=most
+                    model(k, strength),
+                    train,
+                    estimator="em",
+                    seed=seed,
+                    validation=valid,
+                    patience=10,
+                    max_iter=most,
+                    progress=None,
                 )
                 tried.append((per_frame(fit, valid), seed, strength, fit))
         _, _, strength, fit = min(tried, key=lambda entry: entry[:3])
@@ -97,6 +105,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
         learning_rate=0.1,
         batch_size=16,
         max_epochs=epochs,
+        progress=None,
     )
     table = Table("estimator", "train", "valid", "test", "passes", "seconds", title=f"{k} states, one start")
     for name, fit in (("em", by_em), ("eg", by_eg)):
@@ -104,6 +113,8 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
         table.add_row(name, *(f"{c:.4f}" for c in costs), str(fit.iterations), f"{fit.seconds:.1f}")
         metrics[name], metrics[f"seconds_{name}"] = costs[-1], fit.seconds
     console.print(table)
+    if options.out:
+        by_em.plot(path=options.out)
     return metrics
 
 

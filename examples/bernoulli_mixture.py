@@ -4,7 +4,7 @@ The data are scikit-learn's 1797 handwritten digits, 8 x 8 pixels, black where t
 mixture of Bernoullis (latent class analysis) with ten classes never sees a label; afterwards its classes are matched
 with the digits one to one (Hungarian method), and we count how often they agree. Chance would give 0.10.
 
-    python examples/bernoulli_mixture.py
+    python examples/bernoulli_mixture.py [--out bernoulli_mixture.png]
 
 prints, in about 40 seconds (nats per image; seed 0):
 
@@ -41,6 +41,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float | None]:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num-components", type=int, default=10)
     parser.add_argument("--max-epochs", type=int, default=1500, help="steps of the gradient estimators")
+    parser.add_argument("--out", help="draw the classes here, a .png")
     parser.add_argument("--smoke", action="store_true", help="a few seconds' worth of steps")
     options = parser.parse_args(args)
     console = Console(width=110)
@@ -58,7 +59,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float | None]:
         quick: dict[str, Any] = {} if name == "em" else {"max_epochs": epochs}
         if name in ("svi", "gumbel"):
             quick["warmup"] = epochs // 4
-        fit = zoo.align(zoo.fit(model, x, estimator=name, seed=options.seed, **quick), digit, x)
+        fit = zoo.align(zoo.fit(model, x, estimator=name, seed=options.seed, progress=None, **quick), digit, x)
         agreement = float((fit.predict(x) == digit).double().mean())
         scores = (fit.log_likelihood, fit.elbo, fit.evidence_gap)
         per_image = [value / fit.num_data for value in scores if value is not None]
@@ -68,6 +69,8 @@ def main(args: Sequence[str] | None = None) -> dict[str, float | None]:
     console.print(table)
     assert shown is not None
     draw(shown, console)
+    if options.out:
+        shown.plot(path=options.out)
     return metrics
 
 

@@ -41,7 +41,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     table.add_row("the truth", f"{figures['truth']:.1f}", "", "")
     found = {"truth": couplings}
     for estimator in ("eg", "pcd", "cd"):
-        fit = zoo.fit(zoo.BoltzmannMachine(12), x, estimator=estimator, max_epochs=options.epochs)
+        fit = zoo.fit(zoo.BoltzmannMachine(12), x, estimator=estimator, max_epochs=options.epochs, progress=None)
         away = float((fit.model.couplings - couplings).square().mean().sqrt())
         table.add_row(estimator, f"{fit.log_likelihood:.1f}", f"{away:.3f}", f"{fit.seconds:.1f}")
         figures[estimator], found[estimator] = float(fit.log_likelihood), fit.model.couplings

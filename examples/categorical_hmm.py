@@ -5,7 +5,7 @@ a fair die is exchanged for a loaded one (a six half of the time) with probabili
 with 0.1. Only the rolls are seen. BIC says how many dice are worth their parameters; the best path of the fitted model
 is compared with that of the true one, which nobody can beat by much.
 
-    python examples/categorical_hmm.py
+    python examples/categorical_hmm.py [--out categorical_hmm.png]
 
 prints, in about 40 seconds (100 games of 100 rolls, totals in nats; seed 0):
 
@@ -64,6 +64,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--games", type=int, default=100)
     parser.add_argument("--length", type=int, default=100)
+    parser.add_argument("--out", help="draw a game by its dice here, a .png")
     parser.add_argument("--smoke", action="store_true", help="a few seconds' worth of steps")
     options = parser.parse_args(args)
     games, length = (8, 50) if options.smoke else (options.games, options.length)
@@ -81,19 +82,19 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     table = Table("dice", "log-likelihood", "BIC", title="How many dice? (em)")
     for k in (1, 2, 3):
         model = zoo.CategoricalHMM(k, 6)
-        fit = zoo.fit(model, x, estimator="em", restarts=1 if options.smoke else 3, seed=options.seed)
+        fit = zoo.fit(model, x, estimator="em", restarts=1 if options.smoke else 3, seed=options.seed, progress=None)
         assert fit.log_likelihood is not None
         assert fit.bic is not None
         table.add_row(str(k), f"{fit.log_likelihood:.2f}", f"{fit.bic:.2f}")
         metrics[f"log_likelihood_{k}"], metrics[f"bic_{k}"] = fit.log_likelihood, fit.bic
     console.print(table)
 
-    reference = zoo.fit(truth, x, estimator="em", init="current", max_iter=1)  # which die is which
+    reference = zoo.fit(truth, x, estimator="em", init="current", max_iter=1, progress=None)  # which die is which
     table = Table("estimator", "log-likelihood", "p(six), both dice", "right", "steps", title="Two dice")
     for name in ("em", "hard_em", "eg"):
         epochs: dict[str, Any] = {"max_epochs": 20 if options.smoke else 1000} if name == "eg" else {}
         model = zoo.CategoricalHMM(2, 6)
-        fit = zoo.align(zoo.fit(model, x, estimator=name, seed=options.seed, **epochs), reference)
+        fit = zoo.align(zoo.fit(model, x, estimator=name, seed=options.seed, progress=None, **epochs), reference)
         fitted: Any = fit.model
         sixes = ", ".join(f"{v:.3f}" for v in fitted.emission_probs[:, 5].tolist())
         right = float((fitted.predict(x) == z).double().mean())
@@ -101,6 +102,8 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
         table.add_row(name, f"{fit.log_likelihood:.2f}", sixes, f"{right:.1%}", str(fit.iterations))
         metrics |= {name: fit.log_likelihood, f"{name}_accuracy": right}
     console.print(table)
+    if options.out:
+        reference.plot(path=options.out)
     return metrics
 
 

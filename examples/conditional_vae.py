@@ -110,6 +110,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
                 max_epochs=options.epochs,
                 batch_size=50,
                 warmup=0,
+                progress=None,
             )
             fitted[label] = fit.model
             scores[label] = importance_nll(fit.model, held_out, options.samples if size else 1)

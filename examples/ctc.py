@@ -66,6 +66,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
         max_epochs=1 if options.smoke else options.epochs,
         learning_rate=0.05,
         clip_norm=5.0,
+        progress=None,
     )
     given = {"x": test["x"], "lengths": test["lengths"]}
     adopted = fit.model.prepare(given, given_alone=True)

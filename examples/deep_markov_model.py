@@ -5,7 +5,7 @@ a known chain, so that the best possible score is known: what the rolls have und
 keys that are independent of each other and of time lies the bound of a deep Markov model, whose guide reads what is
 still to come; importance-weighted draws say how much of the gap the guide makes.
 
-    python examples/deep_markov_model.py
+    python examples/deep_markov_model.py [--out FOLDER]
 
 draws data, their reconstruction and a new piece (roll.png), and prints, in nats a step on rolls left out of training:
 
@@ -54,7 +54,8 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     metrics = {"independent keys": -float(Bernoulli(share).log_prob(played(test)).sum()) / steps}
     model = zoo.DeepMarkovModel(data["x"].shape[2], latent_dim=12, hidden_dim=48, transition_dim=48, emission_dim=48)
     fit = zoo.fit(
-        model, train, estimator="svi", seed=options.seed, max_epochs=epochs, batch_size=10, learning_rate=0.1
+        model, train, estimator="svi", seed=options.seed, max_epochs=epochs, batch_size=10, learning_rate=0.1,
+        progress=None,
     )  # fmt: skip
     found = zoo.evaluate(fit, test, num_samples=20 if options.smoke else 200)
     assert found.elbo is not None

@@ -16,7 +16,7 @@ needed. The six, with the paper each goes back to:
 - switching_autoregression: x_t is a line in x_{t-1} plus noise, and which line depends on a hidden chain
   (Hamilton 1989). Slopes and intercepts take numeric steps, the rest is closed form.
 
-    python examples/define_your_own_model.py
+    python examples/define_your_own_model.py [--out define_your_own_model.png]
 
 prints, in about 20 seconds of processor time (totals in nats; seed 0; the best of three starts):
 
@@ -338,6 +338,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--restarts", type=int, default=3, help="starts of each; the best is kept")
+    parser.add_argument("--out", help="draw a series by its regimes here, a .png")
     parser.add_argument("--smoke", action="store_true", help="an eighth of the data, a few iterations")
     options = parser.parse_args(args)
     console = Console(width=130)
@@ -350,7 +351,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
         torch.manual_seed(options.seed)
         x = question.draw(question.rows // 8 if options.smoke else question.rows, **question.parameters)
         limits: dict[str, Any] = {"max_iter": 3, "restarts": 1} if options.smoke else {"restarts": options.restarts}
-        fit = zoo.fit(question.program, x, estimator="auto_em", seed=options.seed, tol=1e-7, **limits)
+        fit = zoo.fit(question.program, x, estimator="auto_em", seed=options.seed, tol=1e-7, progress=None, **limits)
         found = matched(parameters(fit), question)
         true = at_truth(fit, question, x)
         shown = (
@@ -377,10 +378,12 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
             steps: dict[str, Any] = {
                 "max_iter" if estimator == "auto_em" else "max_epochs": 3 if options.smoke else 500
             }
-            fit = zoo.fit(question.program, x, estimator=estimator, seed=options.seed, **steps)
+            fit = zoo.fit(question.program, x, estimator=estimator, seed=options.seed, progress=None, **steps)
             table.add_row(name, estimator, f"{fit.log_likelihood:.4f}", str(fit.iterations), f"{fit.seconds:.2f}")
             metrics[f"{estimator}_{name}"] = float(fit.log_likelihood or 0.0)
     console.print(table)
+    if options.out:
+        fit.plot(path=options.out)
     return metrics
 
 

@@ -48,6 +48,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
             digits,
             estimator="svi",
             max_epochs=options.epochs,
+            progress=None,
         )
         for noise in (0.0, 0.25)
     }
@@ -83,7 +84,7 @@ def fitted(mixture: Any, epochs: int) -> zoo.Fit:
     """An autoencoder of draws of it, by squared error, after Gaussian noise."""
     x = draws(mixture, 8000, seed=0)
     model = zoo.DenoisingAutoencoder(2, (64, 64), corruption="gaussian", noise=SIGMA, likelihood="gaussian")
-    return zoo.fit(model, x, estimator="svi", max_epochs=epochs, batch_size=256, learning_rate=0.3)
+    return zoo.fit(model, x, estimator="svi", max_epochs=epochs, batch_size=256, learning_rate=0.3, progress=None)
 
 
 def true_score(mixture: Any, x: Tensor) -> Tensor:

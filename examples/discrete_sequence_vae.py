@@ -50,7 +50,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     fits: list[Any] = []
     for states, context, estimator in rows:
         model = zoo.DiscreteSequenceVAE.from_data(text, num_states=states, context=context)
-        fit: Any = zoo.fit(model, text, estimator=estimator, seed=options.seed, max_epochs=epochs)
+        fit: Any = zoo.fit(model, text, estimator=estimator, seed=options.seed, max_epochs=epochs, progress=None)
         seen, new = fit.model.perplexity(text), fit.model.perplexity(_known(fit, unseen))
         table.add_row(str(states), context, estimator, f"{seen:.3f}", f"{new:.3f}", f"{fit.seconds:.1f}")
         metrics[f"{context}_{states}_{estimator}"] = new

@@ -31,7 +31,14 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
     model = zoo.GaussianMixture(num_components=3, num_features=4)
     few = {"max_epochs": 20, "warmup": 20} if options.smoke else {}
     comparison = zoo.compare(
-        model, x, estimators=ESTIMATORS, seeds=options.seeds, data_name="iris", gradients=not options.smoke, **few
+        model,
+        x,
+        estimators=ESTIMATORS,
+        seeds=options.seeds,
+        data_name="iris",
+        gradients=not options.smoke,
+        progress=None,
+        **few,
     )
     print(comparison)
     best = zoo.align(comparison.fits[0], species, x)

@@ -9,7 +9,7 @@ ones.
 With --data spoken_digits (ZOO_DATA) states are units of speech, information is that with the digit that is said, and
 the picture is a spectrogram: see ``zoo reproduce hmm_vae`` for seeds and baselines.
 
-    python examples/hmm_vae.py --picture units.png
+    python examples/hmm_vae.py --out units.png
 
 prints, in about 15 seconds:
 
@@ -46,7 +46,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--hidden", type=int, nargs="*", default=[32, 32])
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", help="where to draw a sequence by its states")
+    parser.add_argument("--out", "--picture", help="where to draw a sequence by its states")
     parser.add_argument("--smoke", action="store_true", help="a few sequences and steps")
     options = parser.parse_args(args)
 
@@ -60,8 +60,10 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     hmm = zoo.GaussianHMM(options.states, features, "full" if options.data == "known_chain" else "diag")
     deep = zoo.HMMVAE(options.states, features, options.latent, options.hidden)
     fits: dict[str, Any] = {
-        "GaussianHMM": zoo.fit(hmm, x, estimator="em", seed=options.seed, max_iter=200),
-        "HMMVAE": zoo.fit(deep, x, estimator="svi", seed=options.seed, max_epochs=options.epochs, learning_rate=0.1),
+        "GaussianHMM": zoo.fit(hmm, x, estimator="em", seed=options.seed, max_iter=200, progress=None),
+        "HMMVAE": zoo.fit(
+            deep, x, estimator="svi", seed=options.seed, max_epochs=options.epochs, learning_rate=0.1, progress=None
+        ),
     }
     table, metrics = Table("model", "nats a frame", "information", "accuracy", "seconds"), dict[str, float]()
     for name, fit in fits.items():
@@ -71,9 +73,9 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
         table.add_row(name, f"{nats:.3f}", *(f"{score:.3f}" for score in scores), f"{fit.seconds:.0f}")
         metrics |= {f"{name}: nats a frame": nats, f"{name}: information": scores[0]}
     Console(width=100).print(table)
-    if options.picture:
+    if options.out:
         of_speech = smooth_spectrogram if options.data == "spoken_digits" else None
-        plot_units(fits["HMMVAE"], x, options.picture, image=of_speech)
+        plot_units(fits["HMMVAE"], x, options.out, image=of_speech)
     return metrics
 
 

@@ -43,12 +43,16 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     x = torch.as_tensor(zoo.load_data("letters"))
     memories: dict[str, Any] = {}
     for rule in ("hebbian", "storkey", "pseudo_inverse"):
-        memories[rule] = zoo.fit(zoo.HopfieldNetwork(25, rule), x).model
-    learned = zoo.fit(zoo.BoltzmannMachine(25), x.repeat(25, 1), estimator="pcd", max_epochs=options.epochs)
+        memories[rule] = zoo.fit(zoo.HopfieldNetwork(25, rule), x, progress=None).model
+    learned = zoo.fit(
+        zoo.BoltzmannMachine(25), x.repeat(25, 1), estimator="pcd", max_epochs=options.epochs, progress=None
+    )
     cold = zoo.HopfieldNetwork(25)
     cold.couplings, cold.biases = learned.model.couplings, learned.model.biases
     memories["boltzmann machine"] = cold.eval()
-    memories["modern"] = zoo.fit(zoo.ModernHopfieldNetwork.from_data(x), x, estimator="closed_form").model
+    memories["modern"] = zoo.fit(
+        zoo.ModernHopfieldNetwork.from_data(x), x, estimator="closed_form", progress=None
+    ).model
     table = Table("memory", *(f"{k} turned" for k in TURNED), title="Letters that come back without an error, %")
     figures: dict[str, float] = {}
     for name, model in memories.items():

@@ -47,7 +47,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
             "modern": zoo.ModernHopfieldNetwork(UNITS, size),
         }
         for name, model in memories.items():
-            fitted = zoo.fit(model, x, estimator="closed_form").model
+            fitted = zoo.fit(model, x, estimator="closed_form", progress=None).model
             figures[f"{name}, {size}"] = float((recall_errors(fitted, x, TURNED, 1) == 0).double().mean())
         table.add_row(str(size), *(f"{100 * figures[f'{name}, {size}']:.0f}" for name in memories))
     Console().print(table)

@@ -4,7 +4,7 @@ Both are trained on the words of "known_grammar" by expected gradient for as man
 whose probabilities are free parameters, and one whose probabilities a network makes of its symbols' embeddings. The
 likelihood of each is exact.
 
-    python examples/neural_pcfg.py
+    python examples/neural_pcfg.py [--out neural_pcfg.png]
 
 prints nats a word beside the entropy of the grammar that made the sentences, and the F1 of unlabelled brackets.
 """
@@ -26,6 +26,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--out", help="draw some trees here, a .png")
     parser.add_argument("--smoke", action="store_true", help="a few seconds' worth of steps")
     options = parser.parse_args(args)
     sentences, epochs = (30, 1) if options.smoke else (1000, options.epochs)
@@ -38,12 +39,14 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for cls in (zoo.PCFG, zoo.NeuralPCFG):
         model = cls.from_data(text, num_nonterminals=6, num_preterminals=9)
-        fit = zoo.fit(model, text, estimator="eg", seed=options.seed, max_epochs=epochs, batch_size=16)
+        fit = zoo.fit(model, text, estimator="eg", seed=options.seed, max_epochs=epochs, batch_size=16, progress=None)
         assert fit.log_likelihood is not None
         nats, f1 = -fit.log_likelihood / fit.num_units, zoo.bracketing(fit.model.parse(text), trees).f1
         table.add_row(fit.model.label, f"{nats:.4f}", f"{f1:.1%}")
         metrics |= {f"nats_{fit.model.label}": nats, f"f1_{fit.model.label}": f1}
     Console(width=110).print(table)
+    if options.out:
+        fit.plot(path=options.out)
     return metrics
 
 

@@ -4,7 +4,7 @@ A small English grammar makes the sentences of "known_grammar", each with one tr
 what no model can do better than. A grammar with more symbols than it has is trained on the words alone by EM, from
 several starts, and the likeliest is kept. Its trees are compared with those that the sentences were made by.
 
-    python examples/pcfg.py
+    python examples/pcfg.py [--out pcfg.png]
 
 prints nats a word on new sentences beside the entropy, the F1 of unlabelled brackets beside right-branching and random
 trees, a tree, and the rules that were found; --out draws some trees.
@@ -40,7 +40,9 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     trees = zoo.load_trees("known_grammar")[:sentences]
     text = [list(tree.words()) for tree in trees]
     model = zoo.PCFG.from_data(text, num_nonterminals=10, num_preterminals=12)
-    fit = zoo.fit(model, text, estimator="em", seed=options.seed, restarts=starts, max_iter=steps, tol=1e-6)
+    fit = zoo.fit(
+        model, text, estimator="em", seed=options.seed, restarts=starts, max_iter=steps, tol=1e-6, progress=None
+    )
 
     words = {word for sentence in text for word in sentence}
     drawn = known_trees(number=100 if options.smoke else 500, seed=options.seed + 1)

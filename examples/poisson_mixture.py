@@ -5,7 +5,7 @@ Langrock 2016, table 1.2). One Poisson is too narrow for them: their variance is
 asks for K kinds of years; BIC says how many are worth their parameters. The same two-component model is then fitted
 by four estimators from the same start.
 
-    python examples/poisson_mixture.py
+    python examples/poisson_mixture.py [--out poisson_mixture.png]
 
 prints, in about 20 seconds (totals over 107 years, nats; seed 0):
 
@@ -45,6 +45,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float | None]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-components", type=int, default=4)
+    parser.add_argument("--out", help="draw the kinds of years here, a .png")
     parser.add_argument("--smoke", action="store_true", help="a few seconds' worth of steps")
     options = parser.parse_args(args)
     console = Console(width=110)
@@ -56,7 +57,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float | None]:
 
     table = Table("K", "log-likelihood", "BIC", "rates", "weights", title="How many kinds of years? (em)")
     for k in range(1, options.max_components + 1):
-        fit = zoo.fit(zoo.PoissonMixture(k, 1), x, estimator="em", seed=options.seed)
+        fit = zoo.fit(zoo.PoissonMixture(k, 1), x, estimator="em", seed=options.seed, progress=None)
         order = fit.model.rates.detach().flatten().argsort()
         rates, weights = fit.model.rates.detach().flatten()[order], fit.model.weights.detach()[order]
         shown = (", ".join(f"{v:.2f}" for v in values.tolist()) for values in (rates, weights))
@@ -67,7 +68,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float | None]:
     table = Table("estimator", "log-likelihood", "ELBO", "gap", "rates", "steps", title="Two kinds, four estimators")
     for name in ESTIMATORS:
         quick: dict[str, Any] = {"max_epochs": 200} if options.smoke and name != "em" else {}
-        fit = zoo.fit(zoo.PoissonMixture(2, 1), x, estimator=name, seed=options.seed, **quick)
+        fit = zoo.fit(zoo.PoissonMixture(2, 1), x, estimator=name, seed=options.seed, progress=None, **quick)
         rates = ", ".join(f"{v:.2f}" for v in fit.model.rates.detach().flatten().sort().values.tolist())
         gap = fit.evidence_gap
         table.add_row(
@@ -75,6 +76,8 @@ def main(args: Sequence[str] | None = None) -> dict[str, float | None]:
         )
         metrics[name] = fit.log_likelihood
     console.print(table)
+    if options.out:
+        fit.plot(path=options.out)
     return metrics
 
 

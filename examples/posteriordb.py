@@ -169,13 +169,14 @@ def made_up(name: str) -> Tensor:
 def main(args: Sequence[str] | None = None) -> dict[str, Any]:
     """Sample each posterior; by posterior, how many combined Monte-Carlo errors the worst mean is off."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", help="draw the draws of the last here, a .png")
     parser.add_argument("--smoke", action="store_true", help="a few draws from made-up data, to see that it runs")
     options = parser.parse_args(args)
     worst: dict[str, Any] = {}
     for name, (cls, data, _) in POSTERIORS.items():
         known = None if options.smoke else reference(name)
         few = {"num_warmup": 20, "num_samples": 20, "num_chains": 1} if options.smoke else {}
-        fit = zoo.fit(cls(), zoo.load_data(data) if known else made_up(name), estimator="nuts", **few)
+        fit = zoo.fit(cls(), zoo.load_data(data) if known else made_up(name), estimator="nuts", progress=None, **few)
         print(f"{name}\n{fit}")
         ours = estimates(fit)
         worst[name] = float(fit.log_likelihood or 0.0) if known is None else 0.0
@@ -187,6 +188,8 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
                 f"  {parameter_name:10s} {own_mean:9.5f} ± {own_error:.5f}   "
                 f"reference {mean:9.5f} ± {error:.5f}   {sigmas:.1f} errors apart"
             )
+    if options.out:
+        fit.draws.plot(options.out)
     return worst
 
 

@@ -94,7 +94,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     fits = {}
     for label, estimator, settings in RUNS:
         quick: dict[str, Any] = {"max_epochs": 300} if options.smoke and estimator != "em" else {}
-        fit = zoo.fit(model, x, estimator=estimator, seed=options.seed, track=100, **settings, **quick)
+        fit = zoo.fit(model, x, estimator=estimator, seed=options.seed, track=100, progress=None, **settings, **quick)
         assert fit.log_likelihood is not None
         numbers = (fit.log_likelihood, best - fit.log_likelihood, fit.elbo, fit.evidence_gap)
         table.add_row(label, *(f"{value:.4f}" for value in numbers), str(fit.iterations), f"{fit.seconds:.2f}")

@@ -37,7 +37,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     table = Table("estimator", "test nats an image", "seconds", title="exact log-likelihood")
     figures, console = dict[str, float](), Console()
     for estimator in ("pcd", "cd", "tempering"):
-        fit = zoo.fit(model, train, estimator=estimator, max_epochs=options.epochs)
+        fit = zoo.fit(model, train, estimator=estimator, max_epochs=options.epochs, progress=None)
         figures[estimator] = fit.score(test) / len(test)
         table.add_row(estimator, f"{figures[estimator]:.2f}", f"{fit.seconds:.1f}")
         if estimator == "pcd":

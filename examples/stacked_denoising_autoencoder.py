@@ -45,7 +45,9 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     for name, start in STARTS.items():
         start = {**start, "pretraining_epochs": min(start["pretraining_epochs"], 2)} if options.smoke else start
         model = zoo.StackedDenoisingAutoencoder(64, (100, 100, 100), num_classes=10, white=16.0, **start)
-        nets[name] = zoo.fit(model, (x[train], y[train]), estimator="eg", max_epochs=options.epochs, learning_rate=0.06)
+        nets[name] = zoo.fit(
+            model, (x[train], y[train]), estimator="eg", max_epochs=options.epochs, learning_rate=0.06, progress=None
+        )
         errors[name] = 100 * float((nets[name].predict(x[test]) != y[test]).double().mean())
     table = Table("layers start", "test error, %", "seconds", title=f"digits, {options.labelled} of them labelled")
     for name, error in errors.items():

@@ -8,7 +8,7 @@ By default 1797 digits of 8 x 8 pixels, cut at one half, with layers of 32 bits;
 --data binarized_mnist is 392-200-200-392 of Jang et al. (2017), scored with 1000 draws, and --categories 10 their
 392-(20x10)-(20x10)-392 (theirs, table 1, in nats: score function 73.1, Gumbel softmax 59.0).
 
-    python examples/stochastic_binary_network.py
+    python examples/stochastic_binary_network.py [--out stochastic_binary_network.png]
 
 prints, in about two minutes (nats per image, 300 held-out digits; seed 0):
 
@@ -70,6 +70,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--epochs", type=int, default=150)
     parser.add_argument("--samples", type=int, default=1000, help="draws an image for the likelihood")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", help="draw lower halves here, a .png")
     parser.add_argument("--smoke", action="store_true", help="a few seconds' worth of steps")
     options = parser.parse_args(args)
 
@@ -95,12 +96,15 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
             batch_size=50,
             warmup=0,
             learning_rate=0.04,
+            progress=None,
             **settings,
         )
         score = importance_nll(fit.model, test, options.samples)
         table.add_row(label, f"{score.nll:.2f} ± {score.se:.3f}", f"{score.elbo:.2f}")
         metrics |= {f"{label}: nll": score.nll, f"{label}: bound": score.elbo}
     Console(width=110).print(table)
+    if options.out:
+        fit.plot(path=options.out)
     return metrics
 
 

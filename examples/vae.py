@@ -110,7 +110,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     table = Table("", "-ln p(x)", "-bound", "reconstruction", "KL", "active")
     for label, estimator, settings, arguments in RUNS[:3] if options.smoke else RUNS:
         model = zoo.VAE(x.shape[1], latent, widths, activation="tanh", binarization="dynamic", **arguments)
-        fit = zoo.fit(model, x, estimator=estimator, **common, **settings)
+        fit = zoo.fit(model, x, estimator=estimator, progress=None, **common, **settings)
         score = importance_nll(fit.model, held_out, options.samples)
         parts = bound_parts(fit.model, held_out)
         used = active_units(fit.model, held_out)

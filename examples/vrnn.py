@@ -103,7 +103,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     table = Table("trained by", "-ELBO", "-IWAE", "-FIVO", title=f"{PARTICLES} particles, nats per {unit}")
     for estimator in ("svi", "iwae", "fivo"):
         settings: dict[str, Any] = {} if estimator == "svi" else {"num_particles": 4}
-        fit = zoo.fit(model, x, estimator=estimator, **common, **settings)
+        fit = zoo.fit(model, x, estimator=estimator, progress=None, **common, **settings)
         found = bounds(fit.model, held_out, per)
         table.add_row(estimator, *(f"{value:.2f}" for value in found.values()))
         metrics |= {f"{estimator}: {name}": value for name, value in found.items()}

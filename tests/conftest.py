@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,6 +55,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ZOO_DEBUG", raising=False)
+    monkeypatch.setattr("zoo.runs.progress.SILENCE", math.inf)  # stderr is the same on a slow machine
 
     def call(*arguments: str) -> Ran:
         capfd.readouterr()

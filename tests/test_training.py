@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyro
@@ -43,6 +44,7 @@ from zoo.estimators.svi import SVI
 from zoo.models.gaussian_mixture import tiny as gaussian_mixture
 from zoo.models.poisson_mixture import tiny as poisson_mixture
 from zoo.models.vae import tiny as vae
+from zoo.runs import progress
 from zoo.runs.progress import Bar, values
 
 ROOT = Path(__file__).parent.parent
@@ -877,6 +879,41 @@ def test_the_time_left() -> None:
     assert bars.seen["left"] == "0:06:40 left"
     bar({"objective": -1.0, "log_likelihood": None, "elbo": -1.0, "seconds": 1.0, "validation": -2.5}, 0.7)
     assert bars.seen["values"] == "objective -1.0000  validation -2.50"
+    assert values({"objective": None, "gap": 0.5}) == "gap 0.50", "a gradient without a value"
+
+
+def test_without_a_terminal_there_is_a_line_every_few_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However long one fit takes or however many there are; what lies between them is not counted."""
+    now = [1000.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(progress, "_clock", progress._Clock())
+
+    def fit(seconds: int) -> str:
+        with progress.shown(None, "em") as callback:
+            assert callback is not None
+            for second in range(seconds):
+                now[0] += 1
+                row = {"objective": -2.0, "log_likelihood": -2.0, "elbo": None, "seconds": 1.0}
+                callback(row, (second + 1) / 20)
+        return capsys.readouterr().err
+
+    assert fit(6) == ""
+    assert fit(3) == "em: 1 iterations, 5%, objective -2.0000\n", "seven seconds, of both"
+    assert fit(13).splitlines() == [
+        "em: 5 iterations, 25%, objective -2.0000, 0:00:15 left",
+        "em: 12 iterations, 60%, objective -2.0000, 0:00:08 left",
+    ]
+    now[0] += 50
+    assert fit(5) == ""
+    with progress.fraction_shown("evaluate") as told:
+        assert told is not None
+        now[0] += 2
+        told(0.25)
+    assert capsys.readouterr().err == "evaluate: 25%\n"
+    with progress.shown(False, "em") as callback:
+        assert callback is None
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

@@ -70,7 +70,8 @@ def _states(fit: Fitted, x: Any) -> Iterator[Picture]:
     yield Picture(
         "States over time",
         f"Values of {columns_of(fit)} over time, each step in the colour of its state in the most probable path; below "
-        "the probability to go from one state to another, and the share of the steps spent in each.",
+        "the share of the steps spent in each state, and the probabilities to go from one to another: arrows as wide, "
+        "or a matrix where there are more than ten.",
         lambda folder, dark: [plot_states(fit, x, folder / "states.png", dark=dark)],
     )  # fmt: skip
     yield Picture(

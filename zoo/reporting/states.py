@@ -18,6 +18,7 @@ from zoo.errors import ZooError
 from zoo.reporting.page import Array, Page, array, colour, heat, ticks
 from zoo.reporting.seen import names_along
 from zoo.reporting.subjects import Fitted
+from zoo.reporting.transitions import GRAPH_STATES, draw_transitions
 
 __all__ = ["has_states", "occupancy", "plot_states", "seen_sequences", "step_probabilities"]
 
@@ -55,7 +56,7 @@ def occupancy(fit: Fitted, data: Data) -> Array:
 
 
 def plot_states(fit: Fitted, x: Any, path: str | Path, *, dark: bool = False) -> Path:
-    """A sequence coloured by its most probable path, and the transition matrix.
+    """A sequence coloured by its most probable path, and the transitions: a graph of up to ten states, else a matrix.
 
     Shown is the stretch, of at most :data:`SHOWN` steps, of the first sequence in which most states occur, and of its
     features the two that the states set furthest apart.
@@ -79,7 +80,7 @@ def plot_states(fit: Fitted, x: Any, path: str | Path, *, dark: bool = False) ->
     stretch = slice(begin, begin + SHOWN)
     features = _telling(values, route)
     states = len(share)
-    high, low = 1.9 * len(features) + 0.9, min(9.0, 1.4 + 0.32 * states)
+    high, low = 1.9 * len(features) + 0.9, _height(states)
     page = Page(6.4, high + low, dark)
     above, below = page.halves(2, 1, height_ratios=(high, low))
     axes = list(above.subplots(len(features), 1, sharex=True, squeeze=False).flat)
@@ -91,17 +92,32 @@ def plot_states(fit: Fitted, x: Any, path: str | Path, *, dark: bool = False) ->
     page.label(axes[0], f"The first sequence by its most probable path{part}", "", axes[0].get_ylabel())
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[-1].set_xlabel("step", fontsize=10, color=page.theme.ink)
-    table = below.subplots()
-    page.dress(table)
-    chances = np.round(array(fit.model.transition_probs), 3)
-    heat(page, table, chances, "viridis" if dark else "Blues", (0.0, 1.0), "probability")
-    ticks(table, 1, [f"state {i}, {s:.0%} of steps" for i, s in enumerate(share)])
-    ticks(table, 0, [str(i) for i in range(states)])
-    for i, tick in enumerate(table.get_yticklabels()):
-        if states <= 30:
-            tick.set_color(colour(i))
-    page.label(table, "Transition probabilities", "to state", "from")
+    names = names_along(fit.model, "state", states)
+    _transitions(page, below.subplots(), array(fit.model.transition_probs), share, names, dark)
     return page.save(path)
+
+
+def _height(states: int) -> float:
+    """Inches that the transitions take."""
+    if states > GRAPH_STATES:
+        return min(9.0, 1.4 + 0.32 * states)
+    return 2.2 if states <= 2 else 3.9
+
+
+def _transitions(page: Page, ax: Any, chances: Array, share: Array, names: list[str], dark: bool) -> None:
+    """A graph of few states, else the matrix."""
+    page.dress(ax)
+    if len(share) <= GRAPH_STATES:
+        draw_transitions(page, ax, chances, share, names)
+        page.label(ax, "Transition probabilities")
+        return
+    heat(page, ax, np.round(chances, 3), "viridis" if dark else "Blues", (0.0, 1.0), "probability")
+    ticks(ax, 1, [f"{name}, {part:.0%} of steps" for name, part in zip(names, share, strict=True)])
+    ticks(ax, 0, [str(i) for i in range(len(share))])
+    for i, tick in enumerate(ax.get_yticklabels()):
+        if len(share) <= 30:
+            tick.set_color(colour(i))
+    page.label(ax, "Transition probabilities", "to state", "from")
 
 
 def _series(page: Page, ax: Any, steps: Any, values: Array, route: Any) -> None:

@@ -1,7 +1,9 @@
-"""A live progress line on stderr, when it is a terminal."""
+"""Progress on stderr: a live bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
+import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +14,14 @@ from zoo.estimators.base import Callback
 
 __all__ = ["fraction_shown", "shown"]
 
+#: Without a terminal a line is written when there has been none for so long, in seconds: well below ten, since what is
+#: waited for comes now and then only.
+SILENCE = 6.0
+
 
 @contextmanager
 def shown(progress: bool | Callback | None, title: str, unit: str = "iterations") -> Iterator[Callback | None]:
-    """The callback for ``progress``: a function as it is, True a bar, None a bar if stderr is a terminal.
+    """The callback for ``progress``: a function as it is, True a bar, None a bar on a terminal and else lines.
 
     Args:
         unit: what a row of the history is.
@@ -32,7 +38,8 @@ def shown(progress: bool | Callback | None, title: str, unit: str = "iterations"
 
     console = Console(stderr=True)
     if progress is None and not console.is_terminal:
-        yield None
+        with _clock.at_work():
+            yield Bar(Lines(title, unit), None, title)
         return
     columns = (
         TextColumn("{task.description:>12}"),
@@ -49,7 +56,7 @@ def shown(progress: bool | Callback | None, title: str, unit: str = "iterations"
 
 @contextmanager
 def fraction_shown(title: str, progress: bool | None = None) -> Iterator[Callable[[float], None] | None]:
-    """What is to be told which fraction is done: a bar (True; None: if stderr is a terminal), else None."""
+    """What is to be told which fraction is done: a bar (True; None: on a terminal, else lines), or None (False)."""
     if progress is False:
         yield None
         return
@@ -59,12 +66,66 @@ def fraction_shown(title: str, progress: bool | None = None) -> Iterator[Callabl
 
     console = Console(stderr=True)
     if progress is None and not console.is_terminal:
-        yield None
+        lines = Lines(title)
+        with _clock.at_work():
+            yield lambda fraction: lines.update(None, completed=fraction)
         return
     columns = (TextColumn("{task.description:>12}"), BarColumn(bar_width=30), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(title, total=1.0)
         yield lambda fraction: bars.update(task, completed=fraction)
+
+
+class _Clock:
+    """Since when nothing was said, across the fits of a process: many short ones are as silent as a long one."""
+
+    def __init__(self) -> None:
+        self.spoke, self.worked = time.monotonic(), -math.inf
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        if time.monotonic() - self.worked > SILENCE:  # what went on between is not ours to tell
+            self.spoke = time.monotonic()
+        try:
+            yield
+        finally:
+            self.worked = time.monotonic()
+
+    @property
+    def silent(self) -> bool:
+        return time.monotonic() - self.spoke > SILENCE
+
+    def say(self, line: str) -> None:
+        self.spoke = time.monotonic()
+        print(line, file=sys.stderr, flush=True)
+
+
+_clock = _Clock()
+
+
+class Lines:
+    """In a bar's place: what it would show, as a line where there has been none for long.
+
+    Args:
+        unit: what a row is; none where only a fraction is known.
+    """
+
+    def __init__(self, title: str, unit: str = "") -> None:
+        self.unit = unit
+        self.fields: dict[str, Any] = {"description": title, "rows": 0, "values": "", "completed": 0.0, "left": ""}
+
+    def update(self, task: Any, **fields: Any) -> None:
+        self.fields |= fields
+        if _clock.silent:
+            _clock.say(self.line())
+
+    def line(self) -> str:
+        description, rows, shown, completed, left = (
+            self.fields[name] for name in ("description", "rows", "values", "completed", "left")
+        )
+        parts = [f"{rows} {self.unit}" if rows else "", f"{completed:.0%}" if completed else ""]
+        parts += [*shown.split("  "), left]
+        return f"{description}: {', '.join(part for part in parts if part)}"
 
 
 class Bar:
@@ -78,12 +139,12 @@ class Bar:
 
     def __call__(self, row: dict[str, Any], fraction: float | None) -> None:
         self.count += 1
-        now = time.monotonic()
-        if fraction is not None:
-            self.tick(fraction)
+        now, fields = time.monotonic(), {} if fraction is None else self._at(fraction)
         if self.count == 1 or now - self._drawn > 0.1 or fraction == 1.0:
             self._drawn = now
-            self.bars.update(self.task, rows=self.count, values=values(row))
+            fields |= {"rows": self.count, "values": values(row)}
+        if fields:
+            self.bars.update(self.task, **fields)
 
     def stage(self, name: str, fraction: float) -> None:
         """How far a stage before the climb has come."""
@@ -93,12 +154,15 @@ class Bar:
         self.bars.update(self.task, total=1.0, completed=fraction)
 
     def tick(self, fraction: float) -> None:
+        self.bars.update(self.task, **self._at(fraction))
+
+    def _at(self, fraction: float) -> dict[str, Any]:
         if self._stage is not None:
             self._stage = None
             self.bars.update(self.task, description=self.title)
         if self._first is None:  # a resumed run does not begin at nought
             self._began, self._first = time.monotonic(), fraction
-        self.bars.update(self.task, total=1.0, completed=fraction, left=self.left(fraction))
+        return {"total": 1.0, "completed": fraction, "left": self.left(fraction)}
 
     def left(self, fraction: float) -> str:
         """The time left, if the rest goes as fast as what has been seen."""
@@ -113,4 +177,5 @@ def values(row: dict[str, Any]) -> str:
     """What a line shows of a row: the objective, and the columns that not every run has."""
     usual = ("objective", "log_likelihood", "elbo", "bound", "seconds")
     more = [f"{name} {value:.2f}" for name, value in row.items() if name not in usual and value is not None]
-    return "  ".join([f"objective {row['objective']:.4f}", *more])
+    objective = row["objective"]  # none where what is followed is the gradient of no known value
+    return "  ".join([*([] if objective is None else [f"objective {objective:.4f}"]), *more])
