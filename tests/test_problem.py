@@ -120,5 +120,8 @@ def test_copies_of_a_model_share_what_is_looked_up() -> None:
     built = as_model(model, guide)
     built.create(X)
     problem = Problem(built, X)
-    assert "program" not in problem.of(as_model(model, guide)).__dict__
-    assert problem.program is problem.of(as_model(model, guide)).program
+    other = problem.of(as_model(model, guide))
+    known = other.program  # the copy is asked first
+    assert problem.program is known
+    assert problem.of(as_model(model, guide)).program is known
+    assert problem.on(X[:4]).program is not known

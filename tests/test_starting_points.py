@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import zoo
+from zoo.components.base import num_distinct
+from zoo.components.seeding import seeds
 from zoo.core.data import call
 from zoo.core.isolation import isolated
 from zoo.runs.prepare import start
@@ -195,3 +197,21 @@ def test_small_sets(case: tuple[str, int, dict[str, Tensor]]) -> None:
         fit.log_likelihood, abs=1e-8
     )
     assert fit.posterior(data).probs.sum(-1).sub(1).abs().max() < 1e-9
+
+
+def test_seeds_are_those_of_scikit_learn() -> None:
+    from sklearn.cluster import kmeans_plusplus
+
+    numbers = np.random.default_rng(0)
+    for seed in range(60):
+        count, features = int(numbers.integers(1, 60)), int(numbers.integers(1, 6))
+        number = int(numbers.integers(1, count + 1))
+        rows = numbers.normal(size=(count, features)) * (1000, 1)[seed % 2]
+        rows = np.round(rows) if seed % 3 else rows  # equal rows among them
+        assert np.array_equal(seeds(rows, number, seed), kmeans_plusplus(rows, number, random_state=seed)[0])
+
+
+def test_distinct_rows_are_counted_until_there_are_enough() -> None:
+    rows = torch.zeros(50, 2)
+    rows[48:] = torch.tensor([[1.0, 0.0], [2.0, 0.0]])
+    assert [num_distinct(rows, enough) for enough in (1, 3, 4)] == [1, 3, 3]

@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from zoo.components.seeding import seeds
 from zoo.core.checks import matrix
 from zoo.core.contract import Axes, LatentVariableModel
 from zoo.core.data import Data, plain, weights_of
@@ -16,7 +17,7 @@ from zoo.core.memory import PIECE_ROWS
 from zoo.core.statistics import Statistics, varying
 from zoo.errors import ZooError
 
-__all__ = ["Components", "cluster", "partition"]
+__all__ = ["Components", "cluster", "num_distinct", "partition"]
 
 #: Rows that k-means sees, at most.
 SEEN = 20_000
@@ -171,9 +172,7 @@ def cluster(x: Tensor, num_clusters: int, init: str, *, lloyd: bool, who: str) -
     Raises:
         ZooError: fewer rows, or fewer distinct rows, than clusters.
     """
-    distinct = torch.unique(x[:SEEN], dim=0).shape[0]
-    if distinct < num_clusters:
-        distinct = torch.unique(x, dim=0).shape[0]
+    distinct = num_distinct(x, num_clusters)
     if distinct < num_clusters:
         kind = "rows" if x.shape[0] < num_clusters else "distinct rows"
         got = x.shape[0] if kind == "rows" else distinct
@@ -182,6 +181,16 @@ def cluster(x: Tensor, num_clusters: int, init: str, *, lloyd: bool, who: str) -
             "Ask for fewer components."
         )
     return partition(x, num_clusters, init, lloyd=lloyd)
+
+
+def num_distinct(rows: Tensor, enough: int) -> int:
+    """How many distinct rows there are among (M, D); counting may stop at ``enough``."""
+    found = 0
+    for some in (4 * enough, 20_000, len(rows)):
+        found = torch.unique(rows[:some], dim=0).shape[0]
+        if found >= enough or len(rows) <= some:
+            break
+    return found
 
 
 def partition(x: Tensor, num_clusters: int, init: str, *, lloyd: bool) -> Tensor:
@@ -193,8 +202,6 @@ def partition(x: Tensor, num_clusters: int, init: str, *, lloyd: bool) -> Tensor
     Args:
         init: "kmeans++" (Arthur & Vassilvitskii 2007) or "random" (distinct rows as centres, never Lloyd).
     """
-    from sklearn.cluster import KMeans, kmeans_plusplus
-
     if num_clusters == 1:
         return torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
     seed = int(torch.randint(2**31 - 1, (1,)))
@@ -207,11 +214,13 @@ def partition(x: Tensor, num_clusters: int, init: str, *, lloyd: bool) -> Tensor
         centres = unique[np.random.default_rng(seed).choice(len(unique), num_clusters, replace=scarce)]
     else:
         if lloyd:  # ten seedings, the tightest partition kept: one alone often ends in a poor one
+            from sklearn.cluster import KMeans
+
             centres = KMeans(num_clusters, n_init=10, random_state=seed).fit(array).cluster_centers_
         else:
-            centres, _ = kmeans_plusplus(array, num_clusters, random_state=seed)
-    offset, seeds = rows.double().mean(0), torch.as_tensor(centres, device=x.device)
+            centres = seeds(array, num_clusters, seed)
+    offset, middles = rows.double().mean(0), torch.as_tensor(centres, device=x.device)
     exact = "donot_use_mm_for_euclid_dist"
     return torch.cat(
-        [torch.cdist(p.double() - offset, seeds, compute_mode=exact).argmin(-1) for p in x.split(PIECE_ROWS)]
+        [torch.cdist(p.double() - offset, middles, compute_mode=exact).argmin(-1) for p in x.split(PIECE_ROWS)]
     )

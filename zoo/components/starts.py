@@ -14,11 +14,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zoo.components.base import Components, partition
+from zoo.components.base import Components, num_distinct, partition
 from zoo.core.contract import lacks
 from zoo.core.data import Data, call
 
-__all__ = ["SHORT", "keep_best", "num_distinct", "random_weights", "sticky_steps", "window_labels"]
+__all__ = ["SHORT", "keep_best", "random_weights", "sticky_steps", "window_labels"]
 
 #: Rows that short climbs see, at most.
 SHORT = 8192
@@ -28,12 +28,6 @@ FIRST, LATER = (12, 5, 3, 20), (4, 8, 0, 0)
 VALUES = 64
 #: Longest reach of a window of neighbours, steps either way.
 REACH = 16
-
-
-def num_distinct(rows: Tensor, enough: int) -> int:
-    """How many distinct rows there are among (M, D); counting may stop at ``enough``."""
-    few = torch.unique(rows[:20_000], dim=0).shape[0]
-    return few if few >= enough or len(rows) <= 20_000 else torch.unique(rows, dim=0).shape[0]
 
 
 @torch.no_grad()

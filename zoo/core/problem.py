@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data
@@ -39,11 +38,14 @@ class Problem:
 
     model: LatentVariableModel
     data: Data
+    _facts: list[Program] = field(default_factory=list, repr=False)
 
-    @cached_property
+    @property
     def program(self) -> Program:
-        """What the program is made of; it is run for that when it is first asked, and once."""
-        return look(self.model, self.data)
+        """What the program is made of; it is run for that when it is first asked, and once for all copies."""
+        if not self._facts:
+            self._facts.append(look(self.model, self.data))
+        return self._facts[0]
 
     @property
     def denoises(self) -> bool:
@@ -66,17 +68,12 @@ class Problem:
 
     def on(self, data: Data) -> Problem:
         """The same problem on other data."""
-        return replace(self, data=data)
+        return Problem(self.model, data)
 
     def of(self, model: LatentVariableModel) -> Problem:
         """The same problem for a copy of the model, of which no more needs to be looked up."""
-        return self._looked_up(replace(self, model=model))
+        return replace(self, model=model)
 
     def beside(self, data: Data) -> Problem:
         """The same problem with something beside its rows, which changes nothing in the program."""
-        return self._looked_up(replace(self, data=data))
-
-    def _looked_up(self, other: Problem) -> Problem:
-        if "program" in self.__dict__:
-            other.__dict__["program"] = self.program
-        return other
+        return replace(self, data=data)

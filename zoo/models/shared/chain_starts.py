@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.components import starts
-from zoo.components.base import partition
+from zoo.components.base import num_distinct, partition
 from zoo.core.data import Data
 from zoo.core.sequences import inside, lengths_of
 from zoo.core.statistics import Statistics
@@ -41,7 +41,7 @@ def start(model: Any, x: Data, init: str, restart: int = 0) -> None:
     if model.topology == "left_right":
         place = _places(model, values.shape[1], lengths, restart)
         labels = place.clamp_max(k - 1)[there]
-    elif starts.num_distinct(complete, k) < k or (init == model.inits[0] and _varies(model, restart)):
+    elif num_distinct(complete, k) < k or (init == model.inits[0] and _varies(model, restart)):
         _start_from_best(model, x, restart)
         model.leave_boundary(complete, torch.full_like(model.log_transition[0], len(complete) / k), shake=False)
         return

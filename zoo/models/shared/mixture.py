@@ -23,7 +23,7 @@ from torch.distributions import constraints
 
 from guides import AmortizedCategorical
 from zoo.components import starts
-from zoo.components.base import Components, cluster
+from zoo.components.base import Components, cluster, num_distinct
 from zoo.core.checks import positive
 from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data, split
@@ -188,7 +188,7 @@ class Mixture(Components):
         if init == "current":
             return self.enter_support(x)
         k = self.num_components
-        if not self.collapses and starts.num_distinct(points, k) < k:
+        if not self.collapses and num_distinct(points, k) < k:
             self._start_from_best(x, restart)
             self.leave_boundary(x, self.weights.detach() * x.shape[0], shake=False)
             return
