@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
+from zoo.core.choices import Choices
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, changed, mass, total
 from zoo.core.objective import Objective, Step
 
-__all__ = ["Computed", "HookedBound", "fresh", "settled", "weigh"]
+__all__ = ["Computed", "HookedBound", "choose", "fresh", "settled", "weigh"]
 
 
 def fresh(model: LatentVariableModel, batch: Data) -> Data:
@@ -84,3 +85,10 @@ def weigh(model: LatentVariableModel, batch: Data, num_particles: int) -> Tensor
     hook: Any = model.log_weights
     weights: Tensor = call(lambda *a, **k: hook(*a, **k, num_particles=num_particles), batch)
     return weights
+
+
+def choose(model: LatentVariableModel, batch: Data) -> Choices:
+    """The model's own ``choices``."""
+    hook: Any = model.choices
+    choices: Choices = call(hook, batch)
+    return choices

@@ -105,6 +105,11 @@ OFFERS: dict[str, Offer] = {
         ("model", "guide"),
         "x, num_particles=K",
     ),
+    "choices": Offer(
+        "p(x, z) and q(z | x) of discrete latents as tables, a `zoo.core.choices.Choices`: fast `svi`, `gumbel`, "
+        "`st_gumbel`, `reinforce`, `iwae`, `rws`",
+        ("model", "guide"),
+    ),
     # Sequences, taken step by step
     "particles": Offer(
         "a `zoo.core.particles.Particles` for sequences `x`, `lengths`, the longest first, which draws z_t from the "

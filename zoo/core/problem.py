@@ -21,6 +21,7 @@ TOLD = {
     "elbo_parts": ("known",),
     "denoising": ("known",),
     "log_weights": ("known",),
+    "choices": ("known",),
     "particles": ("known",),
     "relax": ("known",),
 }

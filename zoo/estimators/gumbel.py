@@ -16,8 +16,8 @@ from torch.distributions.kl import kl_divergence
 
 from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
 from zoo.core import traces
-from zoo.core.data import Data, call, mass, num_data
-from zoo.core.hooks import fresh
+from zoo.core.data import Data, call, mass, num_data, total
+from zoo.core.hooks import choose, fresh
 from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
 from zoo.core.sites import is_masked_out, unwrapped
@@ -102,6 +102,7 @@ class GumbelObjective(Objective):
         self.model, self.num_particles, self.options = problem.model, num_particles, options
         self.nesting = problem.program.nesting
         problem.program.spend("model", "guide")
+        self.tables = problem.lacks("choices") is None
         self.column = options.column_for(problem)
         self.temperature = options.temperature
 
@@ -112,6 +113,10 @@ class GumbelObjective(Objective):
     def __call__(self, batch: Data) -> Step:
         batch = fresh(self.model, batch)
         rows, k = num_data(batch), self.num_particles
+        if self.tables:
+            relaxed_bound = choose(self.model, batch).relax(k, self.temperature, self.options.straight_through)
+            bound = total(relaxed_bound.sum(0), batch) / (k * mass(batch))
+            return Step(-bound, bound.detach())
         relax = _Relax(self.temperature, self.options.straight_through)
         guide, model = (traces.repeated(p, k, self.nesting) for p in (self.model.guide, self.model.model))
         with relax:

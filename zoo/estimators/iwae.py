@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo.core import weighing
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, count, mass, num_data, total
-from zoo.core.hooks import Computed, weigh
+from zoo.core.hooks import Computed, choose, weigh
 from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
 from zoo.core.sites import sample_sites
@@ -54,6 +54,8 @@ class IWAE(GuidedEstimator):
                 lambda batch: weighted_bound(weigh(model, batch, k), batch), self.column_for(problem), model
             )
         problem.program.spend("model", "guide")
+        if problem.lacks("choices") is None:
+            return Computed(lambda batch: vimco_surrogate(*choose(model, batch).draw(k), batch), column)
         nesting = problem.program.nesting
         return Computed(lambda batch: iwae_surrogate(model, batch, k, nesting), column, model)
 
@@ -63,6 +65,15 @@ def weighted_bound(log_weight: Tensor, batch: Data) -> Step:
     mean = total(log_weight.logsumexp(0), batch) / mass(batch)
     bound = mean - math.log(len(log_weight)) * (count(batch) / mass(batch))
     return Step(-bound, bound.detach())
+
+
+def vimco_surrogate(log_joint: Tensor, log_guide: Tensor, batch: Data) -> Step:
+    """(surrogate, bound) per datum from ln p(x, z_k) and ln q(z_k | x), (K, N), at draws without gradient."""
+    log_weight = log_joint - log_guide
+    bound = log_weight.logsumexp(0) - math.log(len(log_weight))
+    signal = bound.detach() - without_each(log_weight.detach())
+    surrogate = total(bound + (signal * log_guide).sum(0), batch)
+    return Step(-surrogate / mass(batch), total(bound.detach(), batch) / mass(batch))
 
 
 def iwae_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> Step:

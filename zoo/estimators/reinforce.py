@@ -11,7 +11,7 @@ from torch import Tensor
 from zoo.core import traces, weighing
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, mass, num_data, once, weights_of
-from zoo.core.hooks import Computed
+from zoo.core.hooks import Computed, choose
 from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
 from zoo.errors import ZooError
@@ -43,11 +43,26 @@ class Reinforce(GuidedEstimator):
 
     def objective(self, problem: Problem) -> Objective:
         model, nesting, k = problem.model, problem.program.nesting, int(self.num_particles)
-        sums = bool(problem.program.left_out)
+        sums, column = bool(problem.program.left_out), self.column_for(problem)
         problem.program.spend("model", "guide")
-        return Computed(
-            lambda batch: reinforce_surrogate(model, batch, k, nesting, sums), self.column_for(problem), model
-        )
+        if problem.lacks("choices") is None:
+            return Computed(lambda batch: scored(*choose(model, batch).draw(k), batch), column)
+        return Computed(lambda batch: reinforce_surrogate(model, batch, k, nesting, sums), column, model)
+
+
+def scored(log_joint: Tensor, log_guide: Tensor, batch: Data) -> Step:
+    """(surrogate, bound) per datum from ln p(x, z_k) and ln q(z_k | x), (K, N), at draws without gradient."""
+    weights = weights_of(batch)
+    counted = log_joint if weights is None else log_joint * weights
+    value = (log_joint - log_guide).detach()
+    value = value if weights is None else value * weights
+    surrogate = counted + without_its_own(value) * log_guide
+    return Step(-surrogate.mean(0).sum() / mass(batch), value.mean(0).sum() / mass(batch))
+
+
+def without_its_own(value: Tensor) -> Tensor:
+    """The values of K draws (K, N), each less the mean of the others."""
+    return value - (value.sum(0) - value) / (len(value) - 1)
 
 
 def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int, sums: bool = False) -> Step:
@@ -70,9 +85,8 @@ def reinforce_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting
             )
         log_joint, log_guide, counted = (weights * part for part in (log_joint, log_guide, counted))
     value = (log_joint - log_guide).detach()
-    baseline = (value.sum(0) - value) / (k - 1)
     # E[grad ln q] = 0, so the scored part of -ln q carries no gradient of its own.
-    surrogate = log_joint - (log_guide - counted) + (value - baseline) * score
+    surrogate = log_joint - (log_guide - counted) + without_its_own(value) * score
     return Step(-surrogate.mean(0).sum() / mass(batch), value.mean(0).sum() / mass(batch))
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from zoo.core import traces, weighing
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, mass
-from zoo.core.hooks import Computed
+from zoo.core.data import Data, mass, total
+from zoo.core.hooks import Computed, choose
 from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
 from zoo.errors import ZooError
@@ -55,16 +56,31 @@ class RWS(GuidedEstimator):
     def objective(self, problem: Problem) -> Objective:
         model, nesting, k = problem.model, problem.program.nesting, int(self.num_particles)
         problem.program.spend("model", "guide")
-        return Computed(lambda batch: rws_surrogate(model, batch, k, nesting), self.column_for(problem), model)
+        column = self.column_for(problem)
+        if problem.lacks("choices") is None:
+            return Computed(lambda batch: wake_surrogate(*choose(model, batch).draw(k), batch), column)
+        return Computed(lambda batch: rws_surrogate(model, batch, k, nesting), column, model)
+
+
+def wake_surrogate(log_joint: Tensor, log_guide: Tensor, batch: Data) -> Step:
+    """(surrogate, K-sample bound) per datum, as :func:`wake` has them."""
+    climbed, bound = wake(log_joint, log_guide)
+    return Step(-total(climbed, batch) / mass(batch), total(bound, batch) / mass(batch))
 
 
 def rws_surrogate(model: LatentVariableModel, batch: Data, k: int, nesting: int) -> Step:
-    """(surrogate, K-sample bound) per datum: θ and ψ both climb sum_k w_k (ln p + ln q) with weights held fixed."""
+    """(surrogate, K-sample bound) per datum, by the programs."""
     drawn = weighing.drawn(model, batch, k, nesting, detach=True)
-    log_joint, log_guide = drawn.log_joint, drawn.log_guide
+    climbed, bound = wake(drawn.log_joint, drawn.log_guide)
+    return Step(-drawn.total(climbed) / mass(batch), drawn.total(bound) / mass(batch))
+
+
+def wake(log_joint: Tensor, log_guide: Tensor) -> tuple[Tensor, Tensor]:
+    """What θ and ψ both climb, sum_k w_k (ln p + ln q) with weights held fixed, and the bound, each (N,), from
+    ln p(x, z_k) and ln q(z_k | x), (K, N), at draws without gradient."""
     log_weight = (log_joint - log_guide).detach()
     weight = log_weight.softmax(0)
-    bound = log_weight.logsumexp(0) - math.log(k)
+    bound = log_weight.logsumexp(0) - math.log(len(log_weight))
     both = log_joint + log_guide
     climbed = weight * torch.where(weight > 0, both, torch.zeros_like(both))  # an impossible draw: 0, not 0 * -inf
-    return Step(-drawn.total(climbed) / mass(batch), drawn.total(bound) / mass(batch))
+    return climbed.sum(0), bound

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from zoo.core.data import call, num_data, total
-from zoo.core.hooks import Computed, HookedBound
+from zoo.core.hooks import Computed, HookedBound, choose
 from zoo.core.objective import Objective
 from zoo.core.problem import Problem
 from zoo.errors import ZooError, unknown_name
@@ -87,6 +87,9 @@ class SVI(GuidedEstimator):
             return Computed(lambda batch: mean_bound(-total(call(criterion, batch), batch), batch), column)
         if problem.lacks("elbo_parts") is None:
             return HookedBound(model, int(self.num_particles), self._share(problem), column=column)
+        if problem.lacks("choices") is None:
+            problem.program.spend("model", "model", "guide")  # as elbo_module does: batches are drawn in the same order
+            return Computed(lambda batch: mean_bound(-total(choose(model, batch).bound(), batch), batch), column)
         loss = elbo_module(problem, int(self.num_particles))
         return Computed(pyro_step(functools.partial(call, loss)), column, model)
 

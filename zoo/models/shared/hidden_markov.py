@@ -37,7 +37,8 @@ from zoo.densities.distributions import FEW, Selected
 from zoo.errors import ZooError, unknown_name
 from zoo.models.shared import chain_em
 from zoo.models.shared.chain_starts import start
-from zoo.models.shared.markov import Marginal, finite, follow, go_on, many_paths, sample_path, stationary
+from zoo.models.shared.choices import StatePaths
+from zoo.models.shared.markov import Marginal, follow, go_on, many_paths, sample_path, stationary
 from zoo.structures import Chain
 
 __all__ = ["HiddenMarkov"]
@@ -166,12 +167,14 @@ class HiddenMarkov(Components):
 
     def elbo(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The guide's bound on ln p(x), (N,), nats, summed exactly over the guide's chain; differentiable."""
+        return self.choices(x, lengths).bound()
+
+    def choices(self, x: Tensor, lengths: Tensor | None = None) -> StatePaths:
+        """p(x, z) and q(z | x) of each sequence's path, as tables."""
         lengths = lengths_of(x, lengths)
         first, steps = self.encoder(x, lengths)
         emission = self.emission(x, lengths)
-        q = Chain(first, steps, torch.zeros_like(emission), lengths)
-        p = Chain(finite(self.log_initial), finite(self.log_transition), emission, lengths)
-        return q.expect(p) + q.entropy()
+        return StatePaths(self.log_initial, self.log_transition, emission, first, steps, lengths)
 
     # Exact inference --------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from zoo.core.pieces import categorical, gathered
 from zoo.core.rows import Known, restricted
 from zoo.core.statistics import Statistics, wide
 from zoo.densities.distributions import FEW, Selected
+from zoo.models.shared.choices import OneOfMany
 
 __all__ = ["Mixture"]
 
@@ -74,6 +75,10 @@ class Mixture(Components):
     def guide(self, x: Tensor) -> None:
         with pyro.plate("data", x.shape[0]):
             pyro.sample("z", self.encoder(self.coordinates(x)))
+
+    def choices(self, x: Tensor) -> OneOfMany:
+        """p(x, z) and q(z | x) of each datum's z, as tables."""
+        return OneOfMany(self.log_mixing, self.component_log_prob(x), self.encoder(self.coordinates(x)).logits)
 
     def coordinates(self, x: Tensor) -> Tensor:
         """Rows (N, D) as the encoder and k-means see them, (N, num_coordinates): where distances mean something."""
