@@ -62,7 +62,9 @@ def test_plot_saves_takes_other_data_and_has_a_dark_theme(tmp_path: Path) -> Non
     figure = fit.plot(path=tmp_path / "a" / "light.svg")
     assert (tmp_path / "a" / "light.svg").stat().st_size > 1000
     assert to_hex(figure.get_facecolor()) == "#ffffff"
-    assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook asks for
+    picture, size = figure._repr_png_()  # what a notebook asks for
+    assert picture.startswith(b"\x89PNG")
+    assert size == {"width": round(100 * figure.get_figwidth())}
     assert to_hex(fit.plot(dark=True).get_facecolor()) == "#171b21"
     with pytest.raises(zoo.ZooError, match=r"ending in \.png"):
         fit.plot(path=tmp_path / "a.doc")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 __all__ = ["LeftOut", "LikelihoodDecreased", "ZooError", "one_line", "unknown_name"]
@@ -26,7 +28,15 @@ ELSEWHERE = {
 
 
 class ZooError(ValueError):
-    """A mistake in what the user passed in. The command line prints it as one line and exits with 2."""
+    """A mistake in what the user passed in. The command line prints it as one line and exits with 2; a notebook shows
+    the caller's own lines above it."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython prints: no lines of the zoo, which did what it was asked to."""
+        here, shells = str(Path(__file__).parent), {"IPython", "ipykernel"}
+        frames = [f for f in traceback.extract_tb(self.__traceback__) if not shells & set(Path(f.filename).parts)]
+        own = [f"line {frame.lineno}: {frame.line}" for frame in frames if not frame.filename.startswith(here)]
+        return [*own, f"{type(self).__name__}: {self}"]
 
 
 class LeftOut(UserWarning):

@@ -11,6 +11,7 @@ import numpy as np
 from zoo.errors import ZooError
 from zoo.reporting.page import MARKERS, Array, Page, colour, floats
 from zoo.reporting.subjects import Compared, Fitted
+from zoo.reporting.text import size_text
 
 __all__ = ["plot_comparison", "plot_history"]
 
@@ -80,7 +81,7 @@ def plot_comparison(comparison: Compared, path: str | Path, *, dark: bool = Fals
     many = f", {seeds} seeds" if seeds > 1 else ""
     page.label(
         ax,
-        f"{comparison.model} on {comparison.data}: {comparison.num_data} data{many}",
+        f"{comparison.model} on {comparison.data}: {size_text(comparison.num_data, comparison.best.num_units)}{many}",
         "seconds (log scale)",
         "total, nats",
     )
@@ -169,7 +170,7 @@ def plot_history(fit: Fitted, path: str | Path, *, dark: bool = False) -> Path:
         if len(ax.lines) > 1 or curves[0][1] != "climbed":
             page.legend(ax, ax.lines)
     unit = "epoch" if "max_epochs" in fit.options else "iteration"
-    page.label(axes[0], f"{fit.label}, {fit.num_data} data", "" if parts else unit, "nats a datum")
+    page.label(axes[0], f"{fit.label}, {size_text(fit.num_data, fit.num_units)}", "" if parts else unit, "nats a datum")
     if parts:
         page.label(axes[1], "", unit, "nats a datum")
     return page.save(path)

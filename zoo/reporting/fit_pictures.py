@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from zoo.reporting.dwells import plot_dwells
 from zoo.reporting.filters import plot_filters, plot_mended
 from zoo.reporting.html_page import Picture
 from zoo.reporting.latents import plot_latents
-from zoo.reporting.page import figures, shown, write
+from zoo.reporting.page import as_figure, write
 from zoo.reporting.recalls import has_recalls, plot_recalls
 from zoo.reporting.responsibilities import plot_responsibilities
 from zoo.reporting.rolls import has_rolls, plot_roll
@@ -187,21 +186,22 @@ def main_figure(fit: Fitted, x: Any, path: str | Path | None = None, *, dark: bo
         *_states(fit, x), *_trees(fit, x), *_components(fit, x, "The fit"), *network_pictures(fit, x, name),
         _responsibilities(fit, x, "The fit"),
     ]:  # fmt: skip
-        with tempfile.TemporaryDirectory() as folder, isolated(fit.seed), figures() as drawn:
+        with isolated(fit.seed):
             try:
-                picture.draw(Path(folder), dark)
+                figure = as_figure(partial(_drawn, picture, dark))
             except ZooError:  # a posterior, or data, that do not lend themselves to the picture
                 continue
-        if drawn:
-            figure = drawn[0]
-            if path is not None:
-                write(figure, path)
-            vars(figure)["_repr_png_"] = partial(shown, figure)  # no pyplot: the notebook is told how to show it
-            return figure
+        if path is not None:
+            write(figure, path)
+        return figure
     raise ZooError(
         f"plot: expected a model with a picture for these data, got {fit.model.label}. Read fit.parameters, or draw "
         "fit.sample(n)."
     )
+
+
+def _drawn(picture: Picture, dark: bool, folder: Path) -> object:
+    return picture.draw(folder, dark)
 
 
 def course_pictures(fit: Fitted) -> Iterator[Picture]:

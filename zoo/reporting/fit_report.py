@@ -16,7 +16,7 @@ from zoo.reporting.parameter_tables import DIGITS, parameter_tables
 from zoo.reporting.parameters import networks_of, parameters_of
 from zoo.reporting.subjects import Fitted
 from zoo.reporting.tables import Table
-from zoo.reporting.text import nats, seconds_text, small
+from zoo.reporting.text import nats, seconds_text, size_text, small
 
 __all__ = ["write_fit_report"]
 
@@ -43,7 +43,7 @@ def write_fit_report(
         *model_pictures(fit, x), *network_pictures(fit, x if shown is None else shown, name), *course_pictures(fit),
     ]  # fmt: skip
     figures, files, missing = in_figures(pictures, folder)
-    lead = f"{fit.num_data:g} data; by {fit.label}: {fit.status} after {fit.iterations} iterations, "
+    lead = f"{size_text(fit.num_data, fit.num_units)}; by {fit.label}: {fit.status} after {fit.iterations} iterations, "
     title = f"{fit.model.label} on {name}"
     parts = [
         f"<h1>{escaped(title)}</h1>",

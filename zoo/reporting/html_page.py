@@ -125,10 +125,10 @@ def html_table(table: Table, best: int | None = None, heading: str = "h2") -> st
     return f'{title}<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def bullets(title: str, lines: Sequence[str]) -> list[str]:
+def bullets(title: str, lines: Sequence[str], heading: str = "h2") -> list[str]:
     """Lines below a heading; nothing where there are none."""
     items = "".join(f"<li>{escaped(line)}</li>" for line in lines)
-    return [f"<h2>{escaped(title)}</h2><ul>{items}</ul>"] if lines else []
+    return [f"<{heading}>{escaped(title)}</{heading}><ul>{items}</ul>"] if lines else []
 
 
 def escaped(text: str) -> str:

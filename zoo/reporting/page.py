@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import io
 import math
+import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ __all__ = [
     "Page",
     "Theme",
     "array",
+    "as_figure",
     "colour",
     "colours_of",
     "figures",
@@ -40,7 +43,6 @@ __all__ = [
     "image_shape",
     "limits",
     "rgb",
-    "shown",
     "ticks",
     "write",
 ]
@@ -178,11 +180,32 @@ def figures() -> Iterator[list[Figure]]:
         _KEPT.reset(token)
 
 
-def shown(figure: Figure) -> bytes:
-    """A figure as the bytes of a .png, as notebooks ask for it."""
+def as_figure(draw: Callable[[Path], object], path: str | Path | None = None) -> Figure:
+    """The first page that ``draw`` saves, as a figure that a notebook shows; written where there is a path.
+
+    Args:
+        draw: told a folder to draw into; nothing is written there.
+        path: .png, .svg or .pdf.
+
+    Raises:
+        ZooError: there is no page.
+    """
+    with tempfile.TemporaryDirectory() as folder, figures() as drawn:
+        draw(Path(folder))
+    if not drawn:
+        raise ZooError("picture expected something to draw, got nothing")
+    figure = drawn[0]
+    if path is not None:
+        write(figure, path)
+    vars(figure)["_repr_png_"] = partial(shown, figure)  # no pyplot: the notebook is told how to show it
+    return figure
+
+
+def shown(figure: Figure) -> tuple[bytes, dict[str, int]]:
+    """A figure as the bytes of a .png and how wide a notebook shows it, in pixels: a hundred an inch."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi="figure", facecolor=figure.get_facecolor())
-    return picture.getvalue()
+    return picture.getvalue(), {"width": round(100 * figure.get_figwidth())}
 
 
 def write(figure: Figure, path: str | Path) -> Path:

@@ -11,7 +11,7 @@ from zoo.reporting.html_page import Picture, bullets, escaped, html_page, html_t
 from zoo.reporting.page_tables import data_table, restarts_table, settings, version_table
 from zoo.reporting.subjects import Compared
 from zoo.reporting.tables import Table
-from zoo.reporting.text import gradients_table, nats, notes_of, seconds_text, seeds_text, small, summary
+from zoo.reporting.text import gradients_table, nats, notes_of, seconds_text, seeds_text, size_text, small, summary
 
 __all__ = ["write_report"]
 
@@ -48,7 +48,8 @@ def _pictures(comparison: Compared) -> Iterator[Picture]:
 def _page(comparison: Compared, figures: list[str], missing: list[str]) -> str:
     best = comparison.best
     score, kind = comparison.score(best), comparison.score_kind
-    lead = f"{comparison.num_data} data, {len(comparison.estimators)} estimators, {seeds_text(all_seeds(comparison))}."
+    size = size_text(comparison.num_data, best.num_units)
+    lead = f"{size}, {len(comparison.estimators)} estimators, {seeds_text(all_seeds(comparison))}."
     if score is not None:
         lead += f" Best {kind}: {nats(score)} nats, by {best.label} (seed {best.seed})."
     parts = [

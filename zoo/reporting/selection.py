@@ -13,7 +13,7 @@ from zoo.reporting.page_tables import data_table, settings, version_table
 from zoo.reporting.selection_picture import TITLES, plot_selection
 from zoo.reporting.subjects import Selecting
 from zoo.reporting.tables import Table, ruled
-from zoo.reporting.text import WIDTH, nats
+from zoo.reporting.text import WIDTH, nats, size_text
 
 __all__ = ["selection_notes", "selection_table", "selection_text", "write_selection"]
 
@@ -130,10 +130,7 @@ def _status(fit: Any) -> str:
 def _size(selection: Selecting) -> str:
     """How many data there are, and of sequences how many steps: what BIC counts."""
     units = next(each.fit.num_units for each in selection.candidates if each.fit is not None)
-    if units == selection.num_data:
-        return f"{selection.num_data:g} data"
-    several = "s" if selection.num_data != 1 else ""
-    return f"{selection.num_data:g} sequence{several} of {units:g} time steps{' in all' if several else ''}"
+    return size_text(selection.num_data, units)
 
 
 def _score(criterion: str, value: float | None) -> str:

@@ -24,6 +24,7 @@ class Fitted(Protocol):
     iterations: int
     seconds: float
     num_data: float
+    num_units: float
     num_parameters: int
     notes: list[str]
     degenerate: bool

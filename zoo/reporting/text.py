@@ -16,6 +16,7 @@ __all__ = [
     "seconds_text",
     "seeds_text",
     "shortfalls",
+    "size_text",
     "small",
     "status_of",
     "summary",
@@ -75,7 +76,7 @@ def summary(comparison: Compared) -> Table:
             f"{max(memory):.1f}" if memory else "-",
         ]
         rows.append(row)
-    title = f"{comparison.model} on {comparison.data}: {comparison.num_data} data, totals in nats"
+    title = f"{comparison.model} on {comparison.data}: {_size(comparison)}, totals in nats"
     if weighted:
         title += f"; {DRAWS} draws: the bound they give, importance-weighted"
     if annealed:
@@ -83,6 +84,10 @@ def summary(comparison: Compared) -> Table:
     if several:
         title += " (bound and gap of the best seed; iterations and seconds: medians)"
     return Table(title, columns, rows)
+
+
+def _size(comparison: Compared) -> str:
+    return size_text(comparison.num_data, comparison.best.num_units)
 
 
 def gradients_table(comparison: Compared) -> Table | None:
@@ -182,6 +187,14 @@ def status_of(fits: Iterable[Fitted]) -> str:
     for fit in fits:
         count[fit.status] = count.get(fit.status, 0) + 1
     return next(iter(count)) if len(count) == 1 else ", ".join(f"{n} {status}" for status, n in count.items())
+
+
+def size_text(num_data: float, num_units: float = 0) -> str:
+    """How many data there are, and of sequences how many steps: what BIC counts."""
+    if num_units in (0, num_data):
+        return f"{num_data:.10g} data"
+    several = "s" if num_data != 1 else ""
+    return f"{num_data:.10g} sequence{several} of {num_units:.10g} time steps{' in all' if several else ''}"
 
 
 def nats(value: float | None) -> str:

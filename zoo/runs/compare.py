@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -34,6 +34,9 @@ from zoo.runs.result import Fit
 from zoo.runs.variants import Variant, folder_of, sorted_out, variant
 from zoo.storage.folders import new_folder
 from zoo.storage.json import to_json
+
+if TYPE_CHECKING:
+    from zoo.reporting.page import Figure
 
 __all__ = ["Comparison", "compare"]
 
@@ -179,11 +182,16 @@ class Comparison:
 
         return to_inference_data(self.fits, self.x, num_draws)
 
-    def plot(self, path: str | Path) -> Path:
-        """Draw likelihood (and bound) against time for every estimator into a picture file."""
-        from zoo.reporting.curves import plot_comparison
+    def plot(self, path: str | Path | None = None, *, dark: bool = False) -> Figure:
+        """Likelihood (and bound) against time for every estimator, a figure that a notebook shows.
 
-        return plot_comparison(self, path)
+        Args:
+            path: where to save it: .png, .svg or .pdf. dark: whether on dark paper.
+        """
+        from zoo.reporting.curves import plot_comparison
+        from zoo.reporting.page import as_figure
+
+        return as_figure(lambda folder: plot_comparison(self, folder / "comparison.png", dark=dark), path)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``comparison.json``, a folder a fit, pictures and ``report.html`` into a new folder; all or nothing.

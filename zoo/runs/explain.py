@@ -68,6 +68,13 @@ class Explanation:
         ]
         return f"{self.model}\n\n" + "\n\n".join(tables)
 
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from zoo.reporting.notebook import text_html
+
+        return text_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
@@ -85,22 +92,27 @@ def _kind(row: SiteRow) -> tuple[str, str, int]:
 
 
 @exclusive
-def explain(model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed: int = 0) -> Explanation:
+def explain(
+    model: Any, x: Any, *, guide: Callable[..., Any] | None = None, seed: int = 0, **arguments: Any
+) -> Explanation:
     """What ``auto_em`` would do with a program on such data: sites, updates, and the cost before it is paid.
 
     Args:
-        model: a zoo model, or a Pyro program ``model(x)``.
-        x: data as the model takes them.
+        model: a zoo model, its name or class, or a Pyro program ``model(x)``.
+        x: data as the model takes them, or a name or path as :func:`zoo.load_data` takes it.
         guide: a guide, if the program needs one to run; the exact sum ignores it.
         seed: of the random numbers that a first run draws.
+        arguments: of a model that is given by its name or class.
 
     Raises:
-        ZooError: the program cannot be summed, named by site.
+        ZooError: an argument that is not known; the program cannot be summed, named by site.
     """
     from zoo.runs.making import made
     from zoo.runs.prepare import first_run, serving, start
 
-    model, x = made(model, x, {}, guide)
+    model, x = made(model, x, arguments, guide)
+    if arguments:
+        raise ZooError(f"explain: argument {next(iter(arguments))!r} is not known. Arguments are those of the model.")
     template = as_model(model, guide)
     with isolated(seed):
         data = prepared(template, x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import inspect
 import re
 import warnings
@@ -17,7 +18,7 @@ from zoo.core.isolation import isolated
 from zoo.core.places import read_from
 from zoo.core.schema import Schema
 from zoo.core.unsized import Unsized
-from zoo.errors import ELSEWHERE, LeftOut, ZooError
+from zoo.errors import ELSEWHERE, LeftOut, ZooError, unknown_name
 from zoo.estimators import option_names
 from zoo.models import find_model
 
@@ -58,6 +59,9 @@ def made(model: Any, x: Any, options: dict[str, Any], guide: Callable[..., Any] 
         if word != name:
             raise ZooError(f"{kind.__name__}: argument {word!r} is not known. Did you mean {name!r}?")
     taken = {name: options.pop(name) for name in arguments}
+    for name in options.keys() - option_names():
+        if difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            raise unknown_name(f"{kind.__name__}: argument", name, known)
     return _named(kind.from_data(as_data(x, symbols=kind.takes_symbols), **taken), names), x
 
 

@@ -1,4 +1,4 @@
-"""Progress on stderr: a live bar on a terminal, elsewhere a line now and then."""
+"""Progress: a live bar on a terminal or in a notebook, elsewhere a line on stderr now and then."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from zoo.core.turns import kept_random
 from zoo.estimators.base import Callback
+from zoo.runs.notebook_line import NotebookLine
 
 __all__ = ["fraction_shown", "shown"]
 
@@ -21,7 +22,8 @@ SILENCE = 6.0
 
 @contextmanager
 def shown(progress: bool | Callback | None, title: str, unit: str = "iterations") -> Iterator[Callback | None]:
-    """The callback for ``progress``: a function as it is, True a bar, None a bar on a terminal and else lines.
+    """The callback for ``progress``: a function as it is, True a bar, None a bar on a terminal or, where the run takes
+    more than a second, in a notebook, and else lines.
 
     Args:
         unit: what a row of the history is.
@@ -37,6 +39,12 @@ def shown(progress: bool | Callback | None, title: str, unit: str = "iterations"
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
+    if console.is_jupyter:
+        with NotebookLine(f"{{rows:>6}} {unit}  {{values}} {{left}}", progress is True) as line:
+            bar = Bar(line, line.add_task(title, rows=0, values="", left=""), title)
+            yield bar
+            bar.end()
+        return
     if progress is None and not console.is_terminal:
         with _clock.at_work():
             yield Bar(Lines(title, unit), None, title)
@@ -51,12 +59,13 @@ def shown(progress: bool | Callback | None, title: str, unit: str = "iterations"
     with Progress(*columns, console=console, refresh_per_second=8) as bars:
         bar = Bar(bars, bars.add_task(title, total=None, rows=0, values="", left=""), title)
         yield bar
-        bars.update(bar.task, total=1.0, completed=1.0, rows=bar.count, left="")
+        bar.end()
 
 
 @contextmanager
 def fraction_shown(title: str, progress: bool | None = None) -> Iterator[Callable[[float], None] | None]:
-    """What is to be told which fraction is done: a bar (True; None: on a terminal, else lines), or None (False)."""
+    """What is to be told which fraction is done: a bar (True; None: on a terminal, in a notebook, else lines), or None
+    (False)."""
     if progress is False:
         yield None
         return
@@ -65,6 +74,11 @@ def fraction_shown(title: str, progress: bool | None = None) -> Iterator[Callabl
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
+    if console.is_jupyter:
+        with NotebookLine("", progress is True) as line:
+            task = line.add_task(title, total=1.0)
+            yield lambda fraction: line.update(task, completed=fraction)
+        return
     if progress is None and not console.is_terminal:
         lines = Lines(title)
         with _clock.at_work():
@@ -136,15 +150,22 @@ class Bar:
         self._stage: str | None = None
         self._began, self._drawn = time.monotonic(), 0.0
         self._first: float | None = None
+        self._last: dict[str, Any] = {}
 
     def __call__(self, row: dict[str, Any], fraction: float | None) -> None:
         self.count += 1
+        self._last = row
         now, fields = time.monotonic(), {} if fraction is None else self._at(fraction)
         if self.count == 1 or now - self._drawn > 0.1 or fraction == 1.0:
             self._drawn = now
             fields |= {"rows": self.count, "values": values(row)}
         if fields:
             self.bars.update(self.task, **fields)
+
+    def end(self) -> None:
+        """The bar is full, and shows the last row."""
+        last = {"values": values(self._last)} if self._last else {}
+        self.bars.update(self.task, total=1.0, completed=1.0, rows=self.count, left="", **last)
 
     def stage(self, name: str, fraction: float) -> None:
         """How far a stage before the climb has come."""

@@ -208,14 +208,15 @@ class Fit(Answers):
         return fit_html(self)
 
     def __str__(self) -> str:
-        def number(value: float | None) -> str:
-            return "-" if value is None else f"{value:.4f}"
+        from zoo.reporting.text import size_text
 
+        scores = {"log-likelihood": self.log_likelihood, "elbo": self.elbo, "bic": self.bic}
+        known = [f"{name} {value:.4f}" for name, value in scores.items() if value is not None]
+        size = size_text(self.num_data, self.num_units)
         lines = [
             f"{self.model.label} by {self.label}: {self.status} after {self.iterations} iterations, "
             f"{self.seconds:.2f} s",
-            f"log-likelihood {number(self.log_likelihood)}   elbo {number(self.elbo)}   "
-            f"bic {number(self.bic)}   ({self.num_data} data, {self.num_parameters} parameters)",
+            "   ".join([*known, f"({size}, {self.num_parameters} parameters)"]),
         ]
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
 

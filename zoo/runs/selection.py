@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.core.data import Data
 from zoo.errors import ZooError, unknown_name
@@ -15,6 +15,9 @@ from zoo.runs.grids import Point, told
 from zoo.runs.result import Fit
 from zoo.storage.folders import new_folder
 from zoo.storage.json import to_json
+
+if TYPE_CHECKING:
+    from zoo.reporting.page import Figure
 
 __all__ = ["Candidate", "Selection"]
 
@@ -162,16 +165,26 @@ class Selection:
         best = f", best by {self.criterion}: {told(self.chosen)}" if self.criterion in self.known else ""
         return f"{self.model} on {self.data}: {len(self.candidates)} settings{best}\nprint it for the table"
 
+    def _repr_html_(self) -> str:
+        from zoo.reporting.notebook import selection_html
+
+        return selection_html(self)
+
     def __str__(self) -> str:
         from zoo.reporting.selection import selection_text
 
         return selection_text(self)
 
-    def plot(self, path: str | Path) -> Path:
-        """Draw the curve of each criterion over the grid's sizes into a picture file."""
+    def plot(self, path: str | Path | None = None, *, dark: bool = False) -> Figure:
+        """The curve of each criterion over the grid's sizes, a figure that a notebook shows.
+
+        Args:
+            path: where to save it: .png, .svg or .pdf. dark: whether on dark paper.
+        """
+        from zoo.reporting.page import as_figure
         from zoo.reporting.selection_picture import plot_selection
 
-        return plot_selection(self, path)
+        return as_figure(lambda folder: plot_selection(self, folder / "selection.png", dark=dark), path)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``selection.json``, ``selection.csv``, pictures, ``report.html`` and the best fit's folder ``best``
