@@ -7,8 +7,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from guides.networks import Standardize
+from guides.packing import Packing
+from guides.walks import recur_both_ways
 
 __all__ = ["AmortizedChain"]
+
+#: Sequences that go on at a step, on average, up to which torch's recurrent network spends its time on calls.
+FEW_A_STEP = 128
 
 
 class AmortizedChain(nn.Module):
@@ -51,8 +56,17 @@ class AmortizedChain(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         inputs = self.standardize(x).nan_to_num(0.0)
-        packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        hidden, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=x.shape[1])
+        hidden = self._walk(inputs, lengths)
         u = self.head(torch.cat([hidden, inputs], -1))  # (N, T, K)
         first = torch.log_softmax(self.start + u[:, 0], -1)
         return first, torch.log_softmax(self.link + u[:, 1:].unsqueeze(-2), -1)
+
+    def _walk(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """What the recurrent network says of inputs (N, T, D), (N, T, 2 H)."""
+        if torch.is_grad_enabled() and inputs.device.type == "cpu" and inputs.dtype == torch.float64:
+            packing = Packing(lengths)
+            if len(packing.time) <= FEW_A_STEP * len(packing.sizes):
+                return packing.unpack(recur_both_ways(self.gru, packing.pack(inputs), packing), inputs.shape[1])
+        packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        hidden: Tensor = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=inputs.shape[1])[0]
+        return hidden

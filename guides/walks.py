@@ -21,7 +21,7 @@ from torch.nn.functional import linear, softplus
 
 from guides.packing import Packing
 
-__all__ = ["SMALLEST", "moments", "recur", "walk"]
+__all__ = ["SMALLEST", "moments", "recur", "recur_both_ways", "walk"]
 
 #: Below this a standard deviation is of no use to a float32 network.
 SMALLEST = 1e-5
@@ -34,6 +34,15 @@ def recur(network: nn.GRU | nn.RNN, x: Tensor, start: Tensor, packing: Packing) 
     kind = _Gated if isinstance(network, nn.GRU) else _Rectified
     found: Tensor = kind.apply(given, start, parameters.weight_hh_l0, parameters.bias_hh_l0, packing.edges)
     return found
+
+
+def recur_both_ways(network: nn.GRU, x: Tensor, packing: Packing) -> Tensor:
+    """Hidden states (F, 2 H) of a two-way network of one layer along frames (F, D), both ways at once, from zero."""
+    from_x, from_hidden, bias_of_x, bias = zip(*network.all_weights, strict=True)  # each forwards, then backwards
+    given = torch.stack([*map(linear, (x, packing.mirrored(x)), from_x, bias_of_x)])
+    start, w, b = x.new_zeros(2, network.hidden_size), torch.stack(from_hidden), torch.stack(bias)
+    hidden: Tensor = _Gated.apply(given, start, w, b, packing.edges)
+    return torch.cat([hidden[0], packing.mirrored(hidden[1])], -1)
 
 
 def walk(given: Tensor, noise: Tensor, start: Tensor, first: nn.Linear, second: nn.Linear, packing: Packing) -> Any:
@@ -57,8 +66,8 @@ def moments(outputs: Tensor) -> tuple[Tensor, Tensor]:
 def _earlier(values: Tensor, start: Tensor, edges: Sequence[int]) -> Tensor:
     """What stands one step before each row of values (M, H); ``start`` (H,) before the first."""
     sizes = [last - first for first, last in pairwise(edges)]
-    goes_on = [values[first : first + size] for first, size in zip(edges, sizes[1:], strict=False)]
-    return torch.cat([start.expand(sizes[0], -1), *goes_on])
+    goes_on = [values.narrow(-2, first, size) for first, size in zip(edges, sizes[1:], strict=False)]
+    return torch.cat([start.unsqueeze(-2).expand(*start.shape[:-1], sizes[0], -1), *goes_on], -2)
 
 
 class _Rectified(torch.autograd.Function):
@@ -88,23 +97,30 @@ class _Rectified(torch.autograd.Function):
 
 
 class _Gated(torch.autograd.Function):
-    """torch's GRU: r, u = sigmoid(..), n = tanh(given_n + r (W_n h_{t-1} + b_n)), h_t = (1 - u) n + u h_{t-1}."""
+    """torch's GRU: r, u = sigmoid(..), n = tanh(given_n + r (W_n h_{t-1} + b_n)), h_t = (1 - u) n + u h_{t-1}.
+
+    Several at once have a dimension before all others.
+    """
 
     @staticmethod
     def forward(ctx: Any, given: Tensor, start: Tensor, w: Tensor, b: Tensor, edges: Sequence[int]) -> Tensor:
-        size, w_t = len(start), w.mT
-        own, gates = torch.empty_like(given), given.new_empty(len(given), 2 * size)
-        new, hidden = given.new_empty(len(given), size), given.new_empty(len(given), size)
-        earlier = start.expand(edges[1], -1)
-        for first, last in pairwise(edges):
-            here, earlier = slice(first, last), earlier[: last - first]
-            torch.addmm(b, earlier, w_t, out=own[here])
-            torch.add(given[here, : 2 * size], own[here, : 2 * size], out=gates[here]).sigmoid_()
-            reset, update = gates[here].chunk(2, -1)
-            torch.addcmul(given[here, 2 * size :], reset, own[here, 2 * size :], out=new[here]).tanh_()
-            torch.lerp(new[here], earlier, update, out=hidden[here])
-            earlier = hidden[here]
-        ctx.save_for_backward(own[:, 2 * size :], gates, new, hidden, start, w)
+        size, w_t, product = start.shape[-1], w.mT, torch.addmm if w.dim() == 2 else torch.baddbmm
+        given = given.contiguous()
+        own, gates = torch.empty_like(given), given.new_empty(*given.shape[:-1], 2 * size)
+        new, hidden = (given.new_empty(*given.shape[:-1], size) for _ in range(2))
+        sizes = [last - first for first, last in pairwise(edges)]
+        b, earlier = b.unsqueeze(-2), start.unsqueeze(-2).expand(*start.shape[:-1], sizes[0], size)
+        steps = (t.split(sizes, -2) for t in (given, own, gates, new, hidden))
+        for given_t, own_t, gates_t, new_t, hidden_t in zip(*steps, strict=True):
+            earlier = earlier.narrow(-2, 0, hidden_t.shape[-2])
+            product(b, earlier, w_t, out=own_t)
+            torch.add(given_t.narrow(-1, 0, 2 * size), own_t.narrow(-1, 0, 2 * size), out=gates_t).sigmoid_()
+            reset, update = gates_t.chunk(2, -1)
+            last = given_t.narrow(-1, 2 * size, size), own_t.narrow(-1, 2 * size, size)
+            torch.addcmul(last[0], reset, last[1], out=new_t).tanh_()
+            torch.lerp(new_t, earlier, update, out=hidden_t)
+            earlier = hidden_t
+        ctx.save_for_backward(own.narrow(-1, 2 * size, size), gates, new, hidden, start, w)
         ctx.edges = edges
         return hidden
 
@@ -112,21 +128,25 @@ class _Gated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         own, gates, new, hidden, start, w = ctx.saved_tensors
+        product = torch.addmm if w.dim() == 2 else torch.baddbmm
+        sizes = [last - first for first, last in pairwise(ctx.edges)]
         reset, update = gates.chunk(2, -1)
         before = _earlier(hidden, start, ctx.edges)
         of_new = (1 - update) * (1 - new.square())
         slopes = torch.cat(
             [of_new * own * reset * (1 - reset), (before - new) * update * (1 - update), of_new * reset], -1
         ).unflatten(-1, (3, -1))  # of the three products W h + b in h_t
-        total, grads, carried = grad.clone(), torch.empty_like(slopes), grad.new_zeros(0, len(start))
-        for first, last in reversed([*pairwise(ctx.edges)]):
-            here = slice(first, last)
-            total[first : first + len(carried)] += carried
-            torch.mul(total[here].unsqueeze(1), slopes[here], out=grads[here])
-            carried = torch.addmm(total[here] * update[here], grads[here].flatten(1), w)
-        flat = grads.flatten(1)
-        of_given = torch.cat([flat[:, : 2 * len(start)], total * of_new], -1)
-        return of_given, carried.sum(0), flat.mT @ before, flat.sum(0), None
+        total, grads = grad.clone(), torch.empty_like(slopes)
+        carried = total.narrow(-2, 0, 0)
+        steps = (t.split(sizes, -2) for t in (total, update))
+        inner = zip(*steps, *(t.split(sizes, -3) for t in (slopes, grads)), strict=True)
+        for total_t, update_t, slopes_t, grads_t in reversed([*inner]):
+            total_t.narrow(-2, 0, carried.shape[-2]).add_(carried)
+            torch.mul(total_t.unsqueeze(-2), slopes_t, out=grads_t)
+            carried = product(total_t * update_t, grads_t.flatten(-2), w)
+        flat = grads.flatten(-2)
+        of_given = torch.cat([flat[..., : 2 * start.shape[-1]], total * of_new], -1)
+        return of_given, carried.sum(-2), flat.mT @ before, flat.sum(-2), None
 
 
 class _Walk(torch.autograd.Function):

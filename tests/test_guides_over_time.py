@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from guides import chain
+from guides.chain import AmortizedChain
 from guides.combiner import Combiner
 from guides.packing import Packing
 from guides.walks import recur
@@ -64,6 +66,26 @@ def test_recurrent_networks_and_their_gradients_are_torchs(kind: Any) -> None:
     for mine, other in zip(*pairs, strict=True):
         assert other.abs().max() > 1e-3
         torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-13)
+
+
+def test_a_chains_two_way_network_and_its_gradients_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    guide = AmortizedChain(4, 3, 6).double()
+    x = frames().requires_grad_()
+    moved = [x, *guide.parameters()]
+    weights = torch.randn(5, 4, 3, 3, dtype=x.dtype)
+    found = []
+    for few in (chain.FEW_A_STEP, 0):
+        monkeypatch.setattr(chain, "FEW_A_STEP", few)
+        first, steps = guide(x, LENGTHS)
+        out = first[:, 0].sum() + (weights * steps).sum()
+        found.append((first, steps, *torch.autograd.grad(out, moved)))
+        with torch.no_grad():
+            found[-1] += guide(x, LENGTHS)
+    for ours, theirs in zip(*found, strict=True):
+        assert theirs.abs().max() > 1e-3
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
+    assert not torch.equal(found[0][2], found[1][2])  # two ways to the same numbers
 
 
 @pytest.mark.parametrize("draws", [1, 3])
