@@ -23,6 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks import _mixture_types
+from zoo.estimators.steps import ModelSteps
 from zoo.models.gaussian_mixture import GaussianMixture
 
 COMPONENTS, FEATURES = 16, 16
@@ -55,12 +56,13 @@ class Ours:
     def __init__(self, x: Tensor, start: Parameters) -> None:
         self.x, self.model = x, GaussianMixture(COMPONENTS, FEATURES)
         self.model.weights, self.model.means, self.model.covariances = start
+        self.steps = ModelSteps(self.model, x)
 
     def iterate(self) -> float:
         """One EM iteration; ln p(x) in nats a datum at the parameters before it."""
-        statistics = self.model.e_step(self.x)
         with torch.no_grad():
-            self.model.m_step(statistics)
+            statistics = self.steps.e_step()
+            self.steps.m_step(statistics)
         return float(statistics["log_likelihood"]) / self.x.shape[0]
 
 

@@ -111,11 +111,20 @@ def check(
     assert moments.mean.shape == mean.shape
 
 
-@pytest.fixture(params=["default", "features", "differences"])
+PATHS = ("tiles", "features", "differences")
+
+
+def take(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One way through the E step, whatever the size of the data."""
+    monkeypatch.setattr(gaussian_sums, "SMALL", 10**18 if path == "differences" else 0)
+    monkeypatch.setattr(gaussian_sums, "has_numba", lambda: path == "tiles")
+
+
+@pytest.fixture(params=["default", *PATHS])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each way through the E step, whatever the size of the data."""
+    """Each way through the E step, and the one that is taken by itself."""
     if request.param != "default":
-        monkeypatch.setattr(gaussian_sums, "SMALL", 0 if request.param == "features" else 10**18)
+        take(request.param, monkeypatch)
     return str(request.param)
 
 
@@ -168,12 +177,9 @@ def test_e_step_is_the_formula(covariance_type: str, hard: bool, data: st.DataOb
     rows, features, components = (data.draw(st.integers(1, high)) for high in (40, 6, 5))
     chunk = data.draw(st.one_of(st.none(), st.integers(1, rows + 1)))
     parameters = problem(covariance_type, rows, features, components, data.draw(st.integers(0, 2**31)))
-    small = gaussian_sums.SMALL
-    try:
-        gaussian_sums.SMALL = data.draw(st.sampled_from([0, 10**18]))
+    with pytest.MonkeyPatch.context() as patch:
+        take(data.draw(st.sampled_from(PATHS)), patch)
         got = gaussian.e_step(*parameters, covariance_type, hard=hard, chunk_size=chunk)
-    finally:
-        gaussian_sums.SMALL = small
     check(got, parameters, covariance_type, hard, 1e-9)
 
 
@@ -226,7 +232,7 @@ def test_narrow_clusters_far_from_the_centre(
 
 
 def test_far_data_with_near_parameters_still_take_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gaussian_sums, "SMALL", 0)
+    take("features", monkeypatch)
     calls = count_calls(monkeypatch, "_differences")
     gaussian.e_step(*narrow("far", "full", False), "full")
     assert not calls
@@ -237,7 +243,7 @@ def test_far_data_with_near_parameters_still_take_the_features(monkeypatch: pyte
 def test_one_wild_piece_does_not_slow_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = problem("full", 2000, 3, 3)
     parameters[0][150] = 1e9
-    monkeypatch.setattr(gaussian_sums, "SMALL", 0)
+    take("features", monkeypatch)
     calls = count_calls(monkeypatch, "_differences")
     got = gaussian.e_step(*parameters, "full", chunk_size=100)
     assert calls == [100] or sum(calls) == 2100  # all of it again if that datum swamps a component

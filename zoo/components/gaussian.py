@@ -12,6 +12,7 @@ from torch.distributions import constraints
 from zoo.components.base import Components
 from zoo.core.checks import assigned
 from zoo.core.contract import Axes, parameter
+from zoo.core.isolation import threads
 from zoo.core.statistics import (
     Moments,
     Statistics,
@@ -144,6 +145,7 @@ class GaussianComponents(Components):
         means, scale = self.means.detach(), self.scale_tril.detach()
         return means, scale if self.covariance_type == "diag" else scale.unsqueeze(-1).expand_as(means)
 
+    @threads(0)  # a few small matrices
     def update_components(self, statistics: Statistics) -> list[str]:
         given: Moments = statistics["moments"]
         moments = Moments(wide(given.count), wide(given.mean), wide(given.scatter))

@@ -6,10 +6,12 @@ import functools
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
-from zoo.core.isolation import available_threads
+import torch
+
+from zoo.core.isolation import available_threads, threads
 
 __all__ = ["compiled", "has_numba", "in_parallel", "pieces"]
 
@@ -53,19 +55,38 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
 def in_parallel(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Run the calls in as many threads as torch uses, this one among them; their results in order.
 
+    Each takes the next call when it has done one, and this one does not wait for a thread that has not begun: where the
+    cores are busy with something else, a late thread costs a call at most. So calls should be short and many. Inside,
+    torch takes one thread: its own wait for each other at the end of every operation, and spin meanwhile.
+
     Threads of our own and not numba's: its default threading layer aborts the process when two threads call it.
     """
     results: list[Any] = [None] * len(calls)
     queue = iter(range(len(calls)))  # next() on it is atomic
 
     def work() -> None:
-        for i in queue:
-            results[i] = calls[i]()
+        try:
+            for i in queue:
+                results[i] = calls[i]()
+        except BaseException:
+            for _ in queue:  # nobody is to go on
+                pass
+            raise
 
-    threads = min(available_threads(), len(calls))
-    pool = _pool(os.getpid(), available_threads() - 1) if threads > 1 else None
-    others = [pool.submit(work) for _ in range(threads - 1)] if pool else []
-    work()
-    for other in others:
+    def help_out() -> None:
+        if torch.get_num_threads() > 1:
+            torch.set_num_threads(1)  # of this thread
+        work()
+
+    number = min(available_threads(), len(calls))
+    pool = _pool(os.getpid(), available_threads() - 1) if number > 1 else None
+    with threads(0):
+        others = [pool.submit(help_out) for _ in range(number - 1)] if pool else []
+        try:
+            work()
+        finally:
+            begun = [other for other in others if not other.cancel()]
+            wait(begun)
+    for other in begun:
         other.result()
     return results

@@ -1,13 +1,14 @@
 """Gaussian mixtures: log-densities, and the exact E step in pieces small enough for the cache.
 
-Two ways to the same numbers:
+Three ways to the same numbers:
 
-- *differences*: ``x - mu_k`` first, then whitened, as the formula is written; for any data.
+- *tiles*: differences ``x - mu_k`` first, then whitened, and the sums for the M step, in one compiled pass over the
+  data (``gaussian_tiles.py``): for much data on the CPU.
+- *differences*: the same by torch, for little data and where something overflows.
 - *features*: all densities are linear in ``[1, x, x x^T]``, so that one matrix product gives the
   densities and a second one, of the same features with the responsibilities, all moments. About twice
-  as fast, but the expanded square cancels where a cluster is far from the centre and narrow.
-
-Each piece of the data takes the features only where a bound on their rounding error allows it.
+  as fast as differences, on other devices, but the expanded square cancels where a cluster is far from the centre and
+  narrow: each piece of the data takes the features only where a bound on their rounding error allows it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from zoo.core.isolation import threads
 from zoo.core.statistics import Moments
 from zoo.densities import diagonal, gaussian_sums
 from zoo.densities.gaussian_sums import TOLERANCE, GaussianSums
@@ -78,9 +80,9 @@ def e_step(
 ) -> tuple[Tensor, Tensor, Moments]:
     """The E step of a Gaussian mixture: its likelihood and the moments under its responsibilities.
 
-    On the CPU the arithmetic and the results are float64 whatever the dtype of the data; elsewhere they have the
-    dtype of the data and parameters. No more than about 20 MB is held beyond the data (CPU), unless ``chunk_size``,
-    K or D is large.
+    On the CPU the arithmetic and the results are float64, but for the products of tiles, which have the dtype of the
+    data; elsewhere all have the dtype of the data and parameters. No more than about 20 MB is held beyond the data
+    (CPU), unless ``chunk_size``, K or D is large.
 
     Args:
         x: (N, D), the data.
@@ -100,7 +102,8 @@ def e_step(
             A datum whose density underflows to zero in every component counts for none of them.
     """
     _check(covariance_type)
-    sums = GaussianSums(x, log_weights, means, scale_tril, covariance_type, hard, chunk_size)
+    with threads(0):  # a few small matrices
+        sums = GaussianSums(x, log_weights, means, scale_tril, covariance_type, hard, chunk_size)
     return sums.totals(x, (None if weights is None else weights.to(sums.dtype), labels))
 
 

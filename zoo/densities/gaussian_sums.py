@@ -1,4 +1,4 @@
-"""Densities and moments of K Gaussians in bounded memory: matrix products, guarded against lost digits."""
+"""Densities and moments of K Gaussians in bounded memory: by tiles on the CPU, elsewhere by guarded matrix products."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from zoo.core.isolation import threads
+from zoo.core.parallel import has_numba
 from zoo.core.statistics import Moments
+from zoo.densities import gaussian_tiles
 
 __all__ = ["GaussianSums"]
 
@@ -20,8 +23,16 @@ __all__ = ["GaussianSums"]
 TOLERANCE = 1e-10
 
 
+# The same for sums in float32 (of tiles, about the means before): what the data have lost themselves is of this size.
+SINGLE_TOLERANCE = 1e-5
+
+
 # More features than this (D > 64) and the triangle of products no longer pays for its passes over memory.
 _MOST_FEATURES = 2145
+
+
+# More sums than this and one set of them for every slice of the data takes too much memory.
+_MOST_SUMS = 2**19
 
 
 # Below this many multiplications, the overhead of the calls decides, and the differences need fewer of them.
@@ -81,6 +92,7 @@ class GaussianSums:
         self.rows = chunk_size or max(64, doubles // (components * features))
         products = features if self.diagonal else features * (features + 1) // 2
         self.num_features = 1 + features + products
+        self.compiled = cpu and has_numba() and components * self.num_features <= _MOST_SUMS
         self.feature_rows = chunk_size or max(256, min(8192 if cpu else 2**30, 2 * doubles // self.num_features))
 
     def totals(self, x: Tensor, beside: Beside = (None, None)) -> tuple[Tensor, Tensor, Moments]:
@@ -89,12 +101,48 @@ class GaussianSums:
         Args:
             beside: how often each row counts, (N,), and its component, (N,), -1 where it is not known; None for none.
         """
-        work = x.shape[0] * self.components * self.num_features
-        if work > SMALL and self.num_features <= _MOST_FEATURES:
-            totals = self._by_features(x, beside)
-            if totals is not None:
-                return totals
-        return self._by_differences(x, beside)
+        totals = None
+        if x.shape[0] * self.components * self.num_features > SMALL:
+            if self.compiled:
+                with threads(0):  # the rows are shared out among threads of our own
+                    totals = self._by_tiles(x, beside)
+            elif self.num_features <= _MOST_FEATURES:
+                totals = self._by_features(x, beside)
+        return self._by_differences(x, beside) if totals is None else totals
+
+    # Tiles ------------------------------------------------------------------------------------------------------
+
+    def _by_tiles(self, x: Tensor, beside: Beside) -> tuple[Tensor, Tensor, Moments] | None:
+        """The three totals by the compiled pass; None where something overflows.
+
+        Moments are taken about the means before. Where these are so far from the new ones that digits would go, a
+        second pass takes them about the new ones: the corrected two-pass algorithm, as in ``_differences``.
+        """
+        heights, whitener = self.log_height[:, 0], self.whitener.squeeze(-1) if self.diagonal else self.whitener
+        whitener = whitener.masked_fill(self._dead().reshape(-1, *[1] * (whitener.dim() - 1)), 0.0)
+        about, single = self.means, x.dtype == torch.float32
+        eps, tolerance = torch.finfo(self.dtype).eps, TOLERANCE
+        if single:
+            eps, tolerance = torch.finfo(x.dtype).eps, SINGLE_TOLERANCE
+        for last in (False, True):
+            found = gaussian_tiles.sums(x, heights, whitener, self.means, about, self.hard, *beside)
+            moments, kept = self._moments(found.count, found.first, found.second, about, eps / tolerance)
+            if kept or last:
+                break
+            if not bool(moments.mean.isfinite().all()):
+                return None
+            about = moments.mean
+        if not bool(moments.scatter.isfinite().all()):
+            return None
+        log_likelihood, objective = found.log_likelihood, found.objective
+        for start, stop in found.left_out:
+            more = self._by_differences(x[start:stop], _cut(beside, start, stop - start))
+            log_likelihood, objective, moments = log_likelihood + more[0], objective + more[1], moments + more[2]
+        return log_likelihood, objective, moments
+
+    def _dead(self) -> Tensor:
+        """(K,), components of weight zero."""
+        return self.log_weights == -math.inf
 
     def joints(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
         """As :func:`log_joints` says."""
@@ -228,9 +276,8 @@ class GaussianSums:
         None for both where the bound is too large. The next piece overwrites them.
         """
         components, features, products = self.components, self.features, self.num_features
-        dead = self.log_weights == -math.inf
         shift = self.means - centre  # (K, D)
-        whitener = self.whitener.masked_fill(dead.reshape(-1, 1, 1), 0.0)
+        whitener = self.whitener.masked_fill(self._dead().reshape(-1, 1, 1), 0.0)
         coefficients = self._coefficients(shift, whitener)
 
         # Every product in the expanded square, also those inside the coefficients, is in absolute value a term
@@ -294,8 +341,17 @@ class GaussianSums:
             log_likelihood += log_rows.sum()
             objective += peak.sum() if self.hard else log_rows.sum()
             sums.addmm_(responsibilities, table.mT)
-        moments = self._moments(sums, centre)
-        if moments is None:
+        count, total, products = sums.split([1, self.features, self.num_features - 1 - self.features], 1)
+        if not self.diagonal:
+            upper = torch.triu_indices(self.features, self.features, device=x.device)
+            square = sums.new_empty(self.components, self.features, self.features)
+            square[:, upper[0], upper[1]] = products
+            square[:, upper[1], upper[0]] = products
+            products = square
+        moments, kept = self._moments(
+            count.squeeze(-1), total, products, centre, torch.finfo(self.dtype).eps / TOLERANCE
+        )
+        if not kept:
             return None
         return log_likelihood, objective, moments if others is None else moments + others
 
@@ -314,29 +370,23 @@ class GaussianSums:
         constant = self.log_height - 0.5 * (linear * shift).sum(-1, keepdim=True)
         return torch.cat([constant, linear, square], 1)
 
-    def _moments(self, sums: Tensor, centre: Tensor) -> Moments | None:
-        """Moments about the mean from the sums (K, F) of the features; None where too much would cancel."""
-        features = self.features
-        count, total, products = sums.split([1, features, self.num_features - 1 - features], 1)
-        empty = count <= 0
-        safe = count.masked_fill(empty, 1.0)
-        delta = total / safe  # (K, D)
+    def _moments(
+        self, count: Tensor, first: Tensor, second: Tensor, about: Tensor, least: float
+    ) -> tuple[Moments, bool]:
+        """Moments about the mean from those about points (D,) or (K, D), and whether enough digits are left.
+
+        Enough are where the variance in every direction is at least the fraction ``least`` of what it is about them.
+        """
+        empty = (count <= 0).unsqueeze(-1)
+        delta = first / count.unsqueeze(-1).masked_fill(empty, 1.0)  # (K, D)
+        mean = torch.where(empty, self.means, about + delta)
         if self.diagonal:
-            raw, scatter = products, products - total * delta
-            share = scatter / raw
+            scatter = second - first * delta
+            kept = scatter >= least * second
         else:
-            upper = torch.triu_indices(features, features, device=sums.device)
-            full = sums.new_empty(self.components, features, features)
-            full[:, upper[0], upper[1]] = products
-            full[:, upper[1], upper[0]] = products
-            raw = full.diagonal(dim1=-2, dim2=-1)  # (K, D)
-            scatter = full - total.unsqueeze(-1) * delta.unsqueeze(-2)
-            scale = raw.rsqrt()
+            scatter = second - first.unsqueeze(-1) * delta.unsqueeze(-2)
+            scale = second.diagonal(dim1=-2, dim2=-1).rsqrt()  # (K, D)
             share = scale.unsqueeze(-1) * scatter * scale.unsqueeze(-2)
             # What is left of the raw second moments in the direction that loses most.
-            share = torch.linalg.eigvalsh(share.nan_to_num(0.0, 0.0, 0.0))
-        eps = torch.finfo(self.dtype).eps
-        if not bool(((share * TOLERANCE >= eps) | empty).all()):
-            return None
-        mean = torch.where(empty, self.means, centre + delta)
-        return Moments(count.squeeze(-1), mean, scatter)
+            kept = torch.linalg.eigvalsh(share.nan_to_num(0.0, 0.0, 0.0)) >= least
+        return Moments(count, mean, scatter), bool((kept | empty).all())

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, map_tensors, num_data, take
+from zoo.core.isolation import threads
 from zoo.core.state import restore, snapshot
 from zoo.core.statistics import Statistics
 
@@ -58,7 +59,8 @@ class ModelSteps:
         return call(functools.partial(step, hard=True) if self.hard else step, self.x)
 
     def m_step(self, statistics: Any) -> Sequence[str]:
-        return self.model.m_step(statistics) or ()
+        with threads(0):  # a few small matrices
+            return self.model.m_step(statistics) or ()
 
     def reordered(self, generator: torch.Generator) -> ModelSteps:
         return replace(self, x=take(self.x, torch.randperm(num_data(self.x), generator=generator)))

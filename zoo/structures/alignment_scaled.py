@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from zoo.core.exponential import compiled_exp
+from zoo.core.exponential import exp_in_place as _exp
 from zoo.core.parallel import compiled
-from zoo.structures import chain_kernels
-from zoo.structures.chain_kernels import _exp
 
 #: States are taken so many at a time.
 LANES = 8
@@ -256,7 +256,6 @@ def scaled_kernel(
 @functools.lru_cache(maxsize=1)
 def compile_kernels() -> None:
     """Replaces the kernels by numba's."""
-    chain_kernels.compile_kernels()
     names = globals()
-    names["_exp"] = chain_kernels._exp
+    names["_exp"] = compiled_exp()
     compiled(names, ("_used", "_tilt", "_weigh", "_window", "_advance", "_retreat", "scaled_kernel"))

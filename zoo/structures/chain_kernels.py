@@ -14,42 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from zoo.core.exponential import compiled_exp
+from zoo.core.exponential import exp_in_place as _exp
 from zoo.core.parallel import compiled
-
-
-def _exp(x: Any, size: int, work: Any, bits: Any) -> None:
-    """exp of the first ``size`` entries of x in place, all at most 0; zero below -708. To about 1 ulp.
-
-    2^k e^r with |r| <= ln 2 / 2 and a Taylor polynomial, written so that it vectorises: libm's exp, called
-    entry by entry, would take longer than the recursions. ``bits`` is ``work`` seen as int64.
-    """
-    magic = 6755399441055744.0  # 1.5 * 2^52: adding it rounds to an integer, which then stands in the low bits
-    for i in range(size):
-        v = -708.0 if x[i] < -708.0 else x[i]
-        work[i] = v * 1.4426950408889634 + magic
-    for i in range(size):
-        v = -708.0 if x[i] < -708.0 else x[i]
-        whole = work[i] - magic
-        r = (v - whole * 0.6931471803691238) - whole * 1.9082149292705877e-10
-        p = 1.0 / 6227020800.0
-        p = p * r + 1.0 / 479001600.0
-        p = p * r + 1.0 / 39916800.0
-        p = p * r + 1.0 / 3628800.0
-        p = p * r + 1.0 / 362880.0
-        p = p * r + 1.0 / 40320.0
-        p = p * r + 1.0 / 5040.0
-        p = p * r + 1.0 / 720.0
-        p = p * r + 1.0 / 120.0
-        p = p * r + 1.0 / 24.0
-        p = p * r + 1.0 / 6.0
-        p = p * r + 0.5
-        p = p * r + 1.0
-        p = p * r + 1.0
-        x[i] = 0.0 if x[i] < -708.0 else p
-    for i in range(size):
-        bits[i] = (bits[i] << 52) + 4607182418800017408  # 1023 << 52, the bias
-    for i in range(size):
-        x[i] *= work[i]
 
 
 def _mix(a: Any, x: Any, out: Any, size: int, lanes: int) -> None:
@@ -884,7 +851,7 @@ def clear_kernel(values: Any, lengths: Any) -> None:
 
 
 _COMPILED = (
-    "_exp", "_mix", "_weigh_lanes", "_gather", "lanes_kernel", "transfer_kernel", "cuts_kernel", "weigh_kernel",
+    "_mix", "_gather", "lanes_kernel", "transfer_kernel", "cuts_kernel", "weigh_kernel",
     "_times", "forward_kernel", "backward_kernel", "combine_kernel", "_add", "states_kernel", "_log_step", "_log_sum",
     "_forward_logs_one", "forward_logs_kernel", "logs_kernel", "viterbi_kernel", "sample_kernel", "moments_kernel",
     "clear_kernel",
@@ -894,6 +861,7 @@ _COMPILED = (
 @functools.lru_cache(maxsize=1)
 def compile_kernels() -> None:
     """Replaces the kernels by numba's."""
-    careful = ("_exp", "_weigh_lanes")
-    compiled(globals(), careful, unordered=False)
-    compiled(globals(), [name for name in _COMPILED if name not in careful])
+    names = globals()
+    names["_exp"] = compiled_exp()
+    compiled(names, ["_weigh_lanes"], unordered=False)
+    compiled(names, _COMPILED)

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from zoo.core.exponential import compiled_exp
+from zoo.core.exponential import exp_in_place as _exp
 from zoo.core.parallel import compiled
-from zoo.structures import chain_kernels
-from zoo.structures.chain_kernels import _exp
 
 #: Spans that are worked on at a time.
 ROWS = 32
@@ -310,8 +310,7 @@ def _back_parts(
 @functools.lru_cache(maxsize=1)
 def compile_kernels() -> None:
     """Replaces the kernels by numba's."""
-    chain_kernels.compile_kernels()
     names = globals()
-    names["_exp"] = chain_kernels._exp
+    names["_exp"] = compiled_exp()
     inner = ("_add_products", "_spans", "_cuts", "_weigh", "_join", "_back_side", "_back_parts")
     compiled(names, (*inner, "inside_kernel", "outside_kernel"))
