@@ -32,7 +32,7 @@ from zoo.estimators.base import Run
 from zoo.estimators.eg import EG
 from zoo.estimators.gumbel import Gumbel, GumbelObjective, StraightThroughGumbel
 from zoo.estimators.iwae import iwae_surrogate
-from zoo.estimators.loop.loop import train
+from zoo.estimators.loop.train import train
 from zoo.estimators.reinforce import reinforce_surrogate
 from zoo.estimators.rws import rws_surrogate
 from zoo.estimators.svi import SVI

@@ -16,7 +16,7 @@ import zoo
 from zoo.core.functions import as_model
 from zoo.core.problem import Problem
 from zoo.core.program import latent_sites, plate_nesting
-from zoo.estimators.loop.loop import _Loop
+from zoo.estimators.loop.adam_loop import AdamLoop
 from zoo.models.factor_analysis import FactorAnalysis
 
 X = torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -54,7 +54,7 @@ class Runs(collections.Counter[str]):
             return inside
 
         for name in ("_step", "_gradient"):
-            monkeypatch.setattr(_Loop, name, apart(getattr(_Loop, name)))
+            monkeypatch.setattr(AdamLoop, name, apart(getattr(AdamLoop, name)))
 
     def counted(self, name: str, program: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:

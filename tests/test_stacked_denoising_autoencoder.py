@@ -18,7 +18,7 @@ from zoo.core.contract import prepared
 from zoo.core.problem import Problem
 from zoo.core.schedule import Schedule
 from zoo.estimators.base import Run
-from zoo.estimators.loop.loop import train
+from zoo.estimators.loop.train import train
 from zoo.models.shared.layers import set_layers
 from zoo.models.stacked_denoising_autoencoder import StackedDenoisingAutoencoder, tiny
 from zoo.reproduce import reproduce, sda

@@ -27,11 +27,11 @@ X = torch.tensor([[1.0], [2], [0], [1], [18], [22], [3], [2], [17], [25], [16], 
 def test_a_schedule_that_ends_too_early_is_not_convergence() -> None:
     """The rate falls to a hundredth, so that the objective hardly moves; the gradient still does."""
     model = zoo.GaussianMixture(3, 4)
-    short = zoo.fit(model, IRIS, estimator="eg", max_epochs=100)
+    short = zoo.fit(model, IRIS, estimator="eg", max_epochs=100, optimizer="adam")
     rows = short.history["objective"]
     assert abs(sum(rows[-5:]) - sum(rows[-10:-5])) / 5 < 1e-4 * 150
     assert short.status == "max_iter"
-    whole = zoo.fit(model, IRIS, estimator="eg", max_epochs=600)
+    whole = zoo.fit(model, IRIS, estimator="eg", max_epochs=600, optimizer="adam")
     assert whole.status == "converged"
     further = zoo.fit(whole.model, IRIS, estimator="em", init="current")
     assert further.log_likelihood - whole.log_likelihood < 1e-6
@@ -74,10 +74,10 @@ def test_a_warm_up_keeps_to_the_budget_and_is_recorded() -> None:
             stages.append((name, fraction))
 
     model = zoo.PoissonMixture(2, 1)
-    cut = zoo.fit(model, X, estimator="svi", warmup=1_000_000, max_seconds=0.2, max_epochs=3)
+    cut = zoo.fit(model, X, estimator="svi", warmup=1_000_000, max_seconds=0.2, optimizer="adam")
     assert 0 < cut.warmup["steps"] < 1_000_000
     assert any("warm-up" in note for note in cut.notes)
-    whole = zoo.fit(model, X, estimator="svi", warmup=40, max_epochs=3, progress=Watch())
+    whole = zoo.fit(model, X, estimator="svi", warmup=40, max_epochs=3, optimizer="adam", progress=Watch())
     assert whole.warmup["steps"] == 40
     assert stages == [("warm-up", 16 / 40), ("warm-up", 32 / 40)]
     assert zoo.fit(model, X, estimator="em").warmup is None

@@ -84,6 +84,12 @@ class Program:
         return all(site.discrete for site in self.latents) and not self.noise
 
     @property
+    def drawn_surely(self) -> bool:
+        """Whether no draw of the guide changes its bound: its sites are summed, or stand at a point."""
+        drawn = [site["fn"] for site in sample_sites(self.guide).values()]
+        return not self.noise and all(fn.has_enumerate_support or family_of(fn) == "Delta" for fn in drawn)
+
+    @property
     def observes(self) -> bool:
         """Whether any site is given data."""
         return observes(self.model, self.points)

@@ -23,6 +23,8 @@ class Stage:
             them; None moves all that require a gradient.
         recorded: whether it writes the history. One that does not prepares the next: nothing is annealed in it, and
             held-out data have no say.
+        exact: whether the objective has no noise and all data make one step, so that a quasi-Newton method may climb
+            it: an iteration is an epoch then, and the schedule says only how many there may be.
     """
 
     name: str
@@ -30,3 +32,4 @@ class Stage:
     schedule: Schedule
     moves: Callable[[int], Iterable[str]] | Iterable[str] | None = None
     recorded: bool = True
+    exact: bool = False

@@ -40,7 +40,8 @@ from zoo.estimators.base import (
 )
 from zoo.estimators.gradient import mean_bound
 from zoo.estimators.loop.adam import optimizer_imported
-from zoo.estimators.loop.loop import Watch, train
+from zoo.estimators.loop.loop import Watch
+from zoo.estimators.loop.train import train
 from zoo.scores.weights import pareto_k
 
 __all__ = ["ADVI"]

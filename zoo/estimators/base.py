@@ -74,7 +74,7 @@ class Run:
     @property
     def reserved(self) -> tuple[str, ...]:
         """Names of columns that mean the same in every run."""
-        return (*COLUMNS, "bound", "validation")
+        return (*COLUMNS, "bound", "validation", "gradient")
 
     @property
     def iterations(self) -> int:

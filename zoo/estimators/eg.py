@@ -11,7 +11,7 @@ from zoo.core.hooks import Computed
 from zoo.core.objective import Objective
 from zoo.core.problem import Problem
 from zoo.estimators.base import Outcome, Run
-from zoo.estimators.gradient import GradientEstimator, mean_bound, pyro_step
+from zoo.estimators.gradient import GradientEstimator, mean_bound, pyro_step, repeats
 from zoo.scores.evidence import enumerated_evidence
 
 __all__ = ["EG"]
@@ -25,7 +25,7 @@ class EG(GradientEstimator):
     about_e: ClassVar[str] = "exact posterior"
     about_m: ClassVar[str] = "gradient"
     sees_evidence: ClassVar[bool] = True
-    deterministic: ClassVar[bool] = True
+    keeps_best: ClassVar[bool] = True
     column: ClassVar[str] = "log_likelihood"
 
     def refuses(self, problem: Problem) -> str | None:
@@ -39,6 +39,9 @@ class EG(GradientEstimator):
             marginal = problem.model.log_marginal
             return Computed(lambda batch: mean_bound(-total(call(marginal, batch), batch), batch), column)
         return Computed(pyro_step(enumerated_evidence(problem.model, problem.data)), column)
+
+    def exact(self, problem: Problem) -> bool:
+        return repeats(self, problem)
 
     def column_for(self, problem: Problem) -> str:
         return self.column if problem.model.normalized else "bound"

@@ -18,14 +18,18 @@ from zoo.core.problem import Problem
 from zoo.core.rows import Rows, known_at
 from zoo.core.schedule import DECAYS, Schedule
 from zoo.core.stage import Stage
+from zoo.core.state import restore, snapshot
 from zoo.errors import ZooError, unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, above_zero, at_least, from_zero, given
 from zoo.estimators.loop.adam import optimizer_imported
 from zoo.estimators.loop.held_out import HeldOut
-from zoo.estimators.loop.loop import Watch, train
+from zoo.estimators.loop.loop import Watch
+from zoo.estimators.loop.train import train
 
 __all__ = ["GradientEstimator", "GuidedEstimator"]
 
+#: What climbs: by steps of a rate that falls, or by a quasi-Newton method.
+OPTIMIZERS = ("adam", "lbfgs")
 #: A network's weights work on every row; so many of them are worth one number of the data (see ``elements``).
 WEIGHTS_AN_ELEMENT = 20
 #: Guide-only steps before a climb, where neither the option nor the model says.
@@ -36,10 +40,10 @@ SCORED_ROWS = 1024
 
 @dataclass(frozen=True)
 class GradientEstimator(Estimator):
-    """An estimator that climbs an :class:`~zoo.core.objective.Objective` by Adam.
+    """An estimator that climbs an :class:`~zoo.core.objective.Objective`.
 
     Attributes:
-        max_epochs: passes over the data; None takes enough for 3000 steps.
+        max_epochs: passes over the data; None takes enough for 3000 steps. Of "lbfgs" the most iterations.
         batch_size: rows a step; None takes what the model names (networks 128), else all rows up to 2048, else 256.
         learning_rate: Adam's, at the start, in units of each parameter's scale; it falls to a hundredth along a cosine.
         tol: status "converged" if, where the run ends, the gradient per datum is no longer than this, nats per unit of
@@ -53,6 +57,9 @@ class GradientEstimator(Estimator):
             log-likelihood of these, or else the estimator's own bound at fixed random numbers, is followed once an
             epoch, and the parameters where it was highest are kept.
         patience: with ``validation``, epochs without a new best before the run stops.
+        optimizer: "adam", or "lbfgs", a quasi-Newton method for an objective without noise on all data at once, which
+            ends where the gradient is no longer than ``tol`` or an iteration gains less than 1e-9 nats a datum. None
+            takes "adam".
     """
 
     max_epochs: int | None = None
@@ -63,10 +70,11 @@ class GradientEstimator(Estimator):
     clip_norm: float | None = None
     validation: Any = None
     patience: int = 20
+    optimizer: str | None = None
 
     unit: ClassVar[str] = "epochs"
-    #: Whether the full-batch objective has no sampling noise.
-    deterministic: ClassVar[bool] = False
+    #: Whether steps of Adam on all data keep the best parameters.
+    keeps_best: ClassVar[bool] = False
     #: The history's column that the objective also is: "bound" for a bound that is not the ELBO.
     column: ClassVar[str] = "elbo"
 
@@ -76,6 +84,10 @@ class GradientEstimator(Estimator):
         at_least(self.name, 1, **given(self, "max_epochs", "batch_size"), patience=self.patience)
         above_zero(self.name, learning_rate=self.learning_rate)
         from_zero(self.name, tol=self.tol)
+        if self.optimizer not in (None, *OPTIMIZERS):
+            raise unknown_name(f"{self.name}: optimizer", str(self.optimizer), OPTIMIZERS)
+        if self.optimizer == "lbfgs" and (asked := self._asks_for_steps()):
+            raise ZooError(f"{self.name}: optimizer='lbfgs' expected no {asked}, which is Adam's. Leave one out.")
         if self.clip_norm is not None and not (isinstance(self.clip_norm, (int, float)) and self.clip_norm > 0):
             raise ZooError(f"{self.name}: clip_norm expected a number above 0, got {self.clip_norm!r}. Take 1.0.")
 
@@ -85,11 +97,48 @@ class GradientEstimator(Estimator):
 
     def plan(self, problem: Problem) -> Schedule:
         model, x, size = problem.model, problem.data, self.batch_size
-        if size is None and not model.splits:
+        if size is None and (not model.splits or self.optimizer == "lbfgs"):
             size = num_data(x)
         elif size is None and model.batch_size is not None:
             size = min(model.batch_size, num_data(x))
         return Schedule(self.max_epochs, size, self.learning_rate, self.decay)
+
+    def exact(self, problem: Problem) -> bool:
+        """Whether the objective has no noise on all data: every look gives the same value."""
+        return False
+
+    def climbs(self, problem: Problem) -> bool:
+        """Whether a quasi-Newton method climbs the objective.
+
+        Raises:
+            ZooError: "lbfgs" was asked for, and cannot.
+        """
+        reason = self._needs_adam(problem)
+        if reason is not None and self.optimizer == "lbfgs":
+            raise ZooError(
+                f"{self.name}: optimizer='lbfgs' expected an objective without noise on all data at once, "
+                f"got {reason}. Take optimizer='adam'."
+            )
+        return reason is None
+
+    def _needs_adam(self, problem: Problem) -> str | None:
+        """Why the objective is climbed by Adam's steps, a phrase; None where a quasi-Newton method can."""
+        if self.optimizer != "lbfgs" or self._asks_for_steps():
+            return "options of Adam"
+        if self.optimizer is None and problem.model.batch_size is not None:
+            return "a model of networks"
+        rows = num_data(problem.data)
+        if self.plan(problem).resolve(rows)[1] < rows:
+            return "batches of the data"
+        if callable(self.moving(problem)):
+            return "parameters that move in turns"
+        return None if self.exact(problem) else "one with noise"
+
+    def _asks_for_steps(self) -> str | None:
+        """The option, if any, that only steps of Adam know."""
+        usual = GradientEstimator
+        names = ("learning_rate", "decay", "clip_norm")
+        return next((name for name in names if getattr(self, name) != getattr(usual, name)), None)
 
     def elements(self, problem: Problem) -> int:
         model, rows = problem.model, max(1, num_data(problem.data))
@@ -103,7 +152,8 @@ class GradientEstimator(Estimator):
         if problem.lacks("pretraining") is None:
             yield from problem.model.pretraining(problem)
         yield from self.preparing(problem)
-        yield Stage("climb", self.objective(problem), self.plan(problem), self.moving(problem))
+        exact = self.climbs(problem)
+        yield Stage("climb", self.objective(problem), self.plan(problem), self.moving(problem), exact=exact)
 
     def preparing(self, problem: Problem) -> Iterator[Stage]:
         """Stages that bring the climb to its start."""
@@ -129,7 +179,7 @@ class GradientEstimator(Estimator):
         """What a stage is watched by."""
         if not stage.recorded:
             return Watch(clip_norm=self.clip_norm)
-        return Watch(self.tol, self.deterministic, self.clip_norm, self.held_out(problem, stage.objective))
+        return Watch(self.tol, self.keeps_best, self.clip_norm, self.held_out(problem, stage.objective))
 
     def column_for(self, problem: Problem) -> str:
         """The history's column that the objective also is, for this model and these options."""
@@ -150,7 +200,8 @@ class GradientEstimator(Estimator):
         return HeldOut(model, self.validation, score, int(self.patience), "epoch", "bound")
 
     def rehearse(self, problem: Problem) -> None:
-        optimizer_imported()
+        if not self.climbs(problem):
+            optimizer_imported()
         model = problem.model
         if model.splits:
             with torch.random.fork_rng(devices=[]):
@@ -223,7 +274,8 @@ class GuidedEstimator(GradientEstimator):
         _, batch = schedule.resolve(rows)
         decay = "cosine" if schedule.decay == "stages" else schedule.decay
         schedule = dataclasses.replace(schedule, max_epochs=max(1, round(steps * batch / rows)), decay=decay)
-        yield Stage("warm-up", self.objective(problem), schedule, only_guide, recorded=False)
+        exact = self.climbs(problem)
+        yield Stage("warm-up", self.objective(problem), schedule, only_guide, recorded=False, exact=exact)
 
     def warm_up(self, problem: Problem, run: Run) -> None:
         """Train the guide alone, at the model's present parameters."""
@@ -268,6 +320,19 @@ def fixed_score(model: LatentVariableModel, objective: Objective) -> Callable[[D
         return sum(known) if len(known) == len(values) else None
 
     return score
+
+
+def repeats(estimator: GradientEstimator, problem: Problem) -> bool:
+    """Whether an objective has the same value when it is looked at again with other random numbers."""
+    before, values = snapshot(problem.model), []  # running statistics of a network move with every look
+    try:
+        for seed in (0, 1):
+            with forked_rng(seed):
+                step = estimator.objective(problem)(problem.data)
+                values.append(float((step.surrogate if step.value is None else step.value).detach()))
+    finally:
+        restore(problem.model, before)
+    return values[0] == values[1] or values[0] != values[0]
 
 
 def pyro_step(loss: Callable[[Data], torch.Tensor]) -> Callable[[Data], Step]:

@@ -13,7 +13,7 @@ from zoo.core.objective import Objective
 from zoo.core.problem import Problem
 from zoo.errors import ZooError, unknown_name
 from zoo.estimators.base import at_least, given
-from zoo.estimators.gradient import GuidedEstimator, failure, mean_bound, pyro_step
+from zoo.estimators.gradient import GuidedEstimator, failure, mean_bound, pyro_step, repeats
 from zoo.scores.bounds import elbo_module
 
 __all__ = ["SVI"]
@@ -77,6 +77,13 @@ class SVI(GuidedEstimator):
         except ValueError as error:
             return failure(error)
         return None
+
+    def exact(self, problem: Problem) -> bool:
+        if problem.lacks("elbo") is not None:
+            drawn = problem.lacks("denoising") is None or problem.lacks("elbo_parts") is None
+            if drawn or not problem.program.drawn_surely:
+                return False
+        return repeats(self, problem)
 
     def objective(self, problem: Problem) -> Objective:
         model, column = problem.model, self.column_for(problem)

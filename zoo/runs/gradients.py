@@ -73,17 +73,18 @@ def gradient_quality(
     with isolated(seed):
         here = copy.deepcopy(model)
         problem = Problem(here, x)
-        draws_in_all = sum(1 if each.deterministic else num_draws for each in measured.values())
+        drawn = {name for name, each in measured.items() if not each.exact(problem)}
+        draws_in_all = sum(num_draws if name in drawn else 1 for name in measured)
         steps = _Steps(told, warmup if guided else 0, draws_in_all)
         if guided:
-            SVI(warmup=warmup).warm_up(problem, Run(steps))
+            SVI(warmup=warmup, optimizer="adam").warm_up(problem, Run(steps))
             steps.done = steps.warmup
         theta = problem.program.theta
         exact = _gradient(here, x, EG().objective(problem), theta)
         rows = []
         for name, each in measured.items():
             objective = (replace(each, warmup=0) if isinstance(each, GuidedEstimator) else each).objective(problem)
-            count = 1 if each.deterministic else num_draws
+            count = num_draws if name in drawn else 1
             draws = torch.stack([steps.count(_gradient(here, x, objective, theta)) for _ in range(count)])
             variance = draws.var(0).sum() if count > 1 else torch.zeros(())
             rows.append(
@@ -103,7 +104,7 @@ def gradient_quality(
 def sampled_gradients(names: Iterable[str]) -> bool:
     """Whether one of these estimators follows a gradient that is not exact: else there is nothing to measure."""
     kinds = [estimator_classes()[name] for name in names]
-    return any(issubclass(kind, GradientEstimator) and not kind.deterministic for kind in kinds)
+    return any(issubclass(kind, GradientEstimator) and not kind.sees_evidence for kind in kinds)
 
 
 class _Steps:

@@ -1,29 +1,29 @@
-"""The one loop of all gradient estimators: batches by index, a decaying rate, history, validation, checkpoints."""
+"""What all loops of gradient estimators share: batches by index, history, validation, budgets, checkpoints."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from zoo.core.data import count, mass, num_data
-from zoo.core.isolation import forked_rng
+from zoo.core.data import count, num_data
 from zoo.core.problem import Problem
 from zoo.core.stage import Stage
 from zoo.core.state import restore, snapshot
 from zoo.errors import ZooError
 from zoo.estimators.base import Outcome, Run, Staged, Ticked
-from zoo.estimators.loop.adam import ScaledAdam
 from zoo.estimators.loop.diagnosis import explain
 from zoo.estimators.loop.held_out import HeldOut
-from zoo.estimators.loop.position import LOOK_EVERY, WAIT_EVERY, Diverged, Position, last_objective, select
+from zoo.estimators.loop.position import Diverged, Position, last_objective
 from zoo.storage.checkpoint import Checkpoint, random_state, set_random_state
 
-__all__ = ["Watch", "train"]
+__all__ = ["Loop", "Watch"]
 
 
 @dataclass(frozen=True)
@@ -31,29 +31,24 @@ class Watch:
     """What a stage is watched by.
 
     Attributes:
-        tol: "converged" if the gradient is no longer than this, see ``_Loop._stationary``.
-        deterministic: whether the objective is exact on the full batch; then the best parameters are kept.
+        tol: "converged" if the gradient is no longer than this, see ``_stationary``.
+        keeps_best: whether the best parameters of steps on all data are kept, where nothing else chooses.
         clip_norm: the longest gradient to follow: the norm over all parameters of gradient times unit.
         held_out: data to choose the best parameters by, and to stop early; looked at once an epoch.
     """
 
     tol: float = 1e-5
-    deterministic: bool = False
+    keeps_best: bool = False
     clip_norm: float | None = None
     held_out: HeldOut | None = None
 
 
-def train(problem: Problem, stage: Stage, run: Run, watch: Watch = Watch()) -> Outcome:
-    """Go through a stage by Adam, in place; go on from the run's checkpoint if it was written in this stage.
+class Loop(ABC):
+    """One climb of a stage, in place; it goes on from the run's checkpoint if that was written in this stage."""
 
-    Returns:
-        Outcome with the last value as objective.
-    """
-    return _Loop(problem, stage, run, watch).climb()
-
-
-class _Loop:
-    """One call of :func:`train`."""
+    #: What checkpoints call the state of what moves the parameters, and what helps a climb that diverged.
+    kept_as: ClassVar[str]
+    advice: ClassVar[str]
 
     def __init__(self, problem: Problem, stage: Stage, run: Run, watch: Watch) -> None:
         model, x, schedule, moves = problem.model, problem.data, stage.schedule, stage.moves
@@ -67,9 +62,9 @@ class _Loop:
         self.phase = moves if callable(moves) else None
         moving = list(self.by_name) if moves is None or callable(moves) else [n for n in moves if n in self.by_name]
         scales = {id(self.by_name[n]): s for n, s in model.parameter_scales(x).items() if n in self.by_name}
-        self.optimizer = ScaledAdam([self.by_name[n] for n in moving], scales, schedule.learning_rate)
+        self.moving, self.scales = [self.by_name[n] for n in moving], scales
         self.with_prior = stage.recorded and model.log_prior().requires_grad
-        exact = watch.deterministic and self.full and stage.recorded
+        exact = watch.keeps_best and self.full and stage.recorded
         self.keeps_best = exact and not self.with_prior and watch.held_out is None
         self.device = next((p.device for p in self.by_name.values()), torch.device("cpu"))
         # On a processor a step's value is at hand; an accelerator runs ahead, and is waited for now and then.
@@ -82,7 +77,24 @@ class _Loop:
         self.saver, self.epoch_random = run.checkpoints, torch.get_rng_state()
         self.ticks = isinstance(run.callback, Ticked if stage.recorded else Staged)
 
+    @abstractmethod
+    def _step(self, index: Tensor | None) -> None:
+        """Take a step on these rows, or on all; what is followed and seen goes into ``at`` and ``sums``."""
+
+    @abstractmethod
+    def _carried(self) -> dict[str, Tensor]:
+        """The state of what moves the parameters, by name, for a checkpoint."""
+
+    @abstractmethod
+    def _take_over(self, carried: dict[str, Tensor]) -> None:
+        """Go on from what :meth:`_carried` gave; the parameters are there."""
+
+    @abstractmethod
+    def _stationary(self, tol: float) -> bool:
+        """Whether the gradient says that there is nothing more to climb."""
+
     def climb(self) -> Outcome:
+        """Go through the stage; the outcome has the last value as objective."""
         run, status = self.run, "max_iter"
         notes = self._notes()
         batches = self._resume()
@@ -98,13 +110,16 @@ class _Loop:
                         if reason is None:
                             raise
                         return self._diverged(notes, reason)
-                    if not self.stage.recorded and run.out_of_time and self.at.step < self.total_steps:
+                    if self._cut_off():
                         self._keep()
                         run.cut_short = True  # what follows is for now only: more time goes on from here
                         return self._warmed(status)
                 batches = None
                 if self._end_of_epoch():
                     status = "stalled"
+                    break
+                if self.at.ended is not None:
+                    status = self.at.ended
                     break
                 if self.stage.recorded and run.out_of_time:
                     if self.at.epoch < self.epochs:
@@ -119,57 +134,22 @@ class _Loop:
         if status != "interrupted":
             if self.held_out is not None and self.held_out.state is not None:
                 restore(self.model, self.held_out.state)
+                status = "stalled" if status == "converged" else status  # the kept parameters may be others
                 return Outcome(status, self.held_out.objective, [*notes, self.held_out.note])
             if self.best_state is not None:
                 restore(self.model, self.best_state)
         if status == "max_iter" and self._stationary(self.watch.tol):
             status = "converged"
-        return Outcome(status, self.at.best * self.count if self.best_state is not None else last_objective(run), notes)
+        return Outcome(status, self._total(), [*notes, *([self.at.word] if self.at.word else [])])
 
-    def _stationary(self, tol: float) -> bool:
-        """Whether the gradient says that there is nothing more to climb.
+    def _total(self) -> float:
+        """The objective at the parameters that are kept, total, nats."""
+        return self.at.best * self.count if self.best_state is not None else last_objective(self.run)
 
-        The gradient of an exact objective, per datum and in units of each parameter's scale, is measured where the run
-        ended, and must not be longer than ``tol``. A sampled one must be no longer than its own noise (both in Adam's
-        running means), and the bound must not have moved over the last tenth by more than ``tol`` or its noise.
-        """
-        settled = self._settled(tol) and self.optimizer.lost_in_noise()
-        if not self.full:
-            return settled
-        before = snapshot(self.model)  # running statistics of a network move with every look
-        try:
-            with forked_rng(0):
-                first = self._gradient()
-                short = bool(first.norm() <= tol)
-                return short if short == settled or torch.equal(first, self._gradient()) else settled
-        except (ValueError, RuntimeError):
-            return False
-        finally:
-            restore(self.model, before)
-
-    def _gradient(self) -> Tensor:
-        """The gradient at the present parameters on all data, per datum, each entry times its unit."""
-        self.optimizer.zero_grad()
-        surrogate = self.objective(self.x).surrogate
-        if self.with_prior:
-            surrogate = surrogate - self.model.log_prior() / self.count
-        surrogate.backward()
-        flat = self.optimizer.scaled_gradient()
-        self.optimizer.zero_grad()
-        return flat
-
-    def _settled(self, tol: float) -> bool:
-        """Whether the objective's mean over the last twentieth of the rows is that of the twentieth before, per datum,
-        within ``tol`` or two standard errors of the difference."""
-        if not self.at.known:
-            return False
-        history = torch.tensor(self.run.history["objective"], dtype=torch.float64) / self.count
-        part = len(history) // 20
-        if not part:
-            return False
-        late, earlier = history[-part:], history[-2 * part : -part]
-        noise = 2 * float(((late.var() + earlier.var()) / part).sqrt()) if part > 1 else 0.0
-        return abs(float(late.mean() - earlier.mean())) <= max(tol, noise)
+    def _cut_off(self) -> bool:
+        """Whether the time is over before a stage is done that writes no history."""
+        left = self.at.step < self.total_steps and self.at.ended is None
+        return not self.stage.recorded and self.run.out_of_time and left
 
     def _warmed(self, status: str) -> Outcome:
         """The end of a stage that writes no history: the run says what it did."""
@@ -193,53 +173,6 @@ class _Loop:
             self.epoch_random = torch.get_rng_state()  # the permutation can be drawn again from it
         return torch.randperm(self.rows).to(self.device).split(self.batch_size)
 
-    def _step(self, index: Tensor | None) -> None:
-        at, optimizer = self.at, self.optimizer
-        batch = self.batch = self.x if index is None else select(self.x, index, self.rows)
-        size = mass(batch)
-        fraction = at.step / self.total_steps
-        optimizer.set_rate(self.schedule.rate(fraction))
-        if self.stage.recorded:
-            self.objective.at(fraction)
-        optimizer.zero_grad()
-        surrogate, value, parts = self.objective(batch)
-        if value is None:  # nobody knows it: the surrogate alone says whether all is well
-            value = torch.where(surrogate.detach().isfinite(), 0.0, torch.nan)
-            at.known = False
-        if self.waits:
-            at.bound = float(value)
-            if not (math.isfinite(at.bound) and math.isfinite(surrogate.item())):
-                raise Diverged
-            at.seen += at.bound * size
-        else:
-            at.bound = value.detach()  # type: ignore[assignment]  # read when it is waited for
-            self.seen.add_(value.detach(), alpha=size)
-        if self.stage.recorded:
-            self._add_parts(parts, size)
-        if self.with_prior:  # spread over the data, as every datum's share of the objective
-            prior = self.model.log_prior()
-            surrogate = surrogate - prior / self.count
-            at.prior = float(prior.detach())
-        if self.keeps_best and at.bound > at.best and at.step * 20 > self.total_steps * 19:
-            at.best, self.best_state = at.bound, snapshot(self.model, self.best_state)
-        surrogate.backward()
-        if self.phase is not None:
-            moving = set(self.phase(at.step))
-            for name, p in self.by_name.items():
-                if name not in moving:
-                    p.grad = None
-        optimizer.step(self.watch.clip_norm, self.waits)
-        at.step += 1
-        at.batch += 1
-        if at.step % LOOK_EVERY == 0:
-            self._look()
-        elif not self.waits and at.step % WAIT_EVERY == 0:
-            self._wait()
-        if self.ticks and at.step % 16 == 0:
-            self.run.tick(at.step / self.total_steps, None if self.stage.recorded else self.stage.name)
-        if self.saver is not None and not self.run.cut_short and self.saver.due():
-            self._save()
-
     def _add_parts(self, parts: Mapping[str, Tensor], size: float) -> None:
         for name, part in parts.items():
             if name not in self.sums:
@@ -255,17 +188,26 @@ class _Loop:
         at.epoch, at.batch = at.epoch + 1, 0
         if self.stage.recorded:
             columns: dict[str, float | None] = {name: float(total) / self.count for name, total in self.sums.items()}
+            columns.update(self._columns())
             reached = at.seen + at.prior if at.known else math.nan
             if self.held_out is not None:
                 enough = self.held_out.worse(lambda into: snapshot(self.model, into), reached)
                 columns["validation"] = self.held_out.last
-            fraction = 1.0 if enough else at.epoch / self.epochs
+            fraction = 1.0 if enough or self.at.ended is not None else self._fraction()
             columns[self.objective.column] = at.seen if at.known else None
             self.run.record(reached if at.known else None, fraction=fraction, **columns)
         at.seen = 0.0
         for total in (self.seen, *self.sums.values()):
             total.zero_()
         return enough
+
+    def _columns(self) -> dict[str, float | None]:
+        """Further columns of the row that an epoch writes."""
+        return {}
+
+    def _fraction(self) -> float | None:
+        """How much of the climb is done, where that is known."""
+        return self.at.epoch / self.epochs
 
     def _wait(self) -> None:
         """Wait for an accelerator, and see whether the bounds since the epoch began are finite."""
@@ -274,12 +216,6 @@ class _Loop:
         self.at.seen, self.at.bound = float(self.seen), float(self.at.bound)
         if not math.isfinite(self.at.seen):
             raise Diverged
-
-    def _look(self) -> None:
-        self._wait()
-        if bool(self.optimizer.unsound()):
-            raise Diverged
-        self.good, self.at.good_step = snapshot(self.model, self.good), self.at.step
 
     def _reason(self) -> str | None:
         return explain(self.model, self.objective, self.batch)
@@ -296,7 +232,7 @@ class _Loop:
         else:
             restore(self.model, self.good)
         note = f"diverged at {where}: {reason or 'the objective became NaN or infinite'}; {kept}"
-        return Outcome("diverged", last_objective(self.run), [*notes, f"{note}. Lower learning_rate, or set clip_norm"])
+        return Outcome("diverged", last_objective(self.run), [*notes, f"{note}. {self.advice}"])
 
     # --- checkpoints ---
 
@@ -317,7 +253,7 @@ class _Loop:
             "good": self.good,
             "best": self.best_state,
             "held": None if held is None else held.state,
-            "adam": self.optimizer.state(),
+            self.kept_as: self._carried(),
             "parts": self.sums,
             "objective": self.objective.state(),
         }
@@ -343,7 +279,7 @@ class _Loop:
         restore(self.model, self._taken(found, "model"))
         self.good = self._taken(found, "good")
         self.best_state = self._taken(found, "best") or None
-        self.optimizer.load(found.part("adam"))
+        self._take_over(found.part(self.kept_as))
         self.sums = {name: value.to(self.device) for name, value in found.part("parts").items()}
         if carried := found.part("objective"):
             self.objective.load({name: value.to(self.device) for name, value in carried.items()})
@@ -368,6 +304,3 @@ class _Loop:
 
     def _zero(self, device: torch.device) -> Tensor:
         return torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
-
-
-# --- what went wrong --------------------------------------------------------------------------------------------------

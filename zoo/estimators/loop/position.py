@@ -27,6 +27,12 @@ class Position:
     best: float = -math.inf
     good_step: int = 0
     known: bool = True
+    #: Of a climb by a quasi-Newton method: the gradient's length, iterations since one gained anything, the status that
+    #: ended it (None while it goes on), and a line on that.
+    gradient: float = math.nan
+    idle: int = 0
+    ended: str | None = None
+    word: str | None = None
 
 
 def select(x: Data, index: Tensor, rows: int) -> Data:

@@ -1,0 +1,197 @@
+"""Objectives without noise are climbed by a quasi-Newton method: its steps, how a climb ends, who gets it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import config_enumerate
+from scipy.optimize import minimize, rosen, rosen_der
+from sklearn.datasets import load_iris
+
+import zoo
+from zoo.errors import ZooError
+from zoo.estimators.loop.line_search import ENOUGH, FLAT, Point, search
+from zoo.estimators.loop.quasi_newton import QuasiNewton
+
+IRIS = torch.tensor(load_iris().data)
+COUNTS = torch.tensor([[1.0], [2], [0], [1], [18], [22], [3], [2], [17], [25], [16], [4]])
+
+
+def rosenbrock(u: torch.Tensor) -> tuple[float, torch.Tensor, None]:
+    return float(rosen(u.numpy())), torch.from_numpy(rosen_der(u.numpy())), None
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_curved_valley_takes_no_more_iterations_than_scipys() -> None:
+    start = torch.linspace(-1.5, 1.5, 30, dtype=torch.float64)
+    theirs = minimize(rosen, start.numpy(), jac=rosen_der, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-8})
+    ours = QuasiNewton(rosenbrock, start)
+    ours.begin()
+    iterations, values = 0, [ours.value]
+    while ours.gradient.abs().max() > 1e-8 and iterations < 500:
+        assert ours.iterate()
+        values.append(ours.value)
+        iterations += 1
+    assert iterations <= theirs.nit
+    assert np.allclose(ours.variables, theirs.x, atol=1e-6)
+    assert sorted(values, reverse=True) == values
+
+
+def test_the_direction_is_that_of_the_written_out_bfgs_matrix() -> None:
+    """Against the product formula of the inverse (Nocedal & Wright 2006, equation 6.17), pairs one by one."""
+    ours = QuasiNewton(rosenbrock, torch.linspace(-1, 1, 6, dtype=torch.float64))
+    ours.begin()
+    for _ in range(9):
+        ours.iterate()
+    steps, changes, one = ours.steps, ours.changes, torch.eye(6, dtype=torch.float64)
+    inverse = one * (steps[-1] @ changes[-1]) / (changes[-1] @ changes[-1])
+    for s, y in zip(steps, changes, strict=True):
+        turn = one - torch.outer(s, y) / (s @ y)
+        inverse = turn @ inverse @ turn.mT + torch.outer(s, s) / (s @ y)
+    assert len(steps) > 5
+    assert torch.allclose(ours.direction, -inverse @ ours.gradient, rtol=1e-8)
+
+
+def test_a_search_ends_where_both_conditions_hold_and_turns_back_from_the_edge() -> None:
+    """ln t + 1 / t has no value below zero, and its minimum is at 1: from 3 a step of one is far over the edge."""
+
+    def at(t: float) -> Point:
+        place = 3 - 4 * t
+        if place <= 0:
+            return Point(t, math.inf, 0.0, torch.zeros(1))
+        return Point(t, math.log(place) + 1 / place, -4 * (1 / place - 1 / place**2), torch.zeros(1))
+
+    start = at(0.0)
+    found = search(at, start, 1.0)
+    assert found is not None
+    assert found.value <= start.value + ENOUGH * found.t * start.slope
+    assert abs(found.slope) <= FLAT * abs(start.slope)
+    upward = Point(0.0, start.value, -1.0, start.gradient)  # a slope that is none: nothing lower is there
+    assert search(lambda t: Point(t, start.value + t, 1.0, start.gradient), upward, 1.0) is None
+
+
+# --- climbs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_eg_comes_to_the_likelihood_of_em_in_few_iterations(dtype: torch.dtype) -> None:
+    model, x = zoo.GaussianMixture(3, 4).to(dtype), IRIS.to(dtype)
+    fit = zoo.fit(model, x, estimator="eg", optimizer="lbfgs")
+    assert fit.status == "converged"
+    assert fit.log_likelihood == pytest.approx(-180.18548, abs=2e-5 if dtype == torch.float64 else 2e-3)
+    assert fit.iterations < 150
+    rows = fit.history["objective"]
+    slack = 1e-9 if dtype == torch.float64 else 1e-3
+    assert all(later >= earlier - slack for earlier, later in itertools.pairwise(rows))
+    gradients = fit.history["gradient"]
+    assert gradients[-1] < 1e-2 * gradients[0]
+    start = zoo.fit(model, x, estimator="eg", max_epochs=1, optimizer="adam")
+    assert rows[0] == pytest.approx(start.history["objective"][0], abs=1e-9)
+
+
+def test_svi_climbs_a_bound_that_is_summed_and_says_what_ended_it() -> None:
+    fit = zoo.fit(zoo.PoissonMixture(2, 1), COUNTS, estimator="svi", optimizer="lbfgs")
+    by_adam = zoo.fit(zoo.PoissonMixture(2, 1), COUNTS, estimator="svi", optimizer="adam")
+    assert fit.elbo >= by_adam.elbo - 1e-6
+    assert fit.iterations + fit.warmup["steps"] < 700
+    assert fit.status == "converged"
+    assert not fit.notes or "gains less than" in fit.notes[0]
+
+
+def test_a_gain_that_is_nothing_ends_a_climb_whose_gradient_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ln σ(w) has no maximum: w grows for ever, and the gradient falls as slowly as the gain."""
+
+    def coin(x: torch.Tensor) -> None:
+        w = pyro.param("w", torch.tensor(0.0, dtype=torch.float64))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Bernoulli(logits=w + 0 * z), obs=x)
+
+    fit = zoo.fit(config_enumerate(coin), torch.ones(5, dtype=torch.float64), estimator="eg", tol=0, optimizer="lbfgs")
+    assert fit.status == "converged"
+    assert any("gains less than 1e-09 nats a datum; the gradient there is" in note for note in fit.notes)
+    assert -5e-7 < fit.log_likelihood < 0
+
+
+def test_the_start_that_is_the_maximum_is_left_alone() -> None:
+    model = zoo.fit(zoo.GaussianMixture(2, 4), IRIS, tol=1e-14, max_iter=5000).model
+    fit = zoo.fit(model, IRIS, estimator="eg", init="current", optimizer="lbfgs")
+    assert (fit.status, fit.iterations) == ("converged", 1)
+    assert torch.equal(fit.model.means, model.means)
+
+
+def test_an_interrupted_climb_stands_at_a_point_it_took() -> None:
+    """Not where the search happened to look."""
+    calls = 0
+    marginal = zoo.GaussianMixture.log_marginal
+
+    def counted(self: Any, x: Any, known: Any = None) -> Any:
+        nonlocal calls
+        calls += torch.is_grad_enabled()
+        if calls == 20:
+            calls += 1
+            raise KeyboardInterrupt
+        return marginal(self, x, known)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo.GaussianMixture, "log_marginal", counted)
+        fit = zoo.fit(zoo.GaussianMixture(3, 4), IRIS, estimator="eg", optimizer="lbfgs")
+    assert fit.status == "interrupted"
+    assert fit.log_likelihood >= max(fit.history["objective"]) - 1e-9
+
+
+# --- who gets it ------------------------------------------------------------------------------------------------------
+
+
+class Noisy(zoo.PoissonMixture):
+    """Its likelihood has noise that no site shows, as of a network with dropout."""
+
+    def log_marginal(self, x: torch.Tensor, known: Any = None) -> torch.Tensor:
+        return super().log_marginal(x, known) + 0.1 * torch.randn(())
+
+
+@pytest.mark.parametrize(
+    ("options", "climbed"),
+    [
+        ({}, False),
+        ({"optimizer": "lbfgs"}, True),
+        ({"optimizer": "adam"}, False),
+        ({"learning_rate": 0.1}, False),
+        ({"decay": "constant"}, False),
+        ({"clip_norm": 1.0}, False),
+        ({"batch_size": 5}, False),
+        ({"estimator": "svi", "warmup": 0, "optimizer": "lbfgs"}, True),
+        ({"estimator": "svi", "warmup": 0, "schedule": "alternating"}, False),
+        ({"estimator": "gumbel", "warmup": 0}, False),
+        ({"model": Noisy(2, 1)}, False),
+    ],
+)
+def test_exact_objectives_get_it_unless_steps_are_asked_for(options: dict[str, Any], climbed: bool) -> None:
+    options = {"estimator": "eg", "model": zoo.PoissonMixture(2, 1), "max_epochs": 3, **options}
+    fit = zoo.fit(options.pop("model"), COUNTS, **options)
+    assert ("gradient" in fit.history) is climbed
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"estimator": "gumbel"}, "at once, got one with noise. Take optimizer='adam'"),
+        ({"batch_size": 5}, "got batches of the data"),
+        ({"estimator": "svi", "schedule": "alternating"}, "got parameters that move in turns"),
+        ({"clip_norm": 1.0}, "expected no clip_norm, which is Adam's"),
+        ({"optimizer": "sgd"}, "optimizer 'sgd' is not known"),
+    ],
+)
+def test_what_cannot_be_had_is_one_line(options: dict[str, Any], match: str) -> None:
+    with pytest.raises(ZooError, match=match) as caught:
+        zoo.fit(zoo.PoissonMixture(2, 1), COUNTS, **{"estimator": "eg", "optimizer": "lbfgs", **options})
+    assert "\n" not in str(caught.value)

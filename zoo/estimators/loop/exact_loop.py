@@ -1,0 +1,148 @@
+"""The loop of a quasi-Newton method: an objective without noise is climbed on all data, an iteration an epoch."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from zoo.core.data import mass
+from zoo.core.objective import Step
+from zoo.core.problem import Problem
+from zoo.core.stage import Stage
+from zoo.estimators.base import Run
+from zoo.estimators.loop.loop import Loop, Watch
+from zoo.estimators.loop.position import Diverged
+from zoo.estimators.loop.quasi_newton import QuasiNewton
+from zoo.estimators.loop.units import Units
+
+__all__ = ["ExactLoop"]
+
+#: A climb is over where an iteration gains less than this and the next one promises no more, nats per datum. Before the
+#: climb, where the guide alone moves, more is left.
+LEAST, LEAST_BEFORE = 1e-9, 1e-6
+#: Iterations within rounding that a gradient may go on to promise more.
+PATIENCE = 20
+#: Roundings of the objective within which a difference means nothing.
+ROUNDINGS = 4
+
+
+class ExactLoop(Loop):
+    """A climb by L-BFGS, in units of the parameters' scales.
+
+    It is over where the gradient is no longer than ``tol``, or where an iteration gains next to nothing and the next
+    one promises no more. The history's column ``gradient`` has the gradient's length per datum.
+    """
+
+    kept_as = "lbfgs"
+    advice = "Start from elsewhere (init, seed)"
+
+    def __init__(self, problem: Problem, stage: Stage, run: Run, watch: Watch) -> None:
+        super().__init__(problem, stage, run, watch)
+        self.waits, self.keeps_best = True, False
+        self.mass, self.least = mass(self.x), LEAST if stage.recorded else LEAST_BEFORE
+        self._from_here()
+
+    def _from_here(self) -> None:
+        self.units = Units(self.moving, self.scales)
+        self.optimizer = QuasiNewton(self._look_at, torch.zeros(self.units.size, dtype=torch.float64))
+
+    def _carried(self) -> dict[str, Tensor]:
+        return {**self.optimizer.state(), "start": self.units.start}
+
+    def _take_over(self, carried: dict[str, Tensor]) -> None:
+        if not carried:  # a climb by Adam of an earlier version goes on by this one
+            return self._from_here()
+        self.units.start = carried.pop("start").clone()
+        self.optimizer.load(carried)
+        self.optimizer.begin()
+
+    def _look_at(self, u: Tensor) -> tuple[float, Tensor, tuple[Step, float] | None]:
+        """The objective at u, to be lowered, per datum; its gradient, and what the history has of it."""
+        self.units.put(u)
+        nothing = math.inf, torch.zeros_like(u), None
+        try:
+            step, prior = self.objective(self.x), 0.0
+            surrogate = step.surrogate
+            if self.with_prior:
+                log_prior = self.model.log_prior()
+                surrogate, prior = surrogate - log_prior / self.count, float(log_prior.detach())
+            value = float(surrogate.detach())
+            gradient = self.units.gradient(surrogate) if math.isfinite(value) else None
+        except (ValueError, RuntimeError):  # what distributions and factorisations make of places out of bounds
+            if self.optimizer.beside is None:
+                raise
+            return nothing
+        if gradient is None or not bool(gradient.isfinite().all()):
+            return nothing
+        return value, gradient, (step, prior)
+
+    def _step(self, index: Tensor | None) -> None:
+        optimizer, at = self.optimizer, self.at
+        if optimizer.beside is None:
+            optimizer.begin()
+        if optimizer.beside is None:
+            raise Diverged
+        before, moved = optimizer.value, False
+        self._tell()
+        at.gradient = float(optimizer.gradient.norm())
+        if self.stage.recorded:
+            self._add_parts(optimizer.beside[0].parts, self.mass)
+        try:
+            if at.gradient > self.watch.tol:
+                moved = optimizer.iterate(self._rounding())
+        finally:
+            self.units.put(optimizer.variables)
+        at.ended = self._verdict(before - optimizer.value, moved)
+        at.bound = self._bound()
+        at.step, at.batch = at.step + 1, 1
+        if self.ticks and at.step % 16 == 0:
+            self.run.tick(at.step / self.total_steps, None if self.stage.recorded else self.stage.name)
+        if self.saver is not None and not self.run.cut_short and self.saver.due():
+            self._save()
+
+    def _tell(self) -> None:
+        """What the row of an iteration says: the objective where it begins, as the rows of Adam and EM do."""
+        self.at.known, self.at.prior = self.optimizer.beside[0].value is not None, self.optimizer.beside[1]
+        self.at.seen = self._bound() * self.mass
+
+    def _bound(self) -> float:
+        """The objective at the present point without a prior, nats per datum."""
+        step: Step = self.optimizer.beside[0]
+        return float((-step.surrogate if step.value is None else step.value).detach())
+
+    def _total(self) -> float:
+        beside = self.optimizer.beside
+        if beside is None or not self.at.known:
+            return super()._total()
+        total: float = self.at.bound * self.mass + beside[1]
+        return total
+
+    def _rounding(self) -> float:
+        """What rounding may do to the objective, nats per datum."""
+        dtype = max((torch.finfo(p.dtype).eps for p in self.moving), default=0.0)
+        return ROUNDINGS * dtype * max(1.0, abs(self.optimizer.value))
+
+    def _verdict(self, gain: float, moved: bool) -> str | None:
+        """The status that the climb ends with after an iteration, None where it goes on."""
+        optimizer, least = self.optimizer, max(self.least, self._rounding())
+        length = float(optimizer.gradient.norm())
+        if length <= self.watch.tol:
+            return "converged"
+        self.at.idle = self.at.idle + 1 if gain < least else 0
+        if moved and (not self.at.idle or (optimizer.promise >= self.least and self.at.idle < PATIENCE)):
+            return None
+        done = optimizer.promise < least
+        why = f"an iteration gains less than {least:.0e} nats a datum" if done else "rounding hides what a step gains"
+        self.at.word = f"{why}; the gradient there is {length:.1e}, per unit of the parameters"
+        return "converged" if done else "stalled"
+
+    def _stationary(self, tol: float) -> bool:
+        return bool(self.optimizer.gradient.norm() <= tol)
+
+    def _columns(self) -> dict[str, float | None]:
+        return {"gradient": self.at.gradient}
+
+    def _fraction(self) -> float | None:
+        return None
