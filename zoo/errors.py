@@ -18,6 +18,7 @@ ELSEWHERE = {
     "n_epochs": "max_epochs",
     "n_init": "restarts",
     "n_iter": "max_iter",
+    "n_jobs": "jobs",
     "n_states": "num_states",
     "n_steps": "max_epochs",
     "num_epochs": "max_epochs",
@@ -66,8 +67,18 @@ class LikelihoodDecreased(RuntimeError):
             f"EM's objective fell by {decrease:.3g} nats at iteration {iteration}, where rounding explains no more "
             f"than {rounding:.1g}. {cause}; the fit up to there is in this exception's `fit`."
         )
-        self.iteration, self.decrease, self.rounding = iteration, decrease, rounding
+        self.iteration, self.decrease, self.rounding, self.cause = iteration, decrease, rounding, cause
         self.fit = fit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        told = {name: value for name, value in vars(self).items() if name not in ("iteration", "decrease")}
+        return _fell, (type(self), self.iteration, self.decrease, self.rounding, self.cause), told
+
+
+def _fell(
+    kind: type[LikelihoodDecreased], iteration: int, decrease: float, rounding: float, cause: str
+) -> LikelihoodDecreased:
+    return kind(iteration, decrease, rounding=rounding, cause=cause)
 
 
 def one_line(error: BaseException) -> str:

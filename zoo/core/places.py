@@ -9,7 +9,17 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
-__all__ = ["counted", "data_names", "from_one", "read_from", "row_names", "sequence_name", "within"]
+__all__ = [
+    "counted",
+    "counting",
+    "counting_as",
+    "data_names",
+    "from_one",
+    "read_from",
+    "row_names",
+    "sequence_name",
+    "within",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,6 +60,21 @@ def counted(function: Callable[P, R]) -> Callable[P, R]:
             _COUNT.reset(token)
 
     return counting
+
+
+def counting() -> _Count | None:
+    """How messages count rows here, to be handed to :func:`counting_as` in another process."""
+    return _COUNT.get()
+
+
+@contextmanager
+def counting_as(count: _Count | None) -> Iterator[None]:
+    """Count in here as it was counted where ``count`` comes from."""
+    token = _COUNT.set(count)
+    try:
+        yield
+    finally:
+        _COUNT.reset(token)
 
 
 def read_from(line: Line | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data
@@ -40,6 +41,9 @@ class Problem:
     model: LatentVariableModel
     data: Data
     _facts: list[Program] = field(default_factory=list, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Problem, (self.model, self.data)  # what a run left in its trace is looked up again in another process
 
     @property
     def program(self) -> Program:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-__all__ = ["exclusive", "kept_random", "turn"]
+__all__ = ["exclusive", "kept_random", "turn", "waiting_for_others"]
 
 #: Re-entrant: a fit may run in another fit's callback.
 _LOCK = threading.RLock()
@@ -33,6 +33,14 @@ def turn() -> Iterator[bool]:
         yield waited
     finally:
         _LOCK.release()
+
+
+def waiting_for_others() -> bool:
+    """Whether another thread has its turn now."""
+    free = _LOCK.acquire(blocking=False)
+    if free:
+        _LOCK.release()
+    return not free
 
 
 def exclusive(function: Callable[P, R]) -> Callable[P, R]:

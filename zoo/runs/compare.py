@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,18 +16,18 @@ from zoo.core.data import Data, count, plain
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.places import counted
-from zoo.core.problem import Problem
+from zoo.core.spread import check_jobs, spread
 from zoo.core.turns import exclusive
-from zoo.errors import LikelihoodDecreased, ZooError, one_line
+from zoo.errors import ZooError, one_line
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Callback
 from zoo.reporting.subjects import DRAWS
-from zoo.runs.beside import settled, with_beside
-from zoo.runs.fit import as_device, fit
 from zoo.runs.gradients import GradientQuality, gradient_quality, sampled_gradients
+from zoo.runs.grounds import ComparedFits, Ground
 from zoo.runs.making import made
 from zoo.runs.one_start import exact_log_likelihood_known
-from zoo.runs.prepare import check_serves, first_run, possible_rows, start, usual_estimators
+from zoo.runs.prepare import check_serves, usual_estimators
+from zoo.runs.progress import fraction_shown
 from zoo.runs.ranking import leaders
 from zoo.runs.result import Fit
 from zoo.runs.variants import Variant, folder_of, sorted_out, variant
@@ -232,6 +231,7 @@ def compare(
     weights: Any = None,
     known: Mapping[str, Any] | None = None,
     fixed: str | Iterable[str] = (),
+    jobs: int = 1,
     **common: Any,
 ) -> Comparison:
     """Fit one model by several estimators from the same starting points.
@@ -250,12 +250,17 @@ def compare(
         track: how often to evaluate the exact likelihood on the way, off the clock.
         progress: True shows a bar a fit; a function of (label, seed) gives what ``fit`` takes.
         weights: how often each row counts, as for ``fit``, like ``known`` latents and ``fixed`` parameters.
+        jobs: processes among which the fits are divided, as for ``fit``; the comparison is the same, and a bar counts
+            fits. What is scored after them stays in this process.
         common: options for every estimator that has them; arguments of a model that is given by its name or class.
 
     Raises:
         ZooError: a mistake in the arguments, or an estimator that cannot serve the model; nothing has been done then.
         KeyboardInterrupt: before anything was fitted; after that the comparison comes back as far as it went.
     """
+    check_jobs("compare", jobs)
+    if jobs != 1 and callable(progress):
+        raise ZooError("compare: progress expected True, False or None with jobs, got a function. Leave out jobs.")
     data_name = data_name or (Path(x).name if isinstance(x, (str, Path)) else "data")
     model, x = made(model, x, common, guide)
     template = as_model(model, guide)
@@ -269,38 +274,31 @@ def compare(
     seed_list = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not seed_list:
         raise ZooError(f"compare: seeds expected at least one, got {seeds!r}.")
-    grounds: dict[int, _Ground] = {}
+    grounds: dict[int, Ground] = {}
     for each in variants:
         if id(each.model) not in grounds:
             own = template if each.model is None else as_model(each.model)
             guided = any(find_estimator(v.estimator).uses_guide for v in variants if v.model is each.model)
             with isolated(seed_list[0]):
-                grounds[id(each.model)] = _Ground.of(own, x, device, beside, guided)
+                grounds[id(each.model)] = Ground.of(own, x, device, beside, guided)
     with isolated(seed_list[0]):
         for each in variants:
             check_serves(each.made(), grounds[id(each.model)].problem)
     fits: list[Fit] = []
-    origin = None
+    pairs = [(seed, i) for seed in seed_list for i in range(len(variants))]
+    aside = jobs != 1 and len(pairs) > 1
+    settings = {**beside, "max_seconds": max_seconds, "track": track, "data_name": data_name}
+    run = ComparedFits(variants, [grounds[id(each.model)] for each in variants], init, settings, not aside and progress)
+    bar = progress if aside and not callable(progress) else False
     try:
-        for seed in seed_list:
-            begun = {key: ground.begun(seed, init) for key, ground in grounds.items()}
-            origin = begun.get(id(None)) if origin is None else origin
-            for each in variants:
-                shown = progress(each.label, seed) if callable(progress) else progress
-                try:
-                    this = fit(
-                        begun[id(each.model)], grounds[id(each.model)].data, estimator=each.estimator, seed=seed,
-                        init="current", max_seconds=max_seconds, progress=shown, track=track, data_name=data_name,
-                        **beside, **each.options,
-                    )  # fmt: skip
-                except LikelihoodDecreased as error:
-                    this = error.fit
-                this.label = each.label
+        with spread(run, pairs, jobs) as found, fraction_shown("compare", bar) as shown:
+            for this, (_, i) in zip(found, pairs, strict=True):
+                this.x = run.grounds[i].x
                 fits.append(this)
+                if shown is not None:
+                    shown(len(fits) / len(pairs))
                 if this.status == "interrupted":
                     break
-            if fits[-1].status == "interrupted":
-                break
     except KeyboardInterrupt:
         if not fits:
             raise
@@ -310,8 +308,9 @@ def compare(
     rows = grounds[id(variants[0].model)].problem.data
     comparison = Comparison(template.label, data_name, count(rows), fits, x=plain(rows), interrupted=stopped)
     comparison.beside = rows is not comparison.x
-    if gradients and not stopped and origin is not None:
+    if gradients and not stopped and id(None) in grounds:
         try:
+            origin = grounds[id(None)].begun(seed_list[0], init)
             comparison.gradients = _gradients(origin, comparison, variants, progress, grounds[id(None)].problem.data)
         except KeyboardInterrupt:
             comparison.interrupted = True
@@ -320,43 +319,10 @@ def compare(
     return comparison
 
 
-@dataclass
-class _Ground:
-    """A model and the data as it takes them, which several variants start from."""
-
-    problem: Problem
-    data: Data
-    stopping: Sequence[str]
-
-    @classmethod
-    def of(
-        cls, model: LatentVariableModel, x: Any, device: str | None, beside: dict[str, Any], guided: bool
-    ) -> _Ground:
-        base = copy.deepcopy(model)
-        if device is not None:
-            base.to(as_device(device))
-        data = prepared(base, x, new=True)
-        rows, _ = possible_rows(base, with_beside(base, data, beside["weights"], beside["known"]))
-        problem = first_run(base, plain(rows), guided)
-        problem, stopping = settled(problem, rows, beside["fixed"])
-        return cls(problem, data, list(stopping))
-
-    def begun(self, seed: int, init: str | None) -> LatentVariableModel:
-        """A copy of the model at the start of a seed."""
-        model = self.problem.model
-        with isolated(seed):
-            copied = start(model, self.problem.data, model.inits[0] if init is None else init)
-        for name in self.stopping:
-            copied.get_parameter(name).requires_grad_(True)
-        return copied
-
-
 def _gradients(
     origin: LatentVariableModel, comparison: Comparison, variants: Sequence[Variant], progress: Any, data: Data
 ) -> list[GradientQuality]:
     """The gradients at the first seed's start and at the best optimum; none where nobody samples them."""
-    from zoo.runs.progress import fraction_shown
-
     here = [each for each in variants if each.model is None]
     if not sampled_gradients(each.estimator for each in here) or not exact_log_likelihood_known(origin, data):
         return []

@@ -17,6 +17,7 @@ from zoo.core.functions import as_model
 from zoo.core.isolation import isolated, threads
 from zoo.core.places import counted
 from zoo.core.problem import Problem
+from zoo.core.spread import check_jobs, spread
 from zoo.core.state import snapshot
 from zoo.core.turns import exclusive
 from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
@@ -26,7 +27,6 @@ from zoo.runs.beside import settled, with_beside
 from zoo.runs.identity import derived_seed, describe, identify
 from zoo.runs.load import load
 from zoo.runs.making import made
-from zoo.runs.one_start import run_one
 from zoo.runs.prepare import (
     check_moves,
     check_serves,
@@ -36,7 +36,9 @@ from zoo.runs.prepare import (
     usual_estimators,
     with_held_out,
 )
+from zoo.runs.progress import fraction_shown
 from zoo.runs.ranking import PRINTED, leaders
+from zoo.runs.restarts import Restarts
 from zoo.runs.result import Fit
 from zoo.runs.starts import MOST, Trial, promising, run_trial, same_start, scout, usual_number
 from zoo.storage.checkpoint import Checkpoints, RunFolder, fingerprint
@@ -44,7 +46,7 @@ from zoo.storage.checkpoint import Checkpoints, RunFolder, fingerprint
 __all__ = ["as_device", "fit"]
 
 #: What ``fit`` takes besides the options of an estimator.
-OPTIONS = ("init", "restarts", "seed", "device", "max_seconds", "progress", "track")
+OPTIONS = ("init", "restarts", "seed", "device", "max_seconds", "progress", "track", "jobs")
 
 
 @exclusive
@@ -69,6 +71,7 @@ def fit(
     weights: Any = None,
     known: Mapping[str, Any] | None = None,
     fixed: str | Iterable[str] = (),
+    jobs: int = 1,
     **options: Any,
 ) -> Fit:
     """Fit a model to data.
@@ -105,6 +108,8 @@ def fit(
             agree with the labels.
         fixed: names of parameters that stay at the values the model has, whatever the start: ``["means"]``. EM's M step
             is then the maximum in the others.
+        jobs: processes among which the ``restarts`` are divided, -1 for as many as there are cores; the fit is the
+            same. joblib's, or under ``joblib.parallel_config`` those of Dask and others; a bar then counts starts.
         options: the estimator's own, see its class; and arguments of a model that is given by its name or class.
 
     Returns:
@@ -126,6 +131,11 @@ def fit(
         raise ZooError(f"fit: restarts expected a whole number of at least 1, got {restarts!r}.")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise ZooError(f"fit: seed expected a whole number from 0 to 2**63 - 1, got {seed!r}.")
+    check_jobs("fit", jobs)
+    if jobs != 1 and (restarts or 1) > 1 and callable(progress):
+        raise ZooError(
+            "fit: progress expected True, False or None with jobs, got a function of this process. Leave out jobs."
+        )
     asked_init, init = init, template.inits[0] if init is None else init
     if init not in {*template.inits, "current"}:
         raise unknown_name("init", init, {*template.inits, "current"})
@@ -167,58 +177,51 @@ def fit(
         listed: dict[int, dict[str, Any]] = {}
         order, stopped = list(range(restarts or 1)), False
         tries = restarts is None and max_seconds is None and asked_init != "current"
-        for restart in order:
-            start_seed = seed if restart == 0 else derived_seed(seed, restart)
-            done = None if folder is None else folder.finished(restart)
-            with isolated(start_seed), threads(chosen.elements(problem)):
+        aside = jobs != 1 and len(order) > 1
+        each = Restarts(
+            chosen, problem, init, seed, max_seconds, False if aside else progress, track, folder, resumed, aside
+        )
+        bar = progress if aside and not callable(progress) else False
+        with spread(each, order, jobs) as starts, fraction_shown("starts", bar) as shown:
+            for restart in order:  # it may grow
                 try:
-                    candidate = start(base, data, init, restart)
+                    this, start_seed, new, fell = next(starts)
                 except KeyboardInterrupt:
                     if best is None:
                         raise
                     stopped = True
                     break
-                try:
-                    if done is not None:
-                        this = load(done, candidate)
-                    else:
-                        if folder is not None:
-                            folder.checkpoints.restart = restart
-                        mine = resumed if resumed is not None and resumed.record["restart"] == restart else None
-                        this = run_one(
-                            chosen, problem.of(candidate), start_seed, max_seconds, progress, track,
-                            None if folder is None else folder.checkpoints, mine,
-                        )  # fmt: skip
-                except LikelihoodDecreased as error:
-                    failure, this = error, error.fit
-            this.seed = seed
-            if folder is not None and (restarts or 1) > 1 and done is None and this.status != "interrupted":
-                folder.finish(restart, this.write, this.seconds)
-            listed[restart] = {
-                "seed": start_seed,
-                "status": this.status,
-                "objective": this.history["objective"][-1] if this.iterations else None,
-                "log_likelihood": this.log_likelihood,
-                "degenerate": this.degenerate,
-                "chosen": False,
-                "notes": this.notes,
-            }
-            if best is None or _better(this, best):
-                best, chosen_index = this, restart
-            stopped = this.status == "interrupted"
-            if stopped:
-                break
-            if restart == 0 and tries:
-                try:
-                    trials = _trials(chosen, problem, init, seed)
-                except KeyboardInterrupt:
-                    stopped = True
-                    break
-                listed.update({trial.restart: trial.entry for trial in trials})
-                stopped = any(trial.outcome.status == "interrupted" for trial in trials)
+                failure = fell or failure
+                if shown is not None:
+                    shown((restart + 1) / len(order))
+                this.seed = seed
+                if folder is not None and (restarts or 1) > 1 and new and this.status != "interrupted":
+                    folder.finish(restart, this.write, this.seconds)
+                listed[restart] = {
+                    "seed": start_seed,
+                    "status": this.status,
+                    "objective": this.history["objective"][-1] if this.iterations else None,
+                    "log_likelihood": this.log_likelihood,
+                    "degenerate": this.degenerate,
+                    "chosen": False,
+                    "notes": this.notes,
+                }
+                if best is None or _better(this, best):
+                    best, chosen_index = this, restart
+                stopped = this.status == "interrupted"
                 if stopped:
                     break
-                order += promising(trials, this, _judged(this), PRINTED)
+                if restart == 0 and tries:
+                    try:
+                        trials = _trials(chosen, problem, init, seed)
+                    except KeyboardInterrupt:
+                        stopped = True
+                        break
+                    listed.update({trial.restart: trial.entry for trial in trials})
+                    stopped = any(trial.outcome.status == "interrupted" for trial in trials)
+                    if stopped:
+                        break
+                    order += promising(trials, this, _judged(this), PRINTED)
         assert best is not None
         listed[chosen_index]["chosen"] = True
         best.notes = [*best.notes, *left_out]

@@ -7,6 +7,7 @@ one before it, one of another run is refused. Nothing found in it is ever import
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import random
@@ -33,6 +34,8 @@ __all__ = ["Checkpoint", "Checkpoints", "RunFolder", "fingerprint", "interval", 
 FORMAT = 1
 #: Folder of the checkpoints inside a run's folder.
 FOLDER = "checkpoints"
+#: Folder in it of those of starts that run side by side.
+APART = "apart"
 #: Name of the file that says which run a folder's result is of.
 IDENTITY = "identity.json"
 #: Seconds between checkpoints where nobody says otherwise.
@@ -134,6 +137,19 @@ class Checkpoints:
         if damaged:
             raise ZooError(f"resume: {damaged[0]}, and there is no whole one in {self.folder}. Fit anew elsewhere.")
         return None
+
+    def apart(self, restart: int) -> Checkpoints:
+        """Those of one start that runs beside others, each of which keeps its own."""
+        own = copy.copy(self)
+        own.folder, own.restart, own.notes = self.folder / APART / str(restart), restart, []
+        own._written, own._counted = time.monotonic(), 0
+        return own
+
+    def furthest(self, restart: int, shared: Checkpoint | None) -> Checkpoint | None:
+        """The checkpoint of a start that has come furthest: the ``shared`` one, if it is this start's, or one apart."""
+        found = [self.apart(restart).latest(), shared]
+        mine = [each for each in found if each is not None and each.record["restart"] == restart]
+        return max(mine, key=lambda each: each.record["seconds"], default=None)
 
     def clear(self) -> None:
         """Remove all of them: the run is complete."""

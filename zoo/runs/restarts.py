@@ -1,0 +1,74 @@
+"""One start of a fit after the other, each from its own seed: what any process can do by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from zoo.automatic.enumeration import remembered
+from zoo.core.isolation import isolated, threads
+from zoo.core.problem import Problem
+from zoo.errors import LikelihoodDecreased
+from zoo.estimators.base import Callback, Estimator
+from zoo.runs.identity import derived_seed
+from zoo.runs.load import load
+from zoo.runs.one_start import run_one
+from zoo.runs.prepare import start
+from zoo.runs.result import Fit
+from zoo.storage.checkpoint import Checkpoint, RunFolder
+
+__all__ = ["Restarts", "Started"]
+
+
+class Started(NamedTuple):
+    """What came of a start: its fit, its seed, whether it was run now, EM's complaint where the objective fell."""
+
+    fit: Fit
+    seed: int
+    new: bool
+    failure: LikelihoodDecreased | None
+
+
+@dataclass
+class Restarts:
+    """What the starts of a fit have in common; called with the number of one, it makes and runs it.
+
+    Attributes:
+        folder: where checkpoints and finished starts are, or None. resumed: the checkpoint to go on from, or None.
+        side_by_side: whether other starts run meanwhile: each then has checkpoints of its own.
+    """
+
+    estimator: Estimator
+    problem: Problem
+    init: str
+    seed: int
+    max_seconds: float | None = None
+    progress: bool | Callback | None = False
+    track: int = 0
+    folder: RunFolder | None = None
+    resumed: Checkpoint | None = None
+    side_by_side: bool = False
+
+    def __call__(self, restart: int) -> Started:
+        seed = self.seed if restart == 0 else derived_seed(self.seed, restart)
+        done = None if self.folder is None else self.folder.finished(restart)
+        model, failure = self.problem.model, None
+        with isolated(seed), remembered(), threads(self.estimator.elements(self.problem)):
+            candidate = start(model, self.problem.data, self.init, restart)
+            try:
+                this = (
+                    load(done, candidate) if done is not None else self._run(self.problem.of(candidate), restart, seed)
+                )
+            except LikelihoodDecreased as error:
+                failure, this = error, error.fit
+        return Started(this, seed, done is None, failure)
+
+    def _run(self, problem: Problem, restart: int, seed: int) -> Fit:
+        checkpoints, resumed = None, None
+        if self.folder is not None:
+            checkpoints = self.folder.checkpoints
+            resumed = self.folder.checkpoints.furthest(restart, self.resumed)
+            if self.side_by_side:
+                checkpoints = checkpoints.apart(restart)
+            checkpoints.restart = restart
+        return run_one(self.estimator, problem, seed, self.max_seconds, self.progress, self.track, checkpoints, resumed)
