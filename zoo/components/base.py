@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from zoo.core.checks import matrix
 from zoo.core.contract import Axes, LatentVariableModel
 from zoo.core.data import Data, plain, weights_of
 from zoo.core.memory import PIECE_ROWS
+from zoo.core.parallel import in_parallel
 from zoo.core.statistics import Statistics, varying
 from zoo.errors import ZooError
 
@@ -216,11 +218,21 @@ def partition(x: Tensor, num_clusters: int, init: str, *, lloyd: bool) -> Tensor
         if lloyd:  # ten seedings, the tightest partition kept: one alone often ends in a poor one
             from sklearn.cluster import KMeans
 
-            centres = KMeans(num_clusters, n_init=10, random_state=seed).fit(array).cluster_centers_
+            with _pools().limit(limits=1, user_api="openmp"):  # more threads wait for each other longer than they work
+                centres = KMeans(num_clusters, n_init=10, random_state=seed).fit(array).cluster_centers_
         else:
             centres = seeds(array, num_clusters, seed)
     offset, middles = rows.double().mean(0), torch.as_tensor(centres, device=x.device)
-    exact = "donot_use_mm_for_euclid_dist"
-    return torch.cat(
-        [torch.cdist(p.double() - offset, middles, compute_mode=exact).argmin(-1) for p in x.split(PIECE_ROWS)]
-    )
+
+    def nearest(piece: Tensor) -> Tensor:
+        return torch.cdist(piece.double() - offset, middles, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1)
+
+    return torch.cat(in_parallel([functools.partial(nearest, piece) for piece in x.split(PIECE_ROWS)]))
+
+
+@functools.cache
+def _pools() -> Any:
+    """The threads of other libraries in this process, k-means' among them."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

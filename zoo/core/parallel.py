@@ -73,10 +73,13 @@ def in_parallel(calls: Sequence[Callable[[], Any]]) -> list[Any]:
                 pass
             raise
 
+    gradients = torch.is_grad_enabled()
+
     def help_out() -> None:
         if torch.get_num_threads() > 1:
             torch.set_num_threads(1)  # of this thread
-        work()
+        with torch.set_grad_enabled(gradients):
+            work()
 
     number = min(available_threads(), len(calls))
     pool = _pool(os.getpid(), available_threads() - 1) if number > 1 else None

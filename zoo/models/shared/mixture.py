@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import ClassVar
 
@@ -28,6 +28,7 @@ from zoo.core.checks import positive
 from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data, split
 from zoo.core.memory import PIECE_ROWS, rows_at_once
+from zoo.core.parallel import in_parallel
 from zoo.core.pieces import categorical, gathered
 from zoo.core.rows import Known, restricted
 from zoo.core.statistics import Statistics, wide
@@ -146,7 +147,8 @@ class Mixture(Components):
             weights: how often each row counts, (N,). known: ``known["z"]`` (N,), -1 where z is not known.
         """
         pieces = split((x, weights, known), PIECE_ROWS)
-        return reduce(add, (self._e_step(rows, counted, sure, hard) for rows, counted, sure in pieces))
+        calls = [partial(self._e_step, rows, counted, sure, hard) for rows, counted, sure in pieces]
+        return reduce(add, in_parallel(calls))
 
     def _e_step(self, x: Tensor, weights: Tensor | None, known: Known | None, hard: bool) -> Statistics:
         log_joint = wide(self.log_joint(x, known))
@@ -200,11 +202,12 @@ class Mixture(Components):
         labels = cluster(points, k, init, lloyd=restart == 0, who=type(self).__name__)
         weights = torch.eye(self.num_components, dtype=x.dtype, device=x.device)
         zero = torch.zeros((), dtype=x.dtype)
-        pieces = (
-            self._statistics(rows, weights[chosen], zero, zero)
-            for rows, chosen in zip(x.split(PIECE_ROWS), labels.split(PIECE_ROWS), strict=True)
-        )
-        self.m_step(reduce(add, pieces))
+
+        def of_piece(rows: Tensor, chosen: Tensor) -> Statistics:
+            return self._statistics(rows, weights[chosen], zero, zero)
+
+        pieces = zip(x.split(PIECE_ROWS), labels.split(PIECE_ROWS), strict=True)
+        self.m_step(reduce(add, in_parallel([partial(of_piece, *piece) for piece in pieces])))
         self.leave_boundary(x, self.weights.detach() * x.shape[0])
 
     def _start_from_best(self, x: Tensor, restart: int) -> None:
