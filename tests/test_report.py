@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import dataclasses
 import functools
+import html
 import html.parser
 import io
+import json
 import math
 import re
 import shutil
@@ -17,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from PIL import Image
@@ -24,6 +28,10 @@ from PIL import Image
 import zoo
 from zoo.reporting import components as plots
 from zoo.reporting import curves, gradients, page, responsibilities, samples, seen
+from zoo.reporting.fit_report import write_fit_report
+from zoo.reporting.latent_tables import latent_table
+from zoo.reporting.parameter_tables import parameter_tables
+from zoo.reporting.parameters import parameters_of
 from zoo.reporting.report import write_report
 from zoo.reporting.text import shortfalls, text_table
 from zoo.runs.compare import Comparison
@@ -199,7 +207,8 @@ def test_page_lists_restarts(made: Comparison, folder: Path, tmp_path: Path) -> 
     write_report(dataclasses.replace(made, fits=[fit], gradients=[], x=None), tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert ">Restarts<" in text
-    assert text.count(f"em, seed {fit.seed}</td>") == 3
+    assert all(f'<td class="n">{start["seed"]}</td>' in text for start in fit.restarts)
+    assert text.count("<td>max_iter</td>") >= 3
     assert f"{fit.restarts[2]['objective']:.4f}" in text
 
 
@@ -214,18 +223,20 @@ def test_inlined_pictures_are_the_files_beside_them(folder: Path) -> None:
     assert {(folder / f"{name}.png").read_bytes() for name in names} <= set(images)
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
-@pytest.mark.parametrize("width", [390, 1200])
-def test_page_in_a_browser(folder: Path, tmp_path: Path, width: int) -> None:
-    """All pictures load, and nothing but a table's own scroller is wider than the window."""
+def in_a_browser(page: Path, tmp_path: Path, width: int) -> dict[str, Any]:
+    """What Chromium says of a page in a window so wide: pictures, how much wider than the window it is, complaints."""
     probe = (
-        "<script>addEventListener('load', () => { document.title = JSON.stringify({"
+        "<script>const said = []; addEventListener('error', e => said.push(e.message), true);"
+        "addEventListener('load', () => { document.title = JSON.stringify({"
         "loaded: [...document.images].every(i => i.complete && i.naturalWidth > 100), images: document.images.length,"
-        "wide: document.documentElement.scrollWidth - document.documentElement.clientWidth}); });</script>"
+        "wide: document.documentElement.scrollWidth - document.documentElement.clientWidth, said: said,"
+        "empty: [...document.querySelectorAll('h1, h2, h3')].filter(h => !h.nextElementSibling).length,"
+        "small: Math.min(...[...document.querySelectorAll('td, li, p, figcaption')]"
+        ".map(e => parseFloat(getComputedStyle(e).fontSize)))}); });</script>"
     )
-    source = (folder / "report.html").read_text(encoding="utf-8")
+    source = page.read_text(encoding="utf-8")
     # A headless window has a smallest width; a frame has none.
-    (tmp_path / "inner.html").write_text(source.replace("</head>", probe + "</head>"), encoding="utf-8")
+    (tmp_path / "inner.html").write_text(source.replace("<style>", probe + "<style>", 1), encoding="utf-8")
     (tmp_path / "frame.html").write_text(
         f'<iframe src="inner.html" width="{width}" height="800"></iframe><pre id="said"></pre><script>'
         "addEventListener('load', () => setTimeout(() => { document.getElementById('said').textContent ="
@@ -242,7 +253,55 @@ def test_page_in_a_browser(folder: Path, tmp_path: Path, width: int) -> None:
     )  # fmt: skip
     said = re.search(r'<pre id="said">(.*?)</pre>', done.stdout)
     assert said is not None, done.stderr[-500:]
-    assert said.group(1) == '{"loaded":true,"images":4,"wide":0}'
+    found: dict[str, Any] = json.loads(html.unescape(said.group(1)))
+    return found
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [400, 1280])
+def test_pages_in_a_browser(folder: Path, tmp_path: Path, width: int) -> None:
+    """All pictures load, and nothing but a table's own scroller is wider than the window: a comparison, a fit whose
+    columns have long names, a fit of a program of one's own."""
+    found = in_a_browser(folder / "report.html", tmp_path, width)
+    small = found.pop("small")
+    assert found == {"loaded": True, "images": 4, "wide": 0, "said": [], "empty": 0}
+    assert small >= 13
+    x = torch.randn(30, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    names = [f"a_column_with_a_name_that_is_far_too_long_to_be_of_any_use_{i}" for i in range(9)]
+    rows = pd.DataFrame(x.numpy(), columns=names)
+    fits = {"mixture": zoo.fit("gaussian_mixture", rows, num_components=2, max_iter=3), "program": program()}
+    for name, fit in fits.items():
+        (tmp_path / name).mkdir()
+        page, *pictures = write_fit_report(fit, fit.x, tmp_path / name, name="x" * 90)[0]
+        found = in_a_browser(page, tmp_path, width)
+        small = found.pop("small")
+        assert found == {"loaded": True, "images": len(pictures), "wide": 0, "said": [], "empty": 0}
+        assert small >= 13
+
+
+def program() -> Any:
+    """A fit of a chain that a user wrote, its latents in no plate."""
+
+    def chain(x: torch.Tensor) -> None:
+        rows = pyro.param("rows", torch.tensor([[0.6, 0.4], [0.3, 0.7]]), constraint=dist.constraints.simplex)
+        rate = pyro.param("rate", torch.tensor([1.0, 9.0]), constraint=dist.constraints.positive)
+        z: Any = 0
+        for t in pyro.markov(range(len(x))):
+            z = pyro.sample(f"z_{t}", dist.Categorical(rows[z]))
+            pyro.sample(f"x_{t}", dist.Poisson(rate[z]), obs=x[t])
+
+    return zoo.fit(chain, torch.tensor([1.0, 0, 2, 9, 8, 11, 10, 0, 1]), estimator="auto_em", max_iter=5)
+
+
+def test_latents_in_no_plate_have_a_row_each() -> None:
+    fit = program()
+    table = latent_table(fit, fit.x)
+    assert list(table) == ["step", "z", "p_0", "p_1"]
+    assert table["step"].tolist() == list(range(9))
+    assert table["z"].tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 0]
+    assert ((table["p_1"] > 0.5) == (table["z"] == 1)).all()
+    tables = {each.title: each for each in parameter_tables(parameters_of(fit))}
+    assert [name for name, _ in tables["rows"].columns] == ["", "0", "1"]
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ def in_steps(sites: Mapping[str, Tensor]) -> Tensor | None:
     """Sites ``z_0``, ``z_1``, ..., each (N, ...), as one of sequences, (N, T, ...); None where they are none."""
     names = list(sites)
     stem = names[0].removesuffix("_0")
-    if names != [f"{stem}_{t}" for t in range(len(names))] or len({value.shape for value in sites.values()}) > 1:
+    shapes = {value.shape for value in sites.values()}
+    if names != [f"{stem}_{t}" for t in range(len(names))] or len(shapes) > 1 or shapes == {()}:
         return None
     return torch.stack(list(sites.values()), 1)
 

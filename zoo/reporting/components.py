@@ -28,7 +28,7 @@ from zoo.reporting.page import (
 from zoo.reporting.seen import few, names_along, parameter_of, responsibilities, steps_of, visible
 from zoo.reporting.subjects import Fitted
 
-__all__ = ["component_kind", "plot_components"]
+__all__ = ["component_kind", "owner_word", "plot_components"]
 
 #: Features of which profiles are drawn; of more, a heat map.
 PROFILED = 16
@@ -97,7 +97,8 @@ def plot_components(fit: Fitted, x: Any, path: str | Path, *, dark: bool = False
     name = "rates" if kind == "counts" else "probs" if parameter_of(model, "probs") is not None else "emission_probs"
     values = array(model.quantity(name))
     names = names_along(model, "symbol" if name == "emission_probs" else "feature", values.shape[1], bare=True)
-    return _parameters(values, weights, name, path, dark, word, names)
+    known = name != "emission_probs" or resp is not None or parameter_of(model, "weights") is not None
+    return _parameters(values, weights if known else None, name, path, dark, owner_word(model), names)
 
 
 def _ellipses(
@@ -211,8 +212,15 @@ def _histogram(
     return page.save(path)
 
 
+def owner_word(model: Any) -> str:
+    """What the model calls that which has parameters of its own: component, state, preterminal."""
+    axes = model.named_axes()
+    named = next((axes[name] for name in ("means", "rates", "probs", "emission_probs") if axes.get(name)), None)
+    return str(named[0]).split()[0] if named else "component"
+
+
 def _parameters(
-    values: Array, weights: Array, name: str, path: str | Path, dark: bool, word: str, names: list[str]
+    values: Array, weights: Array | None, name: str, path: str | Path, dark: bool, word: str, names: list[str]
 ) -> Path:
     """Component parameters (K, D): as images where D is a square number of pixels, else a heat map."""
     k, d = values.shape
@@ -227,16 +235,18 @@ def _parameters(
             ax.set_axis_off()
             if i < k:
                 ax.imshow(values[i].reshape(shape), cmap="gray_r", vmin=0, vmax=top)
-                ax.set_title(f"{weights[i]:.0%}", fontsize=9, color=page.theme.quiet, pad=3)
-        page.figure.suptitle(f"{name} of the {k} {word}s, as images, with weights", fontsize=11, color=page.theme.ink)
+                if weights is not None:
+                    ax.set_title(f"{weights[i]:.0%}", fontsize=9, color=page.theme.quiet, pad=3)
+        more = "" if weights is None else ", with weights"
+        page.figure.suptitle(f"{name} of the {k} {word}s, as images{more}", fontsize=11, color=page.theme.ink)
         return page.save(path)
-    if name in ("probs", "rates") and k <= len(PALETTE) and 2 <= d <= PROFILED:
+    if weights is not None and name in ("probs", "rates") and k <= len(PALETTE) and 2 <= d <= PROFILED:
         return _profiles(values, weights, name, path, dark, word, names)
     page = Page(min(12.0, max(5.6, 2.6 + 0.55 * d)), min(12.0, 2.0 + 0.45 * k), dark)
     (ax,) = page.axes()
     limits = (0.0, 1.0) if "probs" in name else (None, None)
     heat(page, ax, values, "viridis", limits, "p(x = 1)" if name == "probs" else name.replace("_", " "))
-    ticks(ax, 1, [f"{word} {i} ({w:.0%})" for i, w in enumerate(weights)])
+    ticks(ax, 1, [f"{word} {i}" + ("" if weights is None else f" ({weights[i]:.0%})") for i in range(k)])
     ticks(ax, 0, names)
     page.label(ax, f"Fitted {name.replace('_', ' ')}", "symbol" if name == "emission_probs" else "feature")
     return page.save(path)

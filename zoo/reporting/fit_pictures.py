@@ -12,7 +12,8 @@ from zoo.data.speech import SPOKEN, smooth_spectrogram
 from zoo.errors import ZooError
 from zoo.reporting.alignments import has_alignments, plot_alignment
 from zoo.reporting.chains import plot_chains
-from zoo.reporting.components import component_kind, plot_components
+from zoo.reporting.codes import has_codes, plot_codes
+from zoo.reporting.components import component_kind, owner_word, plot_components
 from zoo.reporting.curves import plot_history
 from zoo.reporting.dwells import plot_dwells
 from zoo.reporting.filters import plot_filters, plot_mended
@@ -85,12 +86,12 @@ def _components(fit: Fitted, x: Any, title: str) -> Iterator[Picture]:
     kind = component_kind(fit.model)
     if kind is None:
         return
-    word = "state" if has_states(fit.model) else "component"
+    word = owner_word(fit.model)
     about = {
         "gaussian": f"Data of {columns_of(fit)}, each in the colours of the {word}s that it may be of, and the "
         f"Gaussian of each {word}.",
         "counts": f"Rates of {columns_of(fit)} in each {word}, and its share of the data.",
-        "probs": f"Probabilities of {columns_of(fit)} in each {word}, and its share of the data.",
+        "probs": f"Probabilities of {columns_of(fit)} in each {word}, and its share of the data where that is known.",
         "loadings": f"How {columns_of(fit)} hang on the factors, each loading in units of its feature's standard "
         "deviation; and data and features (arrows) in the plane of the first two factors.",
     }[kind]
@@ -127,6 +128,11 @@ def network_pictures(fit: Fitted, x: Any, name: str) -> Iterator[Picture]:
     model = fit.model
     if fit.status not in ("interrupted", "diverged"):
         yield Picture("", LATENTS, lambda folder, dark: plot_latents(fit, x, folder, dark=dark))
+    if has_codes(model):
+        yield Picture(
+            "Codes and draws", "Posterior means of the code; and the data beside draws from the model.",
+            lambda folder, dark: [plot_codes(fit, x, folder / "codes.png", dark=dark)],
+        )  # fmt: skip
     yield Picture(
         "Filters", "What units of the first layer look at.",
         lambda folder, dark: plot_filters(fit, folder / "filters.png", dark=dark),
@@ -184,7 +190,7 @@ def main_figure(fit: Fitted, x: Any, path: str | Path | None = None, *, dark: bo
     name = str((fit.data or {}).get("name") or "")
     for picture in [
         *_states(fit, x), *_trees(fit, x), *_components(fit, x, "The fit"), *network_pictures(fit, x, name),
-        _responsibilities(fit, x, "The fit"),
+        _responsibilities(fit, x, "The fit"), *course_pictures(fit),
     ]:  # fmt: skip
         with isolated(fit.seed):
             try:

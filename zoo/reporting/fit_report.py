@@ -39,10 +39,10 @@ def write_fit_report(
     Returns:
         The files, ``report.html`` first; a line on each picture that could not be drawn.
     """
-    pictures = [
-        *model_pictures(fit, x), *network_pictures(fit, x if shown is None else shown, name), *course_pictures(fit),
-    ]  # fmt: skip
+    pictures = [*model_pictures(fit, x), *network_pictures(fit, x if shown is None else shown, name)]
     figures, files, missing = in_figures(pictures, folder)
+    course, more, lost = in_figures(course_pictures(fit), folder)
+    files, missing = [*files, *more], [*missing, *lost]
     lead = f"{size_text(fit.num_data, fit.num_units)}; by {fit.label}: {fit.status} after {fit.iterations} iterations, "
     title = f"{fit.model.label} on {name}"
     parts = [
@@ -50,10 +50,13 @@ def write_fit_report(
         f'<p class="lead">{escaped(lead + seconds_text(fit.seconds) + " s.")}</p>',
         html_table(_scores(fit)),
         *bullets("Notes", [*fit.notes, *notes, *missing]),
-        *_parameters(fit),
         *figures,
+        *_parameters(fit),
     ]
-    tables = [_shares(latents), restarts_table([fit]), data_table(x, name, fit.model.entries("feature")), _options(fit)]
+    tables = [_shares(latents)]
+    parts += [html_table(table) for table in tables if table is not None]
+    parts += course
+    tables = [restarts_table([fit]), data_table(x, name, fit.model.entries("feature")), _options(fit)]
     parts += [html_table(table) for table in [*tables, version_table()] if table is not None]
     page = folder / "report.html"
     page.write_text(html_page(title, parts), encoding="utf-8")

@@ -85,11 +85,13 @@ h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem; }
 h3 { font-size: .95rem; margin: 1.2rem 0 .3rem; }
 p.lead { color: var(--quiet); margin: 0 0 1rem; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums;
+table { border-collapse: collapse; min-width: min(100%, 26rem); font-size: .875rem; font-variant-numeric: tabular-nums;
   overflow-wrap: normal; }
 th, td { padding: .4rem .6rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--quiet); font-weight: 600; white-space: nowrap; }
 td.n, th.n { text-align: right; white-space: nowrap; }
+td:first-child, th:first-child { position: sticky; left: 0; max-width: 60vw; background: var(--paper); }
+td { min-width: 4rem; }
 tr.best td { background: var(--band); font-weight: 600; }
 tr.best td:first-child { box-shadow: inset 3px 0 0 var(--mark); }
 figure { margin: 0; }
@@ -122,7 +124,8 @@ def html_table(table: Table, best: int | None = None, heading: str = "h2") -> st
         for i, row in enumerate(table.rows)
     )
     title = f"<{heading}>{escaped(table.title)}</{heading}>" if table.title else ""
-    return f'{title}<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    head = f"<thead><tr>{head}</tr></thead>" if any(name for name, _ in table.columns) else ""
+    return f'{title}<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def bullets(title: str, lines: Sequence[str], heading: str = "h2") -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributions
 
@@ -73,6 +74,8 @@ def _of(fit: Fitted, x: Any, data: Data, found: Any, proba: bool) -> Columns:
         steps = in_steps(found)
         if steps is not None:
             return _by_step(data, {"": steps}, _kind(fit, ("state", "code"), "z"))
+        if all(value.dim() == 0 for value in found.values()):
+            return _by_site(fit, x, found, proba)
         made: Columns = {}
         for name, value in found.items():
             made.update({name: _values(value)} if value.dim() == 1 else _numbered(name, _values(value)))
@@ -91,6 +94,25 @@ def _of(fit: Fitted, x: Any, data: Data, found: Any, proba: bool) -> Columns:
     if proba:
         probabilities = fit.predict_proba(x)
         made |= _numbered("p", array(probabilities)) if probabilities.dim() == 2 else {}
+    return made
+
+
+def _by_site(fit: Fitted, x: Any, found: dict[str, Tensor], proba: bool) -> Columns:
+    """Latents in no plate of the data, a row each: a program's chain over all of them, z_0, z_1, ..., by its steps."""
+    values = _values(torch.stack(list(found.values())))
+    stems = {name.rstrip("0123456789") for name in found}
+    if len(stems) == 1 and [*stems] != [*found]:
+        word = stems.pop().rstrip("_")
+        made: Columns = {
+            "step": np.array([int(name[len(name.rstrip("0123456789")) :]) for name in found]),
+            word: values,
+        }
+    else:
+        made = {"site": np.array(list(found), dtype=object), "value": values}
+    posterior = fit.posterior(x) if proba else {}
+    probs: list[Any] = [getattr(posterior[name], "probs", None) for name in found if name in posterior]
+    if len(probs) == len(found) and len({None if p is None else p.shape for p in probs}) == 1 and probs[0] is not None:
+        made |= _numbered("p", array(torch.stack(probs))) if probs[0].dim() == 1 else {}
     return made
 
 

@@ -35,22 +35,27 @@ def restarts_table(fits: Sequence[Fitted]) -> Table | None:
         return None
     columns = [("fit", False), ("start", True), ("status", False), ("objective", True), ("log-likelihood", True)]
     columns += [("degenerate", False), ("chosen", False), ("notes", False)]
-    return Table("Restarts", columns, rows)
+    kept = [
+        i for i, (name, _) in enumerate(columns) if any(row[i] for row in rows) and (name != "fit" or len(fits) > 1)
+    ]
+    return Table("Restarts", [columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 def data_table(x: Any, title: str, columns: Sequence[str] | None = None) -> Table:
     """Shape and, for up to 20 features, the range of every tensor of the data; ``columns``: names of the features."""
     names = list(x) if isinstance(x, dict) else [f"x{i or ''}" for i in range(len(tensors(x)))]
+    alone = columns is not None and len(names) == 1
     rows = []
     for name, value in zip(names, tensors(x), strict=False):
-        shape = " x ".join(map(str, value.shape)) or "one number"
+        shape = "\u00a0x\u00a0".join(map(str, value.shape)) or "one number"
         numbers = value.detach().cpu().double().reshape(-1, value.shape[-1] if value.dim() > 1 else 1)
         split = value.dim() > 1 and 1 < numbers.shape[1] <= 20
         for j, column in enumerate(numbers.T if split else [numbers.flatten()]):
+            column = column[column.isfinite()]  # neither what is missing nor what pads sequences
             if column.numel():
                 known = columns is not None and len(columns) == numbers.shape[1]
                 said = columns[j] if known and columns is not None else f"feature {j}"
-                label = f"{name}, {said}" if split else name
+                label = (said if alone and known else f"{name}, {said}") if split else name
                 spread = column.std(correction=0)
                 values = [f"{float(v):.5g}" for v in (column.min(), column.mean(), spread, column.max())]
                 rows.append([label, shape, *values])

@@ -116,7 +116,7 @@ def _matrix(
     """Rows along the first axis, columns along the second."""
     kind = axes[1].split()[-1]
     numbered = all(isinstance(e, int) for e in entries[1])
-    said = numbered and kind != "index" and len(entries[1]) <= 8 and kind != axes[0].split()[-1]
+    said = numbered and not axes[1].startswith("index") and len(entries[1]) <= 8 and kind != axes[0].split()[-1]
     heads = [f"{kind} {e}" if said else str(e) for e in entries[1]]
     parts = [
         (head, values[:, j], None if errors is None else errors[:, j]) for j, head in enumerate(heads[: width // 2])

@@ -59,7 +59,10 @@ def plot_selection(selection: Selecting, path: str | Path, *, dark: bool = False
         _scale(ax, places, numeric)
         values = [value for each in selection.candidates if _finite(value := each.value(name))]
         if _framed(ax, values, name == "cv"):
-            ax.set_title("some beyond the frame", loc="right", fontsize=8.5, color=page.theme.quiet, pad=8)
+            ax.text(
+                0.99, 0.03 if name == "cv" else 0.97, "some beyond the frame", transform=ax.transAxes, fontsize=9,
+                ha="right", va="bottom" if name == "cv" else "top", color=page.theme.quiet,
+            )  # fmt: skip
         ax.grid(True, axis="y", color=page.theme.grid, linewidth=0.7)
         ax.set_axisbelow(True)
         better, unit = ("higher", "held-out nats a datum") if name == "cv" else ("lower", "")
