@@ -208,7 +208,7 @@ def test_seeds_are_those_of_scikit_learn() -> None:
         number = int(numbers.integers(1, count + 1))
         rows = numbers.normal(size=(count, features)) * (1000, 1)[seed % 2]
         rows = np.round(rows) if seed % 3 else rows  # equal rows among them
-        assert np.array_equal(seeds(rows, number, seed), kmeans_plusplus(rows, number, random_state=seed)[0])
+        assert np.array_equal(seeds(rows, number, np.random.RandomState(seed)), kmeans_plusplus(rows, number, random_state=seed)[0])
 
 
 def test_distinct_rows_are_counted_until_there_are_enough() -> None:

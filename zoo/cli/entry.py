@@ -5,7 +5,6 @@ Exit codes: 0 done, 2 the user's mistake (one line on stderr), 3 a fit that dive
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import sys
@@ -20,7 +19,7 @@ from zoo.cli.beginning import new
 from zoo.cli.fitted import evaluate, forecast, sample
 from zoo.cli.fitting import compare, explain, fit
 from zoo.cli.listing import data, models
-from zoo.cli.output import complain, tell
+from zoo.cli.output import complain, tell, unread
 from zoo.cli.predicting import predict
 from zoo.cli.programs import USER_MODULE
 from zoo.cli.selecting import select
@@ -91,8 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (KeyboardInterrupt, typer.Abort):
             return complain("interrupted before there was anything to save.", 130)
         except BrokenPipeError:  # `zoo models | head`
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            unread()
             return 0
         except ZooError as error:
             if debug:

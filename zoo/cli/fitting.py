@@ -30,7 +30,7 @@ from zoo.cli.options import (
     check_seed,
     named,
 )
-from zoo.cli.output import RECORD, complain, dumps, stdout_for_result, tell
+from zoo.cli.output import RECORD, at_once, complain, dumps, stdout_for_result, tell
 from zoo.cli.showing import print_parameters
 from zoo.cli.task import Source, Task, prepare
 from zoo.errors import LikelihoodDecreased, ZooError
@@ -114,29 +114,32 @@ def fit(
         score = None if apart is None else apart.score(this)
         if apart is not None:
             rows[0].update(num_held_out=apart.num_data, held_out_log_likelihood=score)
-        stopped = this.status == "interrupted"
-        if out is not None:
-            write_record(out, task, {"command": "fit", "seed": seed} | ({} if apart is None else apart.record))
+    if out is not None:
+        write_record(out, task, {"command": "fit", "seed": seed} | ({} if apart is None else apart.record))
+    tell(task.notes)
+    with at_once():  # pictures take longer than a small fit
+        if as_json:
+            print(dumps(_told(this, task, rows)))
+        else:
+            print(this)
+            print_parameters(this, out)
+            print_agreement(rows)
+            print_classes(this, task)
+            if apart is not None:
+                print(apart.told(score))
+    stopped = this.status == "interrupted"
+    if out is not None:
+        with stdout_for_result(as_json):
             from zoo.reporting.answer import write_answer
 
             try:
                 shown = None if apart is None else apart.x
                 answer = write_answer(this, task.x, out, name=task.data_name, shown=shown, report=report)
                 drawn = [path.name for path in answer.files]
-                task.notes += answer.missing
+                tell(answer.missing)
             except KeyboardInterrupt:
                 stopped = True
-    tell(task.notes)
-    if as_json:
-        print(dumps(_told(this, task, rows)))
-    else:
-        print(this)
-        print_parameters(this, out)
-        print_agreement(rows)
-        print_classes(this, task)
-        if apart is not None:
-            print(apart.told(score))
-        if out is not None:
+        if not as_json:
             print(f"saved in {out}{': ' if drawn else ''}{', '.join(drawn)}")
     if stopped:
         raise typer.Exit(stop_code(out))
@@ -254,8 +257,6 @@ def explain(
 
 def ready() -> None:
     """Import what every fit needs, and let Ctrl-C end a fit with what there is."""
-    import sklearn.cluster  # noqa: F401
-
     import zoo.runs.compare  # noqa: F401
     from zoo.cli.stopping import interrupts
 

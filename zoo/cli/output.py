@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["RECORD", "complain", "dumps", "stdout_for_result", "tell", "word"]
+__all__ = ["RECORD", "at_once", "complain", "dumps", "stdout_for_result", "tell", "unread", "word"]
 
 #: Name of the record of what a run was made of, beside the fit.
 RECORD = "run.json"
@@ -22,6 +23,23 @@ def tell(notes: list[str]) -> None:
     # After the work, so that a mistake found during it is the one line on stderr.
     for note in notes:
         print("note:", note, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """What is printed here is out before anything else is done, which goes on where its reader has gone
+    (``zoo fit ... | head``)."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        unread()
+
+
+def unread() -> None:
+    """Nobody reads stdout any more: what is still printed goes nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

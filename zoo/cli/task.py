@@ -195,7 +195,8 @@ def prepare(
     if guide is not None:
         program_guide = load_object(guide, "guide")
     takes = arguments_of(build)
-    names = list(dict.fromkeys(text.partition(":")[0].strip() for text in estimators or estimator_classes()))
+    might = estimators or (estimator_classes() if given else ())  # where there are options to tell whose they are
+    names = list(dict.fromkeys(text.partition(":")[0].strip() for text in might))
     known = {name: option_names(name) for name in names}
     arguments: dict[str, Any] = {}
     fit_options: dict[str, Any] = {}
@@ -261,7 +262,7 @@ def prepare(
         built.schema = schema
     x = one_column(built, program_guide, x)
     if not estimators:
-        usual = usual_estimators(built, x, program_guide, fixed=fixed)
+        usual = usual_estimators(built, x, program_guide, first=not many, fixed=fixed)
         estimators = list(dict.fromkeys([*usual, *sorted(own)])) if many else usual[:1]
         notes.append(f"estimator{'s' if many else ''} {','.join(estimators)}; others with --estimator{'s' * many}")
     variants = [variant(text) for text in estimators]

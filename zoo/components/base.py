@@ -10,6 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from zoo.components.kmeans import kmeans
 from zoo.components.seeding import seeds
 from zoo.core.checks import matrix
 from zoo.core.contract import Axes, LatentVariableModel
@@ -215,24 +216,10 @@ def partition(x: Tensor, num_clusters: int, init: str, *, lloyd: bool) -> Tensor
         scarce = len(unique) < num_clusters  # among the rows seen here
         centres = unique[np.random.default_rng(seed).choice(len(unique), num_clusters, replace=scarce)]
     else:
-        if lloyd:  # ten seedings, the tightest partition kept: one alone often ends in a poor one
-            from sklearn.cluster import KMeans
-
-            with _pools().limit(limits=1, user_api="openmp"):  # more threads wait for each other longer than they work
-                centres = KMeans(num_clusters, n_init=10, random_state=seed).fit(array).cluster_centers_
-        else:
-            centres = seeds(array, num_clusters, seed)
+        centres = (kmeans if lloyd else seeds)(array, num_clusters, np.random.RandomState(seed))
     offset, middles = rows.double().mean(0), torch.as_tensor(centres, device=x.device)
 
     def nearest(piece: Tensor) -> Tensor:
         return torch.cdist(piece.double() - offset, middles, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1)
 
     return torch.cat(in_parallel([functools.partial(nearest, piece) for piece in x.split(PIECE_ROWS)]))
-
-
-@functools.cache
-def _pools() -> Any:
-    """The threads of other libraries in this process, k-means' among them."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()

@@ -15,18 +15,17 @@ import numpy as np
 __all__ = ["seeds"]
 
 
-def seeds(rows: Any, number: int, seed: int) -> Any:
+def seeds(rows: Any, number: int, generator: np.random.RandomState) -> Any:
     """Rows to begin clusters from.
 
     Args:
         rows: (N, D), float64, an array.
         number: how many, at most N.
-        seed: of numpy's ``RandomState``.
+        generator: where draws come from.
 
     Returns:
         (number, D), rows among those given.
     """
-    generator = np.random.RandomState(seed)
     count = len(rows)
     trials = 2 + int(math.log(number))
     sizes = np.einsum("ij,ij->i", rows, rows)

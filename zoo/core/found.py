@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from zoo.errors import LeftOut, one_line, unknown_name
 
-__all__ = ["classes_in", "modules_in", "named", "snake_case"]
+__all__ = ["classes_in", "classes_of", "modules_in", "named", "snake_case"]
 
 Base = TypeVar("Base")
 Value = TypeVar("Value")
@@ -25,9 +25,12 @@ def modules_in(package: str) -> dict[str, ModuleType]:
 
     One that cannot be imported is left out with a warning that names it: the others are as good as they were.
     """
-    files = sorted(info.name for info in pkgutil.iter_modules(importlib.import_module(package).__path__))
-    modules = {name: _imported(f"{package}.{name}") for name in files if not name.startswith("_")}
+    modules = {name: _imported(f"{package}.{name}") for name in _files(package) if not name.startswith("_")}
     return {name: module for name, module in modules.items() if module is not None}
+
+
+def _files(package: str) -> list[str]:
+    return sorted(info.name for info in pkgutil.iter_modules(importlib.import_module(package).__path__))
 
 
 @cache
@@ -54,13 +57,22 @@ def named(kind: str, name: str, known: Mapping[str, Value]) -> Value:
 def classes_in(package: str, base: type[Base]) -> list[type[Base]]:
     """The classes that the modules of a package define as kinds of ``base`` and offer: ``__all__``, or all names
     without a first _ where it does not say."""
-    found: list[type[Base]] = []
-    for module in modules_in(package).values():
-        public = [name for name in vars(module) if not name.startswith("_")]
-        offered = (getattr(module, name, None) for name in getattr(module, "__all__", public))
-        kinds = [value for value in offered if inspect.isclass(value) and issubclass(value, base)]
-        found += [kind for kind in kinds if kind.__module__ == module.__name__]
-    return found
+    return [kind for module in modules_in(package).values() for kind in _offered(module, base)]
+
+
+def classes_of(package: str, name: str, base: type[Base]) -> list[type[Base]]:
+    """The same of the module of that name alone, so that no other is imported; none where there is no such file."""
+    if name.startswith("_") or name not in _files(package):
+        return []
+    module = _imported(f"{package}.{name}")
+    return [] if module is None else _offered(module, base)
+
+
+def _offered(module: ModuleType, base: type[Base]) -> list[type[Base]]:
+    public = [name for name in vars(module) if not name.startswith("_")]
+    offered = (getattr(module, name, None) for name in getattr(module, "__all__", public))
+    kinds = [value for value in offered if inspect.isclass(value) and issubclass(value, base)]
+    return [kind for kind in kinds if kind.__module__ == module.__name__]
 
 
 def snake_case(name: str) -> str:

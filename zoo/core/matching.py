@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 __all__ = ["match"]
@@ -15,6 +14,8 @@ def match(agreement: Tensor, num_components: int) -> Tensor:
     Args:
         agreement: (theirs, ours), larger is better.
     """
+    from scipy.optimize import linear_sum_assignment  # takes as long to import as a small fit
+
     rows, columns = linear_sum_assignment(agreement.cpu().numpy(), maximize=True)
     taken = {int(r): int(c) for r, c in zip(rows, columns, strict=True) if r < num_components}
     rest = iter([c for c in range(num_components) if c not in taken.values()])

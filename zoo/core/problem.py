@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zoo.core.contract import LatentVariableModel, lacks
-from zoo.core.data import Data
-from zoo.core.program import Program, look
+from zoo.core.data import Data, plain
+from zoo.core.program import Program, look, reached_by_marginal
 from zoo.core.rows import Rows, declares
 
 __all__ = ["Problem"]
@@ -51,6 +51,14 @@ class Problem:
         if not self._facts:
             self._facts.append(look(self.model, self.data))
         return self._facts[0]
+
+    @property
+    def theta(self) -> tuple[str, ...]:
+        """Names of the parameters that p(x, z) depends on: those of an exact ln p(x) where the model offers one, for
+        which no program need be run."""
+        if "program" in self.__dict__ or lacks(self.model, "log_marginal") is not None:
+            return self.program.theta
+        return reached_by_marginal(self.model, plain(self.data))
 
     @property
     def denoises(self) -> bool:

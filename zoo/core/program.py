@@ -177,11 +177,18 @@ def _reached(output: Tensor, named: Sequence[tuple[str, Tensor]]) -> tuple[str, 
     return tuple(name for (name, _), grad in zip(named, grads, strict=True) if grad is not None)
 
 
-def reached_by_model(model: LatentVariableModel, x: Data) -> list[str]:
+def reached_by_marginal(model: LatentVariableModel, x: Data) -> tuple[str, ...]:
+    """Names of the parameters that an exact ln p(x) depends on, which the model offers; no program is run."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        return _reached(call(model.log_marginal, model.probe(x)).sum(), named)
+
+
+def reached_by_model(model: LatentVariableModel, x: Data) -> tuple[str, ...]:
     """Names of the parameters that p(x, z) depends on, at a draw of z from the model: no guide is run."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     trace = poutine.trace(lambda: call(model.model, x)).get_trace()
-    return list(_reached(torch.as_tensor(trace.log_prob_sum()), named))
+    return _reached(torch.as_tensor(trace.log_prob_sum()), named)
 
 
 def _nesting(trace: Trace) -> int:

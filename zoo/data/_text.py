@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.core.arrays import is_number, numbers_of, series_array, strip_text
+from zoo.data._small import numbers
 from zoo.data._table import Table
 from zoo.errors import ZooError
 
@@ -285,19 +286,22 @@ def _any_number(rows: list[list[str]], decimal: str) -> bool:
 
 
 def _fast(text: bytes, layout: _Layout, decimal: str) -> list[NDArray] | None:
-    """pandas' reader in C; None where it does not see ``width`` cells in every record.
+    """pandas' reader in C where there is more than a few numbers; None where it does not see ``width`` cells in every
+    record.
 
     It refuses a record that is too long and fills one that is too short: that none was is told by the number of
     delimiters in all.
     """
-    import pandas as pd
-
     separator = layout.delimiter.encode()
     body = text
     if layout.delimiter == _BLANKS:
         body = re.sub(rb"(?m)^ | $", b"", re.sub(rb"[ \t]+", b" ", text))
     if layout.skip:
         body = body.split(b"\n", layout.skip)[-1]
+    if decimal == "." and (columns := numbers(body, separator, layout.width)) is not None:
+        return columns
+    import pandas as pd
+
     quoted = b'"' in body
     expected = re.sub(rb'"[^"]*"', b"", body).count(separator) if quoted else body.count(separator)
     wide = layout.width > _WIDE and not quoted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from functools import cache
 
-from zoo.core.found import classes_in, named
+from zoo.core.found import classes_in, classes_of, named
 from zoo.estimators.base import Estimator
 
 __all__ = ["estimator_classes", "find_estimator", "option_names"]
@@ -18,11 +18,14 @@ def estimator_classes() -> dict[str, type[Estimator]]:
 
 
 def find_estimator(name: str) -> type[Estimator]:
-    """The estimator class of a name.
+    """The estimator class of a name; where its file has that name too, no other is imported.
 
     Raises:
         ZooError: there is none; the nearest name is offered.
     """
+    for cls in classes_of(__name__, name, Estimator):
+        if vars(cls).get("name") == name:
+            return cls
     return named("estimator", name, estimator_classes())
 
 

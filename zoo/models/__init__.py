@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.found import classes_in, named, snake_case
+from zoo.core.found import classes_in, classes_of, named, snake_case
 
 __all__ = ["find_model", "model_classes", "snake_case"]
 
@@ -17,9 +17,12 @@ def model_classes() -> dict[str, type[LatentVariableModel]]:
 
 
 def find_model(name: str) -> type[LatentVariableModel]:
-    """The model class of a snake-case name.
+    """The model class of a snake-case name; where its file has that name too, no other is imported.
 
     Raises:
         ZooError: there is none; the nearest name is offered.
     """
+    for cls in classes_of(__name__, name, LatentVariableModel):
+        if snake_case(cls.__name__) == name:
+            return cls
     return named("model", name, model_classes())

@@ -125,7 +125,7 @@ def fit(
     template = as_model(model, guide)
     if estimator is None:
         beside: dict[str, Any] = {"weights": weights, "known": known, "fixed": fixed}
-        estimator = usual_estimators(template, x, for_fit=True, **beside)[0]
+        estimator = usual_estimators(template, x, for_fit=True, first=True, **beside)[0]
     asked = chosen = options_from(find_estimator(estimator), options, OPTIONS)
     if restarts is not None and (not isinstance(restarts, int) or isinstance(restarts, bool) or restarts < 1):
         raise ZooError(f"fit: restarts expected a whole number of at least 1, got {restarts!r}.")

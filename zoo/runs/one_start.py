@@ -112,7 +112,7 @@ def finish(
         elbo, elbo_se = scores.take("elbo", lambda: bound(problem)) or (None, None)
     if not model.normalized:
         outcome.notes = [*outcome.notes, unnormalised(model)]
-    theta = scores.take("number of parameters", lambda: problem.program.theta) or ()
+    theta = scores.take("number of parameters", lambda: problem.theta) or ()
     size = scores.take("number of parameters", lambda: model.num_free_parameters(theta))
     units = scores.take("number of time steps", lambda: model.num_units(x))
     more, at_edge = scores.take("word on the priors", lambda: told(model, x, outcome.draws is not None)) or ([], False)

@@ -220,9 +220,8 @@ def check_serves(estimator: Estimator, problem: Problem) -> None:
 
 def serving(problem: Problem, among: Iterable[str] | None = None) -> list[str]:
     """The names of the estimators that can serve a problem, of all or in the order of those asked for."""
-    classes = estimator_classes()
     with torch.random.fork_rng(devices=[]):
-        return [name for name in among or sorted(classes) if classes[name]().refuses(problem) is None]
+        return [n for n in among or sorted(estimator_classes()) if find_estimator(n)().refuses(problem) is None]
 
 
 def usual_estimators(
@@ -231,6 +230,7 @@ def usual_estimators(
     guide: Callable[..., Any] | None = None,
     for_fit: bool = False,
     *,
+    first: bool = False,
     weights: Any = None,
     known: Mapping[str, Any] | None = None,
     fixed: str | Iterable[str] = (),
@@ -244,6 +244,7 @@ def usual_estimators(
 
     Args:
         for_fit: whether one fit is to be made, in which a guide that was given must have a part.
+        first: whether the first alone is wanted. Where that is em, no program need be run to tell.
         weights: as for ``fit``, like ``known`` and ``fixed``.
 
     Raises:
@@ -255,6 +256,8 @@ def usual_estimators(
         rows = with_beside(base, ready, weights, known)
         problem = first_run(base, plain(rows))
         problem, _ = settled(problem, rows, fixed)
+        if first and problem.lacks("recall") is not None and (usual := serving(problem, DEFAULT_ESTIMATORS[:1])):
+            return usual
         usual = serving(problem, DEFAULT_ESTIMATORS)
         given_guide = for_fit and not base.trusted and base.has_guide
         energy = problem.lacks("annealing_path") is None  # every update would be a climb through its ln Z

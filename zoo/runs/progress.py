@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,10 @@ def shown(progress: bool | Callback | None, title: str, unit: str = "iterations"
         return
     if progress is False:
         yield None
+        return
+    if progress is None and _plain():
+        with _clock.at_work():
+            yield Bar(Lines(title, unit), None, title)
         return
     with kept_random():
         from rich.console import Console
@@ -69,6 +74,11 @@ def fraction_shown(title: str, progress: bool | None = None) -> Iterator[Callabl
     if progress is False:
         yield None
         return
+    if progress is None and _plain():
+        lines = Lines(title)
+        with _clock.at_work():
+            yield lambda fraction: lines.update(None, completed=fraction)
+        return
     with kept_random():
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -88,6 +98,13 @@ def fraction_shown(title: str, progress: bool | None = None) -> Iterator[Callabl
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(title, total=1.0)
         yield lambda fraction: bars.update(task, completed=fraction)
+
+
+def _plain() -> bool:
+    """Whether stderr is neither a terminal nor a notebook's as far as can be told without rich, whose import takes as
+    long as a small fit."""
+    told = any(os.environ.get(name) for name in ("TTY_COMPATIBLE", "FORCE_COLOR"))
+    return not told and not sys.stderr.isatty() and "IPython" not in sys.modules
 
 
 class _Clock:

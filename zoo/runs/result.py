@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from zoo.bayes.draws import Draws
 from zoo.core import program
-from zoo.core.contract import LatentVariableModel
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.isolation import isolated
 from zoo.runs.answers import Answers
 from zoo.runs.templates import describe_template
@@ -139,8 +139,11 @@ class Fit(Answers):
         """
         names = None if self.guide_trained else self.model.of_program()
         if names is None and not self.guide_trained and self.template is not None:
-            with isolated(self.seed), pyro.validation_enabled(False):  # a template that was saved is of zeros
-                names = set(program.reached_by_model(self.model, self.template))
+            # A template that was saved is of zeros, which a program makes nothing of but an exact sum may refuse.
+            exact = self.x is not None and lacks(self.model, "log_marginal") is None
+            reached = program.reached_by_marginal if exact else program.reached_by_model
+            with isolated(self.seed), pyro.validation_enabled(False):
+                names = set(reached(self.model, self.template))
         values = self.model.named_values(names)
         return {name: value.detach().cpu().numpy().copy() for name, value in values.items()}
 

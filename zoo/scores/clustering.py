@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from zoo.errors import ZooError
 
@@ -37,6 +36,8 @@ def hungarian_accuracy(predicted: Any, labels: Any) -> float:
 
     Clusters left over where there are more of them than classes count as wrong.
     """
+    from scipy.optimize import linear_sum_assignment  # takes as long to import as a small fit
+
     table = confusion(predicted, labels)
     rows, columns = linear_sum_assignment(table, maximize=True)
     return float(table[rows, columns].sum() / table.sum())
