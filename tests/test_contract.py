@@ -303,6 +303,13 @@ def test_the_two_forms_of_the_objective_agree(name: str) -> None:
 
 
 @every_model
+def test_an_exact_sum_tells_the_parameters_of_the_program(name: str) -> None:
+    model, x = instance(name)
+    if lacks(model, "log_marginal") is None:
+        assert Problem(model, x).theta == program.look(model, x).theta
+
+
+@every_model
 def test_statistics_of_halves_add_to_the_whole(name: str) -> None:
     model, x = instance(name)
     needs(model, "e_step")

@@ -10,6 +10,7 @@ import io
 import math
 import os
 import pickle
+import random
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zoo.data import DataInfo, list_data, load_data
+from zoo.data import DataInfo, _small, _text, list_data, load_data
 from zoo.data import _sets as sets
 from zoo.data._fetch import File
 from zoo.data._music import read_rolls
@@ -894,3 +895,40 @@ def test_importing_the_loaders_imports_no_heavy_package() -> None:
     code = f"import sys, zoo.data; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_small_tables_of_numbers_are_read_as_pandas_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit, and in the same dtype, whatever way numbers are written."""
+    draw = random.Random(0)
+    odd = ["007", "+5", "-0", "0", "1e5", "1E-3", "5.", ".5", "-.5", "+.5e2", "1e-400", "4.9e-324"]
+    odd += ["9223372036854775807", "9223372036854775808", "1e400"]
+
+    def cell(whole: bool) -> str:
+        kind = draw.random()
+        if kind < 0.05:
+            return draw.choice([*odd, "1e", "--1", "e5", "1-2", "-", "", "."])
+        if whole:
+            return str(draw.randrange(-50, 10 ** draw.randrange(1, 19)))
+        return repr(draw.uniform(-1, 1) * 10 ** draw.randrange(-320, 309)) if kind < 0.3 else f"{draw.gauss(0, 3):.17f}"
+
+    taken = 0
+    for _ in range(600):
+        width, height, separator = draw.randrange(1, 4), draw.randrange(1, 5), draw.choice(",;\t ")
+        whole = [draw.random() < 0.5 for _ in range(width)]
+        lines = [separator.join(cell(each) for each in whole) for _ in range(height)]
+        body = ("\n".join(lines) + draw.choice(["", "\n", "\n\n"])).encode()
+        ours = _small.numbers(body, separator.encode(), width)
+        if ours is None:
+            continue
+        taken += 1
+        with monkeypatch.context() as patch:
+            patch.setattr(_text, "numbers", lambda *_: None)
+            theirs = _text._fast(body, _text._Layout(separator, None, 0, width, 0), ".")
+        assert theirs is not None, body
+        assert [c.dtype for c in ours] == [c.dtype for c in theirs], body
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(ours, theirs, strict=True)), body
+    assert taken > 300
+    assert _small.numbers(b'1,"2"\n', b",", 2) is None
+    assert _small.numbers(b"1,2\n3\n", b",", 2) is None
+    assert _small.numbers(b"1,2\n" * (1 << 18), b",", 2) is not None
+    assert _small.numbers(b"1,2\n" * ((1 << 18) + 1), b",", 2) is None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import zoo
 from zoo.components.base import num_distinct
+from zoo.components.kmeans import kmeans
 from zoo.components.seeding import seeds
 from zoo.core.data import call
 from zoo.core.isolation import isolated
@@ -208,10 +209,26 @@ def test_seeds_are_those_of_scikit_learn() -> None:
         number = int(numbers.integers(1, count + 1))
         rows = numbers.normal(size=(count, features)) * (1000, 1)[seed % 2]
         rows = np.round(rows) if seed % 3 else rows  # equal rows among them
-        assert np.array_equal(seeds(rows, number, np.random.RandomState(seed)), kmeans_plusplus(rows, number, random_state=seed)[0])
+        assert np.array_equal(
+            seeds(rows, number, np.random.RandomState(seed)), kmeans_plusplus(rows, number, random_state=seed)[0]
+        )
 
 
 def test_distinct_rows_are_counted_until_there_are_enough() -> None:
     rows = torch.zeros(50, 2)
     rows[48:] = torch.tensor([[1.0, 0.0], [2.0, 0.0]])
     assert [num_distinct(rows, enough) for enough in (1, 3, 4)] == [1, 3, 3]
+
+
+def test_kmeans_is_scikit_learns() -> None:
+    from sklearn.cluster import KMeans
+
+    numbers = np.random.default_rng(1)
+    for seed in range(60):
+        count, features = int(numbers.integers(2, 80)), int(numbers.integers(1, 6))
+        rows = numbers.normal(size=(count, features)) * (1000, 1)[seed % 2]
+        rows = np.round(rows) if seed % 3 else rows  # equal rows, and equal distances, among them
+        number = int(numbers.integers(1, len(np.unique(rows, axis=0)) + 1))
+        peer = KMeans(number, n_init=10, random_state=seed).fit(rows).cluster_centers_
+        ours = kmeans(rows, number, np.random.RandomState(seed))
+        assert np.abs(ours - peer).max() <= 1e-12 * np.abs(rows).max(), (seed, count, features, number)

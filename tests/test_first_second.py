@@ -1,0 +1,47 @@
+"""What commands import before they answer: worlds that they do not use are not loaded. No test reads a clock."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+#: Each takes as long to import as a small fit takes, or longer.
+WORLDS = (
+    "arviz",
+    "jax",
+    "matplotlib",
+    "numba",
+    "numpyro",
+    "pandas",
+    "pyarrow",
+    "rich",
+    "scipy",
+    "sklearn",
+    "sympy",
+    "torch._dynamo",
+    "torch._inductor",
+)
+
+
+def loaded(*arguments: str) -> tuple[str, set[str]]:
+    """What a command prints, and the modules that its process has loaded then."""
+    code = "import sys; from zoo.cli import main; c = main(sys.argv[1:]); print('\\n', *sys.modules); sys.exit(c)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    said, _, modules = done.stdout.rstrip("\n").rpartition("\n")
+    return said, set(modules.split())
+
+
+@pytest.mark.parametrize("model", ["gaussian_mixture", "factor_analysis"])
+def test_a_small_fit_loads_no_world_that_it_does_not_use(tmp_path: Path, model: str) -> None:
+    rows = "\n".join(f"{i % 3 + i / 40:.3f},{i % 3 * 2 + (i * 7 % 11) / 30:.3f},{i % 2}" for i in range(60))
+    (tmp_path / "x.csv").write_text(f"length,width,kind\n{rows}\n")
+    said, modules = loaded("fit", model, "--data", str(tmp_path / "x.csv"))
+    assert "log-likelihood" in said
+    assert "length" in said
+    assert not modules & set(WORLDS)
+    others = {name for name in modules if name.startswith("zoo.models.") and name.count(".") == 2}
+    assert others == {f"zoo.models.{model}", "zoo.models.shared"}
