@@ -1,4 +1,5 @@
-"""The tables of models in the README: ``python docs/models.py`` prints them from each model's ``tiny()``.
+"""The tables of models in the README, and what ``zoo models`` says: ``python docs/models.py`` prints both from each
+model's ``tiny()``.
 
 Which estimators serve a model is asked of themselves, on the smallest instance with its data.
 """
@@ -6,15 +7,15 @@ Which estimators serve a model is asked of themselves, on the smallest instance 
 from __future__ import annotations
 
 import inspect
+import json
 import re
-import sys
+from functools import cache
 from pathlib import Path
 
-from zoo.core.contract import LatentVariableModel, prepared
-from zoo.core.problem import Problem
+from zoo.cli.descriptions import PRINTED, printed
+from zoo.core.contract import LatentVariableModel
 from zoo.estimators import estimator_classes
-from zoo.models import model_classes
-from zoo.runs.prepare import serving
+from zoo.models import model_classes, snake_case
 
 TARGET = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- Printed by docs/models.py. -->\n", "<!-- End of what is printed. -->\n"
@@ -22,10 +23,10 @@ BEGIN, END = "<!-- Printed by docs/models.py. -->\n", "<!-- End of what is print
 ORDER = ("em", "hard_em", "online_em", "auto_em", "closed_form", "eg", "svi", "gumbel", "st_gumbel", "reinforce")
 
 
-def served(cls: type[LatentVariableModel]) -> list[str]:
-    """The estimators that can serve a model's smallest instance."""
-    model, x = sys.modules[cls.__module__].tiny()  # type: ignore[attr-defined]
-    return serving(Problem(model, prepared(model, x)))
+@cache
+def descriptions() -> str:
+    """What ``models.json`` has to say; every model is asked for it, once."""
+    return printed()
 
 
 def tables() -> str:
@@ -37,8 +38,9 @@ def tables() -> str:
         lines.append(f"| `{cls.__name__}` | {about.replace('|', chr(92) + '|')} | {cls.reference} |")
     names = [*ORDER, *sorted(set(estimator_classes()) - set(ORDER))]
     lines += ["", "| | " + " | ".join(f"`{name}`" for name in names) + " |", "|---|" + ":-:|" * len(names)]
+    served = {row["model"]: row["estimators"] for row in json.loads(descriptions())["models"]}
     for cls in classes:
-        able = served(cls)
+        able = served[snake_case(cls.__name__)]
         lines.append(f"| {cls.__name__} | " + " | ".join("●" if name in able else "" for name in names) + " |")
     return "\n".join(lines) + "\n"
 
@@ -58,4 +60,5 @@ def page() -> str:
 
 if __name__ == "__main__":
     TARGET.write_text(page(), encoding="utf-8")
-    print(f"wrote the tables of {TARGET.name}")
+    PRINTED.write_text(descriptions(), encoding="utf-8")
+    print(f"wrote the tables of {TARGET.name}, and {PRINTED.name}")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from zoo.cli import descriptions
+from zoo.estimators import estimator_classes
+from zoo.storage.json import to_json
 
 #: Each takes as long to import as a small fit takes, or longer.
 WORLDS = (
@@ -45,3 +50,26 @@ def test_a_small_fit_loads_no_world_that_it_does_not_use(tmp_path: Path, model: 
     assert not modules & set(WORLDS)
     others = {name for name in modules if name.startswith("zoo.models.") and name.count(".") == 2}
     assert others == {f"zoo.models.{model}", "zoo.models.shared"}
+
+
+@pytest.mark.parametrize("arguments", [("models",), ("models", "pcfg", "--json")])
+def test_what_there_is_is_told_without_importing_it(arguments: tuple[str, ...]) -> None:
+    said, modules = loaded(*arguments)
+    assert "pcfg" in said
+    assert not modules & {"torch", "pyro", "numpy", "zoo.models", "zoo.estimators", *set(WORLDS) - {"rich"}}
+
+
+def test_other_files_of_models_are_asked_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    known = descriptions.description("ppca")
+    assert descriptions.estimator_names() == sorted(estimator_classes())
+    printed = json.loads(descriptions.PRINTED.read_text(encoding="utf-8"))
+    for row in printed["models"]:
+        row["about"] = "was another once"
+    other = tmp_path / "models.json"
+    monkeypatch.setattr(descriptions, "PRINTED", other)
+    for text in (json.dumps(printed), json.dumps({**printed, "digest": "0" * 64}), "{", ""):
+        other.write_text(text)
+        told = descriptions.description("ppca")
+        assert (told["about"] == "was another once") == (text == json.dumps(printed))
+        if told["about"] == known["about"]:
+            assert json.loads(to_json(told)) == known

@@ -164,7 +164,9 @@ def printed(name: str) -> ModuleType:
 
 
 def test_the_tables_of_models_are_of_today():
-    assert README.read_text(encoding="utf-8") == printed("models").page(), "run: python docs/models.py"
+    models = printed("models")
+    assert README.read_text(encoding="utf-8") == models.page(), "run: python docs/models.py"
+    assert models.PRINTED.read_text(encoding="utf-8") == models.descriptions(), "run: python docs/models.py"
 
 
 def test_guides_offers_what_its_files_offer():

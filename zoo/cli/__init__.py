@@ -3,6 +3,7 @@
 ================  ====================================================================
 ``entry``         where it begins; what becomes of every mistake
 ``listing``       ``models``, ``data``
+``descriptions``  what there is to say of each model, printed beforehand
 ``fitting``       ``fit``, ``compare``, ``explain``
 ``selecting``     ``select``
 ``showing``       ``show``

@@ -43,9 +43,9 @@ def criteria(incomplete: str) -> list[str]:
 
 def estimators(incomplete: str) -> list[str]:
     """The estimators' names."""
-    from zoo.estimators import estimator_classes
+    from zoo.cli.descriptions import estimator_names
 
-    return [name for name in sorted(estimator_classes()) if name.startswith(incomplete)]
+    return [name for name in estimator_names() if name.startswith(incomplete)]
 
 
 def estimator_list(incomplete: str) -> list[str]:

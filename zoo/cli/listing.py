@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -27,13 +26,13 @@ def models(
 
     Example: zoo models gaussian_mixture
     """
-    from zoo.models import find_model, model_classes
+    from zoo.cli.descriptions import description, descriptions
 
     if model is not None:
-        found = _describe_model(model, find_model(model))
+        found = description(model)
         print(dumps(found) if as_json else _model_page(found))
         return
-    rows = [_describe_model(name, cls) for name, cls in model_classes().items()]
+    rows = descriptions()
     if as_json:
         print(dumps({"models": rows}))
         return
@@ -71,67 +70,6 @@ def data(as_json: Json = False) -> None:
             [(r.name, r.shape, "yes" if r.labelled else "-", r.about, r.location) for r in rows],
         )
     )
-
-
-def _describe_model(name: str, cls: Any) -> dict[str, Any]:
-    import inspect
-
-    from zoo.core.contract import prepared
-    from zoo.core.data import map_tensors
-    from zoo.core.problem import Problem
-    from zoo.estimators import estimator_classes
-    from zoo.runs.prepare import serving
-
-    arguments: list[dict[str, Any]] = [
-        {"name": p.name, "default": None if p.default is p.empty else p.default, "required": p.default is p.empty}
-        for p in inspect.signature(cls).parameters.values()
-        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    module: Any = sys.modules[cls.__module__]
-    instance, x = module.tiny()
-    able: list[str] = []
-    if type(instance) is cls:
-        able = serving(Problem(instance, prepared(instance, map_tensors(lambda t: t, x))))
-    meanings = _meanings(cls, [argument["name"] for argument in arguments])
-    for argument in arguments:
-        argument["about"] = meanings.get(argument["name"], "")
-    known = estimator_classes()
-    options = {each: {f.name: f.default for f in dataclasses.fields(known[each])} for each in able}
-    option_about = {each: _meanings(known[each], list(options[each])) for each in able}
-    about = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]
-    return {
-        "model": name,
-        "about": " ".join(about.split()),
-        "arguments": arguments,
-        "inits": list(cls.inits),
-        "estimators": able,
-        "estimator_options": options,
-        "option_about": option_about,
-        "default_data": cls.default_data,
-        "reference": cls.reference,
-    }
-
-
-def _meanings(cls: Any, names: Sequence[str]) -> dict[str, str]:
-    """What the docstrings of a class and of its bases say of its arguments, where a name and a colon begin it."""
-    import inspect
-    import re
-
-    found: dict[str, str] = {}
-    for base in cls.__mro__:
-        block = re.search(
-            r"^(?:Args|Attributes).*?:\n(.*?)(?=^\S|\Z)", inspect.cleandoc(base.__doc__ or ""), re.DOTALL | re.MULTILINE
-        )
-        text = " ".join(block.group(1).split()) if block else ""
-        marks = sorted(
-            (m.start(), m.end(), name) for name in names for m in re.finditer(rf"(?<![\w`=]){name}(?:, \w+)*: ", text)
-        )
-        for _, end, name in marks:
-            stop = min((start for start, _, _ in marks if start >= end), default=len(text))
-            said = re.sub(r":\w+:`~?([^`]*)`", r"\1", text[end:stop]).replace("``", "").strip()
-            if not re.match(r"(of \w+, )?see zoo\.", said):  # a base says it
-                found.setdefault(name, said)
-    return found
 
 
 def _argument(argument: dict[str, Any]) -> str:

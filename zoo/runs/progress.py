@@ -35,24 +35,19 @@ def shown(progress: bool | Callback | None, title: str, unit: str = "iterations"
     if progress is False:
         yield None
         return
-    if progress is None and _plain():
+    console = _console(progress)
+    if console is None:
         with _clock.at_work():
             yield Bar(Lines(title, unit), None, title)
         return
     with kept_random():
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
     if console.is_jupyter:
         with NotebookLine(f"{{rows:>6}} {unit}  {{values}} {{left}}", progress is True) as line:
             bar = Bar(line, line.add_task(title, rows=0, values="", left=""), title)
             yield bar
             bar.end()
-        return
-    if progress is None and not console.is_terminal:
-        with _clock.at_work():
-            yield Bar(Lines(title, unit), None, title)
         return
     columns = (
         TextColumn("{task.description:>12}"),
@@ -74,25 +69,19 @@ def fraction_shown(title: str, progress: bool | None = None) -> Iterator[Callabl
     if progress is False:
         yield None
         return
-    if progress is None and _plain():
+    console = _console(progress)
+    if console is None:
         lines = Lines(title)
         with _clock.at_work():
             yield lambda fraction: lines.update(None, completed=fraction)
         return
     with kept_random():
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
     if console.is_jupyter:
         with NotebookLine("", progress is True) as line:
             task = line.add_task(title, total=1.0)
             yield lambda fraction: line.update(task, completed=fraction)
-        return
-    if progress is None and not console.is_terminal:
-        lines = Lines(title)
-        with _clock.at_work():
-            yield lambda fraction: lines.update(None, completed=fraction)
         return
     columns = (TextColumn("{task.description:>12}"), BarColumn(bar_width=30), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bars:
@@ -100,11 +89,17 @@ def fraction_shown(title: str, progress: bool | None = None) -> Iterator[Callabl
         yield lambda fraction: bars.update(task, completed=fraction)
 
 
-def _plain() -> bool:
-    """Whether stderr is neither a terminal nor a notebook's as far as can be told without rich, whose import takes as
-    long as a small fit."""
+def _console(progress: bool | None) -> Any:
+    """rich's console on stderr; None where lines are to be written. rich is imported where there may be more than
+    these: it takes as long as a small fit."""
     told = any(os.environ.get(name) for name in ("TTY_COMPATIBLE", "FORCE_COLOR"))
-    return not told and not sys.stderr.isatty() and "IPython" not in sys.modules
+    if progress is None and not told and not sys.stderr.isatty() and "IPython" not in sys.modules:
+        return None
+    with kept_random():
+        from rich.console import Console
+
+    console = Console(stderr=True)
+    return console if progress or console.is_jupyter or console.is_terminal else None
 
 
 class _Clock:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import Any
-
-from torch import Tensor
 
 __all__ = ["from_exact", "to_exact", "to_json"]
 
@@ -17,7 +16,8 @@ def to_json(record: Any, indent: int | None = 1) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
+    torch = sys.modules.get("torch")  # without it there are no tensors, and no need to wait for it
+    if torch is not None and isinstance(value, torch.Tensor):
         value = value.tolist()
     if isinstance(value, dict):
         return {str(name): _plain(part) for name, part in value.items()}
