@@ -118,6 +118,16 @@ def test_what_is_there_is_not_overwritten(run: Callable[..., Any], tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["test_mine.py"]
 
 
+def test_names_read_off_texts_are_those_that_are_imported() -> None:
+    from zoo.data import list_data
+    from zoo.data._files import SUFFIXES
+    from zoo.estimators import estimator_classes
+
+    assert completing.estimators("") == sorted(estimator_classes())
+    assert [name for name in completing.data_names("") if not {".", "/"} & set(name)] == [s.name for s in list_data()]
+    assert set(completing.suffixes()) == set(SUFFIXES)
+
+
 def test_tab_knows_what_there_is(tmp_path: Path, monkeypatch: Any) -> None:
     assert completing.model_names() == sorted(zoo.model_classes())
     assert completing.models("gaussian_mixture_h") == ["gaussian_mixture_hmm"]
@@ -132,6 +142,7 @@ def test_tab_knows_what_there_is(tmp_path: Path, monkeypatch: Any) -> None:
     assert completing.models("our") == ["our.py"]
     assert completing.models("more") == ["more/"]
     assert completing.data_names("my") == ["my.csv"]
+    assert completing.data_names("mo") == ["more/x.npy"], "what is in the only folder: a shell ends a single word"
     assert completing.data_names("more/") == ["more/x.npy"]
 
 

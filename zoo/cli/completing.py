@@ -1,7 +1,11 @@
-"""What Tab offers, where the shell asks (``zoo --install-completion``). Only what is asked for is imported."""
+"""What Tab offers, where the shell asks (``zoo --install-completion``).
+
+A shell waits for the answer: names are read off the text of the files that have them, and nothing of theirs is run.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from zoo.reporting.subjects import CRITERIA
@@ -12,8 +16,10 @@ __all__ = [
     "data_names",
     "estimator_list",
     "estimators",
+    "installed",
     "model_names",
     "models",
+    "suffixes",
     "tables",
 ]
 
@@ -30,10 +36,13 @@ def models(incomplete: str) -> list[str]:
 
 def data_names(incomplete: str) -> list[str]:
     """Named data sets, and files that can be read."""
-    from zoo.data import list_data
-    from zoo.data._files import SUFFIXES
+    named = _written("data", r'^    "(\w+)": (?:DataSet\(|_published\(|_treebank\(|\(\d+, ")')
+    return [name for name in named if name.startswith(incomplete)] + _paths(incomplete, suffixes())
 
-    return [each.name for each in list_data() if each.name.startswith(incomplete)] + _paths(incomplete, SUFFIXES)
+
+def suffixes() -> tuple[str, ...]:
+    """Of the files that can be read."""
+    return tuple(re.findall(r'"(\.\w+)"', " ".join(_written("data", r"^(?:TEXT_)?SUFFIXES = \((.*)\)$"))))
 
 
 def criteria(incomplete: str) -> list[str]:
@@ -43,9 +52,14 @@ def criteria(incomplete: str) -> list[str]:
 
 def estimators(incomplete: str) -> list[str]:
     """The estimators' names."""
+<<<<<<< HEAD
     from zoo.cli.descriptions import estimator_names
 
     return [name for name in estimator_names() if name.startswith(incomplete)]
+=======
+    named = _written("estimators", r'^    name: ClassVar\[str\] = "(\w+)"')
+    return [name for name in named if name.startswith(incomplete)]
+>>>>>>> 3fa465b (Tab is tried in bash, zsh and fish: zsh answers the first, bash quotes blanks, and no name costs an import of torch)
 
 
 def estimator_list(incomplete: str) -> list[str]:
@@ -69,11 +83,38 @@ def _files(package: str) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
 
+def _written(package: str, pattern: str) -> list[str]:
+    """What a pattern finds in the files of a package, sorted."""
+    texts = (path.read_text(encoding="utf-8") for path in (Path(__file__).parent.parent / package).glob("*.py"))
+    return sorted(name for text in texts for name in re.findall(pattern, text, re.MULTILINE))
+
+
 def _paths(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Folders and files that begin so; what is in a folder, where it is the only one: shells end a single word."""
     folder = Path(incomplete if incomplete.endswith("/") else Path(incomplete).parent)
     try:
         entries = sorted(folder.iterdir())
     except OSError:
         return []
     names = [f"{path}/" if path.is_dir() else str(path) for path in entries if not path.name.startswith(".")]
-    return [name for name in names if name.startswith(incomplete) and name.endswith(("/", *suffixes))]
+    fitting = [name for name in names if name.startswith(incomplete) and name.endswith(("/", *suffixes))]
+    if len(fitting) == 1 and fitting[0].endswith("/") and fitting[0] != incomplete:
+        return _paths(fitting[0], suffixes) or fitting
+    return fitting
+
+
+def installed() -> None:
+    """Mend what typer has installed: names with blanks in bash, and the first Tab in zsh.
+
+    A function that zsh loads when it is first asked only defines another one, which answers from the second Tab on.
+    """
+    for script, plain, mended in (
+        (Path.home() / ".bash_completions" / "zoo.sh", "complete -o default -F", "complete -o default -o filenames -F"),
+        (
+            Path.home() / ".zfunc" / "_zoo",
+            "compdef _zoo_completion zoo",
+            'if [[ $funcstack[1] = _zoo ]]; then _zoo_completion "$@"; else compdef _zoo_completion zoo; fi',
+        ),
+    ):
+        if script.is_file() and mended not in (text := script.read_text(encoding="utf-8")):
+            script.write_text(text.replace(f"\n{plain}", f"\n{mended}"), encoding="utf-8")

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from zoo.cli.beginning import new
+from zoo.cli.completing import installed
 from zoo.cli.fitted import evaluate, forecast, sample
 from zoo.cli.fitting import compare, explain, fit
 from zoo.cli.listing import data, models
@@ -100,6 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if debug:
                 raise
             return _explain(error)
+        finally:
+            if "--install-completion" in arguments:  # which ends by SystemExit
+                installed()
 
 
 def _explain(error: Exception) -> int:
