@@ -52,14 +52,9 @@ def criteria(incomplete: str) -> list[str]:
 
 def estimators(incomplete: str) -> list[str]:
     """The estimators' names."""
-<<<<<<< HEAD
     from zoo.cli.descriptions import estimator_names
 
     return [name for name in estimator_names() if name.startswith(incomplete)]
-=======
-    named = _written("estimators", r'^    name: ClassVar\[str\] = "(\w+)"')
-    return [name for name in named if name.startswith(incomplete)]
->>>>>>> 3fa465b (Tab is tried in bash, zsh and fish: zsh answers the first, bash quotes blanks, and no name costs an import of torch)
 
 
 def estimator_list(incomplete: str) -> list[str]:
