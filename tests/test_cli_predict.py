@@ -91,6 +91,59 @@ def test_states_of_other_sequences(run: Callable[..., Ran]) -> None:
     assert states["log_likelihood"].tolist() == pytest.approx([each[0]] * 3 + [each[1]] * 2)
 
 
+def test_known_classes_are_scored_beside_the_likelihood(fitted: Callable[..., Ran]) -> None:
+    """One of eight is of the other kind; the best naming is found by trying both."""
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    kinds = ["child", "child", "adult", "adult", "adult", "adult", "adult", "adult"]
+    table = pd.DataFrame(ROWS, columns=["height_cm", "weight_kg"]).assign(kind=kinds)
+    table.to_csv("known.csv", index=False)
+    ran = fitted("evaluate", "a", "--data", "known.csv", "--labels", "kind", "--json")
+    assert ran.code == 0, ran.err
+    scores = json.loads(ran.out)
+    predicted = zoo.load("a").predict(table[["height_cm", "weight_kg"]]).tolist()
+    known = [kind == "adult" for kind in kinds]
+    agreeing = sum(bool(z) == k for z, k in zip(predicted, known, strict=True))
+    assert scores["accuracy"] == max(agreeing, 8 - agreeing) / 8 == 7 / 8
+    assert scores["adjusted_rand_index"] == pytest.approx(adjusted_rand_score(known, predicted))
+    assert scores["normalized_mutual_information"] == pytest.approx(normalized_mutual_info_score(known, predicted))
+    plain = json.loads(fitted("evaluate", "a", "--data", "known.csv", "--json").out)
+    assert scores == {**plain, **{name: scores[name] for name in set(scores) - set(plain)}}
+    assert "accuracy 0.8750" in fitted("evaluate", "a", "--data", "known.csv", "--labels", "kind").out
+    assert "no column 'sort'" in fitted("evaluate", "a", "--data", "known.csv", "--labels", "sort").err
+
+
+def test_a_model_without_components_has_no_use_for_classes(run: Callable[..., Ran]) -> None:
+    assert run("fit", "ppca", "--data", "iris", "--no-report", "--out", "p").code == 0
+    ran = run("evaluate", "p", "--labels", "true")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "--labels expected a model that predicts a component" in ran.err
+
+
+def test_a_forecast_lays_other_sequences_out_as_the_fitted_ones(run: Callable[..., Ran]) -> None:
+    """Rows of two subjects, shuffled: put in order they end high and low, as they lie both end low."""
+    level = [0.0, 0, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9]
+    parts = {"a": level, "b": level[::-1]}
+    rows = [(who, time, value) for who, values in parts.items() for time, value in enumerate(values)]
+    table = pd.DataFrame(rows, columns=["subject", "t", "level"])
+    table["level"] += np.random.default_rng(0).normal(0, 0.1, len(table))
+    table.sample(frac=1, random_state=1).to_csv("long.csv", index=False)
+    made = run(
+        "fit", "gaussian_hmm", "--data", "long.csv", "--sequence", "subject", "--time", "t", "--columns", "level",
+        "--set", "num_states=2", "--no-report", "--out", "f",
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    other = table.sort_values("level")
+    other.to_csv("other.csv", index=False)
+    ran = run("forecast", "f", "--data", "other.csv", "--steps", "1", "-n", "40", "--out", "next.csv")
+    assert ran.code == 0, ran.err
+    assert ran.out == "2 sequences, 40 draws of 1 steps each, in next.csv\n"
+    drawn = pd.read_csv("next.csv")["level"].to_numpy().reshape(2, 40)
+    low, high = sorted(drawn.mean(1))  # in the order in which the subjects come in the file
+    assert low < 3
+    assert high > 6
+
+
 def test_what_a_folder_holds(fitted: Callable[..., Ran]) -> None:
     shown = fitted("show", "a")
     assert shown.code == 0

@@ -127,6 +127,8 @@ def test_refusal_comes_before_any_work():
 
 def test_inference_data_holds_draws_evidence_and_parameters(comparison):
     data = comparison.to_inference_data(num_draws=10)
+    assert "posterior_predictive" not in data.groups(), "not asked for"
+    assert comparison.to_inference_data(8, predictive=True).posterior_predictive["x"].shape[:2] == (8, 8)
     assert data.posterior["z"].shape == (8, 10, 150)
     assert data.log_likelihood["x"].shape == (8, 10, 150)
     assert data.constant_data["means"].shape == (8, 3, 4)

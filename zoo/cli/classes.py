@@ -13,30 +13,54 @@ if TYPE_CHECKING:
 
     from zoo.runs.result import Fit
 
-__all__ = ["agreement", "print_agreement", "print_classes"]
+__all__ = ["agreement", "agreements", "print_agreement", "print_classes"]
 
 #: Classes, and components, that a table of them shows.
 MOST = 12
 
 
-def _both(this: Fit, task: Task) -> tuple[Tensor, Tensor] | None:
+def _both(this: Fit, x: Any, labels: Tensor) -> tuple[Tensor, Tensor] | None:
     """Known classes and predicted components of the data that have a class; None where no component is predicted."""
     try:
-        predicted = this.predict(task.x)
+        predicted = this.predict(x)
     except (ZooError, NotImplementedError):
         return None
-    if isinstance(predicted, dict) or predicted.is_floating_point() or predicted.shape != task.labels.shape:
+    if isinstance(predicted, dict) or predicted.is_floating_point() or predicted.shape != labels.shape:
         return None
-    seen = task.labels.flatten() >= 0
-    return task.labels.flatten()[seen], predicted.cpu().flatten()[seen]
+    seen = labels.flatten() >= 0
+    return labels.flatten()[seen], predicted.cpu().flatten()[seen]
 
 
 def agreement(this: Fit, task: Task) -> float | None:
     """Adjusted Rand index of predicted components against the known classes, where a component is predicted."""
     from sklearn.metrics import adjusted_rand_score
 
-    both = _both(this, task)
+    both = _both(this, task.x, task.labels)
     return None if both is None else float(adjusted_rand_score(*(labels.numpy() for labels in both)))
+
+
+def agreements(this: Fit, x: Any, labels: Tensor) -> dict[str, float]:
+    """How well predicted components, or states, agree with known classes.
+
+    Raises:
+        ZooError: the model predicts neither, or no datum has a class.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    from zoo.scores.clustering import hungarian_accuracy, normalized_mutual_information
+
+    both = _both(this, x, labels)
+    if both is None:
+        raise ZooError(
+            f"--labels expected a model that predicts a component or state wherever there is a label, got "
+            f"{this.model.label}. Leave --labels out."
+        )
+    known, predicted = (values.numpy() for values in both)
+    return {
+        "adjusted_rand_index": float(adjusted_rand_score(known, predicted)),
+        "normalized_mutual_information": normalized_mutual_information(predicted, known),
+        "accuracy": hungarian_accuracy(predicted, known),
+    }
 
 
 def print_agreement(rows: list[dict[str, Any]]) -> None:
@@ -51,7 +75,7 @@ def print_agreement(rows: list[dict[str, Any]]) -> None:
 
 def print_classes(this: Fit, task: Task) -> None:
     """How many data of each class, by its name, went into each component; nothing where these are many."""
-    both = None if task.labels is None else _both(this, task)
+    both = None if task.labels is None else _both(this, task.x, task.labels)
     if both is None:
         return
     from zoo.reporting.tables import Table, columns

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zoo.cli.classes import agreements
 from zoo.cli.options import (
     Columns,
     DataName,
     Decimal,
     Guide,
     Json,
+    Labels,
     Sequence,
     Split,
     Standardize,
@@ -21,7 +23,7 @@ from zoo.cli.options import (
     check_seed,
 )
 from zoo.cli.output import dumps, stdout_for_result
-from zoo.cli.saved import check_new, data_for, fitted_data, load_fit
+from zoo.cli.saved import check_new, data_for, fitted_data, labelled_data, load_fit
 from zoo.cli.task import Source
 from zoo.cli.tokens import beginnings, cut, write_probs, write_sequences
 from zoo.errors import ZooError
@@ -41,6 +43,7 @@ def evaluate(
     samples: Annotated[int, typer.Option(help="Draws from the guide a datum.")] = 1000,
     seed: Annotated[int, typer.Option(help="Where the draws come from.")] = 0,
     columns: Columns = None,
+    labels: Labels = None,
     targets: Targets = None,
     sequence: Sequence = None,
     time: Time = None,
@@ -51,7 +54,8 @@ def evaluate(
 ) -> None:
     """Score a saved fit on data: exact log-likelihood, importance-weighted bound, ELBO and the k̂ of the guide.
 
-    Without --data: on the data it was fitted to. --standardize scales by the data given, not by those fitted to.
+    Without --data: on the data it was fitted to. --standardize scales by the data given, not by those fitted to. With
+    --labels also how well components agree with known classes.
 
     Example: zoo evaluate runs/a --data iris
     """
@@ -60,17 +64,21 @@ def evaluate(
         raise ZooError(f"--samples expected a number of at least 2, got {samples}. Take 1000.")
     with stdout_for_result(as_json):
         this, record = load_fit(folder, model, guide)
-        source = Source(columns, None, targets, split, standardize, sequence, decimal, time)
-        name, x = data_for(folder, this, record, source, data)
+        source = Source(columns, labels, targets, split, standardize, sequence, decimal, time)
+        name, x, codes = labelled_data(folder, this, record, source, data)
+        known = {} if labels is None else agreements(this, x, codes)
         import zoo
         from zoo.runs.progress import fraction_shown
 
         with fraction_shown("evaluate") as told:
             found = zoo.evaluate(this, x, num_samples=samples, seed=seed, progress=told)
     if as_json:
-        print(dumps({"model": this.model.label, "data": name, **found.to_dict()}))
-    else:
-        print(f"{this.model.label} ({this.estimator}) on {name}: {found}")
+        print(dumps({"model": this.model.label, "data": name, **found.to_dict(), **known}))
+        return
+    print(f"{this.model.label} ({this.estimator}) on {name}: {found}")
+    if known:
+        scores = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in known.items())
+        print(f"against the labels: {scores}")
 
 
 def sample(
@@ -129,11 +137,15 @@ def forecast(
     seed: Annotated[int, typer.Option(help="Where the draws come from.")] = 0,
     model: Annotated[str | None, typer.Option(help="file.py:function, for a fit of your own program.")] = None,
     guide: Guide = None,
+    sequence: Sequence = None,
+    time: Time = None,
+    decimal: Decimal = None,
     split: Split = None,
 ) -> None:
     """Go on with sequences from a saved fit: draws of the frames that follow, the first sequence's before the second's.
 
-    Without --data: with those it was fitted to. Sentences are gone on with before their end.
+    Without --data: with those it was fitted to; a file is laid out as theirs was. Sentences are gone on with before
+    their end.
 
     Example: zoo forecast runs/a --data jsb --split test --steps 16 --out next.npy
     """
@@ -145,12 +157,8 @@ def forecast(
     this, record = load_fit(folder, model, guide)
     if out.suffix.lower() == ".txt" and not this.model.takes_symbols:
         raise ZooError(f"--out expected a name ending in .csv or .npy of such draws, got {out.name!r}. Rename it.")
-    source = Source(None, None, None, split, False, None, None)
-    if data is None:
-        x = fitted_data(folder, this, record, source)[1]
-    else:
-        x = source.read_like(data, this.columns, this.model).data
-    x = beginnings(x, this.model)
+    source = Source(split=split, sequence=sequence, decimal=decimal, time=time)
+    x = beginnings(data_for(folder, this, record, source, data)[1], this.model)
     if probs:
         found = this.forecast_probs(x, steps)
         with written(out) as path:

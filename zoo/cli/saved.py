@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,9 +16,10 @@ from zoo.cli.task import Source
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
+    from zoo.data._loaded import Loaded
     from zoo.runs.result import Fit
 
-__all__ = ["Folder", "Program", "check_new", "data_for", "fitted_data", "load_fit"]
+__all__ = ["Folder", "Program", "check_new", "data_for", "fitted_data", "labelled_data", "load_fit"]
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `zoo fit --out` wrote.")]
 Program = Annotated[str | None, typer.Option("--model", help="file.py:function, for a fit of your own program.")]
@@ -37,14 +39,26 @@ def check_new(out: Path, kinds: tuple[str, ...]) -> None:
 def data_for(folder: Path, this: Fit, record: dict[str, Any], source: Source, data: str | None) -> tuple[str, Any]:
     """Name and values of the data that a fit is asked about: by default those it was made of; of a file the columns
     that it was fitted to, by their names, laid out as it was."""
+    return labelled_data(folder, this, record, source, data)[:2]
+
+
+def labelled_data(
+    folder: Path, this: Fit, record: dict[str, Any], source: Source, data: str | None
+) -> tuple[str, Any, Any]:
+    """The same, and the classes of the data, whole numbers or -1, where labels are asked for."""
     if data is None:
-        name, x = fitted_data(folder, this, record, source)
+        name, x, codes = _of_the_fit(folder, this, record, source)
     else:
         laid_out = ("targets", "sequence", "decimal", "time", *(() if this.columns else ("columns",)))
         kept = {key: record.get(key) for key in laid_out}
         source = source.or_else(kept) if Path(data).suffix else source
-        name, x = data, source.read_like(data, this.columns, this.model).data
-    return Path(name).name if Path(name).suffix else name, x
+        loaded = source.read_like(data, this.columns, this.model)
+        name, x, codes = data, loaded.data, _codes(loaded)
+    return Path(name).name if Path(name).suffix else name, x, codes
+
+
+def _codes(loaded: Loaded) -> Any:
+    return None if loaded.labels is None else loaded.codes
 
 
 def load_fit(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, dict[str, Any]]:
@@ -85,6 +99,10 @@ def load_fit(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, d
 
 def fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source | None = None) -> tuple[str, Any]:
     """Name and values of the data a saved fit was made of, other columns or another part where these are asked for."""
+    return _of_the_fit(folder, this, record, source)[:2]
+
+
+def _of_the_fit(folder: Path, this: Fit, record: dict[str, Any], source: Source | None = None) -> tuple[str, Any, Any]:
     from zoo.core.contract import prepared
     from zoo.core.data import num_data, take, tensors
     from zoo.data import list_data
@@ -97,12 +115,15 @@ def fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source 
         name = known["name"]
     if name is None:
         raise ZooError(f"{folder}: --data expected, as the folder does not say what was fitted. Name the data.")
-    x = asked.or_else(record).read_like(name, this.columns, this.model).data
+    loaded = asked.or_else(record).read_like(name, this.columns, this.model)
+    x, codes = loaded.data, _codes(loaded)
+    plain = dataclasses.replace(asked, labels=None) == Source()
     if getattr(x, "ndim", 0) == 2 and getattr(this.template, "ndim", 2) == 1:
         x = x.reshape(-1)  # a program that took one column as a vector
-    if asked == Source() and record.get("hold_out"):
-        x = take(x, drawn_apart(num_data(x), record["hold_out"], record["seed"])[0])
+    if plain and record.get("hold_out"):
+        kept = drawn_apart(num_data(x), record["hold_out"], record["seed"])[0]
+        x, codes = take(x, kept), None if codes is None else codes[kept]
     checksum = known.get("checksum")
-    if asked == Source() and checksum and tensors(x) and fingerprint(prepared(this.model, x)) != checksum:
+    if plain and checksum and tensors(x) and fingerprint(prepared(this.model, x)) != checksum:
         raise ZooError(f"{folder}: expected the data it was fitted to, but {name!r} holds others now. Pass --data.")
-    return name, x
+    return name, x, codes

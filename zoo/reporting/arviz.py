@@ -27,13 +27,13 @@ __all__ = ["data_groups", "from_groups", "predictive_group", "to_inference_data"
 MOST = 10_000_000
 
 
-def to_inference_data(fits: Sequence[Fitted], x: Data, num_draws: int = 100) -> Any:
+def to_inference_data(fits: Sequence[Fitted], x: Data, num_draws: int = 100, *, predictive: bool = True) -> Any:
     """The fits of one model on the same data as ArviZ ``InferenceData``.
 
     Chains are fits, in order (coordinate ``fit`` names them). Groups: ``posterior`` (draws of each latent from q:
     the exact posterior for exact estimators, else the guide), ``log_likelihood`` (exact ln p(x) by datum, where
-    tractable), ``posterior_predictive`` (where all fits have it, and it is not many numbers), ``observed_data`` and
-    ``constant_data`` (the fitted parameters, lengths and inputs).
+    tractable), ``posterior_predictive`` (where it is asked for, all fits have it, and it is not many numbers),
+    ``observed_data`` and ``constant_data`` (the fitted parameters, lengths and inputs).
     """
     labels = [f"{fit.label}:{fit.seed}" for fit in fits]
     posterior: dict[str, list[np.ndarray[Any, Any]]] = {}
@@ -54,10 +54,9 @@ def to_inference_data(fits: Sequence[Fitted], x: Data, num_draws: int = 100) -> 
         "observed_data": observed,
         "constant_data": {"fit": np.array(labels), **{name: np.stack(v) for name, v in parameters.items()}, **constant},
     }
-    predictive = [predictive_group(fit, x, num_draws, of=len(fits)) for fit in fits]
-    if predictive and all(predictive):
-        names = predictive[0]
-        groups["posterior_predictive"] = {name: np.concatenate([one[name] for one in predictive]) for name in names}
+    drawn = [predictive_group(fit, x, num_draws, of=len(fits)) for fit in fits] if predictive else []
+    if drawn and all(drawn):
+        groups["posterior_predictive"] = {name: np.concatenate([one[name] for one in drawn]) for name in drawn[0]}
     if len(evidence) == len(fits):
         each = np.stack(evidence)[:, None]  # the same for every draw: z is summed out
         groups["log_likelihood"] = {"x": np.broadcast_to(each, (len(fits), num_draws, *each.shape[2:]))}

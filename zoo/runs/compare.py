@@ -175,11 +175,16 @@ class Comparison:
 
         return text_table(self)
 
-    def to_inference_data(self, num_draws: int = 100) -> Any:
-        """All fits as ArviZ ``InferenceData``; chains are fits."""
+    def to_inference_data(self, num_draws: int = 100, *, predictive: bool = False) -> Any:
+        """All fits as ArviZ ``InferenceData``; chains are fits.
+
+        Args:
+            num_draws: of the latents, from each fit.
+            predictive: whether as many data are drawn from each fit too, as ``posterior_predictive``.
+        """
         from zoo.reporting.arviz import to_inference_data
 
-        return to_inference_data(self.fits, self.x, num_draws)
+        return to_inference_data(self.fits, self.x, num_draws, predictive=predictive)
 
     def plot(self, path: str | Path | None = None, *, dark: bool = False) -> Figure:
         """Likelihood (and bound) against time for every estimator, a figure that a notebook shows.
