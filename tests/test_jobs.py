@@ -241,7 +241,7 @@ def test_the_bar_counts_starts(points: Tensor, monkeypatch: pytest.MonkeyPatch) 
         yield counted.append
 
     monkeypatch.setattr("zoo.runs.fit.fraction_shown", bar)
-    zoo.fit(zoo.GaussianMixture(2, 2), points, restarts=4, max_iter=2, jobs=2, progress=True)
+    zoo.fit(zoo.GaussianMixture(2, 2), points, estimator="hard_em", restarts=4, max_iter=2, jobs=2, progress=True)
     assert counted == [0.25, 0.5, 0.75, 1.0]
 
 

@@ -228,7 +228,7 @@ def test_a_noisy_m_step_is_no_rounding() -> None:
 
 def test_a_fall_within_rounding_is_taken_back_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("zoo.estimators.em.judged", lambda steps, start, fall: (fall, 5.0))
+    monkeypatch.setattr("zoo.estimators.climb.judged", lambda steps, start, fall: (fall, 5.0))
     sound = zoo.fit(zoo.GaussianMixture(2, 2), x, tol=0.0, max_iter=3)
     fit = zoo.fit(wrong_from(zoo.GaussianMixture(2, 2), 4, 1.2), x, restarts=1)
     assert fit.status == "stalled"

@@ -41,6 +41,9 @@ class Components(LatentVariableModel):
     metric: bool = True
     #: Whether a component shrinks onto a point where there is but one value for it.
     collapses: bool = False
+    #: Whether densities, sums, prior and M step of a component know nothing of the others. A subclass that overrides
+    #: one of these has to say it anew.
+    independent: bool = False
     #: Names of the parameters whose first dimension runs over components.
     per_component: tuple[str, ...] = ()
 
@@ -87,6 +90,13 @@ class Components(LatentVariableModel):
             counts: how many of them each component has, (K,).
             shake: whether components may still be equal, and have to be told apart.
         """
+
+    def apart(self) -> bool:
+        """Whether the components are ``independent``, said by a class that overrides none of their arithmetic after."""
+        methods = ("components", "component_log_prob", "component_statistics", "update_components", "log_prior")
+        order = type(self).__mro__
+        said = next(i for i, c in enumerate(order) if "independent" in c.__dict__)
+        return self.independent and not any(name in c.__dict__ for c in order[:said] for name in methods)
 
     def take_scale(self, rows: Tensor, weights: Tensor | None = None) -> None:
         """Keep what a constraint is measured by, from rows (M, D) with NaN where an entry is missing, which count

@@ -26,6 +26,7 @@ class BernoulliComponents(Components):
     reads_as: ClassVar[dict[str, str]] = {"probs": "logits"}
     axes: ClassVar[Axes] = {"probs": ("component", "feature")}
     per_component: tuple[str, ...] = ("logits",)
+    independent = True
     keeps: tuple[str, ...] = ("logits",)
 
     def add_components(self, k: int, d: int) -> None:

@@ -24,6 +24,7 @@ class CategoricalComponents(Components):
 
     axes: ClassVar[Axes] = {"emission_probs": ("component", "symbol")}
     per_component: tuple[str, ...] = ("emission_probs",)
+    independent = True
     keeps: tuple[str, ...] = ("emission_probs",)
     takes_symbols = True
     metric = False

@@ -46,6 +46,7 @@ class GaussianComponents(Components):
         "covariances": ("component", "feature", "other feature"),
     }
     per_component: tuple[str, ...] = ("means", "scale_tril")
+    independent = True
     keeps: tuple[str, ...] = ("means", "scale_tril")
     collapses = True
     means: Tensor

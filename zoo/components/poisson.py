@@ -23,6 +23,7 @@ class PoissonComponents(Components):
 
     axes: ClassVar[Axes] = {"rates": ("component", "feature")}
     per_component: tuple[str, ...] = ("rates",)
+    independent = True
     keeps: tuple[str, ...] = ("rates",)
     rates: Tensor
     rates_unconstrained: Tensor

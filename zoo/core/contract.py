@@ -367,7 +367,11 @@ def _lack(model: LatentVariableModel, name: str) -> str | None:
     if not callable(method) or owner is LatentVariableModel:
         return f"it has no {name}({offer.takes})"
     for program in getattr(method, "follows", offer.follows):
-        if getattr(owner, program, None) not in (None, getattr(LatentVariableModel, program), getattr(cls, program)):
+        if getattr(owner, program, None) not in (
+            None,
+            getattr(LatentVariableModel, program, None),
+            getattr(cls, program),
+        ):
             return f"its {name} is {owner.__name__}'s, written for another {program} than its own"
     return model.withholds().get(name)
 

@@ -49,6 +49,11 @@ OFFERS: dict[str, Offer] = {
         "x, hard=False",
     ),
     "m_step": Offer("sets the parameters; gives notes on any constraint that acted", (), "statistics"),
+    "copies": Offer(
+        "the E and M steps of several copies of it at once, a `zoo.core.copies.Copies`, or None: `em` from many starts",
+        ("model",),
+        "x, models",
+    ),
     "closed_form": Offer(
         "sets the parameters by a formula: to the exact maximum of the likelihood where there is one; gives notes",
         ("model",),

@@ -39,7 +39,7 @@ _MOST_SUMS = 2**19
 SMALL = 2**19
 
 
-_LOG2_E = 1 / math.log(2)
+LOG2_E = 1 / math.log(2)
 
 
 #: What stands beside the rows: how often each counts, and its component where that is known; None for none.
@@ -174,7 +174,7 @@ class GaussianSums:
         if self.hard:
             best = (joint >= peak - slack).to(torch.uint8).argmax(0, keepdim=True)  # the first of equals
         # torch's exp2 is three times as fast as its exp, which besides stalls on arguments that underflow.
-        responsibilities = joint.sub_(peak).mul_(_LOG2_E).exp2_()
+        responsibilities = joint.sub_(peak).mul_(LOG2_E).exp2_()
         norm = responsibilities.sum(0)
         if self.hard:
             responsibilities.zero_().scatter_(0, best, 1.0)
@@ -218,6 +218,10 @@ class GaussianSums:
             log_rows, weights, peak = log_rows * counts, weights * counts, peak * counts
         log_likelihood = log_rows.sum() + lost
         objective = peak.sum() + lost if self.hard else log_likelihood
+        return log_likelihood, objective, self._about_new_means(columns, weights, difference, white)
+
+    def _about_new_means(self, columns: Tensor, weights: Tensor, difference: Tensor, white: Tensor) -> Moments:
+        """The moments of columns (D, B) under weights (K, B), their means relative to the present ones."""
         # About the new mean, not the current one, which may be far off; what its rounding leaves is taken out
         # afterwards (the corrected two-pass algorithm, Chan, Golub & LeVeque, 1983, equation 1.7).
         count = weights.sum(1)
@@ -231,7 +235,7 @@ class GaussianSums:
         else:
             scatter = torch.bmm(weighted, difference.mT)
             scatter -= (safe * rest).unsqueeze(-1) * rest.unsqueeze(-2)
-        return log_likelihood, objective, Moments(count, mean.sub_(self.means).add_(rest), scatter)
+        return Moments(count, mean.sub_(self.means).add_(rest), scatter)
 
     def _views(self, columns: Tensor, buffers: Tensor) -> tuple[Tensor, Tensor]:
         """Two arrays (K, D, B) in the buffers, for B columns of data."""

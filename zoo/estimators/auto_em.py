@@ -52,6 +52,9 @@ class AutoEM(EM):
     def rehearse(self, problem: Problem) -> None:
         """Nothing: the plan belongs to a run."""
 
+    def takes_copies(self, problem: Problem) -> bool:
+        return False  # a plan belongs to a run
+
     def steps(self, problem: Problem) -> Steps:
         model, x = problem.model, problem.data
         return PlanSteps(model, x, make_plans(model, x, checked=True))

@@ -65,11 +65,26 @@ class Run:
     cut_short: bool = False
     _started: float = field(default_factory=time.perf_counter)
     _off: float = 0.0
+    _paused: float | None = None
 
     @property
     def seconds(self) -> float:
         """Seconds of work so far, tracking and callbacks left out."""
-        return time.perf_counter() - self._started - self._off
+        return (self._paused or time.perf_counter()) - self._started - self._off
+
+    def pause(self) -> None:
+        """Stop the clock while another run works."""
+        self._paused = self._paused or time.perf_counter()
+
+    def go_on(self) -> None:
+        """Let the clock run again."""
+        if self._paused is not None:
+            self._off += time.perf_counter() - self._paused
+        self._paused = None
+
+    def charge(self, seconds: float) -> None:
+        """Count what was done for this run while its clock stood still."""
+        self._off -= seconds
 
     @property
     def reserved(self) -> tuple[str, ...]:
@@ -104,7 +119,8 @@ class Run:
             self.history.setdefault(name, [None] * count).append(row.get(name))
         if self.callback is not None:
             self.callback(row, fraction)
-        self._off += time.perf_counter() - now
+        if self._paused is None:
+            self._off += time.perf_counter() - now
 
     def tick(self, fraction: float, stage: str | None = None) -> None:
         """Tell a callback that wants to know how far a long epoch, or a stage before the climb, has come."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,17 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, count
 from zoo.core.memory import SMALL
 from zoo.core.problem import Problem
-from zoo.core.rows import declares
+from zoo.core.rows import Rows, declares
 from zoo.core.state import restore, snapshot
-from zoo.errors import LikelihoodDecreased, unknown_name
+from zoo.errors import unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, at_least, from_zero, needs_statistics
-from zoo.estimators.loop.held_out import HeldOut
-from zoo.estimators.steps import ModelSteps, Steps, allowance, judged, objective_of
-from zoo.scores.evidence import log_density, summed, total_log_likelihood
+from zoo.estimators.climb import Climb
+from zoo.estimators.steps import ModelSteps, Steps, objective_of
 
 __all__ = ["EM", "HardEM"]
 
@@ -76,79 +71,33 @@ class EM(Estimator):
         return ModelSteps(problem.model, problem.data, self.hard)
 
     def run(self, problem: Problem, run: Run) -> Outcome:
-        model, x = problem.model, problem.data
-        rows, units = count(x), model.num_units(x)
-        steps = self.steps(problem)
-        last, status = -math.inf, "max_iter"
-        rounding = 0.0  # the largest that was measured
-        notes: Sequence[str] = ()
-        kept_notes: Sequence[str] = ()
-        remarks: list[str] = []
-        best = here = snapshot(model)
-        held_out = None
-        if self.validation is not None:
-            score = functools.partial(_total_density, model)
-            if model.normalized:
-                score = functools.partial(total_log_likelihood, model)
-            held_out = HeldOut(model, self.validation, score, int(self.patience))
+        return self.finish(Climb(self, self.steps(problem), problem, run))
+
+    def finish(self, climb: Climb) -> Outcome:
+        """Go on to the end of a run, from where its model is."""
+        model, steps = climb.model, climb.steps
         with torch.no_grad():
             try:
-                for iteration in range(1, int(self.max_iter) + 2):
+                while climb.ended is None:
+                    climb.iteration += 1
                     statistics = steps.e_step()
-                    objective = objective_of(steps, statistics)
-                    if math.isnan(objective) or objective == math.inf:
-                        restore(model, best)
-                        return Outcome("diverged", last, [f"the objective became {objective} at iteration {iteration}"])
-                    fall, free = last - objective, allowance(objective, rows)
-                    if fall > max(free, rounding):
-                        exact_fall, rounding = judged(steps, here, fall)
-                        if exact_fall > rounding:
-                            restore(model, best)
-                            raise LikelihoodDecreased(iteration, exact_fall, rounding=rounding, cause=self.cause)
-                        rounding = max(rounding, fall)
-                    if iteration > 1 and objective == last == -math.inf:
-                        note = "the data have probability zero at the starting point and stay there"
-                        return Outcome("diverged", last, [note], exact_q=not self.hard)
-                    here = snapshot(model)
-                    if fall <= free:
-                        best, kept_notes = here, notes
-                    elif self.tol > 0 and fall >= self.tol * units:
-                        status, within = "stalled", f"which is rounding (up to {rounding:.1g}, measured)"
-                        remarks = [f"iteration {iteration} lost {fall:.1g} nats, {within}, and was taken back"]
-                        break
-                    last = max(objective, last)
-                    if iteration > self.max_iter:  # nothing but the objective of the last M step was wanted
-                        break
-                    columns: dict[str, float | None] = {}
-                    if held_out is not None:
-                        if held_out.worse(lambda _, now=best: now, last, kept_notes):  # type: ignore[misc]
-                            status = "converged"
-                        columns = {"validation": held_out.last}
                     known = float(statistics["log_likelihood"]) if model.normalized else None
-                    run.record(objective, log_likelihood=known, **columns)
-                    if self.tol > 0 and -fall < self.tol * units:
-                        status = "converged"
-                    elif self.tol > 0 and -fall < free / 64:
-                        status = "stalled"
-                    if status != "max_iter" or run.out_of_time:
+                    if not climb.goes_on(objective_of(steps, statistics), known, snapshot(model)):
                         break
-                    notes = steps.m_step(statistics)
+                    climb.notes = steps.m_step(statistics)
                     if self.accelerate:
-                        notes = self._squarem(steps, here)
+                        climb.notes = self._squarem(steps, climb.present())
             except KeyboardInterrupt:
-                status = "interrupted"
+                climb.status = "interrupted"
             except torch.linalg.LinAlgError as error:
-                if last == -math.inf:
-                    raise
-                status, why = "diverged", str(error).split(":")[0]
-                remarks = [f"iteration {iteration} found no numbers ({why}), and was taken back"]
-        restore(model, best)
-        if held_out is not None and held_out.state is not None and status in ("converged", "stalled", "max_iter"):
-            restore(model, held_out.state)
-            last, kept_notes = held_out.objective, [*held_out.notes, held_out.note]
-            return Outcome(status, last, list(kept_notes), bool(held_out.notes), None, exact_q=not self.hard)
-        elbo = last - float(model.log_prior().detach()) if self.hard else None
-        return Outcome(status, last, [*kept_notes, *remarks], bool(kept_notes), elbo, exact_q=not self.hard)
+                climb.fail(error)
+        return climb.outcome()
+
+    def takes_copies(self, problem: Problem) -> bool:
+        """Whether several starts of a problem may be climbed at once, where the model offers that."""
+        plain = self.validation is None and self.accelerate is None and not self.hard
+        rows = plain and not isinstance(problem.data, Rows)
+        return rows and self.elements(problem) < SMALL and problem.lacks("copies") is None
 
     def _lacks(self, problem: Problem) -> str | None:
         """What the model would have to offer, in a phrase; None where it does."""
@@ -206,7 +155,3 @@ class HardEM(EM):
         if reason is None and not declares(problem.model.e_step, "hard"):
             return "its e_step has no hard=True: the latent has no most probable value to count"
         return reason
-
-
-def _total_density(model: LatentVariableModel, x: Data) -> float | None:
-    return summed(log_density(model, x), x)

@@ -17,10 +17,13 @@ from torch import Tensor
 
 from zoo.bayes import priors
 from zoo.components import GaussianComponents
+from zoo.core.copies import Copies
 from zoo.core.memory import rows_at_once
+from zoo.core.offers import follows
 from zoo.core.rows import Known
 from zoo.core.statistics import Statistics
 from zoo.densities import gaussian
+from zoo.models.shared.copies import GaussianCopies
 from zoo.models.shared.mixture import Mixture
 
 __all__ = ["GaussianMixture"]
@@ -78,6 +81,12 @@ class GaussianMixture(GaussianComponents, Mixture):
         )  # fmt: skip
         count = x.shape[0] if weights is None else float(weights.sum())
         return Statistics(count, log_likelihood, objective, counts=moments.count, moments=moments)
+
+    @follows("model", "e_step", "m_step")
+    def copies(self, x: Tensor, models: Sequence[Mixture]) -> Copies | None:
+        """The E and M steps of several copies on few rows; None where they cannot be taken at once."""
+        few = gaussian.by_differences(x, self.means, self.covariance_type)
+        return GaussianCopies(models, x) if few and GaussianCopies.serves(self) else None
 
     def joint_pieces(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
         """As for every mixture, by the arithmetic of the E step."""

@@ -47,6 +47,7 @@ class VonMisesMixture(Mixture):
         "concentration": ("component", "feature"),
     }
     per_component = ("loc", "concentration")
+    independent = True
 
     def __init__(self, num_components: int, num_features: int, max_concentration: float = 1e4) -> None:
         super().__init__(num_components, num_features, hidden_dims=(), num_coordinates=2 * num_features)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from zoo.runs.progress import fraction_shown
 from zoo.runs.ranking import PRINTED, leaders
 from zoo.runs.restarts import Restarts
 from zoo.runs.result import Fit
+from zoo.runs.side_by_side import start_together
 from zoo.runs.starts import MOST, Trial, promising, run_trial, same_start, scout, usual_number
 from zoo.storage.checkpoint import Checkpoints, RunFolder, fingerprint
 
@@ -177,12 +179,13 @@ def fit(
         listed: dict[int, dict[str, Any]] = {}
         order, stopped = list(range(restarts or 1)), False
         tries = restarts is None and max_seconds is None and asked_init != "current"
-        aside = jobs != 1 and len(order) > 1
-        each = Restarts(
-            chosen, problem, init, seed, max_seconds, False if aside else progress, track, folder, resumed, aside
-        )
+        each = Restarts(chosen, problem, init, seed, max_seconds, progress, track, folder, resumed)
+        start_together(each, order)
+        aside = jobs != 1 and len(order) > 1 and not each.ready
+        if aside:
+            each = replace(each, progress=False, side_by_side=True)
         bar = progress if aside and not callable(progress) else False
-        with spread(each, order, jobs) as starts, fraction_shown("starts", bar) as shown:
+        with spread(each, order, jobs if aside else 1) as starts, fraction_shown("starts", bar) as shown:
             for restart in order:  # it may grow
                 try:
                     this, start_seed, new, fell = next(starts)
@@ -208,8 +211,8 @@ def fit(
                 }
                 if best is None or _better(this, best):
                     best, chosen_index = this, restart
-                stopped = this.status == "interrupted"
-                if stopped:
+                stopped = stopped or this.status == "interrupted"
+                if stopped and not each.ready:
                     break
                 if restart == 0 and tries:
                     try:

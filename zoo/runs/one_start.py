@@ -1,12 +1,13 @@
-"""One start: run, then scored; what fails in scoring loses no fit."""
+"""One start, or several at once: run, then scored; what fails in scoring loses no fit."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, count, map_tensors, plain
@@ -15,6 +16,7 @@ from zoo.core.problem import Problem
 from zoo.core.state import restore, snapshot
 from zoo.errors import LikelihoodDecreased, one_line
 from zoo.estimators.base import Callback, Estimator, Outcome, Run
+from zoo.estimators.em import EM
 from zoo.estimators.loop.position import last_objective
 from zoo.runs.identity import describe
 from zoo.runs.modes import told
@@ -24,7 +26,7 @@ from zoo.scores.bounds import bound
 from zoo.scores.evidence import total_log_likelihood
 from zoo.storage.checkpoint import Checkpoint, Checkpoints
 
-__all__ = ["exact_log_likelihood_known", "run_one"]
+__all__ = ["exact_log_likelihood_known", "run_one", "run_several"]
 
 
 def run_one(
@@ -71,11 +73,7 @@ def run_one(
                 restore(model, began)
         seconds = run.seconds
         model.eval()
-    if not all(
-        bool(v.isfinite().all()) or bool(v.isinf().any() and not v.isnan().any()) for v in model.state_dict().values()
-    ):
-        restore(model, began)
-        outcome = Outcome("diverged", -math.inf, [*outcome.notes, "a parameter became NaN; the starting point is kept"])
+    outcome = _with_numbers(model, began, outcome)
     if checkpoints is not None:
         outcome.notes = [*outcome.notes, *(resumed.damaged if resumed is not None else ()), *checkpoints.notes]
     this = finish(estimator, problem, run, outcome, seed, seconds, memory.peak_mb)
@@ -83,6 +81,61 @@ def run_one(
         failure.fit = this
         raise failure
     return this
+
+
+def run_several(
+    estimator: EM,
+    problems: Sequence[Problem],
+    seeds: Sequence[int],
+    max_seconds: float | None,
+    told: Callable[[float], None] | None,
+) -> list[Fit | LikelihoodDecreased]:
+    """The same of several starts at once, copies of one model: each start's fit, or what was found wrong with EM.
+
+    What a start raises beyond that is raised.
+
+    Args:
+        told: is told which fraction of them has ended.
+    """
+    from zoo.estimators.together import run_together
+
+    begun = [snapshot(problem.model) for problem in problems]
+    with PeakMemory() as memory:
+        runs = [Run(None, max_seconds) for _ in problems]
+        try:
+            estimator.rehearse(problems[0])
+            runs = [Run(None, max_seconds) for _ in problems]
+            for problem in problems:
+                problem.model.train()
+            ends = run_together(estimator, problems, runs, told)
+        except KeyboardInterrupt:  # outside the estimator's own loop
+            ends = [Outcome("interrupted", last_objective(run), exact_q=True) for run in runs]
+            for problem, began in zip(problems, begun, strict=True):
+                restore(problem.model, began)
+    fits: list[Fit | LikelihoodDecreased] = []
+    for problem, run, end, began, seed in zip(problems, runs, ends, begun, seeds, strict=True):
+        problem.model.eval()
+        if isinstance(end, Exception) and not isinstance(end, LikelihoodDecreased):
+            raise end
+        failure = end if isinstance(end, LikelihoodDecreased) else None
+        outcome = Outcome("diverged", last_objective(run), [str(end)], exact_q=True) if failure else end
+        assert isinstance(outcome, Outcome)
+        outcome = _with_numbers(problem.model, began, outcome)
+        this = finish(estimator, problem, run, outcome, seed, run.seconds, memory.peak_mb)
+        if failure is not None:
+            failure.fit = this
+        fits.append(failure or this)
+    return fits
+
+
+def _with_numbers(model: LatentVariableModel, began: dict[str, Tensor], outcome: Outcome) -> Outcome:
+    """An outcome whose parameters are numbers: where one became NaN, the model is put back to where it began."""
+    if all(
+        bool(v.isfinite().all()) or bool(v.isinf().any() and not v.isnan().any()) for v in model.state_dict().values()
+    ):
+        return outcome
+    restore(model, began)
+    return Outcome("diverged", -math.inf, [*outcome.notes, "a parameter became NaN; the starting point is kept"])
 
 
 def exact_log_likelihood_known(model: LatentVariableModel, x: Data) -> bool:

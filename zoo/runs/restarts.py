@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from zoo.automatic.enumeration import remembered
@@ -36,6 +36,7 @@ class Restarts:
     Attributes:
         folder: where checkpoints and finished starts are, or None. resumed: the checkpoint to go on from, or None.
         side_by_side: whether other starts run meanwhile: each then has checkpoints of its own.
+        ready: what came of starts that were climbed at once, by their numbers.
     """
 
     estimator: Estimator
@@ -48,9 +49,16 @@ class Restarts:
     folder: RunFolder | None = None
     resumed: Checkpoint | None = None
     side_by_side: bool = False
+    ready: dict[int, Started] = field(default_factory=dict)
+
+    def seed_of(self, restart: int) -> int:
+        """What every draw of a start comes from."""
+        return self.seed if restart == 0 else derived_seed(self.seed, restart)
 
     def __call__(self, restart: int) -> Started:
-        seed = self.seed if restart == 0 else derived_seed(self.seed, restart)
+        if restart in self.ready:
+            return self.ready.pop(restart)
+        seed = self.seed_of(restart)
         done = None if self.folder is None else self.folder.finished(restart)
         model, failure = self.problem.model, None
         with isolated(seed), remembered(), threads(self.estimator.elements(self.problem)):

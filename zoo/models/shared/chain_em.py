@@ -18,7 +18,7 @@ from zoo.densities import gaussian
 from zoo.models.shared.markov import path_counts, stationary_m_step
 from zoo.structures import Chain, chain
 
-__all__ = ["expected", "marginals", "maximise"]
+__all__ = ["expected", "log_prior", "marginals", "maximise"]
 
 #: Of so few different weights each is worth an E step of its own.
 FEW_WEIGHTS = 8
@@ -134,3 +134,14 @@ def maximise(model: Any, statistics: Statistics) -> list[str]:
         closed = stationary_m_step(model.transition_probs, closed, steps, statistics["starts"])
     model.transition_probs = closed
     return model.update_components(statistics)
+
+
+def log_prior(model: Any) -> Tensor:
+    """ln p(θ), up to a constant: Dirichlet on rows and start, the conjugate prior of the emissions."""
+    total = torch.zeros((), dtype=model.dtype)
+    if model.concentration > 1:
+        logs = [model.log_transition] + ([model.log_initial] if model.initial == "free" else [])
+        total = total + (model.concentration - 1) * sum(v[v > -math.inf].sum() for v in logs)
+    if model.prior_strength > 0:
+        total = total + model.prior_strength * model.component_log_prior()
+    return total

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, cast
 
 import pyro
@@ -27,8 +27,10 @@ from zoo.bayes import priors
 from zoo.components.base import Components
 from zoo.core.checks import number_from, positive
 from zoo.core.contract import Axes, parameter, prepared
+from zoo.core.copies import Copies
 from zoo.core.data import Data, Fields, plain, tensors, weights_of
 from zoo.core.memory import rows_at_once
+from zoo.core.offers import follows
 from zoo.core.pieces import categorical, gathered
 from zoo.core.rows import Known, restricted
 from zoo.core.sequences import checked, inside, lengths_of, steps_in
@@ -38,6 +40,7 @@ from zoo.errors import ZooError, unknown_name
 from zoo.models.shared import chain_em
 from zoo.models.shared.chain_starts import start
 from zoo.models.shared.choices import StatePaths
+from zoo.models.shared.copies import ChainCopies
 from zoo.models.shared.markov import Marginal, follow, go_on, many_paths, sample_path, stationary
 from zoo.structures import Chain
 
@@ -252,8 +255,7 @@ class HiddenMarkov(Components):
 
     def forecast(self, x: Data, num_steps: int) -> Tensor:
         """p(z_{T+h} | x_{1:T}) for h = 1..num_steps, (N, num_steps, K)."""
-        data = prepared(self, x)
-        steps, state = [], self._last(**data)
+        steps, state = [], self._last(**prepared(self, x))
         for _ in range(num_steps):
             state = state @ self.transition_probs.detach()
             steps.append(state)
@@ -301,15 +303,14 @@ class HiddenMarkov(Components):
         """Closed form for each block; with a stationary start, transitions climb numerically and never fall."""
         return chain_em.maximise(self, statistics)
 
+    @follows("model", "e_step", "m_step", "log_prior", "emission")
+    def copies(self, x: Tensor, lengths: Tensor | None = None, *, models: Sequence[HiddenMarkov]) -> Copies | None:
+        """The E and M steps of several copies on few steps; None where they cannot be taken at once."""
+        return ChainCopies.made(models, x, lengths_of(x, lengths))
+
     def log_prior(self) -> Tensor:
         """ln p(θ), up to a constant: Dirichlet on rows and start, the conjugate prior of the emissions."""
-        total = torch.zeros((), dtype=self.dtype)
-        if self.concentration > 1:
-            logs = [self.log_transition] + ([self.log_initial] if self.initial == "free" else [])
-            total = total + (self.concentration - 1) * sum(v[v > -math.inf].sum() for v in logs)
-        if self.prior_strength > 0:
-            total = total + self.prior_strength * self.component_log_prior()
-        return total
+        return chain_em.log_prior(self)
 
     def pseudo_counts(self) -> float:
         """How many rows the emission's prior counts for, in each state."""
@@ -356,9 +357,8 @@ class HiddenMarkov(Components):
         """Keep what the prior and the floor are measured by, of data whose sequences count as often as they do."""
         data, weights = plain(x), self.row_weights(x)
         values = data["x"]
-        there = inside(values, lengths_of(values, data.get("lengths")))
         self.overall = self.pseudo_row(self.rows(data), weights)
-        self.take_scale(values[there], weights)
+        self.take_scale(values[inside(values, lengths_of(values, data.get("lengths")))], weights)
 
     def row_weights(self, x: Data) -> Tensor | None:
         weights = weights_of(x)

@@ -26,14 +26,17 @@ from zoo.components import starts
 from zoo.components.base import Components, cluster, num_distinct
 from zoo.core.checks import positive
 from zoo.core.contract import Axes, parameter
+from zoo.core.copies import Copies
 from zoo.core.data import Data, split
 from zoo.core.memory import PIECE_ROWS, rows_at_once
+from zoo.core.offers import follows
 from zoo.core.parallel import in_parallel
 from zoo.core.pieces import categorical, gathered
 from zoo.core.rows import Known, restricted
 from zoo.core.statistics import Statistics, wide
 from zoo.densities.distributions import FEW, Selected
 from zoo.models.shared.choices import OneOfMany
+from zoo.models.shared.copies import MixtureCopies
 
 __all__ = ["Mixture"]
 
@@ -178,6 +181,11 @@ class Mixture(Components):
             counts = statistics["counts"]
             self.weights = counts / counts.sum()
         return self.update_components(statistics)
+
+    @follows("model", "e_step", "_e_step", "_statistics", "m_step", "log_joint")
+    def copies(self, x: Tensor, models: Sequence[Mixture]) -> Copies | None:
+        """The E and M steps of several copies on few rows; None where they cannot be taken at once."""
+        return MixtureCopies(models, x) if len(x) <= PIECE_ROWS and MixtureCopies.serves(self) else None
 
     def validate(self, x: Data) -> Tensor:
         return self.check_rows(x)

@@ -1,0 +1,190 @@
+"""Starts that are climbed at once come where each comes alone."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import zoo
+from zoo.core.contract import lacks, prepared
+from zoo.core.data import map_tensors, num_data, take
+from zoo.core.isolation import isolated
+from zoo.core.problem import Problem
+from zoo.estimators.base import Outcome, Run
+from zoo.estimators.em import EM
+from zoo.estimators.together import run_together
+from zoo.models import model_classes
+from zoo.runs.prepare import start
+
+OFFERING = [
+    name for name, cls in model_classes().items() if lacks(sys.modules[cls.__module__].tiny()[0], "copies") is None
+]
+STARTS = 4
+
+
+def problems(model: Any, x: Any, starts: int = STARTS, init: str = "random") -> list[Problem]:
+    x, made = prepared(model, x), []
+    for restart in range(starts):
+        with isolated(restart):
+            made.append(Problem(start(model, x, init if init in model.inits else model.inits[0], restart), x))
+    return made
+
+
+def climbed(model: Any, x: Any, together: bool, **options: Any) -> tuple[list[Problem], list[Run], list[Outcome]]:
+    made, estimator = problems(model, x), EM(**options)
+    runs = [Run() for _ in made]
+    if together:
+        ends = run_together(estimator, made, runs)
+        assert all(isinstance(end, Outcome) for end in ends)
+        return made, runs, ends  # type: ignore[return-value]
+    return made, runs, [estimator.run(*both) for both in zip(made, runs, strict=True)]
+
+
+def assert_same(model: Any, x: Any, tolerance: float = 1e-12, **options: Any) -> list[Outcome]:
+    alone, together = (climbed(model, x, batch, **options) for batch in (False, True))
+    for one, run, end, other, again, reached in zip(*alone, *together, strict=True):
+        assert (end.status, end.notes, end.degenerate) == (reached.status, reached.notes, reached.degenerate)
+        for column in ("objective", "log_likelihood"):
+            assert again.history[column] == pytest.approx(run.history[column], rel=tolerance, abs=tolerance)
+        expected = one.model.state_dict()
+        for name, value in other.model.state_dict().items():
+            finite = expected[name].isfinite()
+            assert torch.equal(value.isfinite(), finite)
+            torch.testing.assert_close(value[finite], expected[name][finite], rtol=tolerance, atol=tolerance, msg=name)
+    return together[2]
+
+
+def drawn(model: Any, x: Any, seed: int) -> Any:
+    """Data from a model, as many as its tiny ones thrice."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        many = take(x, torch.arange(num_data(x)).repeat(3))
+        rows = model.sample_like(prepared(model, many), 3 * num_data(x))
+    return {**many, "x": rows} if isinstance(x, dict) else rows
+
+
+def test_mixtures_and_chains_offer_it() -> None:
+    assert {"gaussian_mixture", "poisson_mixture", "bernoulli_mixture", "poisson_hmm", "gaussian_hmm"} <= set(OFFERING)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", sorted(OFFERING))
+def test_a_batch_equals_runs_one_after_the_other(name: str, dtype: torch.dtype) -> None:
+    model, x = sys.modules[model_classes()[name].__module__].tiny()
+    for seed in range(2 if dtype == torch.float64 else 1):
+        data = drawn(model, x, seed)
+        model = model.to(dtype)
+        data = map_tensors(lambda t: t.to(dtype) if t.is_floating_point() else t, data)
+        options = {"max_iter": 12, "tol": 0.0} if dtype == torch.float32 else {"max_iter": (15, 100)[seed]}
+        assert_same(model, data, 1e-12 if dtype == torch.float64 else 1e-3, **options)
+
+
+@pytest.mark.parametrize("kind", ["full", "diag", "spherical"])
+def test_a_floor_that_acts_is_told_of_the_start_it_acts_on(kind: str) -> None:
+    x = torch.randn(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x[:6] = x[0]
+    ends = assert_same(zoo.GaussianMixture(5, 2, covariance_type=kind), x, max_iter=40)
+    assert len({end.degenerate for end in ends}) == 2, "some starts, not all"
+
+
+def test_chains_of_several_lengths_with_missing_steps() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.poisson(torch.full((5, 9, 2), 3.0, dtype=torch.float64), generator=generator)
+    x[1, 3] = float("nan")
+    data = {"x": x, "lengths": torch.tensor([9, 4, 1, 7, 6])}
+    for options in ({}, {"initial": "uniform"}, {"topology": "left_right"}):
+        assert_same(zoo.PoissonHMM(3, 2, **options), data, max_iter=25)
+    assert_same(
+        zoo.GaussianHMM(2, 2, covariance_type="full"),
+        {**data, "x": x.repeat(3, 1, 1), "lengths": data["lengths"].repeat(3)},
+        max_iter=30,
+    )
+
+
+def test_what_stays_stays() -> None:
+    model = zoo.GaussianMixture(3, 2)
+    model.means_unconstrained.requires_grad_(False)
+    model.means = torch.tensor([[0.0, 0.0], [1.0, 1.0], [-1.0, 1.0]])
+    x = torch.randn(60, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert_same(model, x)
+    model.weights_unconstrained.requires_grad_(False)
+    assert_same(model, x)
+
+
+def alone(*_: Any) -> bool:
+    return False
+
+
+def groups() -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(80, 2, dtype=torch.float64, generator=generator) + 3 * (torch.arange(80) % 3).unsqueeze(-1)
+
+
+def test_a_fit_is_the_same_in_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    model, x = zoo.GaussianMixture(3, 2), groups()
+    batch = zoo.fit(model, x, restarts=4, estimator="em")
+    saved = zoo.fit(model, x, restarts=4, estimator="em", out=tmp_path / "run")
+    monkeypatch.setattr(EM, "takes_copies", alone)
+    single = zoo.fit(model, x, restarts=4, estimator="em")
+    for fit in (batch, saved):
+        assert fit.iterations == single.iterations
+        assert [e["status"] for e in fit.restarts] == [e["status"] for e in single.restarts]
+        for name in ("log_likelihood", "objective"):
+            expected = [e[name] for e in single.restarts]
+            assert [e[name] for e in fit.restarts] == pytest.approx(expected, rel=1e-12)
+        assert torch.allclose(fit.model.means, single.model.means, rtol=1e-12)
+
+
+def test_an_interrupt_keeps_what_had_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, record = zoo.GaussianMixture(3, 2), groups(), Run.record
+    lengths = [run.iterations for run in climbed(model, x, True)[1]]
+    middle = (min(lengths) + max(lengths)) // 2
+
+    def stop(run: Run, *args: Any, **kwargs: Any) -> None:
+        record(run, *args, **kwargs)
+        if run.iterations == middle:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "record", stop)
+    _, runs, ends = climbed(model, x, True)
+    expected = ["converged" if length < middle else "interrupted" for length in lengths]
+    assert [end.status for end in ends] == expected
+    assert set(expected) == {"converged", "interrupted"}
+    for run, end in zip(runs, ends, strict=True):
+        assert end.objective == run.history["objective"][-1]
+    fit = zoo.fit(model, x, restarts=4, estimator="em")
+    assert (fit.status, len(fit.restarts)) == ("interrupted", 4)
+    assert fit.log_likelihood == pytest.approx(max(entry["log_likelihood"] for entry in fit.restarts), abs=1e-3)
+
+
+def test_a_budget_of_seconds_is_of_each_start() -> None:
+    fit = zoo.fit(zoo.GaussianMixture(3, 2), groups(), restarts=4, estimator="em", max_seconds=0.0)
+    assert [entry["status"] for entry in fit.restarts] == ["max_iter"] * 4
+    assert fit.iterations == 1
+
+
+def test_a_subclass_with_arithmetic_of_its_own_is_climbed_alone() -> None:
+    class OwnStep(zoo.PoissonMixture):
+        def m_step(self, statistics: Any) -> list[str]:
+            return super().m_step(statistics)
+
+    class OwnComponents(zoo.PoissonMixture):
+        def update_components(self, statistics: Any) -> list[str]:
+            return super().update_components(statistics)
+
+    class OwnPrior(zoo.PoissonMixture):
+        def log_prior(self) -> Tensor:
+            return -self.rates.sum()
+
+    x = torch.tensor([[1.0], [2.0], [9.0]])
+    assert lacks(OwnStep(2, 1), "copies") is not None
+    for cls in (OwnComponents, OwnPrior):
+        assert lacks(cls(2, 1), "copies") is not None or cls(2, 1).copies(x, models=[cls(2, 1)] * 2) is None
+    assert zoo.PoissonMixture(2, 1).copies(x, models=[zoo.PoissonMixture(2, 1)] * 2) is not None
+    for options in ({"initial": "stationary"}, {"concentration": 2.0}, {"prior_strength": 1.0}):
+        model = zoo.PoissonHMM(2, 1, **options)
+        assert model.copies(x[None], models=[model] * 2) is None
