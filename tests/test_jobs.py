@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from command_line import Ran
 from torch import Tensor
 
 import zoo
 from zoo.core.spread import spread
 from zoo.errors import LeftOut
+from zoo.reproduce import pcfg, reproduce
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,6 +102,81 @@ def test_a_comparison_in_two_processes_is_that_of_one(points: Tensor) -> None:
         assert torch.equal(a.x, b.x)
     assert one.notes == two.notes
     assert not two.interrupted
+
+
+def test_a_selection_in_two_processes_is_that_of_one(points: Tensor, tmp_path: Path) -> None:
+    def selected(jobs: int) -> zoo.Selection:
+        grid = {"num_components": [1, 2, 60, 61]}
+        return zoo.select("gaussian_mixture", points, grid=grid, folds=2, seed=1, max_iter=10, jobs=jobs)
+
+    one, two = selected(1), selected(2)
+    for a, b in zip(one.candidates, two.candidates, strict=True):
+        assert (a.reason, a.entropy, a.held_out) == (b.reason, b.entropy, b.held_out)
+        assert (a.fit is None) == (b.fit is None)
+        if a.fit is not None and b.fit is not None:
+            check_same(a.fit, b.fit)
+            assert torch.equal(a.fit.x, b.fit.x)
+    assert one.to_dict() | {"rows": None} == two.to_dict() | {"rows": None}
+    assert torch.equal(one.x, two.x)
+    assert "fold 1 of 2" in one.candidates[2].held_out.reason
+    assert one.candidates[3].fit is None
+
+
+PROGRAM = """
+import torch, pyro, pyro.distributions as dist, zoo
+from zoo_jobs_neighbour import CHANCE
+
+def model(x):
+    rate = pyro.param("rate", lambda: torch.rand(2) * 10 + 1, constraint=dist.constraints.positive)
+    if not rate.requires_grad and x.max() > 98:
+        raise LookupError("a mistake of mine")
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Categorical(torch.tensor([CHANCE, 1 - CHANCE])))
+        pyro.sample("x", dist.Poisson(rate[z]), obs=x)
+"""
+
+
+def test_jobs_on_the_command_line(run: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PROGRAM)
+    (tmp_path / "zoo_jobs_neighbour.py").write_text("CHANCE = 0.3")
+    (tmp_path / "counts.csv").write_text("n\n" + "\n".join(map(str, [1, 2, 9, 10, 0, 3, 8, 12] * 4)))
+    given = ["mine.py:model", "--data", "counts.csv", "--json", "--jobs"]
+    rows = []
+    for jobs in ("1", "2"):
+        ran = run("fit", *given, jobs, "--set", "restarts=2", "--set", "max_iter=4")
+        assert ran.code == 0, ran.err
+        rows.append(json.loads(ran.out)["rows"][0])
+    assert rows[0]["log_likelihood"] == rows[1]["log_likelihood"]
+    ran = run("compare", *given, "2", "--estimators", "auto_em,eg", "--set", "max_iter=4", "--set", "eg.max_epochs=5")
+    assert [row["estimator"] for row in json.loads(ran.out)["rows"]] == ["auto_em", "eg"]
+    ran = run("select", "poisson_mixture", *given[1:], "2", "--grid", "num_components=1,2", "--set", "max_iter=4")
+    assert len(json.loads(ran.out)["rows"]) == 2
+    ran = run("select", "poisson_mixture", *given[1:], "0", "--grid", "num_components=1,2")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "jobs expected a whole number of at least 1, or -1 for all cores, got 0" in ran.err
+
+
+def test_rows_of_a_table_in_two_processes_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = pcfg.Setting(nonterminals=2, preterminals=3, seeds=1, held_out=0.25, iterations=2, epochs=1)
+    x: Any = zoo.load_data("known_grammar", symbols=True)
+    monkeypatch.setitem(pcfg.SETTINGS, "quick", setting)
+    monkeypatch.setattr(pcfg, "load_data", lambda name, symbols: {name: x[name][:40] for name in ("x", "lengths")})
+    monkeypatch.setattr(pcfg, "load_trees", lambda name: zoo.load_trees("known_grammar")[:40])
+    monkeypatch.setattr(pcfg, "_methods", some_methods(pcfg._methods))
+    records, lines = [], dict[int, list[str]]()
+    for jobs in (1, 2):
+        told = lines.setdefault(jobs, [])
+        records.append(reproduce("pcfg", seed=3, say=told.append, jobs=jobs).record)
+    one, two = records
+    plain = ("method", "seed", "f1", "nats", "held_out", "rounds")
+    assert [[run[key] for key in plain] for run in one["runs"]] == [[run[key] for key in plain] for run in two["runs"]]
+    assert one["rows"] == two["rows"]
+    assert [line.split("(")[0] for line in lines[1]] == [line.split("(")[0] for line in lines[2]]
+    assert two["cpu_seconds"] > sum(run["cpu_seconds"] for run in two["runs"])
+
+
+def some_methods(methods: Any) -> Any:
+    return lambda setting: dict(list(methods(setting).items())[:2])
 
 
 def test_a_comparison_on_a_dask_cluster_is_that_of_one_process(points: Tensor) -> None:
@@ -212,9 +290,9 @@ def test_threads_are_no_processes() -> None:
 
 @pytest.mark.parametrize("jobs", [0, -2, 1.5, True, "2", None])
 def test_nonsense_for_jobs_is_refused(points: Tensor, jobs: Any) -> None:
-    for run, options in ((zoo.fit, {}), (zoo.compare, {})):
+    for run, options in ((zoo.fit, {}), (zoo.compare, {}), (zoo.select, {"grid": {"num_components": [2]}})):
         with pytest.raises(zoo.ZooError, match=r"jobs expected a whole number of at least 1, or -1 for all cores, got"):
-            run("gaussian_mixture", points, num_components=2, jobs=jobs, **options)
+            run("gaussian_mixture", points, jobs=jobs, **options)
 
 
 def test_one_job_needs_no_joblib_and_functions_of_progress_need_one_job(

@@ -112,13 +112,12 @@ def _explain(error: Exception) -> int:
     if callable(message):  # a usage error; its class lives in click or in typer, depending on the version
         return complain(_usage(error, str(message())), 2)
     name = type(error).__name__
-    trace, place = error.__traceback__, None
-    while trace is not None:
-        if str(trace.tb_frame.f_globals.get("__name__", "")).startswith(USER_MODULE):
-            place = f"{trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
-        trace = trace.tb_next
-    if place is not None:
-        return complain(f"your program failed in {place}: {name}: {error}. Run it by itself first.", 2)
+    from zoo.core.worker import frames_of
+
+    places = [(file, line) for module, file, line in frames_of(error) if str(module).startswith(USER_MODULE)]
+    if places:
+        file, line = places[-1]
+        return complain(f"your program failed in {file}, line {line}: {name}: {error}. Run it by itself first.", 2)
     if isinstance(error, MemoryError):
         return complain("expected data and model to fit into memory, got too much. Take fewer rows or columns.", 2)
     if isinstance(error, OSError) and error.filename is not None:

@@ -16,6 +16,7 @@ from zoo.cli.options import (
     Decimal,
     Fixed,
     Guide,
+    Jobs,
     Json,
     Labels,
     ModelName,
@@ -77,6 +78,7 @@ def fit(
     checkpoint_every: Annotated[
         str | None, typer.Option(help="With --out: 90s or 500 (steps) between checkpoints; by default 60s.")
     ] = None,
+    jobs: Jobs = 1,
     as_json: Json = False,
 ) -> None:
     """Fit one model to data by one estimator.
@@ -103,7 +105,7 @@ def fit(
         try:
             this = zoo.fit(
                 task.model, task.x, estimator=name, guide=task.guide, seed=seed, progress=None, out=out,
-                checkpoint_every=checkpoint_every, resume=resume, data_name=task.record["data"], fixed=stay,
+                checkpoint_every=checkpoint_every, resume=resume, data_name=task.record["data"], fixed=stay, jobs=jobs,
                 **task.fit_options, **task.options[name],
             )  # fmt: skip
         except LikelihoodDecreased as error:
@@ -173,6 +175,7 @@ def compare(
         bool, typer.Option("--gradients/--no-gradients", help="Measure the sampled gradients' bias and spread.")
     ] = True,
     out: Out = None,
+    jobs: Jobs = 1,
     as_json: Json = False,
 ) -> None:
     """Fit one model by several estimators from the same starts, and set the results side by side.
@@ -205,7 +208,7 @@ def compare(
         # The options are sorted out already; what is common has been handed to each estimator.
         made = zoo.compare(
             template, task.x, estimators=task.estimators, seeds=seeds, guide=task.guide, options=task.options,
-            progress=None, data_name=task.data_name, gradients=gradients, fixed=stay, **task.fit_options,
+            progress=None, data_name=task.data_name, gradients=gradients, fixed=stay, jobs=jobs, **task.fit_options,
         )  # fmt: skip
         rows = [_row(this, task) for this in made.fits]
         stopped = made.interrupted

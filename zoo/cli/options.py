@@ -65,6 +65,7 @@ Fixed = Annotated[
     str | None, typer.Option(help="Parameters that stay at the values the model has, with commas: means,weights.")
 ]
 Out = Annotated[Path | None, typer.Option(help="A new folder for the result.")]
+Jobs = Annotated[int, typer.Option(help="Processes to divide the fits among; -1: as many as there are cores.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
 
 

@@ -111,6 +111,9 @@ def _run_file(path: Path) -> Any:
         raise ZooError(f"{path} failed{where}: {type(error).__name__}: {error}. Run it by itself first.") from error
     finally:
         sys.path.remove(str(full.parent))
+    from zoo.core.parcels import carry
+
+    carry(module, str(full.parent))
     return module
 
 

@@ -18,6 +18,7 @@ from zoo.cli.options import (
     DataName,
     Decimal,
     Guide,
+    Jobs,
     Json,
     ModelName,
     Out,
@@ -71,6 +72,7 @@ def select(
     standardize: Standardize = False,
     max_fits: Annotated[int, typer.Option(help="The most fits to make, those to folds among them.")] = 200,
     out: Out = None,
+    jobs: Jobs = 1,
     as_json: Json = False,
 ) -> None:
     """Choose how many components, states or factors: fit a model at every point of a grid.
@@ -102,7 +104,8 @@ def select(
         name = task.estimators[0]
         made = zoo.select(
             build, task.x, grid=asked, criterion=criterion, estimator=name, guide=task.guide, folds=folds, seed=seed,
-            max_fits=max_fits, progress=None, data_name=task.data_name, **task.fit_options, **task.options[name],
+            max_fits=max_fits, progress=None, jobs=jobs, data_name=task.data_name, **task.fit_options,
+            **task.options[name],
         )  # fmt: skip
         if out is not None:
             made.save(out)

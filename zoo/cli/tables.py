@@ -24,6 +24,9 @@ def reproduce(
     budget: Annotated[str, typer.Option(help="quick (minutes on two cores) or full (the paper's schedule).")] = "quick",
     seed: Annotated[int, typer.Option(help="Where every random number comes from.")] = 0,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the record.")] = None,
+    jobs: Annotated[
+        int, typer.Option(help="Processes to divide rows and seeds among; -1: as many as there are cores.")
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Run a published table, and print ours beside theirs.
@@ -44,7 +47,7 @@ def reproduce(
     if out is not None and out.suffix != ".json":
         raise ZooError(f"--out expected a .json file, got {str(out)!r}. Name one.")
     with stdout_for_result(as_json):
-        found = run(table, budget, seed, say=lambda line: print(line, file=sys.stderr, flush=True))
+        found = run(table, budget, seed, say=lambda line: print(line, file=sys.stderr, flush=True), jobs=jobs)
         if out is not None:
             found.save(out)
     print(dumps(found.record) if as_json else found)

@@ -24,8 +24,8 @@ __all__ = ["LARGE", "Parcel", "carry", "folders", "pack", "unpack"]
 
 #: Bytes from which an array goes apart.
 LARGE = 1 << 16
-#: Folders of the files that :func:`carry` was told of.
-_FOLDERS: list[str] = []
+#: What :func:`carry` was told of.
+_CARRIED: list[tuple[ModuleType, str]] = []
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,12 @@ class Parcel:
 def carry(module: ModuleType, folder: str) -> None:
     """From now on send this module's functions and classes with their code; it was made of a file in ``folder``, and
     may import that file's neighbours."""
-    import cloudpickle
-
-    cloudpickle.register_pickle_by_value(module)
-    if folder not in _FOLDERS:
-        _FOLDERS.append(folder)
+    _CARRIED.append((module, folder))
 
 
 def folders() -> list[str]:
     """Where modules are imported from here, as absolute paths."""
-    return [*(os.path.abspath(entry) for entry in sys.path), *_FOLDERS]
+    return [*(os.path.abspath(entry) for entry in sys.path), *(folder for _, folder in _CARRIED)]
 
 
 def pack(value: Any) -> Parcel:
@@ -59,6 +55,8 @@ def pack(value: Any) -> Parcel:
     """
     import cloudpickle
 
+    for module, _ in _CARRIED:
+        cloudpickle.register_pickle_by_value(module)
     arrays: list[NDArray[Any]] = []
     numbers: dict[int, tuple[str, int]] = {}
 

@@ -6,8 +6,10 @@ One table a file, found by being in this folder. A table's module has
     PUBLISHED  the published rows: name, value, and where it was read
     run(budget, seed, say) -> {"rows": [...], "curve": [...]}
 
-where ``say`` prints a line of progress. A row of ours bears the published row's name, its value, and what it took. What
-``run`` returns may also hold a "figure", a function that draws one to a path: ``save`` puts it beside the record.
+where ``say`` prints a line of progress. Rows, or seeds, that do not know of each other go through
+``_rows.each_by_itself``, which can spread them over processes. A row of ours bears the published row's name, its value,
+and what it took. What ``run`` returns may also hold a "figure", a function that draws one to a path: ``save`` puts it
+beside the record.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ from types import ModuleType
 from typing import Any
 
 from zoo.core.found import modules_in, named
+from zoo.core.spread import check_jobs
 from zoo.errors import ZooError, unknown_name
 from zoo.reporting.tables import Table, columns
+from zoo.reproduce._rows import spreading
 from zoo.storage.json import to_json
 
 __all__ = ["BUDGETS", "Reproduction", "find_table", "reproduce", "tables"]
@@ -83,7 +87,9 @@ def find_table(name: str) -> ModuleType:
     return named("table", name, tables())
 
 
-def reproduce(table: str, budget: str = "quick", seed: int = 0, say: Callable[[str], None] = print) -> Reproduction:
+def reproduce(
+    table: str, budget: str = "quick", seed: int = 0, say: Callable[[str], None] = print, jobs: int = 1
+) -> Reproduction:
     """Run a table.
 
     Args:
@@ -91,17 +97,21 @@ def reproduce(table: str, budget: str = "quick", seed: int = 0, say: Callable[[s
         budget: "quick" (minutes on two cores) or "full" (the paper's schedule).
         seed: where every random number comes from.
         say: takes lines of progress.
+        jobs: processes among which rows, or seeds, that do not know of each other are divided, as for ``zoo.fit``; the
+            values are the same. Lines of progress then come when a row is done.
 
     Raises:
         ZooError: an unknown table or budget, or data that are not there.
     """
+    check_jobs("reproduce", jobs)
     module = find_table(table)
     if budget not in BUDGETS:
         raise unknown_name("budget", budget, BUDGETS)
     if seed < 0:
         raise ZooError(f"reproduce: seed expected a whole number of at least 0, got {seed}.")
     began, cpu = time.perf_counter(), time.process_time()
-    found = module.run(budget, seed, say)
+    with spreading(jobs) as others:
+        found = module.run(budget, seed, say)
     figure = found.pop("figure", None)
     record = {
         "command": f"zoo reproduce {table} --budget {budget}" + (f" --seed {seed}" if seed else ""),
@@ -114,7 +124,7 @@ def reproduce(table: str, budget: str = "quick", seed: int = 0, say: Callable[[s
             "python": platform.python_version(),
         },
         "seconds": time.perf_counter() - began,
-        "cpu_seconds": time.process_time() - cpu,
+        "cpu_seconds": time.process_time() - cpu + others.cpu_seconds,
         "published": module.PUBLISHED,
         **found,
     }

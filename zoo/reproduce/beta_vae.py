@@ -26,7 +26,9 @@ from zoo.models.vae import VAE
 from zoo.reporting.page import array
 from zoo.reporting.samples import plot_sheet
 from zoo.reproduce._curves import learning_curve
+from zoo.reproduce._rows import each_by_itself
 from zoo.runs.fit import fit
+from zoo.runs.result import Fit
 from zoo.scores.bounds import bound_parts
 from zoo.scores.codes import active_units
 from zoo.scores.disentanglement import mutual_information_gap
@@ -68,30 +70,37 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     curve: list[dict[str, Any]] = []
     gaps: dict[float, list[float]] = {beta: [] for beta in setting.betas}
     shown: dict[str, VAE] = {}
-    for each in range(seed, seed + setting.seeds):
-        for beta in setting.betas:
-            began = time.perf_counter()
-            model = VAE(images.shape[1], setting.latent_dim, setting.hidden_dims, beta=beta, binarization="dynamic")
-            fitted = fit(
-                model,
-                images,
-                estimator="svi",
-                seed=each,
-                max_epochs=setting.epochs,
-                batch_size=setting.batch_size,
-                learning_rate=setting.rate / VAE.step,
-                warmup=0,
-            )
-            assert isinstance(fitted.model, VAE)
-            name = f"MIG, beta={beta:g}, seed {each}"
-            row = {"name": name, **measure(fitted.model, images, factors, setting)}
-            row["seconds"] = time.perf_counter() - began
-            row["note"] = f"{row['active_units']} of {setting.latent_dim} units active, bound {row['bound']:.2f}"
-            shown.setdefault(f"β = {beta:g}", fitted.model)
-            gaps[beta].append(row["value"])
-            rows.append(row)
-            curve += learning_curve(name, fitted, len(images))
-            say(f"{name}: {row['value']:.3f}, {row['note']}, {row['seconds']:.0f} s")
+
+    def measured(run: tuple[int, float], say: Callable[[str], None]) -> tuple[dict[str, Any], Fit]:
+        each, beta = run
+        began = time.perf_counter()
+        model = VAE(images.shape[1], setting.latent_dim, setting.hidden_dims, beta=beta, binarization="dynamic")
+        fitted = fit(
+            model,
+            images,
+            estimator="svi",
+            seed=each,
+            max_epochs=setting.epochs,
+            batch_size=setting.batch_size,
+            learning_rate=setting.rate / VAE.step,
+            warmup=0,
+        )
+        assert isinstance(fitted.model, VAE)
+        name = f"MIG, beta={beta:g}, seed {each}"
+        row = {"name": name, **measure(fitted.model, images, factors, setting)}
+        row["seconds"] = time.perf_counter() - began
+        row["note"] = f"{row['active_units']} of {setting.latent_dim} units active, bound {row['bound']:.2f}"
+        say(f"{name}: {row['value']:.3f}, {row['note']}, {row['seconds']:.0f} s")
+        fitted.x = None
+        return row, fitted
+
+    every = [(each, beta) for each in range(seed, seed + setting.seeds) for beta in setting.betas]
+    for (_, beta), (row, fitted) in each_by_itself(measured, every, say):
+        assert isinstance(fitted.model, VAE)
+        shown.setdefault(f"β = {beta:g}", fitted.model)
+        gaps[beta].append(row["value"])
+        rows.append(row)
+        curve += learning_curve(row["name"], fitted, len(images))
     for beta, found in gaps.items():
         spread = f"{min(found):.3f} to {max(found):.3f} over {len(found)} seeds"
         rows.append({"name": f"MIG, beta={beta:g}, median", "value": statistics.median(found), "note": spread})

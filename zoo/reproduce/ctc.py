@@ -28,8 +28,10 @@ from zoo.models.ctc import CTC
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._estimators import gradient_note, note_gradients, started
 from zoo.reproduce._neural import teller
+from zoo.reproduce._rows import each_by_itself
 from zoo.reproduce._words import decoded, recogniser
 from zoo.runs.fit import fit
+from zoo.runs.result import Fit
 from zoo.scores.edits import label_error_rate
 
 ABOUT = "CTC on spoken digit strings, exact gradient against sampled ones: label errors on unseen recordings, %"
@@ -90,41 +92,53 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     curve: list[dict[str, Any]] = []
     points = {"start": started(template, train, seed)}
-    for name, options in ROWS.items():
-        began, cpu, errors, nats, fits = time.perf_counter(), time.process_time(), [], [], []
-        for each in range(seed, seed + setting.seeds):
-            fitted = fit(
-                template,
-                train,
-                estimator=name,
-                seed=each,
-                batch_size=16,
-                max_epochs=setting.epochs,
-                learning_rate=setting.rate,
-                clip_norm=5.0,
-                progress=teller(f"{name}, seed {each}", setting.epochs, len(train["x"]), say),
-                **options,
-            )
-            fits.append(fitted)
-            adopted = fitted.model.prepare(test)
-            with torch.no_grad():
-                exact = float(call(fitted.model.log_marginal, adopted).double().sum())
-            nats.append(exact / float(test["target_lengths"].sum()))
-            predicted = fitted.model.predict(adopted["x"], adopted["lengths"])
-            errors.append(100 * label_error_rate(predicted, test["y"]))
-            say(f"{name}, seed {each}: {errors[-1]:.2f} % label errors, {fitted.seconds:.0f} s")
+
+    def trained(run: tuple[str, int], say: Callable[[str], None]) -> tuple[Fit, dict[str, float]]:
+        name, each = run
+        began, cpu = time.perf_counter(), time.process_time()
+        fitted = fit(
+            template,
+            train,
+            estimator=name,
+            seed=each,
+            batch_size=16,
+            max_epochs=setting.epochs,
+            learning_rate=setting.rate,
+            clip_norm=5.0,
+            progress=teller(f"{name}, seed {each}", setting.epochs, len(train["x"]), say),
+            **ROWS[name],
+        )
+        fitted.x = None
+        adopted = fitted.model.prepare(test)
+        with torch.no_grad():
+            exact = float(call(fitted.model.log_marginal, adopted).double().sum())
+        predicted = fitted.model.predict(adopted["x"], adopted["lengths"])
+        found = {
+            "error": 100 * label_error_rate(predicted, test["y"]),
+            "nats": exact / float(test["target_lengths"].sum()),
+            "seconds": time.perf_counter() - began,
+            "cpu_seconds": time.process_time() - cpu,
+        }
+        say(f"{name}, seed {each}: {found['error']:.2f} % label errors, {fitted.seconds:.0f} s")
+        return fitted, found
+
+    every = [(name, each) for name in ROWS for each in range(seed, seed + setting.seeds)]
+    done = dict(each_by_itself(trained, every, say))
+    for name in ROWS:
+        fits = [fitted for (each, _), (fitted, _) in done.items() if each == name]
+        scores = [found for (each, _), (_, found) in done.items() if each == name]
         if name == "eg":
             points["optimum"] = copy.deepcopy(fits[0].model)
         rows.append(
             {
                 "name": name,
-                "value": _median(errors),
-                "label_errors": errors,
-                "nats_a_digit": nats,
+                "value": _median([found["error"] for found in scores]),
+                "label_errors": [found["error"] for found in scores],
+                "nats_a_digit": [found["nats"] for found in scores],
                 "status": [fitted.status for fitted in fits],
                 "train_seconds": [fitted.seconds for fitted in fits],
-                "seconds": time.perf_counter() - began,
-                "cpu_seconds": time.process_time() - cpu,
+                "seconds": sum(found["seconds"] for found in scores),
+                "cpu_seconds": sum(found["cpu_seconds"] for found in scores),
             }
         )
         curve += learning_curve(name, fits[0], len(train["x"]))

@@ -26,6 +26,7 @@ from torch import Tensor
 from zoo.data import load_data
 from zoo.models.conditional_vae import ConditionalVAE, quadrants
 from zoo.reproduce._neural import CACHED, trained
+from zoo.reproduce._rows import each_by_itself
 from zoo.scores.importance import importance_nll
 
 ABOUT = "CVAE and a deterministic net: -ln p(hidden pixels | 1, 2, 3 quadrants of an MNIST digit)"
@@ -96,31 +97,40 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     train, test = images(setting, seed)
     rows: list[dict[str, Any]] = []
     curve: list[dict[str, Any]] = []
+
+    def scored(which: tuple[int, str, int], say: Callable[[str], None]) -> tuple[Any, float, list[dict[str, Any]]]:
+        given, kind, size = which
+        began, (seen, hidden) = time.perf_counter(), quadrants(train, given)
+        model = ConditionalVAE(
+            seen.shape[1], hidden.shape[1], size, (setting.width, setting.width), binarization="dynamic"
+        )
+        fitted, bounds = trained(
+            f"{kind}, {given} given",
+            model,
+            (seen, hidden),
+            len(train),
+            say,
+            times=3,
+            estimator="svi",
+            seed=seed,
+            max_epochs=setting.epochs,
+            batch_size=setting.batch_size,
+            learning_rate=setting.rate / ConditionalVAE.step,
+            warmup=0,
+        )
+        draws = setting.draws if size else 1
+        score = importance_nll(fitted.model, quadrants(test, given), draws, seed=seed, max_elements=CACHED)
+        seconds = time.perf_counter() - began
+        say(f"{kind}, {given} given: {score.nll:.2f} nats ({seconds:.0f} s)")
+        return score, seconds, bounds
+
+    sizes = {"baseline": 0, "CVAE": setting.latent_dim}
+    every = [(given, kind, size) for given in setting.given for kind, size in sizes.items()]
+    done = {(given, kind): found for (given, kind, _), found in each_by_itself(scored, every, say)}
     for given in setting.given:
-        seen, hidden = quadrants(train, given)
         scores = {}
-        for kind, size in (("baseline", 0), ("CVAE", setting.latent_dim)):
-            began, name = time.perf_counter(), f"{kind}, {given} given"
-            model = ConditionalVAE(
-                seen.shape[1], hidden.shape[1], size, (setting.width, setting.width), binarization="dynamic"
-            )
-            fitted, bounds = trained(
-                name,
-                model,
-                (seen, hidden),
-                len(train),
-                say,
-                times=3,
-                estimator="svi",
-                seed=seed,
-                max_epochs=setting.epochs,
-                batch_size=setting.batch_size,
-                learning_rate=setting.rate / ConditionalVAE.step,
-                warmup=0,
-            )
-            draws = setting.draws if size else 1
-            score = importance_nll(fitted.model, quadrants(test, given), draws, seed=seed, max_elements=CACHED)
-            seconds = time.perf_counter() - began
+        for kind, size in sizes.items():
+            name, (score, seconds, bounds) = f"{kind}, {given} given", done[given, kind]
             scores[kind] = score.nll
             note = f"± {score.data_se:.2f} over {score.num_data} test images"
             row = {"name": name, "value": score.nll, "data_se": score.data_se, "seconds": seconds, "note": note}
@@ -131,7 +141,6 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
             if size:
                 rows.append({"name": f"CVAE's bound, {given} given", "value": score.elbo, "note": "minus the bound"})
             curve += bounds
-            say(f"{name}: {score.nll:.2f} nats ({seconds:.0f} s)")
         rows.append(
             {
                 "name": f"baseline less CVAE, {given} given",

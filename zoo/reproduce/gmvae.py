@@ -44,6 +44,7 @@ from zoo.data import load_data
 from zoo.models.gaussian_mixture_vae import GaussianMixtureVAE
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._neural import teller
+from zoo.reproduce._rows import each_by_itself
 from zoo.runs.fit import fit
 from zoo.scores.clustering import hungarian_accuracy, normalized_mutual_information, purity
 
@@ -126,29 +127,35 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     runs: list[dict[str, Any]] = []
     curve: list[dict[str, Any]] = []
 
-    def add(method: str, each: int, clusters: Any, began: float, **more: Any) -> None:
-        scores = {name: score(clusters, labels) for name, score in SCORES.items()}
-        runs.append({"method": method, "seed": each, **scores, "seconds": time.perf_counter() - began, **more})
-        said = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
-        say(f"{method}, seed {each}: {said} ({runs[-1]['seconds']:.0f} s)")
+    def clustered(each: int, say: Callable[[str], None]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        made: list[dict[str, Any]] = []
 
-    for each in range(seed, seed + setting.seeds):
+        def add(method: str, clusters: Any, began: float, **more: Any) -> None:
+            scores = {name: score(clusters, labels) for name, score in SCORES.items()}
+            made.append({"method": method, "seed": each, **scores, "seconds": time.perf_counter() - began, **more})
+            said = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            say(f"{method}, seed {each}: {said} ({made[-1]['seconds']:.0f} s)")
+
         began = time.perf_counter()
         greys = x.double().numpy()
         clusters = KMeans(10, n_init=setting.seedings, random_state=each).fit_predict(greys)
-        add("k-means", each, clusters, began)
+        add("k-means", clusters, began)
         if setting.mixture_restarts:
             began = time.perf_counter()
             mixture = GaussianMixture(
                 10, n_init=setting.mixture_restarts, reg_covar=max(setting.noise**2, 1e-6), random_state=each
             )
             clusters = mixture.fit_predict(greys)
-            add("Gaussian mixture", each, clusters, began, log_likelihood=float(mixture.score(greys)))
+            add("Gaussian mixture", clusters, began, log_likelihood=float(mixture.score(greys)))
         began = time.perf_counter()
         found, bounds = train(x, torch.as_tensor(clusters), setting, each, say)
         with isolated(each):
             shares = found.label_probs(x)
-        add("GMVAE", each, shares.argmax(-1).numpy(), began, bound=bounds[-1]["training_bound"])
+        add("GMVAE", shares.argmax(-1).numpy(), began, bound=bounds[-1]["training_bound"])
+        return made, bounds
+
+    for _, (made, bounds) in each_by_itself(clustered, range(seed, seed + setting.seeds), say):
+        runs += made
         curve += bounds
     rows = []
     methods = list(dict.fromkeys(r["method"] for r in runs))

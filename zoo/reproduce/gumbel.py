@@ -28,6 +28,7 @@ from zoo.data import load_data
 from zoo.models.categorical_vae import CategoricalVAE
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._neural import CACHED, likelihood, teller
+from zoo.reproduce._rows import each_by_itself
 from zoo.runs.fit import fit
 from zoo.runs.result import Fit
 from zoo.scores.importance import importance_nll
@@ -104,7 +105,9 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     train, valid, test = images()
     rows: list[dict[str, Any]] = []
     curve: list[dict[str, Any]] = []
-    for name, estimator, options in ROWS:
+
+    def trained_row(row: tuple[str, str, dict[str, Any]], say: Callable[[str], None]) -> tuple[dict[str, Any], Any]:
+        name, estimator, options = row
         began, cpu = time.perf_counter(), time.process_time()
         tried: dict[float, float] = {}
         for rate in setting.rates:
@@ -116,24 +119,26 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
         fitted = _fitted(name, estimator, options, best, setting.epochs, setting, train, seed, say)
         found = likelihood(fitted.model, test, setting.samples, setting.scored, setting.few, seed)
         note = f"± {found['se']:.2f}, one sample {found['bound']:.2f}, rate {best:g}"
-        rows.append(
-            {
-                "name": name,
-                "value": found.pop("nll"),
-                **found,
-                "estimator": estimator,
-                "rate": best,
-                "search": [{"rate": rate, "nll": value} for rate, value in tried.items()],
-                "epochs": fitted.iterations,
-                "status": fitted.status,
-                "train_seconds": fitted.seconds,
-                "seconds": time.perf_counter() - began,
-                "cpu_seconds": time.process_time() - cpu,
-                "note": note,
-            }
-        )
-        say(f"{name}: {rows[-1]['value']:.2f}, {note}, {rows[-1]['seconds']:.0f} s")
-        curve += learning_curve(name, fitted, len(train))
+        made = {
+            "name": name,
+            "value": found.pop("nll"),
+            **found,
+            "estimator": estimator,
+            "rate": best,
+            "search": [{"rate": rate, "nll": value} for rate, value in tried.items()],
+            "epochs": fitted.iterations,
+            "status": fitted.status,
+            "train_seconds": fitted.seconds,
+            "seconds": time.perf_counter() - began,
+            "cpu_seconds": time.process_time() - cpu,
+            "note": note,
+        }
+        say(f"{name}: {made['value']:.2f}, {note}, {made['seconds']:.0f} s")
+        return made, learning_curve(name, fitted, len(train))
+
+    for _, (made, bounds) in each_by_itself(trained_row, ROWS, say):
+        rows.append(made)
+        curve += bounds
     return {"setting": vars(setting), "rows": rows, "curve": curve}
 
 

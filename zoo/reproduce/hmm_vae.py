@@ -42,6 +42,7 @@ from zoo.models.vae import VAE
 from zoo.reporting.units import plot_units
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._neural import trained
+from zoo.reproduce._rows import each_by_itself
 from zoo.runs.fit import fit
 from zoo.runs.result import Fit
 from zoo.scores.clustering import normalized_mutual_information, purity
@@ -95,26 +96,31 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     runs: list[dict[str, Any]] = []
     curve: list[dict[str, Any]] = []
     shown: dict[int, Fit] = {}
-    for each in range(seed, seed + setting.seeds):
-        for name, units in models(setting).items():
-            began, cpu = time.perf_counter(), time.process_time()
-            fitted, found, more = units(train, test, setting, each, say)
-            states = found[there]
-            row = {
-                "method": name,
-                "seed": each,
-                "information": normalized_mutual_information(states, said),
-                "purity": purity(states, said),
-                "states_used": len(states.unique()),
-                "seconds": time.perf_counter() - began,
-                "cpu_seconds": time.process_time() - cpu,
-                **{key: value / frames for key, value in more.items()},
-            }
-            runs.append(row)
-            say(f"{name}, seed {each}: information {row['information']:.3f}, {row['seconds']:.0f} s")
-            if name.startswith("HMMVAE"):
-                shown[each] = fitted
-                curve += learning_curve(f"{name}, seed {each}", fitted, frames)
+
+    def scored(run: tuple[int, str], say: Callable[[str], None]) -> tuple[dict[str, Any], Fit]:
+        each, name = run
+        began, cpu = time.perf_counter(), time.process_time()
+        fitted, found, more = models(setting)[name](train, test, setting, each, say)
+        fitted.x, states = None, found[there]
+        row = {
+            "method": name,
+            "seed": each,
+            "information": normalized_mutual_information(states, said),
+            "purity": purity(states, said),
+            "states_used": len(states.unique()),
+            "seconds": time.perf_counter() - began,
+            "cpu_seconds": time.process_time() - cpu,
+            **{key: value / frames for key, value in more.items()},
+        }
+        say(f"{name}, seed {each}: information {row['information']:.3f}, {row['seconds']:.0f} s")
+        return row, fitted
+
+    every = [(each, name) for each in range(seed, seed + setting.seeds) for name in models(setting)]
+    for (each, name), (row, fitted) in each_by_itself(scored, every, say):
+        runs.append(row)
+        if name.startswith("HMMVAE"):
+            shown[each] = fitted
+            curve += learning_curve(f"{name}, seed {each}", fitted, frames)
     rows = [_row(name, [r for r in runs if r["method"] == name]) for name in models(setting)]
 
     def figure(path: Path) -> Path:

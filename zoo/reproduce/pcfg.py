@@ -26,6 +26,7 @@ from zoo.data.parse_tree import ParseTree
 from zoo.models.compound_pcfg import CompoundPCFG
 from zoo.models.neural_pcfg import NeuralPCFG
 from zoo.models.pcfg import PCFG
+from zoo.reproduce._rows import each_by_itself
 from zoo.runs.fit import fit
 from zoo.runs.result import Fit
 from zoo.scores.bracketing import bracketing, left_branching, random_branching, right_branching
@@ -91,19 +92,26 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     trees = load_trees("treebank10")[: setting.sentences]
     x = {"x": text["x"][: len(trees)], "lengths": text["lengths"][: len(trees)]}
     runs: list[dict[str, Any]] = []
-    for method, (cls, arguments, estimator, options) in _methods(setting).items():
-        for each in range(seed, seed + setting.seeds):
-            began = time.process_time()
-            sizes = {"num_nonterminals": setting.nonterminals, "num_preterminals": setting.preterminals}
-            model = cls.from_data(x, **sizes, **arguments)
-            found = fit(model, x, estimator=estimator, seed=each, validation=setting.held_out, **options)
-            f1 = 100 * bracketing(found.model.parse(x), trees).f1
-            row = {"method": method, "seed": each, "f1": f1, **_nats(found, x["lengths"])}
-            runs.append({**row, "rounds": found.iterations, "cpu_seconds": time.process_time() - began})
-            say(
-                f"{method}, seed {each}: F1 {f1:.1f}, {row['nats']:.3f} nats a word trained on, "
-                f"{row['held_out']:.3f} held out ({runs[-1]['cpu_seconds']:.0f} s of CPU)"
-            )
+    methods = _methods(setting)
+
+    def parsed(run: tuple[str, int], say: Callable[[str], None]) -> dict[str, Any]:
+        method, each = run
+        cls, arguments, estimator, options = methods[method]
+        began = time.process_time()
+        sizes = {"num_nonterminals": setting.nonterminals, "num_preterminals": setting.preterminals}
+        model = cls.from_data(x, **sizes, **arguments)
+        found = fit(model, x, estimator=estimator, seed=each, validation=setting.held_out, **options)
+        f1 = 100 * bracketing(found.model.parse(x), trees).f1
+        row = {"method": method, "seed": each, "f1": f1, **_nats(found, x["lengths"])}
+        row |= {"rounds": found.iterations, "cpu_seconds": time.process_time() - began}
+        say(
+            f"{method}, seed {each}: F1 {f1:.1f}, {row['nats']:.3f} nats a word trained on, "
+            f"{row['held_out']:.3f} held out ({row['cpu_seconds']:.0f} s of CPU)"
+        )
+        return row
+
+    every = [(method, each) for method in methods for each in range(seed, seed + setting.seeds)]
+    runs += [row for _, row in each_by_itself(parsed, every, say)]
     rows = [_summary(runs, method, *column) for column in _COLUMNS.items() for method in _methods(setting)]
     return {"setting": vars(setting), "rows": [*rows, *_beside(trees, seed)], "runs": runs}
 

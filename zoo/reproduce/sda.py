@@ -23,6 +23,7 @@ from torch import Tensor
 
 from zoo.data import load_data
 from zoo.models.stacked_denoising_autoencoder import StackedDenoisingAutoencoder
+from zoo.reproduce._rows import each_by_itself
 from zoo.runs.fit import fit
 
 ABOUT = "Three sigmoid layers on MNIST by how they start: test error, per cent"
@@ -82,14 +83,20 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
 
     start = dict[str, list[float]]()
     seconds = dict[str, float]()
-    for k in range(setting.runs):
+    noises = {"as drawn": None, "stacked autoencoders": 0.0, "stacked denoising": setting.noise}
+
+    def trained(run: tuple[int, str], say: Callable[[str], None]) -> tuple[float, float]:
+        k, kind = run
         chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed + k))[: setting.images]
-        for kind, noise in (("as drawn", None), ("stacked autoencoders", 0.0), ("stacked denoising", setting.noise)):
-            model = _net(setting, setting.width, noise, setting.pretraining)
-            error, took = _error(model, (x[chosen], y[chosen]), (test, labels), setting, setting.epochs, seed + k)
-            start.setdefault(kind, []).append(error)
-            seconds[kind] = seconds.get(kind, 0.0) + took
-            say(f"run {k + 1}, {kind}: {error:.2f}")
+        model = _net(setting, setting.width, noises[kind], setting.pretraining)
+        error, took = _error(model, (x[chosen], y[chosen]), (test, labels), setting, setting.epochs, seed + k)
+        say(f"run {k + 1}, {kind}: {error:.2f}")
+        return error, took
+
+    every = [(k, kind) for k in range(setting.runs) for kind in noises]
+    for (_, kind), (error, took) in each_by_itself(trained, every, say):
+        start.setdefault(kind, []).append(error)
+        seconds[kind] = seconds.get(kind, 0.0) + took
     for kind, errors in start.items():
         spread = f" ± {statistics.stdev(errors):.2f} a run" if len(errors) > 1 else ""
         row(f"{_count(setting.images)}, {kind}", errors, f"{len(errors)} runs{spread}, {seconds[kind]:.0f} s")

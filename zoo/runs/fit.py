@@ -122,6 +122,7 @@ def fit(
         LikelihoodDecreased: EM's objective fell; its ``fit`` holds what was reached.
         KeyboardInterrupt: before there was a start; from there on the fit comes back, its status "interrupted".
     """
+    check_jobs("fit", jobs)
     data_name = Path(x).name if data_name is None and isinstance(x, (str, Path)) else data_name
     model, x = made(model, x, options, guide)
     template = as_model(model, guide)
@@ -133,7 +134,6 @@ def fit(
         raise ZooError(f"fit: restarts expected a whole number of at least 1, got {restarts!r}.")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise ZooError(f"fit: seed expected a whole number from 0 to 2**63 - 1, got {seed!r}.")
-    check_jobs("fit", jobs)
     if jobs != 1 and (restarts or 1) > 1 and callable(progress):
         raise ZooError(
             "fit: progress expected True, False or None with jobs, got a function of this process. Leave out jobs."

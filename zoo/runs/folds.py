@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from zoo.runs.prepare import possible_rows
 from zoo.scores.evidence import row_log_likelihoods
 from zoo.scores.importance import importance_nll
 
-__all__ = ["HeldOutScore", "check_folds", "cross_validated"]
+__all__ = ["FoldScore", "Folds", "HeldOutScore", "check_folds", "together"]
 
 
 @dataclass(frozen=True)
@@ -56,51 +56,79 @@ def check_folds(folds: int | None) -> int | None:
     return folds
 
 
-def cross_validated(
-    model: Any, x: Any, folds: int, seed: int, *, guide: Any, shown: Callable[[], None], **options: Any
-) -> HeldOutScore:
-    """Fit without each fold in turn, and score it.
+@dataclass(frozen=True)
+class FoldScore:
+    """One fold: which data were held out, (n,), their scores, (n,), nats, and whether these are exact; or a reason why
+    there are none."""
+
+    apart: Tensor | None = None
+    scores: Tensor | None = None
+    exact: bool = True
+    reason: str = ""
+
+
+class Folds:
+    """Cross-validation of one model; :meth:`score` fits it without one of the folds, and scores that.
 
     Folds are those of scikit-learn's ``KFold(folds, shuffle=True, random_state=seed)`` over rows or sequences, the same
     for every model. ln p(x) is exact where it can be had; else the importance-weighted bound of a trained guide.
 
     Args:
-        model: as for ``fit``. x: data as the model takes them.
-        shown: called after each fold.
+        model: as for ``fit``, like ``guide``. x: data as the model takes them.
         options: of the fits.
 
     Raises:
         ZooError: fewer data than folds.
     """
-    from sklearn.model_selection import KFold
 
-    base = copy.deepcopy(as_model(model, guide))
-    rows = plain(possible_rows(base, prepared(base, x, new=True))[0])
-    count = num_data(rows)
-    if count < folds:
-        raise ZooError(
-            f"select: folds={folds} expected at least as many rows or sequences, got {count}. Leave it out, or cut the "
-            "data into sequences."
-        )
-    scores, exact = torch.full((count,), math.nan, dtype=torch.float64), True
-    order = KFold(folds, shuffle=True, random_state=seed % 2**32).split(range(count))
-    for i, (kept, apart) in enumerate(order):
+    def __init__(self, model: Any, guide: Any, x: Any, folds: int, seed: int, options: Mapping[str, Any]) -> None:
+        from sklearn.model_selection import KFold
+
+        self.model, self.guide, self.seed, self.options = model, guide, seed, options
+        base = copy.deepcopy(as_model(model, guide))
+        self.rows = plain(possible_rows(base, prepared(base, x, new=True))[0])
+        count = num_data(self.rows)
+        if count < folds:
+            raise ZooError(
+                f"select: folds={folds} expected at least as many rows or sequences, got {count}. Leave it out, or cut "
+                "the data into sequences."
+            )
+        self.parts = list(KFold(folds, shuffle=True, random_state=seed % 2**32).split(range(count)))
+
+    def score(self, which: int) -> FoldScore:
+        """The score of one fold, numbered from 0.
+
+        Raises:
+            KeyboardInterrupt: its fit was interrupted.
+        """
+        kept, apart = (torch.as_tensor(part) for part in self.parts[which])
+        named = f"fold {which + 1} of {len(self.parts)}"
         try:
-            this = fit(model, take(rows, torch.as_tensor(kept)), guide=guide, seed=seed, **options)
+            this = fit(self.model, take(self.rows, kept), guide=self.guide, seed=self.seed, **self.options)
             if this.status == "diverged":
-                return HeldOutScore(reason=f"fold {i + 1} of {folds} diverged")
+                return FoldScore(reason=f"{named} diverged")
             if this.status == "interrupted":
                 raise KeyboardInterrupt
-            each, known = _scored(this.model, take(rows, torch.as_tensor(apart)), this.guide_trained, seed)
+            each, known = _scored(this.model, take(self.rows, apart), this.guide_trained, self.seed)
         except LikelihoodDecreased:
-            return HeldOutScore(reason=f"fold {i + 1} of {folds} diverged")
+            return FoldScore(reason=f"{named} diverged")
         except Exception as error:  # whatever a program does on a part of its data: the fits to all of them are done
-            return HeldOutScore(reason=f"fold {i + 1} of {folds}: {one_line(error)}")
-        scores[torch.as_tensor(apart)], exact = each, exact and known
-        shown()
+            return FoldScore(reason=f"{named}: {one_line(error)}")
+        return FoldScore(apart, each, known)
+
+
+def together(folds: Sequence[FoldScore]) -> HeldOutScore:
+    """What all folds of a model come to; the reason of the first that has no score, if there is one."""
+    for each in folds:
+        if each.reason:
+            return HeldOutScore(reason=each.reason)
+    scores = torch.full((sum(len(each.scores) for each in folds if each.scores is not None),), math.nan).double()
+    for each in folds:
+        assert each.scores is not None
+        scores[each.apart] = each.scores
     mean = float(scores.mean())
-    se = float(scores.std()) / math.sqrt(count) if math.isfinite(mean) else None
-    return HeldOutScore(mean, se, int((scores == -torch.inf).sum()), exact)
+    se = float(scores.std()) / math.sqrt(len(scores)) if math.isfinite(mean) else None
+    return HeldOutScore(mean, se, int((scores == -torch.inf).sum()), all(each.exact for each in folds))
 
 
 def _scored(model: LatentVariableModel, x: Data, trained: bool, seed: int) -> tuple[Tensor, bool]:

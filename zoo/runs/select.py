@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zoo.core.contract import prepared
 from zoo.core.data import Data, plain
 from zoo.core.places import counted
+from zoo.core.spread import check_jobs, spread
 from zoo.core.turns import exclusive
 from zoo.errors import LikelihoodDecreased, ZooError, one_line, unknown_name
 from zoo.estimators import find_estimator, option_names
 from zoo.reporting.subjects import CRITERIA
 from zoo.runs.fit import fit
-from zoo.runs.folds import check_folds, cross_validated
+from zoo.runs.folds import Folds, FoldScore, check_folds, together
 from zoo.runs.grids import Builder, Point, holds, points, told
 from zoo.runs.progress import fraction_shown
 from zoo.runs.ranking import finest
@@ -51,6 +53,7 @@ def select(
     max_fits: int = MOST_FITS,
     progress: bool | None = False,
     data_name: str | None = None,
+    jobs: int = 1,
     **options: Any,
 ) -> Selection:
     """Fit a model at every point of a grid and choose by a criterion: how many components, states or factors.
@@ -73,12 +76,14 @@ def select(
         max_fits: the most fits to make without being asked again, those to folds among them.
         progress: True shows a bar; None one if stderr is a terminal.
         data_name: what the data are called, for the record.
+        jobs: processes among which points and folds are divided, as for ``fit``; the selection is the same.
         options: of the estimator; and arguments of model or function that are the same at every point.
 
     Raises:
         ZooError: a mistake in the arguments, or every point failed.
         KeyboardInterrupt: before anything was fitted; after that the selection comes back as far as it went.
     """
+    check_jobs("select", jobs)
     if criterion not in CRITERIA:
         raise unknown_name("criterion", criterion, CRITERIA)
     folds = check_folds(5 if folds is None and criterion == "cv" else folds)
@@ -96,7 +101,8 @@ def select(
         "estimator": estimator, "init": init, "restarts": restarts, "device": device, "max_seconds": max_seconds,
         **options,
     }  # fmt: skip
-    run = _Run(build, x, seed, given, data_name)
+    run = _Run(build, x, seed, given, data_name, jobs)
+    run.read(places[0])
     candidates: list[Candidate] = []
     notes: list[str] = []
     stopped = False
@@ -110,16 +116,18 @@ def select(
                 shown(min(1.0, done / many))
 
         try:
-            for place in places:
-                candidates.append(run.candidate(place))
-                step()
-                fitted = candidates[-1].fit
-                if stopped := fitted is not None and fitted.status == "interrupted":
-                    break
+            with spread(run.candidate, places, jobs) as tried:
+                for each in tried:
+                    candidates.append(run.arrived(each))
+                    step()
+                    if stopped := each.fit is not None and each.fit.status == "interrupted":
+                        break
             if not stopped:
                 notes = _again_where_low(candidates, run)
                 for each in candidates:
-                    run.look_at(each, folds, step)
+                    run.look_at(each)
+                if folds is not None:
+                    _cross_validate([each for each in candidates if each.fit is not None], run, folds, step)
         except KeyboardInterrupt:
             if not any(each.fit is not None for each in candidates):
                 raise
@@ -145,21 +153,26 @@ class _Run:
     seed: int
     options: dict[str, Any]
     data_name: str
+    jobs: int = 1
     data: Data = None
+
+    def read(self, point: Point) -> None:
+        """Read the data, if they are a path, for all processes."""
+        if self.jobs != 1:
+            with contextlib.suppress(Exception):  # the candidate says what is wrong
+                self.x = self.build.made(point, self.x)[2]
 
     def fit(self, point: Point, **more: Any) -> Fit:
         """One fit; the data are read at the first."""
         model, guide, self.x = self.build.made(point, self.x)
         options = {**self.options, **more}
         try:
-            made = fit(model, self.x, guide=guide, seed=self.seed, data_name=self.data_name, **options)
+            return fit(model, self.x, guide=guide, seed=self.seed, data_name=self.data_name, **options)
         except LikelihoodDecreased as error:
             if error.fit is None:
                 raise
-            made = error.fit
-        if self.data is None:
-            self.data = plain(prepared(made.model, self.x))
-        return made
+            made: Fit = error.fit
+            return made
 
     def candidate(self, point: Point) -> Candidate:
         """A point's fit, or why there is none."""
@@ -167,23 +180,64 @@ class _Run:
             fitted = self.fit(point)
         except Exception as error:  # whatever a program does at one point: the others are tried
             return Candidate(point, reason=one_line(error))
+        if self.jobs != 1:
+            fitted.x = None  # they are where the results go
         reason = ""
         if fitted.status == "diverged" or fitted.degenerate:
             reason = fitted.notes[0] if fitted.notes else fitted.status
         return Candidate(point, fitted, reason)
 
-    def look_at(self, each: Candidate, folds: int | None, step: Callable[[], None]) -> None:
-        """The posterior's entropy and the score by cross-validation of what was fitted."""
-        if each.fit is None:
+    def arrived(self, each: Candidate) -> Candidate:
+        """A candidate, from whichever process, with the data that were fitted."""
+        if each.fit is not None:
+            if each.fit.x is None:
+                each.fit.x = plain(prepared(each.fit.model, self.x))
+            self.data = each.fit.x if self.data is None else self.data
+        return each
+
+    def look_at(self, each: Candidate) -> None:
+        """The posterior's entropy of what was fitted."""
+        if each.fit is None or each.fit.log_likelihood is None:
             return
-        model, guide, x = self.build.made(each.point, self.x)
-        if each.fit.log_likelihood is not None:
-            try:
-                each.entropy = posterior_entropy(each.fit.model, prepared(each.fit.model, x), self.seed)
-            except Exception as error:  # a posterior that cannot be had costs no fit
-                each.reason = each.reason or f"no icl: {one_line(error)}"
-        if folds is not None:
-            each.held_out = cross_validated(model, x, folds, self.seed, guide=guide, shown=step, **self.options)
+        try:
+            each.entropy = posterior_entropy(each.fit.model, prepared(each.fit.model, self.x), self.seed)
+        except Exception as error:  # a posterior that cannot be had costs no fit
+            each.reason = each.reason or f"no icl: {one_line(error)}"
+
+
+@dataclass
+class _Fold:
+    """Folds of several candidates; called with the numbers of both. After a fold that failed the others are let be."""
+
+    run: _Run
+    points: Sequence[Point]
+    folds: int
+    last: tuple[int, Folds] | None = None
+    failed: set[int] = field(default_factory=set)
+
+    def __call__(self, which: tuple[int, int]) -> FoldScore:
+        i, fold = which
+        if i in self.failed:
+            return FoldScore(reason="let be")
+        if self.last is None or self.last[0] != i:
+            model, guide, x = self.run.build.made(self.points[i], self.run.x)
+            self.last = i, Folds(model, guide, x, self.folds, self.run.seed, self.run.options)
+        score = self.last[1].score(fold)
+        if score.reason:
+            self.failed.add(i)
+        return score
+
+
+def _cross_validate(fitted: Sequence[Candidate], run: _Run, folds: int, step: Callable[[], None]) -> None:
+    """The score by cross-validation of every candidate that was fitted."""
+    pairs = [(i, fold) for i in range(len(fitted)) for fold in range(folds)]
+    scores: list[FoldScore] = []
+    with spread(_Fold(run, [each.point for each in fitted], folds), pairs, run.jobs) as results:
+        for (i, fold), score in zip(pairs, results, strict=True):
+            scores.append(score)
+            step()
+            if fold == folds - 1:
+                fitted[i].held_out = together(scores[-folds:])
 
 
 def _check_options(estimator: str | None, options: Mapping[str, Any]) -> None:
@@ -206,7 +260,7 @@ def _again_where_low(candidates: Sequence[Candidate], run: _Run) -> list[str]:
         before, tried = each.fit, 0
         if run.options["restarts"] is None and run.options["max_seconds"] is None and _restarts_help(each.fit):
             for tried in ROUNDS:
-                more = run.fit(each.point, restarts=tried)
+                more = run.fit(each.point, restarts=tried, jobs=run.jobs)
                 if more.status == "interrupted":
                     raise KeyboardInterrupt
                 assert more.log_likelihood is not None
