@@ -106,6 +106,27 @@ def test_nobody_waits_for_a_thread_that_has_not_begun(monkeypatch: pytest.Monkey
         blocked.result()
 
 
+def test_a_call_whose_thread_lost_its_core_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "available_threads", lambda: 2)
+    free, made = threading.Event(), list[int]()
+
+    def call(i: int) -> int:
+        made.append(i)
+        if threading.current_thread().name.startswith("zoo-kernels"):
+            free.wait(30.0)  # its core is taken
+        else:
+            time.sleep(0.002)
+        return i * i
+
+    begin = time.monotonic()
+    try:
+        assert in_parallel([lambda i=i: call(i) for i in range(40)], pure=True) == [i * i for i in range(40)]
+        assert time.monotonic() - begin < 20
+        assert len(made) == 41
+    finally:
+        free.set()
+
+
 def test_torch_takes_one_thread_inside_and_its_own_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(2)
     try:

@@ -232,4 +232,4 @@ def partition(x: Tensor, num_clusters: int, init: str, *, lloyd: bool) -> Tensor
     def nearest(piece: Tensor) -> Tensor:
         return torch.cdist(piece.double() - offset, middles, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1)
 
-    return torch.cat(in_parallel([functools.partial(nearest, piece) for piece in x.split(PIECE_ROWS)]))
+    return torch.cat(in_parallel([functools.partial(nearest, piece) for piece in x.split(PIECE_ROWS)], pure=True))

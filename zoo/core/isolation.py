@@ -12,6 +12,7 @@ import pyro
 import torch
 
 from zoo.core.memory import SMALL
+from zoo.core.processors import processors, threads_pay
 from zoo.core.turns import turn
 
 _AVAILABLE: ContextVar[int] = ContextVar("available_threads", default=0)
@@ -32,13 +33,18 @@ def forked_rng(seed: int) -> Iterator[None]:
 @contextmanager
 def threads(elements: int, small: int = SMALL) -> Iterator[None]:
     """One thread inside when the work is small: waking others for tiny tensors costs more than it saves,
-    many times more on a machine that is busy with something else."""
+    many times more on a machine that is busy with something else.
+
+    For other work as many as there were, or as this process may use; one where, measured now, more do not pay.
+    """
     before = torch.get_num_threads()
-    if elements >= small or before == 1:
+    if before == 1:
         yield
         return
-    torch.set_num_threads(1)
-    token = _AVAILABLE.set(before)
+    available = min(before, processors())
+    number = available if elements >= small and available > 1 and threads_pay(available) else 1
+    torch.set_num_threads(number)
+    token = _AVAILABLE.set(available)
     try:
         yield
     finally:
@@ -47,8 +53,8 @@ def threads(elements: int, small: int = SMALL) -> Iterator[None]:
 
 
 def available_threads() -> int:
-    """Threads that a kernel with work of its own may use, also where torch's small operations are kept to one."""
-    return _AVAILABLE.get() or torch.get_num_threads()
+    """Threads that a kernel with work of its own may use, also where torch's operations are kept to one."""
+    return _AVAILABLE.get() or min(torch.get_num_threads(), processors())
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
@@ -47,12 +49,22 @@ def pieces(rows: int, most: int = 16, least: int = 4096) -> list[tuple[int, int]
 
 
 @functools.lru_cache(maxsize=4)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this process: after a fork there are none, hence the key."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="zoo-kernels")
+def _pool(process: int, number: int) -> ThreadPoolExecutor:
+    """Threads of this process, in which torch takes one thread: after a fork there are none, hence the key."""
+    pool = ThreadPoolExecutor(number, "zoo-kernels", initializer=torch.set_num_threads, initargs=(1,))
+    ready = threading.Barrier(number + 1)
+    for _ in range(number):
+        pool.submit(ready.wait)
+    ready.wait()
+    torch.set_num_threads(torch.get_num_threads())  # what threads to come will take, not theirs
+    return pool
 
 
-def in_parallel(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+#: A call without a result yet.
+_NONE: Any = object()
+
+
+def in_parallel(calls: Sequence[Callable[[], Any]], pure: bool = False) -> list[Any]:
     """Run the calls in as many threads as torch uses, this one among them; their results in order.
 
     Each takes the next call when it has done one, and this one does not wait for a thread that has not begun: where the
@@ -60,24 +72,28 @@ def in_parallel(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     torch takes one thread: its own wait for each other at the end of every operation, and spin meanwhile.
 
     Threads of our own and not numba's: its default threading layer aborts the process when two threads call it.
-    """
-    results: list[Any] = [None] * len(calls)
-    queue = iter(range(len(calls)))  # next() on it is atomic
 
-    def work() -> None:
+    Args:
+        pure: calls do nothing but return what nobody else holds, the same each time. One that another thread began and
+            does not end, having lost its core, is then made again by this one.
+    """
+    results: list[Any] = [_NONE] * len(calls)
+    queue = iter(range(len(calls)))  # next() on it is atomic
+    gradients = torch.is_grad_enabled()
+
+    def work() -> int:
+        done = 0
         try:
             for i in queue:
                 results[i] = calls[i]()
+                done += 1
         except BaseException:
             for _ in queue:  # nobody is to go on
                 pass
             raise
-
-    gradients = torch.is_grad_enabled()
+        return done
 
     def help_out() -> None:
-        if torch.get_num_threads() > 1:
-            torch.set_num_threads(1)  # of this thread
         with torch.set_grad_enabled(gradients):
             work()
 
@@ -85,11 +101,19 @@ def in_parallel(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     pool = _pool(os.getpid(), available_threads() - 1) if number > 1 else None
     with threads(0):
         others = [pool.submit(help_out) for _ in range(number - 1)] if pool else []
+        begin, done = time.perf_counter(), 0
         try:
-            work()
+            done = work()
         finally:
             begun = [other for other in others if not other.cancel()]
-            wait(begun)
+            # As long as a call takes, for those that are about to end.
+            late = wait(begun, (time.perf_counter() - begin) / done if pure and done else None).not_done
     for other in begun:
-        other.result()
-    return results
+        if other not in late:
+            other.result()
+    if late:
+        with threads(0):
+            for i, call in enumerate(calls):
+                if results[i] is _NONE:
+                    results[i] = call()
+    return list(results)  # a late thread may still write into the other

@@ -78,10 +78,6 @@ def sums(
     rows = x.detach()
     most = PIECE_NUMBERS // (components * width * height)
     parts = pieces(len(x), max(_FEWEST_SLICES, min(_MOST_SLICES, most)), _LEAST_ROWS)
-    totals, count = np.zeros((len(parts), 2)), np.zeros((len(parts), components))
-    first = np.zeros((len(parts), components, size))
-    second = np.zeros((len(parts), components, height, width))
-    odd = [np.zeros(-(-(stop - start) // TILE), dtype=np.bool_) for start, stop in parts]
     whole = (
         heights.double().contiguous().numpy(),
         padded.numpy(),
@@ -89,21 +85,29 @@ def sums(
         _halves(about, size, dtype),
     )
 
-    def add(i: int) -> None:
-        piece = slice(*parts[i])
-        values = rows[piece] if rows.dtype == dtype else rows[piece].to(dtype)
+    def add(start: int, stop: int) -> tuple[Any, ...]:
+        values = rows[start:stop].to(dtype).contiguous().numpy()
         beside = (
-            np.zeros(0) if counts is None else counts[piece].double().contiguous().numpy(),
-            np.zeros(0, dtype=np.int64) if labels is None else labels[piece].long().contiguous().numpy(),
+            np.zeros(0) if counts is None else counts[start:stop].double().contiguous().numpy(),
+            np.zeros(0, dtype=np.int64) if labels is None else labels[start:stop].long().contiguous().numpy(),
         )
-        kernel(values.contiguous().numpy(), *beside, *whole, hard, totals[i], count[i], first[i], second[i], odd[i])
+        found = (
+            np.zeros(2),
+            np.zeros(components),
+            np.zeros((components, size)),
+            np.zeros((components, height, width)),
+            np.zeros(-(-(stop - start) // TILE), dtype=np.bool_),
+        )
+        kernel(values, *beside, *whole, hard, *found)
+        return found
 
-    in_parallel([functools.partial(add, i) for i in range(len(parts))])
-    total, each, one, two = (torch.from_numpy(part.sum(0)) for part in (totals, count, first, second))
-    two = two[:, 0, :features] if diagonal else two[:, :features, :features].tril()
+    slices = in_parallel([functools.partial(add, *part) for part in parts], pure=True)
+    total, each, first, second = (torch.from_numpy(sum(found[i] for found in slices)) for i in range(4))
+    second = second[:, 0, :features] if diagonal else second[:, :features, :features].tril()
     if not diagonal:
-        two = two + two.tril(-1).mT
-    return Sums(total[0], total[1], each, one[:, :features], two, _ranges(odd, parts))
+        second = second + second.tril(-1).mT
+    left_out = _ranges([found[4] for found in slices], parts)
+    return Sums(total[0], total[1], each, first[:, :features], second, left_out)
 
 
 def _halves(points: Tensor, size: int, dtype: torch.dtype) -> Any:

@@ -197,19 +197,25 @@ class Layouts:
         count, lanes = len(rows), self._width(len(rows))
         groups = -(-count // lanes)
         ranges = _split(length[::lanes], min(groups, _MOST_JOBS))
-        value, failed, opening = np.zeros(count), np.zeros(count, dtype=np.bool_), np.zeros((count, k))
-        pairs = np.zeros((count if per_row else len(ranges), k, k))
-        sums = np.zeros((len(ranges), *self.sums.shape))
-        calls = [
-            functools.partial(
-                kernels.lanes_kernel, self.transition[0, 0], self.back, self.emission, self.family, rows, start,
-                length, enter, leave, a * lanes, min(b * lanes, count), lanes, -1 if per_row else job, write, full,
-                value, failed, opening, pairs, self.smooth, sums[job],
-            )
-            for job, (a, b) in enumerate(ranges)
-        ]  # fmt: skip
-        in_parallel(calls)
-        self.sums = sums.sum(0)
+
+        def one(low: int, high: int) -> tuple[Any, ...]:
+            size = high - low
+            part = (rows[low:high], start[low:high], length[low:high], enter[low:high], leave[low:high])
+            found = (
+                np.zeros(size), np.zeros(size, dtype=np.bool_), np.zeros((size, k)),
+                np.zeros((size if per_row else 1, k, k)),
+            )  # fmt: skip
+            sums = np.zeros(self.sums.shape)
+            kernels.lanes_kernel(
+                self.transition[0, 0], self.back, self.emission, self.family, *part, 0, size, lanes,
+                -1 if per_row else 0, write, full, *found, self.smooth, sums,
+            )  # fmt: skip
+            return *found, sums
+
+        calls = [functools.partial(one, a * lanes, min(b * lanes, count)) for a, b in ranges]
+        parts = in_parallel(calls, pure=not len(self.smooth))
+        self.sums = sum(part[4] for part in parts)
+        value, failed, opening, pairs = (np.concatenate([part[i] for part in parts]) for i in range(4))
         return value, failed, opening, pairs
 
     def _width(self, rows: int) -> int:
@@ -227,16 +233,20 @@ class Layouts:
         start = index * size
         length = np.minimum(size, self.lengths[rows] - start)
         order = np.argsort(-length, kind="stable")
-        transfer = np.empty((len(rows), k, k))
         lanes = self._width(len(rows))
         a, ordered = self.transition[0, 0], (rows[order], start[order], length[order])
-        in_parallel([
-            functools.partial(
-                kernels.transfer_kernel, a, self.emission, self.family, *ordered, order,
-                low, min(low + lanes, len(rows)), lanes, transfer,
+
+        def across(low: int) -> Any:
+            each, begin, steps = (values[low : low + lanes] for values in ordered)
+            found, place = np.empty((len(each), k, k)), np.arange(len(each))
+            kernels.transfer_kernel(
+                a, self.emission, self.family, each, begin, steps, place, 0, len(each), lanes, found
             )
-            for low in range(0, len(rows), lanes)
-        ])  # fmt: skip
+            return found
+
+        calls = [functools.partial(across, low) for low in range(0, len(rows), lanes)]
+        transfer = np.empty((len(rows), k, k))
+        transfer[order] = np.concatenate(in_parallel(calls, pure=True))
         enter, ends, leave = np.empty((len(rows), k)), np.empty((len(rows), k)), np.empty((len(rows), k))
         kernels.cuts_kernel(
             a, np.broadcast_to(self.initial, (n, k)).copy(), transfer, first, number, enter, ends, leave
@@ -272,24 +282,34 @@ class Layouts:
         n, t, k = chain.n, chain.t, chain.k
         varying = not chain.shared
         ranges = _split(self.lengths, _MOST_JOBS)
-        if varying:
-            pairs = np.zeros((n, t - 1, k, k)) if write else np.zeros((1, 1, k, k))
-        else:
-            pairs = np.zeros((n if per_sequence else len(ranges), 1, k, k))
         if full and n < available_threads() and not len(self.family):
+            pairs = np.zeros((n, t - 1, k, k) if varying and write else (n if per_sequence else 1, 1, k, k))
             for row in range(n):
                 self._both_ends(row, pairs, per_sequence, write)
         else:
-            sums = np.zeros((len(ranges), *self.sums.shape))
-            in_parallel([
-                functools.partial(
-                    kernels.states_kernel, self.initial, self.initial_shift, self.transition, self.back, self.shift,
-                    self.emission, self.family, self.lengths, a, b, -1 if varying or per_sequence else job,
-                    varying, write, full, self.value, self.bad, self.opening, pairs, self.smooth, sums[job],
-                )
-                for job, (a, b) in enumerate(ranges)
-            ])  # fmt: skip
-            self.sums = sums.sum(0)
+            steps = np.zeros((n, t - 1, k, k) if varying and write else (0, 1, k, k))
+
+            def one(a: int, b: int) -> tuple[Any, ...]:
+                size = b - a
+                own = slice(a, b) if len(self.initial) > 1 else slice(0, 1)
+                which = slice(a, b) if varying else slice(0, 1)
+                found = np.zeros(size), np.zeros(size, dtype=np.bool_), np.zeros((size, k))
+                pairs = steps[a:b] if len(steps) else np.zeros((size if per_sequence else 1, 1, k, k))
+                sums = np.zeros(self.sums.shape)
+                kernels.states_kernel(
+                    self.initial[own], self.initial_shift[own], self.transition[which], self.back, self.shift[which],
+                    self.emission[a:b], self.family, self.lengths[a:b], 0, size, -1 if varying or per_sequence else 0,
+                    varying, write, full, *found, pairs, self.smooth[a:b], sums,
+                )  # fmt: skip
+                return *found, pairs, sums
+
+            calls = [functools.partial(one, *each) for each in ranges]
+            parts = in_parallel(calls, pure=not len(steps) and not len(self.smooth))
+            self.sums = sum(part[4] for part in parts)
+            self.value[:], self.bad[:], self.opening[:] = (
+                np.concatenate([part[i] for part in parts]) for i in range(3)
+            )
+            pairs = steps if varying else np.concatenate([part[3] for part in parts])
         if varying:
             return pairs
         return pairs[:, 0] if per_sequence else pairs.sum((0, 1))

@@ -151,7 +151,7 @@ class Mixture(Components):
         """
         pieces = split((x, weights, known), PIECE_ROWS)
         calls = [partial(self._e_step, rows, counted, sure, hard) for rows, counted, sure in pieces]
-        return reduce(add, in_parallel(calls))
+        return reduce(add, in_parallel(calls, pure=True))
 
     def _e_step(self, x: Tensor, weights: Tensor | None, known: Known | None, hard: bool) -> Statistics:
         log_joint = wide(self.log_joint(x, known))
@@ -215,7 +215,7 @@ class Mixture(Components):
             return self._statistics(rows, weights[chosen], zero, zero)
 
         pieces = zip(x.split(PIECE_ROWS), labels.split(PIECE_ROWS), strict=True)
-        self.m_step(reduce(add, in_parallel([partial(of_piece, *piece) for piece in pieces])))
+        self.m_step(reduce(add, in_parallel([partial(of_piece, *piece) for piece in pieces], pure=True)))
         self.leave_boundary(x, self.weights.detach() * x.shape[0])
 
     def _start_from_best(self, x: Tensor, restart: int) -> None:
