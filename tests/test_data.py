@@ -26,7 +26,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zoo.data import DataInfo, _small, _text, list_data, load_data
+from zoo.data import DataInfo, _small, _text, list_data, load_data, read
 from zoo.data import _sets as sets
 from zoo.data._fetch import File
 from zoo.data._music import read_rolls
@@ -267,9 +267,25 @@ def test_no_numeric_columns(write: Callable[..., Path]) -> None:
     assert "no numeric columns" in error(write("k\n1\n2\n"), labels="k")
 
 
+def test_gaps_among_labels_and_rows_with_gaps(write: Callable[..., Path]) -> None:
+    path = write("a,k,b,n\n1,x,5,7\n,y,6,\n3,,7,9\n4,x,,8\n")
+    assert load_data(path, columns="b", labels="k")[1].tolist() == [0, 1, -1, 0]
+    assert load_data(path, columns="b", labels="n")[1].tolist() == [7, -1, 9, 8]
+    x, labels = load_data(path, columns=["a", "b"], labels="k", drop_missing=True)
+    assert (x.tolist(), labels.tolist()) == ([[1, 5], [3, 7]], [0, -1])
+    (one, two) = load_data(path, columns="a", targets="b", drop_missing=True)
+    assert (one.tolist(), two.tolist()) == ([[1], [3]], [[5], [7]])
+    assert load_data(path, columns="b", drop_missing=True).tolist() == [[5], [6], [7]]
+    found = read(path, columns=["a", "b"], drop_missing=True)
+    assert (found.kept.tolist(), found.line_of(1)) == ([0, 2], 4)
+    assert found.told == "read 2 rows x 2 columns: a, b; left out: 2 rows with gaps"
+    assert "expected a row without a gap" in error(write("a,b\n1,\n,2\n"), drop_missing=True)
+    assert "got sequences" in error(write("sequence,b\n1,\n1,2\n"), drop_missing=True)
+
+
 def test_bad_labels(write: Callable[..., Path]) -> None:
-    path = write("a,k,f\n1,x,0.5\n2,,1\n")
-    assert "expected a label in every row of column 'k', got none in row 2" in error(path, labels="k")
+    path = write("a,k,f\n1,,0.5\n2,,1\n")
+    assert "expected labels in column 'k', got none" in error(path, labels="k")
     assert "expected whole numbers or strings as labels in column 'f', got 0.5 in row 1" in error(
         path, columns="a", labels="f"
     )

@@ -208,7 +208,6 @@ def test_page_lists_restarts(made: Comparison, folder: Path, tmp_path: Path) -> 
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert ">Restarts<" in text
     assert all(f'<td class="n">{start["seed"]}</td>' in text for start in fit.restarts)
-    assert text.count("<td>max_iter</td>") >= 3
     assert f"{fit.restarts[2]['objective']:.4f}" in text
 
 

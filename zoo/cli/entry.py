@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from zoo.cli.selecting import select
 from zoo.cli.showing import show
 from zoo.cli.tables import bench, reproduce
 from zoo.core.places import from_one
-from zoo.errors import LeftOut, ZooError
+from zoo.errors import ELSEWHERE, LeftOut, ZooError
 
 __all__ = ["app", "main"]
 
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ZooError as error:
             if debug:
                 raise
-            return complain(str(error), 2)
+            return complain(str(error).replace("zoo.load_data(..., drop_missing=True)", "--drop-missing"), 2)
         except Exception as error:
             if debug:
                 raise
@@ -125,10 +126,25 @@ def _explain(error: Exception) -> int:
     return complain(f"internal error, {name}: {error}. Set ZOO_DEBUG=1 to see where.", 1)
 
 
+#: Commands that a person looks for under other names.
+_MEANT = {
+    "describe": "models", "list": "models", "train": "fit", "cluster": "fit", "tune": "select", "info": "show",
+    "plot": "show", "report": "show", "score": "evaluate", "generate": "sample", "draw": "sample", "label": "predict",
+}  # fmt: skip
+
+
 def _usage(error: Exception, message: str) -> str:
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", None) or "zoo"
     message = " ".join(message.split()).rstrip(".")
+    if (asked := re.fullmatch(r"No such command '(\w+)'", message)) and asked[1] in _MEANT:
+        message += f". Did you mean '{_MEANT[asked[1]]}'?"
+    if (option := getattr(error, "option_name", None)) and message.startswith("No such option"):
+        flags = [o for p in getattr(getattr(context, "command", None), "params", []) for o in p.opts]
+        if "--set" in flags and not difflib.get_close_matches(option, flags, n=1, cutoff=0.75):
+            name = option.lstrip("-").replace("-", "_")
+            meant = ELSEWHERE.get(name, name)
+            return f"No such option: {option}. Options of models and estimators follow --set: --set {meant}=..."
     if "ossible options" not in message and "id you mean" not in message:
         option = getattr(error, "option_name", None)
         known = [o for p in getattr(getattr(context, "command", None), "params", []) for o in p.opts]

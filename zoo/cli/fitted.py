@@ -12,6 +12,7 @@ from zoo.cli.options import (
     Columns,
     DataName,
     Decimal,
+    DropMissing,
     Guide,
     Json,
     Labels,
@@ -23,7 +24,7 @@ from zoo.cli.options import (
     check_seed,
 )
 from zoo.cli.output import dumps, stdout_for_result
-from zoo.cli.saved import check_new, data_for, fitted_data, labelled_data, load_fit
+from zoo.cli.saved import check_new, data_for, fitted_data, load_fit
 from zoo.cli.task import Source
 from zoo.cli.tokens import beginnings, cut, write_probs, write_sequences
 from zoo.errors import ZooError
@@ -50,6 +51,7 @@ def evaluate(
     decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
+    drop_missing: DropMissing = False,
     as_json: Json = False,
 ) -> None:
     """Score a saved fit on data: exact log-likelihood, importance-weighted bound, ELBO and the k̂ of the guide.
@@ -64,9 +66,10 @@ def evaluate(
         raise ZooError(f"--samples expected a number of at least 2, got {samples}. Take 1000.")
     with stdout_for_result(as_json):
         this, record = load_fit(folder, model, guide)
-        source = Source(columns, labels, targets, split, standardize, sequence, decimal, time)
-        name, x, codes = labelled_data(folder, this, record, source, data)
-        known = {} if labels is None else agreements(this, x, codes)
+        source = Source(columns, labels, targets, split, standardize, sequence, decimal, time, drop_missing)
+        asked = data_for(folder, this, record, source, data)
+        name, x = asked.name, asked.x
+        known = {} if labels is None else agreements(this, x, asked.codes)
         import zoo
         from zoo.runs.progress import fraction_shown
 
@@ -108,7 +111,7 @@ def sample(
 
     given, at = bool(this.model.fields.given), None
     if given or mean:
-        x = fitted_data(folder, this, record)[1] if given else None
+        x = fitted_data(folder, this, record).x if given else None
         drawn: Any = draw(this, n, seed, x=x, means=mean)
         at = inputs(this, n, seed, x)
     else:

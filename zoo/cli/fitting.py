@@ -14,6 +14,7 @@ from zoo.cli.options import (
     Columns,
     DataName,
     Decimal,
+    DropMissing,
     Fixed,
     Guide,
     Jobs,
@@ -64,6 +65,7 @@ def fit(
     decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
+    drop_missing: DropMissing = False,
     hold_out: Annotated[
         float | None,
         typer.Option(help="Share of the data to leave out of the fit and score after it; 0.1 for grammars, else 0."),
@@ -92,7 +94,7 @@ def fit(
         raise ZooError(f"--{'resume' if resume else 'checkpoint-every'} expected --out with it. Pass the run's folder.")
     check_out(out, resume)
     check_seed(seed)
-    source = Source(columns, labels, targets, split, standardize, sequence, decimal, time)
+    source = Source(columns, labels, targets, split, standardize, sequence, decimal, time, drop_missing)
     drawn = list[str]()
     with stdout_for_result(as_json):
         stay = named(fixed)
@@ -136,7 +138,10 @@ def fit(
 
             try:
                 shown = None if apart is None else apart.x
-                answer = write_answer(this, task.x, out, name=task.data_name, shown=shown, report=report)
+                rows_of_file = task.rows if apart is None else None
+                answer = write_answer(
+                    this, task.x, out, name=task.data_name, shown=shown, report=report, rows=rows_of_file
+                )
                 drawn = [path.name for path in answer.files]
                 tell(answer.missing)
             except KeyboardInterrupt:
@@ -171,6 +176,7 @@ def compare(
     decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
+    drop_missing: DropMissing = False,
     gradients: Annotated[
         bool, typer.Option("--gradients/--no-gradients", help="Measure the sampled gradients' bias and spread.")
     ] = True,
@@ -193,7 +199,7 @@ def compare(
         names = [part.strip() for part in estimators.split(",") if part.strip()]
         if not names:
             raise ZooError(f"--estimators expected names with commas, got {estimators!r}. Take em,svi.")
-    source = Source(columns, labels, targets, split, standardize, sequence, decimal, time)
+    source = Source(columns, labels, targets, split, standardize, sequence, decimal, time, drop_missing)
     with stdout_for_result(as_json):
         stay = named(fixed)
         task = prepare(model, data, names, settings, guide, source, True, stay)
@@ -242,13 +248,14 @@ def explain(
     decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
+    drop_missing: DropMissing = False,
     as_json: Json = False,
 ) -> None:
     """Show what auto_em would do with a program: its sites, the update of each parameter and why, the cost.
 
     Example: zoo explain my_model.py:model --data counts.csv
     """
-    source = Source(columns, labels, targets, split, standardize, sequence, decimal, time)
+    source = Source(columns, labels, targets, split, standardize, sequence, decimal, time, drop_missing)
     with stdout_for_result(as_json):
         task = prepare(model, data, ["auto_em"], settings, guide, source, False)
         import zoo

@@ -55,6 +55,7 @@ Decimal = Annotated[
     str | None, typer.Option(help="What stands before decimals in a file of text: a comma, or a point.")
 ]
 Split = Annotated[str | None, typer.Option(help="Part of a named data set: train, valid, test.")]
+DropMissing = Annotated[bool, typer.Option("--drop-missing", help="Leave out rows with a gap in a column used.")]
 Standardize = Annotated[bool, typer.Option("--standardize", help="Scale each column to mean 0 and sd 1.")]
 Settings = Annotated[
     list[str] | None,

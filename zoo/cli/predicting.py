@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.options import Columns, DataName, Decimal, Guide, Json, Sequence, Split, Standardize, Targets, Time
+from zoo.cli.options import (
+    Columns,
+    DataName,
+    Decimal,
+    DropMissing,
+    Guide,
+    Json,
+    Sequence,
+    Split,
+    Standardize,
+    Targets,
+    Time,
+)
 from zoo.cli.output import dumps, stdout_for_result
 from zoo.cli.saved import Folder, Program, check_new, data_for, load_fit
 from zoo.cli.task import Source
@@ -38,11 +50,13 @@ def predict(
     decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
+    drop_missing: DropMissing = False,
     as_json: Json = False,
 ) -> None:
     """Say of every datum which component it is of, of every step which state: labels, scores, codes, parses, by a fit.
 
-    A row a datum, or a step of a sequence, in the order of the data; a file's columns are found by their names.
+    A row a datum, or a step of a sequence, in the order of the data; a file's columns are found by their names. With
+    --drop-missing a column `row` counts the file's rows.
     Without --data: of the data it was fitted to.
 
     Example: zoo predict runs/a --data new.csv --out labels.csv --proba
@@ -51,21 +65,22 @@ def predict(
         check_new(out, _KINDS)
     with stdout_for_result(as_json or out is None):
         this, record = load_fit(folder, model, guide)
-        source = Source(columns, None, targets, split, standardize, sequence, decimal, time)
-        name, x = data_for(folder, this, record, source, data)
+        source = Source(columns, None, targets, split, standardize, sequence, decimal, time, drop_missing)
+        name, x, _, rows = data_for(folder, this, record, source, data)
         from zoo.reporting.latent_tables import latent_table, write_columns
 
         made = latent_table(this, x, proba=proba, scores=scores)
+        made = made if rows is None else {"row": rows + 1, **made}
         if out is not None:
             with written(out) as path:
                 write_columns(made, path)
-    rows = len(next(iter(made.values())))
+    count = len(next(iter(made.values())))
     if as_json:
         columns_of = {column: values.tolist() for column, values in made.items()}
-        print(dumps({"model": this.model.label, "data": name, "num_rows": rows, "columns": columns_of}))
+        print(dumps({"model": this.model.label, "data": name, "num_rows": count, "columns": columns_of}))
     elif out is None:
         import pandas as pd
 
         pd.DataFrame(made).to_csv(sys.stdout, index=False)
     else:
-        print(f"{rows} rows of {', '.join(list(made)[:6])}{', ...' * (len(made) > 6)} in {out}")
+        print(f"{count} rows of {', '.join(list(made)[:6])}{', ...' * (len(made) > 6)} in {out}")

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zoo.data._loaded import Loaded
     from zoo.runs.result import Fit
 
-__all__ = ["Folder", "Program", "check_new", "data_for", "fitted_data", "labelled_data", "load_fit"]
+__all__ = ["Folder", "Program", "check_new", "data_for", "fitted_data", "load_fit"]
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `zoo fit --out` wrote.")]
 Program = Annotated[str | None, typer.Option("--model", help="file.py:function, for a fit of your own program.")]
@@ -36,25 +36,33 @@ def check_new(out: Path, kinds: tuple[str, ...]) -> None:
         raise ZooError(f"--out expected a folder that exists, got {str(out.parent)!r}. Make it first.")
 
 
-def data_for(folder: Path, this: Fit, record: dict[str, Any], source: Source, data: str | None) -> tuple[str, Any]:
-    """Name and values of the data that a fit is asked about: by default those it was made of; of a file the columns
-    that it was fitted to, by their names, laid out as it was."""
-    return labelled_data(folder, this, record, source, data)[:2]
+class Asked(NamedTuple):
+    """The data that a fit is asked about.
+
+    Attributes:
+        name: what they are called. x: as the model takes them.
+        codes: their classes, whole numbers or -1, where labels are asked for.
+        rows: which rows of a file they are, from 0, where some were left out.
+    """
+
+    name: str
+    x: Any
+    codes: Any = None
+    rows: Any = None
 
 
-def labelled_data(
-    folder: Path, this: Fit, record: dict[str, Any], source: Source, data: str | None
-) -> tuple[str, Any, Any]:
-    """The same, and the classes of the data, whole numbers or -1, where labels are asked for."""
+def data_for(folder: Path, this: Fit, record: dict[str, Any], source: Source, data: str | None) -> Asked:
+    """By default the data that a fit was made of; of a file the columns that it was fitted to, by their names, laid out
+    as it was."""
     if data is None:
-        name, x, codes = _of_the_fit(folder, this, record, source)
+        found = fitted_data(folder, this, record, source)
     else:
         laid_out = ("targets", "sequence", "decimal", "time", *(() if this.columns else ("columns",)))
         kept = {key: record.get(key) for key in laid_out}
         source = source.or_else(kept) if Path(data).suffix else source
         loaded = source.read_like(data, this.columns, this.model)
-        name, x, codes = data, loaded.data, _codes(loaded)
-    return Path(name).name if Path(name).suffix else name, x, codes
+        found = Asked(data, loaded.data, _codes(loaded), loaded.kept)
+    return found._replace(name=Path(found.name).name if Path(found.name).suffix else found.name)
 
 
 def _codes(loaded: Loaded) -> Any:
@@ -97,12 +105,8 @@ def load_fit(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, d
     return zoo.load(folder, built, load_object(guide, "guide") if guide is not None else None), record
 
 
-def fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source | None = None) -> tuple[str, Any]:
-    """Name and values of the data a saved fit was made of, other columns or another part where these are asked for."""
-    return _of_the_fit(folder, this, record, source)[:2]
-
-
-def _of_the_fit(folder: Path, this: Fit, record: dict[str, Any], source: Source | None = None) -> tuple[str, Any, Any]:
+def fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source | None = None) -> Asked:
+    """The data a saved fit was made of, other columns or another part where these are asked for."""
     from zoo.core.contract import prepared
     from zoo.core.data import num_data, take, tensors
     from zoo.data import list_data
@@ -116,14 +120,15 @@ def _of_the_fit(folder: Path, this: Fit, record: dict[str, Any], source: Source 
     if name is None:
         raise ZooError(f"{folder}: --data expected, as the folder does not say what was fitted. Name the data.")
     loaded = asked.or_else(record).read_like(name, this.columns, this.model)
-    x, codes = loaded.data, _codes(loaded)
+    x, codes, rows = loaded.data, _codes(loaded), loaded.kept
     plain = dataclasses.replace(asked, labels=None) == Source()
     if getattr(x, "ndim", 0) == 2 and getattr(this.template, "ndim", 2) == 1:
         x = x.reshape(-1)  # a program that took one column as a vector
     if plain and record.get("hold_out"):
         kept = drawn_apart(num_data(x), record["hold_out"], record["seed"])[0]
         x, codes = take(x, kept), None if codes is None else codes[kept]
+        rows = None if rows is None else rows[kept.cpu().numpy()]
     checksum = known.get("checksum")
     if plain and checksum and tensors(x) and fingerprint(prepared(this.model, x)) != checksum:
         raise ZooError(f"{folder}: expected the data it was fitted to, but {name!r} holds others now. Pass --data.")
-    return name, x, codes
+    return Asked(name, x, codes, rows)

@@ -17,6 +17,7 @@ from zoo.cli.options import (
     Columns,
     DataName,
     Decimal,
+    DropMissing,
     Guide,
     Jobs,
     Json,
@@ -70,6 +71,7 @@ def select(
     decimal: Decimal = None,
     split: Split = None,
     standardize: Standardize = False,
+    drop_missing: DropMissing = False,
     max_fits: Annotated[int, typer.Option(help="The most fits to make, those to folds among them.")] = 200,
     out: Out = None,
     jobs: Jobs = 1,
@@ -94,7 +96,7 @@ def select(
     many *= 1 + (folds or (5 if criterion == "cv" else 0))
     if many > max_fits:
         raise ZooError(f"--grid asks for {many} fits, expected at most {max_fits}. Allow them with --max-fits {many}.")
-    source = Source(columns, None, targets, split, standardize, sequence, decimal, time)
+    source = Source(columns, None, targets, split, standardize, sequence, decimal, time, drop_missing)
     with stdout_for_result(as_json):
         given = [*(settings or ()), *([] if restarts is None else [f"restarts={restarts}"])]
         task, build = _task(model, data, estimator, given, guide, source, asked)
@@ -208,4 +210,4 @@ def _complete(made: Any, out: Path, task: Task, more: dict[str, Any]) -> None:
     best = out / "best"
     if best.is_dir():
         write_record(best, task, {**more, "point": made.chosen})
-        task.notes += write_answer(made.best, task.x, best, name=task.data_name, report=False).missing
+        task.notes += write_answer(made.best, task.x, best, name=task.data_name, report=False, rows=task.rows).missing

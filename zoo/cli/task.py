@@ -36,6 +36,7 @@ class Source:
     sequence: str | None = None
     decimal: str | None = None
     time: str | None = None
+    drop_missing: bool = False
 
     def read(self, name: str, model: Any, measured: bool = False) -> Loaded:
         """A named data set or a file as a model takes it: its data, a pair (x, y) where there are targets, its labels
@@ -62,6 +63,7 @@ class Source:
                 vocabulary=_vocabulary(model) if prose else None,
                 split=self.split,
                 standardize=self.standardize,
+                drop_missing=self.drop_missing,
                 measured=measured,
             )
         except ZooError as error:
@@ -147,7 +149,10 @@ def _column(name: str) -> str | int:
 
 @dataclass
 class Task:
-    """A model, its data and the options, all checked; nothing has been fitted yet."""
+    """A model, its data and the options, all checked; nothing has been fitted yet.
+
+    ``rows``: which rows of the file the data are, from 0, where some were left out.
+    """
 
     model: Any
     guide: Any
@@ -160,6 +165,7 @@ class Task:
     fit_options: dict[str, Any]
     record: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    rows: Any = None
 
 
 def prepare(
@@ -256,7 +262,13 @@ def prepare(
         if takes[key] and key not in arguments and key in DEFAULTS:
             arguments[key] = DEFAULTS[key]
             notes.append(f"{key}={DEFAULTS[key]}; another with --set {key}=...")
-    built = build_model(build, x, arguments)
+    try:
+        built = build_model(build, x, arguments)
+    except ZooError as error:
+        many_values = (f"{key}={value}" for key, value in arguments.items() if _SEVERAL.fullmatch(str(value)))
+        if (several := next(many_values, None)) is None:
+            raise
+        raise ZooError(f"{error} To try several: zoo select {model} --grid {several}.") from None
     notes += [f"{key}={word(v)}, by the data; another with --set {key}=..." for key, v in read_off(built, arguments)]
     if isinstance(built, LatentVariableModel) and schema:
         built.schema = schema
@@ -278,7 +290,24 @@ def prepare(
     estimators = [each.label for each in variants]
     title = Path(source_name).name if Path(source_name).suffix else source_name
     record = {"model": model, "guide": guide, "data": source_name, **dataclasses.asdict(source), "settings": given}
-    return Task(built, program_guide, x, title, labels, loaded.classes, estimators, options, fit_options, record, notes)
+    return Task(
+        built,
+        program_guide,
+        x,
+        title,
+        labels,
+        loaded.classes,
+        estimators,
+        options,
+        fit_options,
+        record,
+        notes,
+        loaded.kept,
+    )
+
+
+#: Numbers where one was expected.
+_SEVERAL = re.compile(r"\d+(,\d+)+|\d+(\.\.|-)\d+")
 
 
 def _parse(settings: list[str] | None) -> dict[str, Any]:

@@ -79,7 +79,10 @@ def matrix(x: Data, num_features: int, who: str) -> Tensor:
     if not torch.isfinite(x.sum()):  # one pass; the careful look only when it fails
         nan = x.isnan()
         if nan.any():
-            raise ZooError(f"{who}: x expected no missing values, got NaN in {rows(nan)}. Drop or fill those rows.")
+            raise ZooError(
+                f"{who}: x expected no missing values, got NaN in {rows(nan)}. Drop or fill those rows; "
+                "zoo.load_data(..., drop_missing=True) does."
+            )
         if x.isinf().any():
             raise ZooError(f"{who}: x expected finite values, got infinite entries in {rows(x.isinf())}. Remove them.")
     return x

@@ -95,6 +95,7 @@ def load_data(
     standardize: bool = False,
     sentences: bool = False,
     vocabulary: int | Sequence[str] | None = None,
+    drop_missing: bool = False,
 ) -> Data: ...
 
 
@@ -113,6 +114,7 @@ def load_data(
     standardize: bool = False,
     sentences: bool = False,
     vocabulary: int | Sequence[str] | None = None,
+    drop_missing: bool = False,
 ) -> tuple[Data, Tensor]: ...
 
 
@@ -131,6 +133,7 @@ def load_data(
     standardize: bool = False,
     sentences: bool = False,
     vocabulary: int | Sequence[str] | None = None,
+    drop_missing: bool = False,
 ) -> Data | tuple[Data, Tensor]:
     """Loads a named data set or a file.
 
@@ -168,6 +171,7 @@ def load_data(
         vocabulary: of such a file, for language models: how many words to tell apart, ``<unk>`` and ``<eos>`` among
             them, or the words. A sentence then ends with ``<eos>``; words that come once, and those beyond the most
             frequent ones, are ``<unk>``. None leaves the words as they are.
+        drop_missing: leave out rows with a gap in a column of x or y.
         split: the part of a named set that comes in parts; by default the training part.
         standardize: subtract each column's mean and divide by its standard deviation (with N, not N - 1). A constant
             column becomes 0. Missing values, padding and targets take no part.
@@ -176,7 +180,8 @@ def load_data(
         x (N, D) in float64, images in float32; with ``targets`` a pair (x, y), y (N, D_y).
         Sequences: ``{"x": (N, T, D), "lengths": (N,)}``, padded with zeros; with symbols that they spell also
         ``"y": (N, U)``, 1, 2, ..., padded with 0, and ``"target_lengths": (N,)``. With ``labels``: ``(x, labels)``,
-        labels (N,) int64, for sequences in a table (N, T) padded with -1; strings are coded in sorted order.
+        labels (N,) int64, for sequences in a table (N, T) padded with -1, as gaps are; strings are coded in sorted
+        order.
         With ``symbols``, text is an object array of numpy's, None where it is missing.
 
     Raises:
@@ -186,7 +191,7 @@ def load_data(
     loaded = read(
         name_or_path, columns=columns, labels=labels, targets=targets, sequence=sequence, time=time,
         decimal=decimal, symbols=symbols, split=split, standardize=standardize, sentences=sentences,
-        vocabulary=vocabulary,
+        vocabulary=vocabulary, drop_missing=drop_missing,
     )  # fmt: skip
     return loaded.data if labels is None or labels is False else (loaded.data, loaded.codes)
 
@@ -205,6 +210,7 @@ def read(
     standardize: bool = False,
     sentences: bool = False,
     vocabulary: int | Sequence[str] | None = None,
+    drop_missing: bool = False,
     measured: bool = False,
 ) -> Loaded:
     """What :func:`load_data` loads, with the names of the columns, and those that were left out.
@@ -236,6 +242,8 @@ def read(
         )
         source = path.name
     _refuse_infinite(source, loaded)
+    if drop_missing:
+        loaded.drop_missing(source)
     if standardize:
         _standardize(loaded)
     return loaded

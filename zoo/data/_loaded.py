@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zoo.errors import ZooError
+
 __all__ = ["Loaded"]
 
 
@@ -22,7 +24,7 @@ class Loaded:
         x: (N, D), or (N, T) or (N, T, D) with ``lengths``.
         names: D column names, or None.
         lengths: (N,) int64, or None for plain vectors.
-        labels: (N,), or (N, T) for sequences with -1 as padding, int64; or None.
+        labels: (N,), or (N, T) for sequences, int64, -1 where there is none or padding; or None.
         targets: (N, D_y), what x is to predict; of sequences (N, U) symbols padded with 0; or None.
         target_lengths: (N,) int64, numbers of these symbols, or None.
         dropped: columns that were taken for row names.
@@ -32,6 +34,7 @@ class Loaded:
         target_names: D_y column names, or None.
         origin: of rows of a table, (N,), or (N, T) with -1 as padding: the row of the file that each is, from 0.
         sorted_by: the column that rows, or those of each sequence, are sorted by.
+        kept: with ``drop_missing``, which rows these are of those that there were, (N,), from 0; None if all.
         line: the line of the file that one of its rows ends on, where it has lines.
     """
 
@@ -48,13 +51,41 @@ class Loaded:
     target_names: tuple[str, ...] | None = None
     origin: NDArray[np.intp] | None = None
     sorted_by: str | None = None
+    kept: NDArray[np.intp] | None = None
+    num_gaps: int = 0
     line: Callable[[int], int] | None = None
+
+    def drop_missing(self, source: str) -> None:
+        """Leave out the rows with a gap in what is read.
+
+        Raises:
+            ZooError: sequences, whose steps belong together; no row without one.
+        """
+        if self.lengths is not None:
+            raise ZooError(f"{source}: drop_missing= is for rows, got sequences. Leave it out: their models take gaps.")
+        gaps = np.zeros(len(self.x), dtype=bool)
+        for array in (self.x, self.targets):
+            if array is not None:
+                text = array.dtype == object
+                holes = np.array([cell is None for cell in array.flat]) if text else np.isnan(array)
+                gaps |= holes.reshape(len(holes), -1).any(1)
+        if gaps.all():
+            raise ZooError(f"{source}: expected a row without a gap, got none of {len(gaps)}. Read fewer columns.")
+        if not gaps.any():
+            return
+        rows = np.flatnonzero(~gaps)
+        places = np.arange(len(gaps)) if self.origin is None else self.origin
+        self.x, self.num_gaps, self.kept = self.x[rows], int(gaps.sum()), places[rows]
+        self.labels = None if self.labels is None else self.labels[rows]
+        self.targets = None if self.targets is None else self.targets[rows]
+        self.origin = None if self.origin is None else self.origin[rows]
 
     @property
     def told(self) -> str:
         """A line: how much was read, what it is called, and what was left out."""
         names = self.names or ()
-        out = [*self.dropped, *(f"{name} ({what})" for name, what in self.aside.items())]
+        gaps = [f"{self.num_gaps} row{'s' * (self.num_gaps > 1)} with gaps"] if self.num_gaps else []
+        out = [*self.dropped, *(f"{name} ({what})" for name, what in self.aside.items()), *gaps]
         size = f"{len(self.x)} {'rows' if self.lengths is None else 'sequences'}"
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         by = f", sorted by {self.sorted_by}" if self.sorted_by else ""

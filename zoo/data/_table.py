@@ -103,7 +103,8 @@ def pick(source: str, names: Sequence[str] | None, number: int, wanted: Column) 
         return places[0]
     if places:
         raise ZooError(f"{source} has {len(places)} columns called {wanted!r}. Pick by number: {places}.")
-    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
+    near = [name for name in names if wanted and name.lower().startswith(wanted.lower())][:1]
+    near = near or difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
     raise ZooError(
         f"{source} has no column {wanted!r}. "
         + (f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(map(repr, names))}.")
@@ -166,19 +167,19 @@ def _holds_numbers(column: NDArray) -> bool:
 
 
 def _codes(table: Table, index: int) -> NDArray[np.int64]:
-    """Labels as integers: whole numbers stay what they are, strings are coded in sorted order."""
+    """Labels as integers: whole numbers stay what they are, strings are coded in sorted order, gaps are -1."""
     column = table.columns[index]
     if column.dtype == object:
-        missing = [row for row, cell in enumerate(column) if cell is None]
+        there = np.array([cell is not None for cell in column], dtype=bool)
     else:
-        missing = np.flatnonzero(np.isnan(column)).tolist()
-    if missing:
-        raise ZooError(
-            f"{table.source}: expected a label in every row of {table.title(index)}, got none in {rows_text(missing)}. "
-            "Fill them in or leave those rows out."
-        )
+        there = ~np.isnan(column)
+    if not there.any():
+        raise ZooError(f"{table.source}: expected labels in {table.title(index)}, got none. Name another column.")
+    codes = np.full(len(column), -1, dtype=np.int64)
+    rows, column = np.flatnonzero(there), column[there]
     if column.dtype == object:
-        return np.unique(column.astype(str), return_inverse=True)[1].astype(np.int64).reshape(-1)
+        codes[rows] = np.unique(column.astype(str), return_inverse=True)[1].reshape(-1)
+        return codes
     # Beyond 2**53 a float64 is whole for want of digits.
     unsure = (column != np.round(column)) | (np.abs(column) > 2.0**53) if column.dtype.kind == "f" else column != column
     fraction = np.flatnonzero(unsure)
@@ -186,9 +187,10 @@ def _codes(table: Table, index: int) -> NDArray[np.int64]:
         row = int(fraction[0])
         raise ZooError(
             f"{table.source}: expected whole numbers or strings as labels in {table.title(index)}, got {column[row]} "
-            f"in {table.place(row)}. Read it as data with columns= instead."
+            f"in {table.place(int(rows[row]))}. Read it as data with columns= instead."
         )
-    return column.astype(np.int64)
+    codes[rows] = column.astype(np.int64)
+    return codes
 
 
 def arrange(
@@ -279,7 +281,8 @@ def arrange(
     loaded.dropped = table.dropped
     loaded.aside = {table.names[i]: what for i, what in aside.items()} if table.names else {}
     if label is not None and table.columns[label].dtype == object:
-        loaded.classes = tuple(np.unique(table.columns[label].astype(str)).tolist())
+        there = [str(cell) for cell in table.columns[label] if cell is not None]
+        loaded.classes = tuple(sorted(set(there)))
     return loaded
 
 

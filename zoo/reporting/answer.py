@@ -37,7 +37,9 @@ class Answer:
             self.missing.append(f"no {what}: {one_line(error)}")
 
 
-def write_answer(fit: Fitted, x: Any, folder: Path, *, name: str, shown: Any = None, report: bool = True) -> Answer:
+def write_answer(
+    fit: Fitted, x: Any, folder: Path, *, name: str, shown: Any = None, report: bool = True, rows: Any = None
+) -> Answer:
     """Write ``parameters.csv``, ``parameters.json``, ``posterior.csv``, pictures and ``report.html``.
 
     Args:
@@ -45,6 +47,7 @@ def write_answer(fit: Fitted, x: Any, folder: Path, *, name: str, shown: Any = N
         folder: one that exists.
         report: whether to draw the pictures, and to write the page.
         shown: data for pictures of networks where others than those of the fit are to be shown.
+        rows: which rows of a file the data are, from 0, where some were left out: ``row`` says so, from 1.
     """
     answer, latents = Answer(), dict[str, Columns]()
 
@@ -67,7 +70,8 @@ def write_answer(fit: Fitted, x: Any, folder: Path, *, name: str, shown: Any = N
             answer.missing.append("posterior.csv left out, of so many numbers; zoo predict writes it")
             return
         latents["of all"] = made
-        answer.files.append(write_columns(made, folder / "posterior.csv"))
+        numbered = made if rows is None else {"row": rows + 1, **made}
+        answer.files.append(write_columns(numbered, folder / "posterior.csv"))
 
     def page() -> None:
         files, missing = write_fit_report(

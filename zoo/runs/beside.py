@@ -63,7 +63,7 @@ def with_beside(model: LatentVariableModel, x: Data, weights: Any, known: Mappin
 
 
 def _tensor(what: str, values: Any, model: LatentVariableModel, x: Data) -> Tensor:
-    read = None if isinstance(values, str) else as_data(values)
+    read = None if isinstance(values, str) else as_data(values, symbols=what.startswith("known"))
     if not isinstance(read, Tensor):
         raise ZooError(f"{what} expected an array of numbers, got {type(values).__name__}.")
     return read.detach().to(tensors(x)[0].device)

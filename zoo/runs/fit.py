@@ -106,7 +106,8 @@ def fit(
         weights: how often each row (or sequence) counts, (N,), not negative: weight 2 is a row that is there twice, 0
             one that is not. What is climbed is the weighted sum of ln p(x). Starts from clusters count every row once.
         known: by latent site its values where they are known, one entry a row (of a chain one a time step), NaN or -1
-            where they are not: ``{"z": labels}``. What is climbed is then ln p(x, known z). Starts are renumbered to
+            where they are not: ``{"z": labels}``; strings stand for 0, 1, ... in sorted order, None where there is
+            none. What is climbed is then ln p(x, known z). Starts are renumbered to
             agree with the labels.
         fixed: names of parameters that stay at the values the model has, whatever the start: ``["means"]``. EM's M step
             is then the maximum in the others.
