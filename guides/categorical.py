@@ -32,5 +32,9 @@ class AmortizedCategorical(MLP):
         for value in self[-1].parameters():
             value.copy_(value[order].clone())
 
+    def log_probs(self, x: Tensor) -> Tensor:
+        """ln q(z | x), (..., num_categories), nats: the table of the distribution that a call gives."""
+        return torch.log_softmax(super().forward(x), -1)
+
     def forward(self, *inputs: Tensor) -> dist.Categorical:
         return dist.Categorical(logits=super().forward(*inputs))

@@ -38,6 +38,7 @@ from zoo.estimators.base import Run, options_from
 from zoo.estimators.eg import EG
 from zoo.estimators.gradient import fixed_score
 from zoo.estimators.loop.adam import ScaledAdam
+from zoo.estimators.loop.flat_adam import FlatAdam
 from zoo.estimators.loop.held_out import HeldOut
 from zoo.estimators.loop.train import train
 from zoo.estimators.svi import SVI
@@ -850,10 +851,34 @@ def test_single_precision_takes_torchs_fused_adam(unit: float | None) -> None:
     torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
 
 
-def test_double_precision_keeps_the_path_of_published_figures() -> None:
-    p = nn.Parameter(torch.zeros(3, dtype=torch.float64))
-    assert not ScaledAdam([p], {}, 0.01).adam.defaults["fused"]
-    assert len(ScaledAdam([p], {id(p): torch.tensor(2.0)}, 0.01).scaled) == 1
+def test_double_precision_is_torchs_adam_bit_for_bit() -> None:
+    """Parameters without a gradient stay, and count no step; what torch's saves is taken over, and the other way."""
+    torch.manual_seed(3)
+    ours = [nn.Parameter(torch.randn(shape, dtype=torch.float64)) for shape in ((5, 3), (), (2, 3, 3), (7,))]
+    plain = [nn.Parameter(p.detach().clone()) for p in ours]
+    adam, theirs = ScaledAdam(ours, {}, 0.02), torch.optim.Adam(plain, lr=0.02, foreach=False)
+    assert isinstance(adam.adam, FlatAdam)
+    for step in range(60):
+        adam.set_rate(0.02 - 1e-4 * step)
+        theirs.param_groups[0]["lr"] = 0.02 - 1e-4 * step
+        for i, (p, q) in enumerate(zip(ours, plain, strict=True)):
+            p.grad = (
+                None
+                if 20 <= step < 30 and i % 2
+                else torch.randn(p.shape[::-1], dtype=p.dtype).permute(tuple(range(p.dim()))[::-1])
+            )
+            q.grad = None if p.grad is None else p.grad.clone()
+        adam.step()
+        theirs.step()
+        assert all(torch.equal(p, q) for p, q in zip(ours, plain, strict=True)), step
+        if step == 40:
+            saved = theirs.state_dict()
+            named = {f"{i}/{n}": v.clone() for i, entry in saved["state"].items() for n, v in entry.items()}
+            assert {n: v.dtype for n, v in adam.state().items()} == {n: v.dtype for n, v in named.items()}
+            assert all(torch.equal(v, named[n]) for n, v in adam.state().items())
+            adam = ScaledAdam(ours, {}, 0.02)
+            adam.load(named)
+    assert len(ScaledAdam(ours, {id(ours[0]): torch.tensor(2.0)}, 0.01).scaled) == 1
 
 
 def test_a_batch_larger_than_the_data_is_cut() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from zoo.estimators.loop.flat_adam import FlatAdam
 
 __all__ = ["ScaledAdam", "optimizer_imported"]
 
@@ -24,7 +27,7 @@ class ScaledAdam:
 
     A parameter p with unit s moves as p0 + s u with Adam on u: one learning rate then suits features in
     millimetres and in kilometres. In single precision, one number as the unit of a whole parameter only multiplies its
-    rate, and Adam is fused; without units it is ``torch.optim.Adam``.
+    rate, and Adam is fused; without units it is ``torch.optim.Adam``, in double precision :class:`FlatAdam`.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], scales: dict[int, Tensor], rate: float) -> None:
@@ -45,10 +48,14 @@ class ScaledAdam:
         self.moved = [p for group in groups.values() for p in group]
         fused = all(p.dtype == torch.float32 and p.device.type in ("cpu", "cuda") for p in self.moved)
         self.factors = list(groups)
-        self.adam = torch.optim.Adam(
-            [{"params": group, "lr": rate * factor} for factor, group in groups.items()],
-            lr=rate, fused=True if fused else None,
-        )  # fmt: skip
+        self.adam: Any
+        if FlatAdam.serves(self.moved):
+            self.adam = FlatAdam(self.moved, rate)
+        else:
+            self.adam = torch.optim.Adam(
+                [{"params": group, "lr": rate * factor} for factor, group in groups.items()],
+                lr=rate, fused=True if fused else None,
+            )  # fmt: skip
 
     def set_rate(self, rate: float) -> None:
         for group, factor in zip(self.adam.param_groups, self.factors, strict=True):

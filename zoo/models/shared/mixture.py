@@ -82,7 +82,11 @@ class Mixture(Components):
 
     def choices(self, x: Tensor) -> OneOfMany:
         """p(x, z) and q(z | x) of each datum's z, as tables."""
-        return OneOfMany(self.log_mixing, self.component_log_prob(x), self.encoder(self.coordinates(x)).logits)
+        return OneOfMany(self.log_mixing, self.component_log_prob(x), self.encoder.log_probs(self.coordinates(x)))
+
+    def withholds(self) -> dict[str, str]:
+        known = isinstance(self.encoder, AmortizedCategorical)
+        return {} if known else {"choices": "its encoder is a network of another kind than its own"}
 
     def coordinates(self, x: Tensor) -> Tensor:
         """Rows (N, D) as the encoder and k-means see them, (N, num_coordinates): where distances mean something."""
