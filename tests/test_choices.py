@@ -130,6 +130,13 @@ def test_fits_by_tables_run_no_program(estimator: str, monkeypatch: pytest.Monke
     assert len(calls) < 12
 
 
+def test_another_encoder_leaves_the_tables_unused() -> None:
+    model = zoo.BernoulliMixture(2, 3)
+    assert lacks(model, "choices") is None
+    model.encoder = torch.nn.Linear(3, 2)
+    assert lacks(model, "choices") == "its encoder is a network of another kind than its own"
+
+
 def test_what_is_impossible_makes_no_nan() -> None:
     """A value that q rules out counts nothing; one that p alone rules out makes the bound -inf."""
     inf = torch.inf

@@ -29,6 +29,8 @@ class AdamLoop(Loop):
     def __init__(self, problem: Problem, stage: Stage, run: Run, watch: Watch) -> None:
         super().__init__(problem, stage, run, watch)
         self.optimizer = ScaledAdam(self.moving, self.scales, stage.schedule.learning_rate)
+        #: The parameters to differentiate in, where they are not all: a warm-up needs no gradient of the model's.
+        self.leaves = list(self.moving) if len(self.moving) < len(self.by_name) else None
 
     def _carried(self) -> dict[str, Tensor]:
         return self.optimizer.state()
@@ -65,7 +67,7 @@ class AdamLoop(Loop):
             at.prior = float(prior.detach())
         if self.keeps_best and at.bound > at.best and at.step * 20 > self.total_steps * 19:
             at.best, self.best_state = at.bound, snapshot(self.model, self.best_state)
-        surrogate.backward()
+        surrogate.backward(inputs=self.leaves)
         if self.phase is not None:
             moving = set(self.phase(at.step))
             for name, p in self.by_name.items():

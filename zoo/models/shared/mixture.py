@@ -85,7 +85,7 @@ class Mixture(Components):
         return OneOfMany(self.log_mixing, self.component_log_prob(x), self.encoder.log_probs(self.coordinates(x)))
 
     def withholds(self) -> dict[str, str]:
-        known = isinstance(self.encoder, AmortizedCategorical)
+        known = getattr(type(self.encoder), "forward", None) is AmortizedCategorical.forward
         return {} if known else {"choices": "its encoder is a network of another kind than its own"}
 
     def coordinates(self, x: Tensor) -> Tensor:
