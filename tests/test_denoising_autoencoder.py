@@ -21,6 +21,7 @@ from zoo.core.program import look
 from zoo.core.schedule import Schedule
 from zoo.models.denoising_autoencoder import DenoisingAutoencoder, tiny
 from zoo.reporting.filters import plot_filters, plot_mended
+from zoo.reporting.latent_tables import latent_table
 from zoo.runs.prepare import serving
 
 
@@ -252,3 +253,12 @@ def test_filters_and_mended_images_are_drawn(tmp_path: Path) -> None:
     assert plot_filters(no_images, tmp_path / "none.png") == []
     assert plot_mended(no_images, torch.zeros(4, 7), tmp_path / "none.png") == []
     assert not (tmp_path / "none.png").exists()
+
+
+def test_codes_are_what_a_fit_transforms_to() -> None:
+    model, x = tiny()
+    fit = zoo.fit(model, x, max_epochs=2)
+    assert torch.equal(fit.transform(x), fit.model.encode(x))
+    table = latent_table(fit, x)
+    assert list(table) == [f"code_{i}" for i in range(fit.model.encode(x).shape[1])]
+    np.testing.assert_allclose(table["code_0"], fit.model.encode(x)[:, 0])

@@ -79,6 +79,11 @@ def test_the_same_from_python_by_a_path(tmp_path: Path) -> None:
     with pytest.warns(LeftOut, match=words) as caught:
         fit = zoo.fit("gaussian_mixture", tmp_path / "p.csv", num_components=2)
     assert caught[0].filename == __file__
+    for ask in (lambda: zoo.select("gaussian_mixture", tmp_path / "p.csv", grid={"num_components": [1]}, restarts=1),
+                lambda: zoo.explain("gaussian_mixture", tmp_path / "p.csv", num_components=2)):  # fmt: skip
+        with pytest.warns(LeftOut, match=words) as caught:
+            ask()
+        assert caught[0].filename == __file__
     assert fit.columns == ("height_cm", "weight_kg")
     assert zoo.load_data(tmp_path / "p.csv").shape == (12, 3)  # type: ignore[union-attr]
 

@@ -221,8 +221,12 @@ def test_large_machines_withhold_the_sum() -> None:
 @pytest.mark.parametrize(
     ("arguments", "x", "message"),
     [
-        ({}, [[0.5, 1.0]], r"x expected 0 or 1, got 0.5 in row 0. Pass binarization='threshold'\.$"),
-        ({}, [[0.0, 16.0]], r"x expected 0 or 1, got 16 in row 0. Pass white=16\.$"),
+        ({}, [[0.5, 1.0]], r"x expected 0 or 1, got 0.5 in row 0. Pass binarization='threshold', or visible='gaus"),
+        (
+            {},
+            [[0.0, 16.0]],
+            r"x expected 0 or 1, got 16 in row 0. Pass white=16, or visible='gaussian' for measurements\.$",
+        ),
         (
             {"white": 16.0},
             [[0.0, 3.0], [255.0, 0.0]],
@@ -239,3 +243,13 @@ def test_bad_input_is_told_in_one_line(arguments: dict[str, Any], x: Any, messag
     with pytest.raises(zoo.ZooError, match=message) as caught:
         zoo.fit(zoo.RestrictedBoltzmannMachine(2, 2, **arguments), torch.tensor(x))
     assert "\n" not in str(caught.value)
+
+
+def test_a_few_measurements_are_no_pixels() -> None:
+    heights = torch.rand(20, 3, generator=torch.Generator().manual_seed(0)) * 100
+    for x in (heights, heights.round(), heights / 100):
+        with pytest.raises(zoo.ZooError, match="visible='gaussian' for measurements"):
+            zoo.fit("restricted_boltzmann_machine", x, num_hidden=2)
+    images = (torch.rand(20, 64, generator=torch.Generator().manual_seed(0)) * 255).round()
+    model = zoo.fit("restricted_boltzmann_machine", images, num_hidden=2, max_epochs=1).model
+    assert (model.config["white"], model.config["binarization"]) == (255.0, "threshold")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import traceback
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LeftOut", "LikelihoodDecreased", "ZooError", "one_line", "unknown_name"]
+__all__ = ["LeftOut", "LikelihoodDecreased", "ZooError", "one_line", "unknown_name", "warn_caller"]
 
 #: Names that other packages have for what is meant here.
 ELSEWHERE = {
@@ -42,6 +44,18 @@ class ZooError(ValueError):
 
 class LeftOut(UserWarning):
     """What was passed over: a file of the zoo that cannot be imported, columns of a table; the rest goes on."""
+
+
+def warn_caller(message: str) -> None:
+    """Warn of what was left out, at the line of the caller outside of the zoo."""
+    here, level = str(Path(__file__).parent), 1
+    frame = sys._getframe()
+    between = ("contextlib", "functools")  # of decorators
+    while frame.f_back is not None and (
+        frame.f_code.co_filename.startswith(here) or frame.f_globals.get("__name__") in between
+    ):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, LeftOut, stacklevel=level)
 
 
 class LikelihoodDecreased(RuntimeError):

@@ -141,6 +141,7 @@ OFFERS: dict[str, Offer] = {
         "layers, x",
     ),
     "posterior_means": Offer("E_q [z | x], (N, L), by S draws where there is no formula", ("guide",), "x, S"),
+    "encoded": Offer("the code of data, (N, H), where it is no latent of the programs: `fit.transform`"),
     "corrupt": Offer("data spoilt as an encoder of theirs sees them, (N, D): a picture", ("model",), "x, seed"),
     "filters": Offer("what each unit of the first layer looks at, (H, D): a picture", (), ""),
     # The data's own noise and units

@@ -215,6 +215,10 @@ class DenoisingAutoencoder(NeuralModel):
         """The code of data, (N, H), from 0 to 1."""
         return self.codes(self.units(self._rows(x)))
 
+    def encoded(self, x: Data) -> Tensor:
+        """:meth:`encode`, of data that were checked."""
+        return self.encode(x)
+
     @torch.no_grad()
     def reconstruct(self, x: Data) -> Tensor:
         """The mean of p(x | x̃) where x̃ is the data as they are, (N, D), in their units."""

@@ -34,6 +34,9 @@ AFFORDABLE = 1 << 28
 #: Numbers of a table of states beside units at a time.
 TABLE = 1 << 23
 
+#: The fewest columns that are taken for pixels.
+FEW_PIXELS = 16
+
 
 class RestrictedBoltzmannMachine(EnergyModel):
     """Restricted Boltzmann machine over D visible and H hidden units.
@@ -280,17 +283,23 @@ class RestrictedBoltzmannMachine(EnergyModel):
             fixes = [f"white={top:g}"] * (top > self.white)
             fixes += ["binarization='threshold'"] * bool(((x > 0) & (x < max(top, self.white))).any())
             got = f"{float(x[bad][0]):g} in {rows(bad)}"
-            raise ZooError(f"{self.name}: x expected 0 or {self.white:g}, got {got}. Pass {' and '.join(fixes)}.")
+            raise ZooError(
+                f"{self.name}: x expected 0 or {self.white:g}, got {got}. Pass {' and '.join(fixes)}, "
+                "or visible='gaussian' for measurements."
+            )
         return self.checked_states(x / self.white) * self.white
 
     @classmethod
     def from_data(cls, x: Data, **arguments: Any) -> Any:
-        """Sizes read off the data; also what white is, and that grey pixels are cut at one half."""
+        """Sizes read off the data; of so many columns as images have also what white is, and that greys are cut at one
+        half."""
         x = as_data(x)
         if isinstance(x, Tensor) and arguments.get("visible", "bernoulli") == "bernoulli" and x.numel():
-            top = float(x.max())
-            arguments.setdefault("white", next((w for w in (1.0, 16.0, 255.0) if top <= w), 1.0))
-            if bool(((x > 0) & (x < arguments["white"])).any()):
+            top, whole = float(x.max()), bool((x == x.round()).all())
+            pixels = x.dim() == 2 and x.shape[1] >= FEW_PIXELS
+            likely = [w for w in (1.0, 16.0, 255.0) if top <= w and (whole or w == 1.0)]
+            arguments.setdefault("white", likely[0] if likely and pixels else 1.0)
+            if pixels and bool(((x > 0) & (x < arguments["white"])).any()):
                 arguments.setdefault("binarization", "threshold")
         return super().from_data(x, **arguments)
 

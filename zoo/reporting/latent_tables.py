@@ -49,6 +49,8 @@ def latent_table(fit: Fitted, x: Any, *, proba: bool = True, scores: bool = Fals
     if lacks(model, "parse") is None:
         trees = [None if tree is None else str(tree) for tree in model.parse(data)]
         made: Columns = {"tree": np.array(trees, dtype=object)}
+    elif lacks(model, "encoded") is None:
+        made = _numbered("code", array(fit.transform(x)))
     elif lacks(model, "posterior_means") is None and lacks(model, "posterior") and lacks(model, "predict"):
         made = _numbered(_kind(fit, ("hidden unit", "code"), "z"), array(fit.transform(x)))
     else:

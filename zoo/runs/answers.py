@@ -146,7 +146,8 @@ class Answers:
 
     @exclusive
     def transform(self, x: Any, num_samples: int = 100) -> Tensor:
-        """E[z | x] of a continuous latent, (N, L): factor scores, codes, of a Boltzmann machine p(hidden unit is on).
+        """E[z | x] of a continuous latent, (N, L): factor scores, codes, of a Boltzmann machine p(hidden unit is on);
+        what an autoencoder makes of the data, (N, H).
         Of sequences (N, T, L), NaN beyond a length.
 
         Exact where the posterior is, else of the guide's q if this fit trained it.
@@ -157,6 +158,11 @@ class Answers:
         Raises:
             ZooError: the latent is discrete, or there are several.
         """
+        if lacks(self.model, "encoded") is None:
+            codes: Tensor = by_pieces(
+                self.model, prepared(self.model, x), lambda piece: call(self.model.encoded, piece), "transform"
+            )
+            return codes
         lacking = lacks(self.model, "posterior_means")
         if lacks(self.model, "posterior") is not None and lacking is None:
             if self.model.has_guide and not self.guide_trained:

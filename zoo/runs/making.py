@@ -6,7 +6,6 @@ import copy
 import difflib
 import inspect
 import re
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from zoo.core.isolation import isolated
 from zoo.core.places import read_from
 from zoo.core.schema import Schema
 from zoo.core.unsized import Unsized
-from zoo.errors import ELSEWHERE, LeftOut, ZooError, unknown_name
+from zoo.errors import ELSEWHERE, ZooError, unknown_name, warn_caller
 from zoo.estimators import option_names
 from zoo.models import find_model
 
@@ -102,7 +101,7 @@ def _read(path: str | Path, declared: Any) -> tuple[Any, tuple[str, ...] | None]
     check_told(kind, loaded, "zoo.load_data(..., targets=...)")
     if loaded.aside:
         keep = f"keep {', '.join(loaded.aside)} with x=zoo.load_data(...)"
-        warnings.warn(f"{Path(path).name}: {loaded.told}; {keep}", LeftOut, stacklevel=6)
+        warn_caller(f"{Path(path).name}: {loaded.told}; {keep}")
     if loaded.names is None or loaded.lengths is not None or loaded.targets is not None or loaded.x.ndim != 2:
         return loaded.data, loaded.names if loaded.lengths is not None else None
     import pandas
