@@ -384,8 +384,8 @@ def test_ctrl_c_keeps_what_is_finished(points: Tensor, tmp_path: Path) -> None:
     presser = threading.Thread(target=press)
     with spread(work, [1, (tmp_path / "second", 60), 3], 2) as results:
         assert next(results) == 1
-        presser.start()
         with pytest.raises(KeyboardInterrupt):
+            presser.start()
             next(results)
     presser.join()
     assert time.monotonic() - began < 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -60,13 +61,13 @@ class Restarts:
             return self.ready.pop(restart)
         seed = self.seed_of(restart)
         done = None if self.folder is None else self.folder.finished(restart)
-        model, failure = self.problem.model, None
-        with isolated(seed), remembered(), threads(self.estimator.elements(self.problem)):
-            candidate = start(model, self.problem.data, self.init, restart)
+        failure = None
+        known = remembered() if self.side_by_side else nullcontext()  # else that of all starts
+        with isolated(seed), known, threads(self.estimator.elements(self.problem)):
+            candidate = start(self.problem.model, self.problem.data, self.init, restart)
+            problem = self.problem.of(candidate)
             try:
-                this = (
-                    load(done, candidate) if done is not None else self._run(self.problem.of(candidate), restart, seed)
-                )
+                this = self._run(problem, restart, seed) if done is None else load(done, candidate)
             except LikelihoodDecreased as error:
                 failure, this = error, error.fit
         return Started(this, seed, done is None, failure)
