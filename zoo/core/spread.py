@@ -82,8 +82,11 @@ def _arrivals(work: Any, items: Sequence[Any], jobs: int, workers: int) -> Gener
     seen: dict[Any, Any] = {}
     try:
         results = iter(_asked(lambda: pool(calls), jobs))
-        for _ in items:
-            yield _arrived(_asked(lambda: next(results), jobs), seen)
+        for i in range(len(items)):
+            parcel = _asked(lambda: next(results), jobs)
+            if i == len(items) - 1:
+                _asked(lambda: next(results, None), jobs)  # it comes to its end, or closing it would end the workers
+            yield _arrived(parcel, seen)
     finally:
         if isinstance(results, Generator):
             with warnings.catch_warnings():  # that the rest is given up is meant
