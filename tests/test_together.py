@@ -139,6 +139,21 @@ def test_a_fit_is_the_same_in_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path:
         assert torch.allclose(fit.model.means, single.model.means, rtol=1e-12)
 
 
+def test_trials_are_the_same_in_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.poisson(torch.full((40, 1), 5.0).double(), generator=torch.Generator().manual_seed(2))
+    fits = []
+    for batch in (True, False):
+        if not batch:
+            monkeypatch.setattr(EM, "takes_copies", alone)
+            monkeypatch.setattr("zoo.components.starts.SMALL", 0)
+        fits.append(zoo.fit(zoo.PoissonHMM(2, 1), x, estimator="em"))
+    one, other = ([(e["status"], e["chosen"], e["notes"]) for e in fit.restarts] for fit in fits)
+    assert one == other
+    assert len(one) > 4
+    for name, expected in fits[1].model.named_values().items():
+        assert torch.allclose(fits[0].model.named_values()[name], expected, rtol=1e-11), name
+
+
 def test_an_interrupt_keeps_what_had_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x, record = zoo.GaussianMixture(3, 2), groups(), Run.record
     lengths = [run.iterations for run in climbed(model, x, True)[1]]

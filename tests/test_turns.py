@@ -103,7 +103,7 @@ def test_an_interrupt_gives_a_fit_wherever_it_strikes(monkeypatch: pytest.Monkey
     elif place == "score":
         monkeypatch.setattr("zoo.runs.one_start.total_log_likelihood", interrupt)
     else:
-        monkeypatch.setattr(fitting, "run_trial", interrupt)
+        monkeypatch.setattr(fitting, "run_trials", interrupt)
     fit = zoo.fit(mixture(), X)
     assert fit.status == "interrupted"
     assert all(value.isfinite().all() for value in fit.model.state_dict().values())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.core.statistics import Statistics
 
-__all__ = ["Copies"]
+__all__ = ["Copies", "with_parameters"]
 
 
 class Copies(Protocol):
@@ -46,3 +47,19 @@ class Copies(Protocol):
     def kept(self, statistics: Statistics, which: Sequence[int]) -> Statistics:
         """The statistics of these alone."""
         ...
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def with_parameters(model: Module, values: Mapping[str, Tensor]) -> Module:
+    """A model with parameters of its own, by the names of ``named_parameters``, that shares all else with another.
+
+    Networks too: it is made to be read, and for steps that leave them alone. A deep copy takes many times as long.
+    """
+    twin = copy.copy(model)
+    twin._parameters = {
+        name: None if p is None else nn.Parameter(values.get(name, p).detach(), requires_grad=p.requires_grad)
+        for name, p in model._parameters.items()
+    }
+    return twin

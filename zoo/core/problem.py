@@ -40,7 +40,7 @@ class Problem:
 
     model: LatentVariableModel
     data: Data
-    _facts: list[Program] = field(default_factory=list, repr=False)
+    _facts: dict[str, Any] = field(default_factory=dict, repr=False)  # what copies share
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Problem, (self.model, self.data)  # what a run left in its trace is looked up again in another process
@@ -48,17 +48,21 @@ class Problem:
     @property
     def program(self) -> Program:
         """What the program is made of; it is run for that when it is first asked, and once for all copies."""
-        if not self._facts:
-            self._facts.append(look(self.model, self.data))
-        return self._facts[0]
+        if "program" not in self._facts:
+            self._facts["program"] = look(self.model, self.data)
+        made: Program = self._facts["program"]
+        return made
 
     @property
     def theta(self) -> tuple[str, ...]:
         """Names of the parameters that p(x, z) depends on: those of an exact ln p(x) where the model offers one, for
         which no program need be run."""
-        if "program" in self.__dict__ or lacks(self.model, "log_marginal") is not None:
+        if "program" in self._facts or lacks(self.model, "log_marginal") is not None:
             return self.program.theta
-        return reached_by_marginal(self.model, plain(self.data))
+        if "theta" not in self._facts:
+            self._facts["theta"] = reached_by_marginal(self.model, plain(self.data))
+        names: tuple[str, ...] = self._facts["theta"]
+        return names
 
     @property
     def denoises(self) -> bool:

@@ -97,7 +97,8 @@ class EM(Estimator):
         """Whether several starts of a problem may be climbed at once, where the model offers that."""
         plain = self.validation is None and self.accelerate is None and not self.hard
         rows = plain and not isinstance(problem.data, Rows)
-        return rows and self.elements(problem) < SMALL and problem.lacks("copies") is None
+        few = len(problem.model.state_dict()) * self.elements(problem) <= SMALL // 2
+        return rows and few and problem.lacks("copies") is None
 
     def _lacks(self, problem: Problem) -> str | None:
         """What the model would have to offer, in a phrase; None where it does."""

@@ -41,13 +41,20 @@ def run_together(
     for run in runs:
         run.pause()
     climbs = [Climb(estimator, estimator.steps(p), p, run) for p, run in zip(problems, runs, strict=True)]
-    copies, interrupted = _copies(estimator, problems), False
-    if copies is not None:
-        try:
-            with torch.no_grad():
-                _Batch(copies, climbs).climb(told)
-        except KeyboardInterrupt:
-            interrupted = True
+    interrupted = False
+
+    def tell(before: int, ended: int) -> None:
+        if told is not None:
+            told((before + ended) / len(climbs))
+
+    try:
+        for part in _parts(estimator, problems):
+            copies = _copies(problems[part])
+            if copies is not None:
+                with torch.no_grad():
+                    _Batch(copies, climbs[part]).climb(functools.partial(tell, part.start))
+    except KeyboardInterrupt:
+        interrupted = True
     ends: list[Outcome | Exception] = []
     for climb in climbs:
         climb.run.go_on()
@@ -64,16 +71,19 @@ def run_together(
     return ends
 
 
-def _copies(estimator: EM, problems: Sequence[Problem]) -> Copies | None:
+def _parts(estimator: EM, problems: Sequence[Problem]) -> list[slice]:
+    """Which of them to take at once: so many that the work of an iteration stays small; none where it is not."""
     first = problems[0]
-    if len(problems) < 2 or not estimator.takes_copies(first):
-        return None
-    size = estimator.elements(first) * len(first.model.state_dict())
-    if size * len(problems) > SMALL:
-        return None
-    made: Copies | None = call(
-        functools.partial(first.model.copies, models=[problem.model for problem in problems]), first.data
-    )
+    if not estimator.takes_copies(first):
+        return []
+    size = max(2, SMALL // (estimator.elements(first) * len(first.model.state_dict())))
+    return [slice(begin, begin + size) for begin in range(0, len(problems), size)]
+
+
+def _copies(problems: Sequence[Problem]) -> Copies | None:
+    first = problems[0]
+    models = [problem.model for problem in problems]
+    made: Copies | None = call(functools.partial(first.model.copies, models=models), first.data)
     return made
 
 
@@ -83,12 +93,11 @@ class _Batch:
     def __init__(self, copies: Copies, climbs: Sequence[Climb]) -> None:
         self.copies, self.active = copies, list(climbs)
 
-    def climb(self, told: Callable[[float], None] | None) -> None:
-        """To the end of each, or to where it goes on alone."""
+    def climb(self, tell: Callable[[int], None]) -> None:
+        """To the end of each, or to where it goes on alone; tells how many are there."""
         everyone = len(self.active)
         while self.active:
-            if told is not None:
-                told(1 - len(self.active) / everyone)
+            tell(everyone - len(self.active))
             began, working = time.perf_counter(), self.active
             self._iteration()
             share = (time.perf_counter() - began) / len(working)

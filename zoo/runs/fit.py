@@ -42,7 +42,7 @@ from zoo.runs.ranking import PRINTED, leaders
 from zoo.runs.restarts import Restarts
 from zoo.runs.result import Fit
 from zoo.runs.side_by_side import start_together
-from zoo.runs.starts import MOST, Trial, promising, run_trial, same_start, scout, usual_number
+from zoo.runs.starts import MOST, Trial, promising, run_trial, run_trials, same_start, scout, usual_number
 from zoo.storage.checkpoint import Checkpoints, RunFolder, fingerprint
 
 __all__ = ["as_device", "fit"]
@@ -256,7 +256,8 @@ def _trials(estimator: Estimator, problem: Problem, init: str, seed: int) -> lis
     with isolated(seed):
         first = start(model, x, init)
         known = [snapshot(first)]
-    count = MOST
+    count, together = MOST, scouting.takes_copies(problem)
+    waiting: list[tuple[Problem, int, int]] = []  # to be run at once
     for restart in range(1, MOST):
         if restart >= count:
             break
@@ -268,12 +269,19 @@ def _trials(estimator: Estimator, problem: Problem, init: str, seed: int) -> lis
                 continue  # the first one was made, and is fitted
             if any(same_start(state, candidate) for state in known):
                 continue
-            if not trials and (count := usual_number(scouting, candidate, x)) <= restart:
+            if len(known) == 1 and (count := usual_number(scouting, candidate, x)) <= restart:
                 break
+            if together:
+                waiting.append((problem.of(candidate), restart, start_seed))
+                known.append(snapshot(candidate))
+                continue
             trials.append(run_trial(scouting, problem.of(candidate), restart, start_seed))
             known.append(trials[-1].state)
             if trials[-1].outcome.status == "interrupted":
                 break
+    if waiting:
+        with isolated(seed), threads(estimator.elements(problem)):
+            trials = run_trials(scouting, *map(list, zip(*waiting, strict=True)))
     return trials
 
 

@@ -27,7 +27,7 @@ from zoo.estimators.em import EM
 if TYPE_CHECKING:
     from zoo.runs.result import Fit
 
-__all__ = ["Trial", "promising", "run_trial", "same_start", "scout", "usual_number"]
+__all__ = ["Trial", "promising", "run_trial", "run_trials", "same_start", "scout", "usual_number"]
 
 #: EM iterations of a trial.
 ITERATIONS = 20
@@ -124,10 +124,25 @@ def _program_cost(model: LatentVariableModel, x: Data) -> float:
 def run_trial(scouting: EM, problem: Problem, restart: int, seed: int) -> Trial:
     """A short run from where the model is; the model is moved, the trial keeps its start."""
     begun, run = snapshot(problem.model), Run()
+    outcome: Outcome | Exception
     try:
         outcome = scouting.run(problem, run)
     except (RuntimeError, ValueError) as error:  # what factorisations make of an odd start
-        outcome = Outcome("diverged", -math.inf, [" ".join(str(error).split())])
+        outcome = error
+    return _trial(outcome, run, restart, seed, begun)
+
+
+def run_trials(scouting: EM, problems: Sequence[Problem], restarts: Sequence[int], seeds: Sequence[int]) -> list[Trial]:
+    """The same of several starts at once."""
+    from zoo.estimators.together import run_together
+
+    begun, runs = [snapshot(problem.model) for problem in problems], [Run() for _ in problems]
+    ends = run_together(scouting, problems, runs)
+    return [_trial(*each) for each in zip(ends, runs, restarts, seeds, begun, strict=True)]
+
+
+def _trial(end: Outcome | Exception, run: Run, restart: int, seed: int, begun: dict[str, torch.Tensor]) -> Trial:
+    outcome = end if isinstance(end, Outcome) else Outcome("diverged", -math.inf, [" ".join(str(end).split())])
     return Trial(restart, seed, begun, outcome, _forecast(run.history["objective"], outcome.objective))
 
 

@@ -6,7 +6,6 @@ them; what chooses among them (the weights of a mixture, the chain of a hidden M
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.components.base import Components
+from zoo.core.copies import with_parameters
 from zoo.core.memory import PIECE_NUMBERS
 from zoo.core.sequences import inside
 from zoo.core.statistics import Moments, Statistics, wide
@@ -39,7 +39,7 @@ class ComponentCopies:
     def __init__(self, models: Sequence[Components]) -> None:
         first = models[0]
         self.k, self.count = len(first.align_features()), len(models)
-        self.many: Any = copy.deepcopy(first)
+        self.many: Any = with_parameters(first, {})
         raw = [name for name in first._parameters if name.removesuffix("_unconstrained") in first.per_component]
         self.sizes = {name: _value(first, name).shape[0] for name in raw}  # K, or K times M
         for name in raw:
