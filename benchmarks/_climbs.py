@@ -87,7 +87,7 @@ def _zoo(name: str, x: Tensor) -> Callable[[], float]:
 
     def seconds(epochs: int) -> float:
         begin = time.perf_counter()
-        zoo.fit(zoo.GaussianMixture(2, 2), x, estimator=name, restarts=1, max_epochs=epochs, **options)
+        zoo.fit(zoo.GaussianMixture(2, 2), x, estimator=name, restarts=1, warmup=0, max_epochs=epochs, **options)
         return time.perf_counter() - begin
 
     def call() -> float:
@@ -99,13 +99,15 @@ def _zoo(name: str, x: Tensor) -> Callable[[], float]:
 
 def _pyro(x: Tensor) -> Callable[[], None]:
     """``STEPS`` steps of Pyro's own SVI: a mixture, and a small network that gives q(z | x)."""
-    encoder = torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.Tanh(), torch.nn.Linear(32, 2))
+    encoder = torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.Tanh(), torch.nn.Linear(32, 2)).to(x.dtype)
     scaled = (x - x.mean(0)) / x.std(0)
 
     def model(x: Tensor) -> None:
-        logits = pyro.param("logits", torch.zeros(2))
+        logits = pyro.param("logits", torch.zeros(2, dtype=x.dtype))
         loc = pyro.param("loc", x[[0, 1]].clone())
-        tril = pyro.param("tril", torch.eye(2).repeat(2, 1, 1), constraint=dist.constraints.lower_cholesky)
+        tril = pyro.param(
+            "tril", torch.eye(2, dtype=x.dtype).repeat(2, 1, 1), constraint=dist.constraints.lower_cholesky
+        )
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Categorical(logits=logits))
             pyro.sample("x", dist.MultivariateNormal(loc[z], scale_tril=tril[z]), obs=x)
