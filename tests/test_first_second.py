@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
 import json
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from zoo.cli import descriptions
+from zoo.core.parallel import compiled
 from zoo.estimators import estimator_classes
 from zoo.storage.json import to_json
 
@@ -50,6 +53,40 @@ def test_a_small_fit_loads_no_world_that_it_does_not_use(tmp_path: Path, model: 
     assert not modules & set(WORLDS)
     others = {name for name in modules if name.startswith("zoo.models.") and name.count(".") == 2}
     assert others == {f"zoo.models.{model}", "zoo.models.shared"}
+
+
+def test_kernels_are_kept_for_other_processes_and_a_cache_that_fails_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from numba.core import caching
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "kernel_of_a_test.py").write_text("def twice(x):\n    return 2.0 * x\n")
+
+    def hits() -> int:
+        """Compile as a new process would; how many kernels came from the cache."""
+        monkeypatch.delitem(sys.modules, "kernel_of_a_test", raising=False)
+        names = vars(importlib.import_module("kernel_of_a_test"))
+        compiled(names, ["twice"])
+        assert names["twice"](4.0) == 8.0
+        return sum(names["twice"].stats.cache_hits.values())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert [hits(), hits()] == [0, 1]
+    (index,) = (tmp_path / "__pycache__").glob("*.nbi")
+    for damage in (b"", b"\x80", index.read_bytes()[:-9]):
+        index.write_bytes(damage)
+        assert [hits(), hits()] == [0, 1]
+    for path in (tmp_path / "__pycache__").glob("*.nb*"):
+        path.write_bytes(b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(caching.IndexDataCacheFile, "_open_for_write", full)
+        assert hits() == 0
+    assert [hits(), hits()] == [0, 1]
+    monkeypatch.setattr(caching._CacheLocator, "ensure_cache_path", full)  # a read-only disk, and no home
+    assert hits() == 0
 
 
 @pytest.mark.parametrize("arguments", [("models",), ("models", "pcfg", "--json")])

@@ -12,6 +12,8 @@ __all__ = ["climb"]
 
 #: Up to so many numbers the Hessian is formed: Newton's method; beyond, L-BFGS.
 NEWTON_SIZE = 64
+#: Rows of a Hessian that are taken at once: each takes the memory of a pass.
+BATCH = 16
 
 
 #: What torch (and our chains) say of something that can be differentiated only once.
@@ -54,27 +56,34 @@ def _derivatives(parameters: list[Tensor], term: Callable[[], Tensor]) -> tuple[
     if any(g is None for g in grads):
         return None
     gradient = _flat(list(grads))
+    if not gradient.requires_grad:
+        return float(value.detach()), gradient, gradient.new_zeros(len(gradient), len(gradient))
     try:
-        rows = [
-            _flat(
-                [
-                    torch.zeros_like(p) if h is None else h
-                    for p, h in zip(
-                        parameters,
-                        torch.autograd.grad(g, parameters, retain_graph=True, allow_unused=True),
-                        strict=True,
-                    )
-                ]
-            )
-            if g.requires_grad
-            else torch.zeros_like(gradient)
-            for g in gradient
-        ]
+        hessian = _jacobian(gradient, parameters)
     except RuntimeError as error:
         if not any(words in str(error) for words in _ONCE):
             raise
         return None
-    return float(value.detach()), gradient.detach(), torch.stack(rows).detach()
+    return float(value.detach()), gradient.detach(), hessian
+
+
+def _jacobian(gradient: Tensor, parameters: list[Tensor]) -> Tensor:
+    """Derivatives of each entry, (size, size): several rows by one pass back, or one by one where an operation of that
+    pass knows no batches."""
+    eye = torch.eye(len(gradient), dtype=gradient.dtype, device=gradient.device)
+
+    def back(seed: Tensor, batched: bool) -> list[Tensor]:
+        found = torch.autograd.grad(
+            gradient, parameters, seed, retain_graph=True, allow_unused=True, is_grads_batched=batched
+        )
+        lead = seed.shape[:-1]
+        return [p.new_zeros(*lead, *p.shape) if h is None else h for p, h in zip(parameters, found, strict=True)]
+
+    try:
+        parts = [(len(some), back(some, True)) for some in eye.split(BATCH)]
+        return torch.cat([torch.cat([h.detach().reshape(n, -1) for h in found], 1) for n, found in parts])
+    except RuntimeError:
+        return torch.stack([_flat(back(row, False)).detach() for row in eye])
 
 
 def _newton(parameters: list[Tensor], terms: Sequence[Callable[[], Tensor]], steps: int, size: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -24,22 +25,49 @@ def has_numba() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def compiled(names: dict[str, Any], kernels: Sequence[str], unordered: bool = True) -> None:
+def compiled(names: dict[str, Any], kernels: Sequence[str], unordered: bool = True, signed_zeros: bool = True) -> None:
     """Replace functions of a module, by name in its ``globals()``, by numba's; those that others call come first.
 
-    When first needed and not at the top, so that importing the module does not import numba.
+    When first needed and not at the top, so that importing the module does not import numba. What is compiled is kept
+    for other processes beside the module, or in the user's cache; where neither can be written, it is not kept.
 
     Args:
         unordered: whether sums may be reordered, where nothing tests for NaN or relies on rounding.
+        signed_zeros: whether -0 has to stay apart from 0.
     """
     import numba
 
-    flags = {"contract", "reassoc"} if unordered else {"contract"}  # fused multiply-adds everywhere
+    flags = {"contract"} | ({"reassoc"} if unordered else set()) | (set() if signed_zeros else {"nsz"})
     for name in kernels:
+        options: dict[str, Any] = {"nogil": True, "fastmath": flags, "error_model": "numpy"}
         try:
-            names[name] = numba.njit(nogil=True, cache=True, fastmath=flags, error_model="numpy")(names[name])
+            names[name] = numba.njit(cache=True, **options)(names[name])
         except RuntimeError:  # nowhere to write the cache
-            names[name] = numba.njit(nogil=True, fastmath=flags, error_model="numpy")(names[name])
+            names[name] = numba.njit(**options)(names[name])
+        else:
+            names[name]._cache = _Forgiving(names[name]._cache)
+
+
+class _Forgiving:
+    """numba's cache of one function: where it is full, damaged or gone by now, that costs time and is no error."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        try:
+            return self._cache.load_overload(signature, target)
+        except Exception:  # whatever unpickling a damaged file raises
+            with contextlib.suppress(OSError):
+                self._cache.flush()
+            return None
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        with contextlib.suppress(Exception):
+            self._cache.save_overload(signature, data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
 
 
 def pieces(rows: int, most: int = 16, least: int = 4096) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.core.parallel import has_numba, in_parallel, pieces
+from zoo.core.parallel import compiled, has_numba, in_parallel, pieces
 
 __all__ = ["coefficients", "log_densities", "serves", "weighted_sums"]
 
@@ -59,10 +59,9 @@ def weighted_sums(x: Tensor, weight: Tensor, about: Tensor) -> tuple[Tensor, Ten
 
 @functools.cache
 def _kernels() -> tuple[Any, Any]:
-    import numba
-
-    compiled = numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
-    return compiled(_densities), compiled(_sums)
+    names = globals()
+    compiled(names, ["_densities", "_sums"], signed_zeros=False)
+    return names["_densities"], names["_sums"]
 
 
 def _densities(x: Any, family: Any, out: Any, start: int, stop: int) -> None:
