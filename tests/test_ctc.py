@@ -308,9 +308,11 @@ def test_on_the_command_line(run: Callable[..., Any], tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert (tmp_path / "a" / "alignment.png").is_file()
     assert run("sample", "a", "-n", "3", "--out", "s.csv").code == 0
-    rows = (tmp_path / "s.csv").read_text().splitlines()[1:]
+    head, *rows = (line.split(",") for line in (tmp_path / "s.csv").read_text().splitlines())
+    assert head[:3] == ["row", "y0", "y1"]
     assert len(rows) == 3
-    assert {cell for row in rows for cell in row.split(",")} <= set("01234")
+    assert all(1 <= int(row) <= 400 for row, *_ in rows)
+    assert {cell for _, *cells in rows for cell in cells} <= set("01234")
     scored = run("evaluate", "a")
     assert scored.code == 0
     assert "(exact)" in scored.out

@@ -15,6 +15,7 @@ from weight_oracles import weights_on_a_line
 
 import zoo
 from zoo.errors import ZooError
+from zoo.models import conditional_vae, vae
 from zoo.scores.bounds import bound_parts
 from zoo.scores.codes import active_units
 from zoo.scores.importance import importance_nll
@@ -174,3 +175,11 @@ def test_mistakes_are_one_line() -> None:
 
 class NoGuide(zoo.LatentVariableModel):
     """A model without q."""
+
+
+def test_the_density_that_is_scored_is_named() -> None:
+    model, x = conditional_vae.tiny()
+    said = str(zoo.evaluate(zoo.fit(model, x, max_epochs=1), x, num_samples=5))
+    assert "-ln p(y | x), a datum " in said
+    model, x = vae.tiny()
+    assert "-ln p(x), a datum " in str(zoo.evaluate(zoo.fit(model, x, max_epochs=1), x, num_samples=5))

@@ -172,7 +172,7 @@ def forecast(
     number, rows = len(drawn), drawn.flatten(0, 1)
     words = out.suffix.lower() == ".txt" or rows.dim() == 2
     _write_new(cut(rows.flatten(1).long(), this.model) if words else rows, out, this)
-    print(f"{number} sequences, {n} draws of {steps} steps each, in {out}")
+    print(f"{number} sequence{'s' * (number != 1)}, {n} draw{'s' * (n != 1)} of {steps} steps each, in {out}")
 
 
 def _write_new(drawn: Any, out: Path, this: Fit, given: Any = None) -> None:
@@ -203,10 +203,9 @@ def _write_draws(drawn: Any, path: Path, this: Fit, given: Any) -> None:
     before: list[tuple[Any, ...]] = [()] * len(values)
     heads: tuple[str, ...] = ()
     if given is not None:
-        inputs = given.detach().cpu().numpy()
+        heads, inputs = given[0], given[1].detach().cpu().numpy()
         kinds = [int if (column == np.round(column)).all() else float for column in inputs.T]
         before = [tuple(kind(v) for kind, v in zip(kinds, row, strict=True)) for row in inputs]
-        heads = this.columns or tuple(f"x{i}" for i in range(inputs.shape[1]))
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         sequences = values.ndim == 3

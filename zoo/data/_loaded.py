@@ -88,9 +88,10 @@ class Loaded:
         out = [*self.dropped, *(f"{name} ({what})" for name, what in self.aside.items()), *gaps]
         size = f"{len(self.x)} {'rows' if self.lengths is None else 'sequences'}"
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        aims = f"; targets: {', '.join(self.target_names)}" if self.target_names else ""
         by = f", sorted by {self.sorted_by}" if self.sorted_by else ""
         left_out = f"; left out: {', '.join(out)}" if out else ""
-        return f"read {size} x {len(names)} column{'s' * (len(names) > 1)}: {shown}{by}{left_out}"
+        return f"read {size} x {len(names)} column{'s' * (len(names) > 1)}: {shown}{aims}{by}{left_out}"
 
     def line_of(self, row: int, sequence: int | None = None) -> int | None:
         """The line of the file that a datum, or a step of a sequence, is on, all numbered from 0; None if unknown."""

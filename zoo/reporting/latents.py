@@ -114,15 +114,19 @@ def draw(fit: Fitted, n: int, seed: int, *, x: Any = None, means: bool = False) 
         return whole
 
 
-def inputs(fit: Fitted, n: int, seed: int, x: Any) -> Tensor | None:
-    """What is given at the rows that :func:`draw` takes from x, (n, D_x) as it stands there; None where x is one array,
-    or of sequences."""
+def inputs(fit: Fitted, n: int, seed: int, x: Any) -> tuple[tuple[str, ...], Tensor] | None:
+    """What is given at the rows that :func:`draw` takes from x, by columns' names, (n, D_x) as it stands there; of
+    sequences which they are, numbered from 1. None where x is one array."""
     if not isinstance(x, (tuple, dict)):
         return None
     with isolated(seed):
-        rows = _taken(read_by(fit.model, x), n)
-    given = list(fit.model.fields.given_of(rows).values())
-    return given[0] if len(given) == 1 and isinstance(given[0], Tensor) and given[0].dim() == 2 else None
+        whole = read_by(fit.model, x)
+        chosen = torch.randint(num_data(whole), (n,))
+    given = list(fit.model.fields.given_of(take(whole, chosen.to(tensors(whole)[0].device))).values())
+    if len(given) == 1 and isinstance(given[0], Tensor) and given[0].dim() == 2:
+        names = fit.model.entries("feature") or [f"x{i}" for i in range(given[0].shape[1])]
+        return tuple(names), given[0]
+    return ("row",), (chosen + 1).unsqueeze(1)
 
 
 def _taken(x: Data, n: int) -> Data:

@@ -53,6 +53,7 @@ class Evaluation:
             no likelihood; of more than 5000 data, what 5000 of them say of all.
         num_recalled: of a memory, how many data come back as they are. recall_error: the share of units that are wrong
             in what comes back; noisy_recall_error: the same from states with a tenth of their units turned.
+        density: what the numbers are of: "p(x)", "p(y | x)".
     """
 
     num_data: int
@@ -81,6 +82,7 @@ class Evaluation:
     num_recalled: int | None = None
     recall_error: float | None = None
     noisy_recall_error: float | None = None
+    density: str = "p(x)"
 
     @property
     def nll(self) -> float | None:
@@ -101,7 +103,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, with the k̂ summarised."""
-        values = {k: v for k, v in self.__dict__.items() if k != "khat"} | {
+        values = {k: v for k, v in self.__dict__.items() if k not in ("khat", "density")} | {
             "evidence_gap": self.evidence_gap,
             "nll": self.nll,
             "nll_se": self.nll_se,
@@ -142,11 +144,13 @@ class Evaluation:
             lines.append(f"elbo              {self.elbo:.4f} ± {self.elbo_se:.4f}")
             if self.log_likelihood is None and self.data_se is not None:
                 lines.append(
-                    f"-ln p(x), a datum {self.nll:.4f} ± {self.nll_se:.4f} by the draws, "
+                    f"{f'-ln {self.density}, a datum':17} {self.nll:.4f} ± {self.nll_se:.4f} by the draws, "
                     f"± {self.data_se:.4f} by the data"
                 )
         if self.denoising is not None:
-            lines.append(f"denoising         {self.denoising:.4f} ± {self.denoising_se:.4f} (no bound on ln p(x))")
+            lines.append(
+                f"denoising         {self.denoising:.4f} ± {self.denoising_se:.4f} (no bound on ln {self.density})"
+            )
         if self.filtering_bound is not None:
             lines.append(
                 f"filtering bound   {self.filtering_bound:.4f} ± {self.filtering_bound_se:.4f} "
@@ -207,4 +211,6 @@ def evaluate(
                 task.found.update(answer)
     if not task.found:
         raise ZooError(f"evaluate: {reasons[0]}. Mend that, or pass guide=... for a bound.")
-    return Evaluation(num_data(x), **task.found)
+    fields = model.fields
+    given = f" | {', '.join(fields.given)}" if fields.given else ""
+    return Evaluation(num_data(x), **task.found, density=f"p({fields.observed[0]}{given})")
