@@ -373,6 +373,17 @@ def _watched(seen: list[int]) -> Any:
     return watched
 
 
+def test_ctrl_c_before_anything_is_finished_is_one_line(
+    run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zoo, "compare", stopped)
+    ran = run("compare", "gaussian_mixture", "--data", "iris", "--jobs", "2")
+    assert (ran.code, ran.out, ran.err) == (130, "", "zoo: interrupted before there was anything to save.\n")
+
+
 def begun_and_next(thread: threading.Thread, results: Iterator[Any]) -> None:
     thread.start()
     next(results)

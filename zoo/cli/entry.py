@@ -42,7 +42,14 @@ app = typer.Typer(
 
 
 class _Once(TyperCommand):
-    """A command that refuses an option given twice, where it takes one value: the last one would win unseen."""
+    """A command that refuses an option given twice, where it takes one value (the last one would win unseen), and that
+    does not leave without a word after Ctrl-C, as Typer's do."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(complain("interrupted before there was anything to save.", 130)) from None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))

@@ -7,10 +7,11 @@ results come in the order of the items. What a worker prints, warns of and raise
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.core.isolation import available_threads
@@ -81,7 +82,8 @@ def _arrivals(work: Any, items: Sequence[Any], jobs: int, workers: int) -> Gener
     results: Any = None
     seen: dict[Any, Any] = {}
     try:
-        results = iter(_asked(lambda: pool(calls), jobs))
+        with _unheard() if one_by_one else nullcontext():
+            results = iter(_asked(lambda: pool(calls), jobs))
         for i in range(len(items)):
             parcel = _asked(lambda: next(results), jobs)
             if i == len(items) - 1:
@@ -92,6 +94,19 @@ def _arrivals(work: Any, items: Sequence[Any], jobs: int, workers: int) -> Gener
             with warnings.catch_warnings():  # that the rest is given up is meant
                 warnings.simplefilter("ignore")
                 results.close()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Ctrl-C waits in here, and processes that start meanwhile never hear of it: it is for this one."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _packed(part: Any) -> Parcel:
