@@ -32,7 +32,7 @@ TILE = 128
 _BLOCK = 4
 #: Slices of the data: their number depends on sizes alone, so that sums are the same whatever the number of threads,
 #: and is large, so that a thread which comes late to its core is waited for no longer than a slice takes.
-_MOST_SLICES, _FEWEST_SLICES, _LEAST_ROWS = 64, 4, 16 * TILE
+_MOST_SLICES, _FEWEST_SLICES, _LEAST_ROWS = 64, 4, 32 * TILE
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torch import Tensor
 from zoo.bayes import priors
 from zoo.components import GaussianComponents
 from zoo.core.copies import Copies
+from zoo.core.isolation import threads
 from zoo.core.memory import rows_at_once
 from zoo.core.offers import follows
 from zoo.core.rows import Known
@@ -75,10 +76,11 @@ class GaussianMixture(GaussianComponents, Mixture):
         self, x: Tensor, hard: bool = False, weights: Tensor | None = None, known: Known | None = None
     ) -> Statistics:
         """``counts`` (K,) and ``moments`` (K) of the data under each component's responsibility, in one pass."""
+        with threads(0):  # a few small matrices
+            parameters = self.log_mixing, self.means, self.scale_tril, self.covariance_type
         log_likelihood, objective, moments = gaussian.e_step(
-            x, self.log_mixing, self.means, self.scale_tril, self.covariance_type,
-            hard=hard, weights=weights, labels=(known or {}).get("z"),
-        )  # fmt: skip
+            x, *parameters, hard=hard, weights=weights, labels=(known or {}).get("z")
+        )
         count = x.shape[0] if weights is None else float(weights.sum())
         return Statistics(count, log_likelihood, objective, counts=moments.count, moments=moments)
 
