@@ -19,6 +19,8 @@ from zoo.estimators.em import EM
 from zoo.estimators.together import run_together
 from zoo.models import model_classes
 from zoo.runs.prepare import start
+from zoo.structures import chain
+from zoo.structures.chain_copies import expectations_of_copies
 
 OFFERING = [
     name for name, cls in model_classes().items() if lacks(sys.modules[cls.__module__].tiny()[0], "copies") is None
@@ -103,6 +105,30 @@ def test_chains_of_several_lengths_with_missing_steps() -> None:
         {**data, "x": x.repeat(3, 1, 1), "lengths": data["lengths"].repeat(3)},
         max_iter=30,
     )
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_chains_of_copies_are_those_of_each(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    generator = torch.Generator().manual_seed(4)
+    initial, transition, emission = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((3, 2), (3, 2, 2), (3, 5, 6, 2))
+    )
+    transition[1, 0, 1] = -torch.inf
+    lengths = torch.tensor([6, 1, 4, 6, 2])
+    if not compiled:
+        monkeypatch.setattr("zoo.structures.chain_copies.has_numba", lambda: False)
+    found = expectations_of_copies(initial, transition, emission, lengths)
+    for s in range(3):
+        for backend in ("numba", "torch"):
+            one = chain.expectations(initial[s], transition[s], emission[s], lengths, _backend=backend)
+            torch.testing.assert_close(found.log_likelihood[s], one.log_likelihood.sum(), rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(found.initial[s], one.initial, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(found.transition[s], one.transition, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(found.marginals[s], one.marginals, rtol=1e-12, atol=1e-12)
+    emission[2, 1, 0] = -torch.inf
+    if compiled:
+        with pytest.raises(ValueError, match="impossible"):
+            expectations_of_copies(initial, transition, emission, lengths)
 
 
 def test_what_stays_stays() -> None:

@@ -12,6 +12,8 @@ __all__ = ["cholesky", "floored_factor"]
 
 #: How exactly the eigenvalues of a stored covariance are known, as a fraction of the largest: float32 may store it.
 _ROUNDING = 2.0**-23
+#: An eigenvalue that is above this for a factor is above 1, whatever rounding has done.
+_ABOVE = 1.001
 
 
 def cholesky(covariance: Tensor, who: str) -> Tensor:
@@ -41,7 +43,12 @@ def floored_factor(covariance: Tensor, floor: Tensor, present: Tensor | None = N
         The lower Cholesky factor of the clipped covariance, and whether the floor acted, (...).
     """
     scale = floor.sqrt()
-    values, vectors = torch.linalg.eigh(covariance / (scale.unsqueeze(-1) * scale))
+    units = covariance / (scale.unsqueeze(-1) * scale)
+    # Where a factor says that all eigenvalues are well above 1, which takes a fraction of their time, none is needed.
+    _, failed = torch.linalg.cholesky_ex(units - _ABOVE * torch.eye(len(floor), dtype=units.dtype, device=units.device))
+    if not failed.any():
+        return torch.linalg.cholesky(covariance), failed.bool()
+    values, vectors = torch.linalg.eigh(units)
     acted = values[..., 0] < 1
     if not acted.any():
         return torch.linalg.cholesky(covariance), acted

@@ -19,7 +19,7 @@ from zoo.core.memory import PIECE_NUMBERS
 from zoo.core.sequences import inside
 from zoo.core.statistics import Moments, Statistics, wide
 from zoo.densities import gaussian
-from zoo.structures import chain
+from zoo.structures.chain_copies import expectations_of_copies
 
 __all__ = ["ChainCopies", "GaussianCopies", "MixtureCopies"]
 
@@ -173,24 +173,20 @@ class ChainCopies(ComponentCopies):
     def e_step(self) -> tuple[Tensor, Statistics]:
         (n, t), s, k = self.x.shape[:2], self.count, self.k
         emission = wide(self.many.emission(self.x, self.lengths)).reshape(n, t, s, k).permute(2, 0, 1, 3)
-        steps = torch.log_softmax(self.own["transition_probs_unconstrained"], -1)  # (S, K, K)
+        steps = torch.log_softmax(self.own["transition_probs_unconstrained"], -1)
         starts = self.log_uniform
-        if starts is None:
-            starts = torch.log_softmax(self.own["start_probs_unconstrained"], -1).repeat_interleave(n, 0)
-        found = chain.expectations(
-            starts, steps.reshape(s, 1, 1, k, k).expand(s, n, t - 1, k, k).reshape(s * n, t - 1, k, k),
-            emission.reshape(s * n, t, k), self.lengths.repeat(s),
-        )  # fmt: skip
-        total = found.log_likelihood.reshape(s, n).sum(1)
-        marginals = found.marginals.reshape(s, n, t, k).permute(1, 2, 0, 3).reshape(n, t, s * k)
+        starts = torch.log_softmax(self.own["start_probs_unconstrained"], -1) if starts is None else starts.expand(s, k)
+        found = expectations_of_copies(starts, steps, emission, self.lengths)
+        total = found.log_likelihood
+        marginals = found.marginals.permute(1, 2, 0, 3).reshape(n, t, s * k)
         whole = bool(self.there.all())
         rows = self.x.reshape(n * t, -1) if whole else self.x[self.there]
         weight = marginals.reshape(n * t, s * k) if whole else marginals[self.there]
         return total, Statistics(
             n,
             total,
-            starts=found.marginals[:, 0].reshape(s, n, k).sum(1).flatten(),
-            steps=found.transition.sum(1).reshape(s, n, k, k).sum(1).flatten(0, 1),
+            starts=found.initial.flatten(),
+            steps=found.transition.flatten(0, 1),
             counts=weight.sum(0),
             **self.many.component_statistics(rows, weight),
         )
