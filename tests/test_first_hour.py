@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from command_line import Ran
 
 import zoo
@@ -175,6 +176,10 @@ def test_the_same_in_python(birds: pd.DataFrame, tmp_path: Path) -> None:
     assert '<th class="n">wing_mm</th>' in fit._repr_html_()
     new = pd.read_csv(tmp_path / "new.csv")[["mass_g", "wing_mm"]]  # in another order
     assert fit.predict(new).tolist() == [order[1], order[0], order[2]]
+    assert torch.equal(fit.predict(tmp_path / "new.csv"), fit.predict(new))  # a file's columns by their names
+    assert zoo.evaluate(fit, str(tmp_path / "new.csv")).log_likelihood == pytest.approx(fit.score(new))
+    with pytest.raises(zoo.ZooError, match="There is no file"):
+        fit.predict("nwe.csv")
     assert fit.predict_proba(new).max(1).values.min() > 0.9
     selection = zoo.select("gaussian_mixture", rows, grid={"num_components": [2, 3, 4]}, restarts=3)
     assert selection.chosen == {"num_components": 3}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.checks import positive
-from zoo.core.contract import LatentVariableModel, lacks, prepared
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call
 from zoo.core.hooks import settled
 from zoo.core.isolation import isolated
@@ -18,6 +18,7 @@ from zoo.core.sequences import blank_beyond, in_steps
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
 from zoo.runs.drawing import filtered, forecast_probs, forecasts, new_data, new_sequences
+from zoo.runs.reading import prepared
 from zoo.scores.impossible import warn_of_impossible
 
 if TYPE_CHECKING:

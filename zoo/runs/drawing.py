@@ -10,7 +10,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from zoo.core.checks import positive
-from zoo.core.contract import LatentVariableModel, lacks, prepared
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data
 from zoo.core.isolation import isolated
 from zoo.core.memory import LARGE
@@ -19,6 +19,7 @@ from zoo.core.sequences import inside
 from zoo.core.sites import family_of, is_sample
 from zoo.errors import ZooError
 from zoo.runs.identity import derived_seed
+from zoo.runs.reading import prepared
 from zoo.runs.templates import expanded
 
 __all__ = ["filtered", "forecast_probs", "forecasts", "new_data", "new_sequences"]

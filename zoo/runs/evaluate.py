@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.core.contract import prepared
 from zoo.core.data import num_data
 from zoo.core.functions import as_model
 from zoo.core.hooks import settled
 from zoo.core.isolation import isolated
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
+from zoo.runs.reading import prepared
 from zoo.runs.result import Fit
 from zoo.scores.scoring import Scoring, scorers
 

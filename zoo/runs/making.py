@@ -21,7 +21,7 @@ from zoo.errors import ELSEWHERE, ZooError, unknown_name, warn_caller
 from zoo.estimators import option_names
 from zoo.models import find_model
 
-__all__ = ["check_told", "made", "one_column"]
+__all__ = ["check_told", "is_source", "made", "one_column"]
 
 
 #: The fewest columns of a table that are taken for the pixels of an image.
@@ -43,7 +43,7 @@ def made(model: Any, x: Any, options: dict[str, Any], guide: Callable[..., Any] 
     kind = find_model(model) if isinstance(model, str) else model
     declared = kind.kind if isinstance(kind, Unsized) else kind
     names: tuple[str, ...] | None = None
-    if isinstance(x, Path) or (isinstance(x, str) and _is_source(x, declared)):
+    if isinstance(x, Path) or (isinstance(x, str) and is_source(x, declared)):
         x, names = _read(x, declared)
         if callable(kind) and not inspect.isclass(kind):
             x = one_column(kind, guide, x)
@@ -76,7 +76,7 @@ def _kind_of(declared: Any) -> Any:
     return declared if isinstance(declared, LatentVariableModel) or inspect.isclass(declared) else LatentVariableModel
 
 
-def _is_source(text: str, declared: Any) -> bool:
+def is_source(text: str, declared: Any) -> bool:
     """Whether a text says where data are; a model of symbols takes any other for the symbols themselves."""
     from zoo.data import list_data
 
