@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import shutil
@@ -63,6 +64,77 @@ def test_in_a_checkout_it_goes_where_everything_finds_it(tmp_path: Path) -> None
     assert told.stdout == "True\n"
     assert "zoo.models.half_written is left out" in told.stderr
     assert "nothing_of_this_name" in told.stderr
+
+
+#: What a newcomer changes in the skeleton to have a mixture of counts with more zeros than a Poisson's.
+ZERO_INFLATED = {
+    "x_d | z ~ Exponential(rates[z, d]) ": "x_d | z ~ 0 with probability gates[z, d], else Poisson(rates[z, d])",
+    "D independent waiting times": "D independent counts",
+    "        self.encoder =": "        gates = 0.2 * torch.ones_like(self.rates)\n"
+    "        self.gates = parameter(gates, constraints.unit_interval)\n"
+    "        self.encoder =",
+    "dist.Exponential(self.rates[z])": "dist.ZeroInflatedPoisson(self.rates[z], gate=self.gates[z])",
+    "bool((x > 0).all())": "bool(((x >= 0) & (x == x.round())).all())",
+    "[[0.2, 1.9], [4.1, 0.1], [0.7, 3.0], [2.2, 0.4], [0.1, 0.9], [3.0, 0.2]]": "[[0.0, 3], [4, 0], [0, 0], [2, 5]]",
+}
+#: And a line with noise of which there are two, nobody says where which: data of two parts.
+SWITCHING = {
+    "    inits =": "    fields = Fields(given=('x',), observed=('y',))\n    inits =",
+    "contract import parameter": "contract import Fields, parameter",
+    "torch.ones(num_components, num_features, dtype=self.dtype), constraints.positive)\n": "even, constraints.positive)"
+    "\n        self.slopes = parameter(torch.zeros_like(even), constraints.real)\n",
+    "nn.Linear(num_features": "nn.Linear(2",
+    "def model(self, x: Tensor)": "def model(self, x: Tensor, y: Tensor)",
+    "def guide(self, x: Tensor)": "def guide(self, x: Tensor, y: Tensor)",
+    "self.encoder(x)": "self.encoder(torch.cat([x, y], -1))",
+    'pyro.sample("x", dist.Exponential(self.rates[z]).to_event(1), obs=x)': "at = self.slopes[z] * x[:, 0]\n"
+    '            pyro.sample("y", dist.Normal(at, self.rates[z]), obs=y[:, 0])',
+    "        spread = 3 ** (2 * torch.rand(self.num_components, self.num_features, dtype=self.dtype) - 1)\n": "",
+    "self.rates = spread / x.mean(0)": "self.slopes = torch.randn(self.num_components, dtype=self.dtype)",
+    "x.dim() != 2 or x.shape[1] != self.num_features": "x[0].shape != x[1].shape",
+    "(N, {self.num_features}), got {tuple(x.shape)}": "(N, 1) twice, got {tuple(x[0].shape)}",
+    "        if not bool((x > 0).all()):\n": "",
+    '            raise ZooError(f"x expected positive numbers, got {float(x.min()):g} among them. '
+    'Leave those rows out.")\n': "",
+    "torch.tensor([[2.0, 0.5], [0.3, 4.0]])": "torch.tensor([0.5, 0.7])",
+    "    return model, torch.tensor([[0.2, 1.9], [4.1, 0.1], [0.7, 3.0], [2.2, 0.4], [0.1, 0.9], [3.0, 0.2]])": "    "
+    "model.slopes = torch.tensor([1.0, -1.0])\n    x = torch.tensor([[0.2], [1.9], [4.1], [-0.1], [0.7], [3.0]])\n"
+    "    return model, (x, torch.tensor([[0.0], [1.5], [4.4], [0.3], [-1.1], [-2.2]]))",
+}  # fmt: skip
+
+
+@pytest.mark.slow  # the whole contract of two models; that the skeleton itself works is seen above
+@pytest.mark.parametrize("changes", [ZERO_INFLATED, SWITCHING], ids=["zero_inflated", "switching"])
+def test_a_model_of_few_own_lines_keeps_the_whole_contract(changes: dict[str, str], tmp_path: Path) -> None:
+    for part in ("zoo", "guides", "tests"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "examples").mkdir()
+    for name in ("pyproject.toml", "setup.cfg"):
+        shutil.copy(ROOT / name, tmp_path)
+    assert python(tmp_path, "-m", "zoo.cli", "new", "my_model").returncode == 0
+    path = tmp_path / "zoo/models/my_model.py"
+    skeleton = text = path.read_text()
+    for old, new in changes.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    path.write_text(text)
+    own = [line for line in difflib.ndiff(skeleton.splitlines(), text.splitlines()) if line.startswith("+ ")]
+    assert len(own) <= 40
+    done = python(tmp_path, "-m", "pytest", "-q", "-p", "no:xdist", "tests/test_contract.py", "-k", "my_model")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
+
+
+def test_data_that_are_taken_apart_are_refused_where_the_class_is_written() -> None:
+    with pytest.raises(zoo.ZooError, match=r"Pair.validate expected the data as one argument, \(self, x\), got"):
+
+        class Pair(zoo.LatentVariableModel):
+            def validate(self, x: Any, y: Any) -> Any: ...  # type: ignore[override]
+
+    with pytest.raises(zoo.ZooError, match=r"Begun.initialize expected .*, got \(self, x, y\)\. Take x alone"):
+
+        class Begun(zoo.LatentVariableModel):
+            def initialize(self, x: Any, y: Any, init: str, restart: int = 0) -> None: ...  # type: ignore[override]
 
 
 def test_a_file_that_does_not_say_what_it_offers_offers_its_models(tmp_path: Path, monkeypatch: Any) -> None:

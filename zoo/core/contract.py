@@ -35,7 +35,7 @@ from zoo.core.readings import (
 from zoo.core.schema import Schema
 from zoo.core.turns import turn
 from zoo.core.unsized import of_constructor, unsized
-from zoo.core.wrapping import wrap_init, wrap_program
+from zoo.core.wrapping import takes_data_whole, wrap_init, wrap_program
 from zoo.errors import ZooError
 
 __all__ = ["Axes", "LatentVariableModel", "lacks", "parameter", "prepared", "read_by"]
@@ -124,6 +124,8 @@ class LatentVariableModel(PyroModule):
             cls.__init__ = wrap_init(cls.__dict__["__init__"])  # type: ignore[method-assign]
         cls.__signature__ = of_constructor(cls)  # as __new__ takes anything
         for name, value in list(cls.__dict__.items()):
+            if name in ("validate", "initialize") and inspect.isfunction(value):
+                takes_data_whole(cls.__name__, name, value)
             if name in ("model", "guide"):
                 setattr(cls, name, computing(wrap_program(value)))
             elif isinstance(value, property):

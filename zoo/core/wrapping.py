@@ -14,8 +14,9 @@ from zoo.core.data import num_data
 from zoo.core.isolation import forked_rng
 from zoo.core.rows import present, present_rows
 from zoo.core.turns import turn
+from zoo.errors import ZooError
 
-__all__ = ["wrap_init", "wrap_program"]
+__all__ = ["takes_data_whole", "wrap_init", "wrap_program"]
 
 
 def wrap_init(init: Callable[..., None]) -> Callable[..., None]:
@@ -55,3 +56,20 @@ def wrap_program(program: Callable[..., Any]) -> Callable[..., Any]:
                 return program(self, *args, **kwargs)
 
     return wrapped
+
+
+def takes_data_whole(kind: str, name: str, method: Any) -> None:
+    """Refuse a ``validate`` or ``initialize`` that takes the data apart, as the programs do.
+
+    Raises:
+        ZooError: the data are more than one argument.
+    """
+    parameters = inspect.signature(method).parameters.values()
+    words = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+    if "init" in words:
+        words = words[: words.index("init")]
+    if len(words) > 2:
+        raise ZooError(
+            f"{kind}.{name} expected the data as one argument, ({words[0]}, x), got ({', '.join(words)}). Take x "
+            "alone: it is a tuple where the programs take several."
+        )
