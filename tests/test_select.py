@@ -216,6 +216,20 @@ def test_a_model_without_a_likelihood_is_chosen_by_its_held_out_bound():
         found.chosen_by("bic")
 
 
+def test_where_nothing_can_choose_a_line_says_so(tmp_path):
+    """A network has a bound, which folds compare; a memory has neither a likelihood nor a bound."""
+    x = torch.tensor(TWO, dtype=torch.float32)
+    network = zoo.select("vae", x, grid={"latent_dim": [1, 2]}, max_epochs=1, likelihood="gaussian")
+    assert "nothing is chosen: no criterion without a likelihood. Ask for 5 folds" in " ".join(str(network).split())
+    memory = zoo.select("hopfield_network", zoo.load_data("letters"), grid={"rule": ["hebbian", "storkey"]})
+    line = "It has no bound of one either: compare its fits by what they are for."
+    assert memory.notes == [f"nothing is chosen: no criterion without a likelihood. {line}"]
+    with pytest.raises(ZooError, match=r"bic expected a likelihood, got none for hopfield_network\. It has no bound"):
+        _ = memory.best
+    memory.save(tmp_path / "m")
+    assert not (tmp_path / "m" / "best").exists()
+
+
 def test_what_is_saved_loads_and_says_the_same(selection, tmp_path):
     selection.save(tmp_path / "s")
     names = {path.name for path in (tmp_path / "s").iterdir()}

@@ -74,9 +74,9 @@ def keep_best(
 
 def _climbed(model: Components, x: Data, states: list[State], iterations: int) -> list[Reached]:
     """How far some EM from each of these states comes: at once, where the data are few and the model knows how."""
-    few = sum(t.numel() for t in tensors(x)) * len(states) * model.row_size() < SMALL
-    if few and len(states) > 1 and lacks(model, "copies") is None:
-        together = _climbed_together(model, x, states, iterations)
+    if len(states) > 1 and lacks(model, "copies") is None:  # a grammar has neither copies nor rows
+        few = sum(t.numel() for t in tensors(x)) * len(states) * model.row_size() < SMALL
+        together = _climbed_together(model, x, states, iterations) if few else None
         if together is not None:
             return together
     reached = []

@@ -122,10 +122,9 @@ class LatentVariableModel(PyroModule):
             cls.name = cls.__name__
         if "__init__" in cls.__dict__:
             cls.__init__ = wrap_init(cls.__dict__["__init__"])  # type: ignore[method-assign]
+        takes_data_whole(cls)
         cls.__signature__ = of_constructor(cls)  # as __new__ takes anything
         for name, value in list(cls.__dict__.items()):
-            if name in ("validate", "initialize") and inspect.isfunction(value):
-                takes_data_whole(cls.__name__, name, value)
             if name in ("model", "guide"):
                 setattr(cls, name, computing(wrap_program(value)))
             elif isinstance(value, property):

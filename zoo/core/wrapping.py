@@ -58,18 +58,22 @@ def wrap_program(program: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def takes_data_whole(kind: str, name: str, method: Any) -> None:
-    """Refuse a ``validate`` or ``initialize`` that takes the data apart, as the programs do.
+def takes_data_whole(kind: type) -> None:
+    """Refuse a class whose ``validate`` or ``initialize`` takes the data apart, as the programs do.
 
     Raises:
         ZooError: the data are more than one argument.
     """
-    parameters = inspect.signature(method).parameters.values()
-    words = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
-    if "init" in words:
-        words = words[: words.index("init")]
-    if len(words) > 2:
-        raise ZooError(
-            f"{kind}.{name} expected the data as one argument, ({words[0]}, x), got ({', '.join(words)}). Take x "
-            "alone: it is a tuple where the programs take several."
-        )
+    for name in ("validate", "initialize"):
+        method = kind.__dict__.get(name)
+        if not inspect.isfunction(method):
+            continue
+        parameters = inspect.signature(method).parameters.values()
+        words = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+        if "init" in words:
+            words = words[: words.index("init")]
+        if len(words) > 2:
+            raise ZooError(
+                f"{kind.__name__}.{name} expected the data as one argument, ({words[0]}, x), got ({', '.join(words)}). "
+                "Take x alone: it is a tuple where the programs take several."
+            )

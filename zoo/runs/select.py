@@ -138,7 +138,9 @@ def select(
     first = next(each.fit for each in candidates if each.fit is not None)
     found = Selection(first.model.label, data_name, first.num_data, candidates, criterion, folds, seed, run.data, notes)
     found.interrupted = stopped
-    if criterion not in found.known and "cv" in found.known:
+    if not found.known:
+        notes.append(f"nothing is chosen: no criterion without a likelihood. {found.without}")
+    elif criterion not in found.known and "cv" in found.known:
         found.criterion = "cv"
         notes.append(f"no {criterion} without a likelihood: cv, of the bound, chooses")
     return found

@@ -120,6 +120,15 @@ class Selection:
         """The criteria that some point has a value of."""
         return [name for name in CRITERIA if any(each.value(name) is not None for each in self.candidates)]
 
+    @property
+    def without(self) -> str:
+        """What there is for a model that no criterion knows: its bound on data left out, or nothing."""
+        if all(this.elbo is None for this in self.fits):
+            return "It has no bound of one either: compare its fits by what they are for."
+        if self.folds is not None:
+            return "Compare the bounds of its fits."
+        return "Ask for 5 folds: the bound of data left out (cv) chooses then."
+
     def chosen_by(self, criterion: str) -> Candidate:
         """The point that a criterion prefers: sound fits before those at which a constraint acts, these before what
         diverged; of equally good ones the one of fewest parameters.
@@ -139,8 +148,7 @@ class Selection:
 
         able = [each for each in self.candidates if each.value(criterion) is not None]
         if not able:
-            fix = "Pass folds=5, and criterion='cv'." if criterion != "cv" else "Compare the bounds of selection.fits."
-            raise ZooError(f"select: {criterion} expected a likelihood, got none for {self.model}. {fix}")
+            raise ZooError(f"select: {criterion} expected a likelihood, got none for {self.model}. {self.without}")
         return min(able, key=order)
 
     @property
