@@ -138,18 +138,22 @@ def _subtract(columns: Any, point: Any, rest: Any, out: Any) -> None:
             out[d, q] = (columns[d, q] - c) - e
 
 
+def _diagonal_squares(columns: Any, point: Any, rest: Any, w: Any, out: Any) -> None:
+    """out[q] = |w (columns[:, q] - point - rest)|^2, w the diagonal (1, D): compiled without reordering sums."""
+    for d in range(0, len(columns), 4):
+        a0, a1, a2, a3 = w[0, d], w[0, d + 1], w[0, d + 2], w[0, d + 3]
+        c0, c1, c2, c3 = point[d], point[d + 1], point[d + 2], point[d + 3]
+        e0, e1, e2, e3 = rest[d], rest[d + 1], rest[d + 2], rest[d + 3]
+        for q in range(TILE):
+            y0, y1 = ((columns[d, q] - c0) - e0) * a0, ((columns[d + 1, q] - c1) - e1) * a1
+            y2, y3 = ((columns[d + 2, q] - c2) - e2) * a2, ((columns[d + 3, q] - c3) - e3) * a3
+            v = (y0 * y0 + y1 * y1) + (y2 * y2 + y3 * y3)
+            out[q] = v if d == 0 else out[q] + v
+
+
 def _squares(difference: Any, w: Any, white: Any, out: Any) -> None:
-    """out[q] = |w difference[:, q]|^2, w lower triangular or a diagonal (1, D); ``white`` (4, rows) is overwritten."""
+    """out[q] = |w difference[:, q]|^2, w lower triangular; ``white`` (4, rows) is overwritten."""
     size = len(difference)
-    if len(w) < size:
-        for d in range(0, size, 4):
-            a0, a1, a2, a3 = w[0, d], w[0, d + 1], w[0, d + 2], w[0, d + 3]
-            for q in range(TILE):
-                y0, y1 = a0 * difference[d, q], a1 * difference[d + 1, q]
-                y2, y3 = a2 * difference[d + 2, q], a3 * difference[d + 3, q]
-                v = y0 * y0 + y1 * y1 + y2 * y2 + y3 * y3
-                out[q] = v if d == 0 else out[q] + v
-        return
     for i in range(0, size, 4):
         for j in range(0, i, 4):
             a00, a01, a02, a03 = w[i, j], w[i, j + 1], w[i, j + 2], w[i, j + 3]
@@ -268,8 +272,11 @@ def _densities(
 ) -> None:
     """out[k, q] = heights[k] - |w_k (x_q - mu_k)|^2 / 2 of a tile."""
     for k in range(len(heights)):
-        _subtract(columns, means[0, k], means[1, k], difference)
-        _squares(difference, w[k], white, square)
+        if w.shape[1] < w.shape[2]:
+            _diagonal_squares(columns, means[0, k], means[1, k], w[k], square)
+        else:
+            _subtract(columns, means[0, k], means[1, k], difference)
+            _squares(difference, w[k], white, square)
         for q in range(TILE):
             out[k, q] = heights[k] - 0.5 * square[q]
 
@@ -356,6 +363,6 @@ def _kernel() -> Any:
     """The kernel, compiled by numba at the first call."""
     names = globals()
     names["_exp"] = compiled_exp()
-    compiled(names, ["_subtract"], unordered=False)
+    compiled(names, ["_subtract", "_diagonal_squares"], unordered=False)
     compiled(names, ["_squares", "_moments", "_densities", "tiles_kernel"])
     return names["tiles_kernel"]
