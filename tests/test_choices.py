@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import zoo
+from zoo.core import weighing
 from zoo.core.choices import Choices
 from zoo.core.contract import lacks, prepared
 from zoo.core.data import Data, num_data
@@ -26,6 +27,7 @@ from zoo.estimators.svi import SVI
 from zoo.models import model_classes
 from zoo.models.shared.choices import OneOfMany
 from zoo.models.shared.mixture import Mixture
+from zoo.scores.bounds import summed_exactly
 
 
 def tiny(name: str) -> tuple[Any, Any]:
@@ -79,6 +81,23 @@ def test_the_bound_is_what_pyro_sums(name: str, beside: Callable[[Data], Data]) 
     x = beside(x)
     tables, programs = (SVI().objective(kind(model, x)) for kind in (Problem, WithoutTables))
     agree(after(model, lambda: tables(x)), after(model, lambda: programs(x)))
+
+
+@every_offering
+@pytest.mark.parametrize("size", [64, 1 << 20])
+def test_weights_without_the_programs_are_theirs_draw_for_draw(name: str, size: int, monkeypatch: Any) -> None:
+    """And torch's generator goes on from where they would leave it."""
+    model, x = tiny(name)
+
+    def found() -> tuple[Tensor, bool, Tensor]:
+        torch.manual_seed(5)
+        log_weight = weighing.log_weights(model, x, 9, max_elements=size)
+        return log_weight, summed_exactly(Problem(model, x)), torch.rand(3)
+
+    tables = found()
+    monkeypatch.setattr(weighing, "tabled", lambda problem: False)
+    for ours, programs in zip(tables, found(), strict=True):
+        torch.testing.assert_close(ours, programs, rtol=1e-12, atol=1e-12)
 
 
 @every_offering

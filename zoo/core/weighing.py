@@ -18,7 +18,7 @@ from zoo.core.program import Program, look
 from zoo.core.sites import SiteMessage, data_dim, sample_sites, with_density
 from zoo.core.traces import SiteValue, draw, left_out, own_log_prob, scaled_log_prob, summed_out, totals
 
-__all__ = ["Drawn", "densities", "drawn", "joint_and_guide", "log_weights"]
+__all__ = ["Drawn", "densities", "drawn", "joint_and_guide", "log_weights", "spend_tables", "tabled"]
 
 
 def joint_and_guide(
@@ -112,6 +112,18 @@ def _number(scale: Any) -> float | None:
     return float(scale) if not isinstance(scale, Tensor) or scale.numel() == 1 else None
 
 
+def tabled(problem: Problem) -> bool:
+    """Whether all latents are discrete, and given as tables (:class:`zoo.core.choices.Choices`)."""
+    return problem.model.trusted and problem.lacks("choices") is None
+
+
+def spend_tables(problem: Problem, *programs: str) -> None:
+    """``Program.spend`` of these programs, which need not be run for it: each draws all latents."""
+    with torch.no_grad():
+        for _ in programs:
+            call(problem.model.choices, problem.model.probe(problem.data)).draw(1)
+
+
 def log_weights(
     model: LatentVariableModel,
     x: Data,
@@ -125,12 +137,14 @@ def log_weights(
 
     Draws are made in groups, so that memory stays bounded. A model's own ``log_weights(x, num_particles)`` is taken
     where it offers one: the same numbers without Pyro's handlers, and without the β of a β-VAE, which is no part of p.
+    Or else its ``choices``, where its latents are discrete: the same draws, and no loop over the sites of a long chain.
 
     Args:
         known: what the program is made of, where that has been looked up.
         one_by_one: the most draws of a program of a user's own that cannot give several at once.
     """
-    own = Problem(model, x).lacks("log_weights") is None
+    problem = Problem(model, x)
+    own = problem.lacks("log_weights") is None
     rows = max(1, num_data(x))
     widest = max([1, *(p.shape[0] for p in model.parameters() if p.dim() > 1)])  # numbers of a network's widest layer
     group = max(1, min(num_samples, max_elements // rows, 16 * max_elements // (rows * widest)))
@@ -141,6 +155,13 @@ def log_weights(
             for start in range(0, num_samples, group):
                 size = min(group, num_samples - start)
                 weights.append(call(lambda *a, k=size, **named: hook(*a, num_particles=k, **named), x))
+            return torch.cat(weights)
+        if tabled(problem):
+            spend_tables(problem, "model", "guide")
+            tables = call(model.choices, x)
+            for start in range(0, num_samples, group):
+                log_joint, log_guide = tables.draw(min(group, num_samples - start))
+                weights.append(log_joint - log_guide)
             return torch.cat(weights)
         known = look(model, x) if known is None else known
         known.spend("model", "guide")

@@ -31,6 +31,9 @@ ONE_BY_ONE = 100
 
 def summed_exactly(problem: Problem) -> bool:
     """Whether every latent is discrete, so that the bound needs no draws."""
+    if weighing.tabled(problem):  # no loop over the sites of a long chain
+        weighing.spend_tables(problem, "model")
+        return True
     problem.program.spend("model")
     return problem.program.summed
 
