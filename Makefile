@@ -10,7 +10,7 @@ PIP = .venv/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS)
 DEPENDS = setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-slow fuzz lint bench docs clean
+.PHONY: demo test test-slow fuzz examples lint bench docs clean
 
 # torch goes in by itself first, so that no other package's wish decides which build of it comes.
 .venv/.installed: $(DEPENDS)
@@ -43,6 +43,10 @@ test-slow: .venv/.installed
 # Ten thousand damaged files, where `make test` takes three hundred.
 fuzz: .venv/.installed
 	ZOO_FUZZ=10000 .venv/bin/python -m pytest -n auto tests/test_fuzz.py
+
+# Every example as its users run it, about half an hour: the time that it promises, a line every ten seconds, a picture.
+examples: .venv/.installed
+	ZOO_EXAMPLES=full .venv/bin/python -m pytest -m "slow or not slow" tests/test_examples.py $(PYTEST_ARGS)
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

@@ -8,7 +8,7 @@ costs 11.06 nats.
 
     python examples/bernoulli_hmm.py [--out bernoulli_hmm.png]
 
-prints, in about three minutes of processor time (seed 0):
+prints, in about 3 minutes of processor time (seed 0):
 
     keys one by one, no chain: 11.0594 nats per test frame
 

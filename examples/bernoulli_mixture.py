@@ -6,7 +6,7 @@ with the digits one to one (Hungarian method), and we count how often they agree
 
     python examples/bernoulli_mixture.py [--out bernoulli_mixture.png]
 
-prints, in about 40 seconds (nats per image; seed 0):
+prints, in about 80 seconds (nats per image; seed 0):
 
     estimator   log p(x)   ELBO       gap      agreement   steps
     em          -19.2204   -19.2204   0.0000   0.698       59

@@ -5,7 +5,7 @@ The data were drawn from a machine on a grid of 3 x 4 whose couplings are known.
 
     python examples/boltzmann_machine.py --out couplings.png
 
-prints, in a few seconds (seed 0), how far each estimate lies from the truth, and draws the three matrices.
+prints, in about 15 seconds (seed 0), how far each estimate lies from the truth, and draws the three matrices.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ score function 110.6, straight-through Gumbel-softmax 107.8, Gumbel-softmax 101.
 
     python examples/categorical_vae.py [--out categorical_vae.png]
 
-prints, in about two minutes (nats per image, 300 held-out digits; seed 0):
+prints, in about 2 minutes (nats per image, 300 held-out digits; seed 0):
 
     ┏━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━┓
     ┃                         ┃ -ln p(x)      ┃ -bound ┃

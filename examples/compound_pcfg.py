@@ -5,7 +5,8 @@ is exact, z itself is averaged over by a guide. The bound is compared with the e
 
     python examples/compound_pcfg.py [--out compound_pcfg.png]
 
-prints the bound in nats a word, the share of it that is the divergence of z, and the F1 of unlabelled brackets.
+prints, in about 40 seconds, the bound in nats a word, the share of it that is the divergence of z, and the F1 of
+unlabelled brackets.
 """
 
 from __future__ import annotations

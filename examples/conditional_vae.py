@@ -11,7 +11,7 @@ setting of Pyro's tutorial, where grey pixels are targets (baseline 100.4, 61.9,
 
     python examples/conditional_vae.py --out figures
 
-prints, in about half a minute, and draws figures/conditional_vae.png (nats per image, 300 held-out digits; seed 0):
+prints, in about 20 seconds, and draws figures/conditional_vae.png (nats per image, 300 held-out digits; seed 0):
 
     ┏━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┓
     ┃ quadrants given ┃ baseline ┃ conditional VAE ┃ its bound ┃

@@ -7,7 +7,7 @@ the network's.
 
     python examples/ctc.py --out ctc.png
 
-prints, in about two minutes of processor time (seed 0):
+prints, in about 2 minutes of processor time (seed 0):
 
     decoded by   label errors
     best path    2.73%

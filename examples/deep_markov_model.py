@@ -7,7 +7,8 @@ still to come; importance-weighted draws say how much of the gap the guide makes
 
     python examples/deep_markov_model.py [--out FOLDER]
 
-draws data, their reconstruction and a new piece (roll.png), and prints, in nats a step on rolls left out of training:
+draws data, their reconstruction and a new piece (roll.png), and prints, in about 20 seconds, nats a step on rolls left
+out of training:
 
     independent keys                         8.42
     deep Markov model, bound                 4.63

@@ -18,7 +18,7 @@ needed. The six, with the paper each goes back to:
 
     python examples/define_your_own_model.py [--out define_your_own_model.png]
 
-prints, in about 20 seconds of processor time (totals in nats; seed 0; the best of three starts):
+prints, in about 30 seconds of processor time (totals in nats; seed 0; the best of three starts):
 
     program                    at truth   fitted     iterations   parameter   recovered          true value
     zero_inflated_poisson      -1637.95   -1637.64   11           rate        2.55               2.50
@@ -338,7 +338,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--restarts", type=int, default=3, help="starts of each; the best is kept")
-    parser.add_argument("--out", help="draw a series by its regimes here, a .png")
+    parser.add_argument("--out", help="draw who is of which chain here, a .png")
     parser.add_argument("--smoke", action="store_true", help="an eighth of the data, a few iterations")
     options = parser.parse_args(args)
     console = Console(width=130)

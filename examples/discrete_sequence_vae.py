@@ -6,7 +6,8 @@ summed exactly (svi). Then fewer states whose words see the word before them, or
 
     python examples/discrete_sequence_vae.py [--out FOLDER]
 
-prints perplexities and sentences that the model makes; with --out a picture of sentences and their states.
+prints, in about 40 seconds, perplexities and sentences that the model makes; with --out a picture of sentences and
+their states.
 """
 
 from __future__ import annotations

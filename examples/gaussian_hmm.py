@@ -8,7 +8,7 @@ of the same kind reached 92.0, 95.7 and 97.7 % with 8, 16 and 32 states.
 
     python examples/gaussian_hmm.py [--out gaussian_hmm.png]
 
-prints, in about two minutes of processor time (seed 0):
+prints, in about 2 minutes of processor time (seed 0):
 
     states   accuracy   mistakes    nats per training frame
     8        0.9667     10 of 300   -21.746
@@ -95,7 +95,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     mistaken = [f"{i} for {j} ({int(wrong[j, i])})" for j in range(DIGITS) for i in range(DIGITS) if wrong[j, i]]
     console.print(f"taken by the best: {', '.join(mistaken) or 'none for another'}")
     if options.out:
-        draw(max(confusions, key=lambda pair: pair[0])[1][:, : len(digits)], options.out)
+        draw(max(confusions, key=lambda pair: pair[0])[1][: len(digits), : len(digits)], options.out)
     return metrics
 
 

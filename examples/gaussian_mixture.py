@@ -5,7 +5,7 @@
 Question: three full-covariance components, 150 flowers, four measurements. Closed-form EM and the expected gradient
 climb the exact evidence; the others climb bounds of it, or follow noisy gradients. How much does that cost?
 
-Prints, at seed 0, in about a minute and a half on one core: every estimator but ``hard_em`` (-192.75) within 1 nat of
+Prints, at seed 0, in about 90 seconds on one core: every estimator but ``hard_em`` (-192.75) within 1 nat of
 -180.1855; EM's labels agree with the species, after matching, for 145 of 150 flowers. ``--out`` also writes a report.
 """
 

@@ -12,7 +12,7 @@ By default 1797 digits of 8 x 8 pixels, drawn anew at every step; with MNIST's f
 
     python examples/gaussian_mixture_vae.py [--out gaussian_mixture_vae.png]
 
-prints, in about two minutes (nats per digit, 1797 digits):
+prints, in about 2 minutes (nats per digit, 1797 digits):
 
     ┏━━━━━━━━━━━┳━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━┓
     ┃ gradient  ┃ seed ┃ bound a digit ┃ accuracy ┃ purity ┃ information ┃

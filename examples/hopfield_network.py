@@ -7,7 +7,7 @@ keeps the letters themselves.
 
     python examples/hopfield_network.py --out recall.gif
 
-prints, in a few seconds (seed 0), how many of 400 letters with so many points turned come back without an error. It
+prints, in about 10 seconds (seed 0), how many of 400 letters with so many points turned come back without an error. It
 draws letters on their way back by the pseudo-inverse rule, as an animation, and beside it `recall.png`: how far from a
 letter each memory still finds back.
 """

@@ -5,7 +5,7 @@ to the nearest city, on TSPLIB's burma14, whose shortest tour has length 3323.
 
     python examples/hopfield_tsp.py --out tour.png --animate cooling.gif
 
-prints, in about ten seconds (seed 0), how many of 100 starts came to a tour, and how long these are.
+prints, in about 10 seconds (seed 0), how many of 100 starts came to a tour, and how long these are.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ likelihood of each is exact.
 
     python examples/neural_pcfg.py [--out neural_pcfg.png]
 
-prints nats a word beside the entropy of the grammar that made the sentences, and the F1 of unlabelled brackets.
+prints, in about 30 seconds, nats a word beside the entropy of the grammar that made the sentences, and the F1 of
+unlabelled brackets.
 """
 
 from __future__ import annotations

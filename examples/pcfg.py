@@ -6,8 +6,8 @@ several starts, and the likeliest is kept. Its trees are compared with those tha
 
     python examples/pcfg.py [--out pcfg.png]
 
-prints nats a word on new sentences beside the entropy, the F1 of unlabelled brackets beside right-branching and random
-trees, a tree, and the rules that were found; --out draws some trees.
+prints, in about 40 seconds, nats a word on new sentences beside the entropy, the F1 of unlabelled brackets beside
+right-branching and random trees, a tree, and the rules that were found; --out draws some trees.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ fitted by three estimators from one start.
 
     python examples/poisson_hmm.py [--out poisson_hmm.png]
 
-prints, in about a minute (totals over 107 years, nats; seed 0):
+prints, in about 50 seconds (totals over 107 years, nats; seed 0):
 
     start        K   log-likelihood   AIC      BIC      rates
     stationary   1   -391.9189        785.84   788.51   19.36

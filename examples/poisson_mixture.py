@@ -7,7 +7,7 @@ by four estimators from the same start.
 
     python examples/poisson_mixture.py [--out poisson_mixture.png]
 
-prints, in about 20 seconds (totals over 107 years, nats; seed 0):
+prints, in about 30 seconds (totals over 107 years, nats; seed 0):
 
     K   log-likelihood   BIC      rates                        weights
     1   -391.9189        788.51   19.36                        1.00

@@ -6,7 +6,7 @@ Z is exact, which tells what annealed importance sampling is worth: from below a
 
     python examples/restricted_boltzmann_machine.py --out digits.png
 
-prints two tables in about half a minute, and draws receptive fields and samples.
+prints two tables, in about 15 seconds, and draws receptive fields and samples.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ one by one, from below, and each keeps the decoder it was learned with only unti
 
     python examples/stacked_denoising_autoencoder.py --out filters.png
 
-prints the test errors in less than a minute, and draws what units of the first layer look at.
+prints the test errors, in about 20 seconds, and draws what units of the first layer look at.
 """
 
 from __future__ import annotations

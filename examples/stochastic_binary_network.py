@@ -10,7 +10,7 @@ By default 1797 digits of 8 x 8 pixels, cut at one half, with layers of 32 bits;
 
     python examples/stochastic_binary_network.py [--out stochastic_binary_network.png]
 
-prints, in about two minutes (nats per image, 300 held-out digits; seed 0):
+prints, in about 2 minutes (nats per image, 300 held-out digits; seed 0):
 
     ┏━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━┓
     ┃                               ┃ -ln p(lower | upper) ┃ one draw ┃

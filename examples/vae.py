@@ -11,7 +11,7 @@ hand (ZOO_DATA), --data mnist is the setting of Burda et al., table 1, whose ful
 
     python examples/vae.py --out figures
 
-prints, in a minute or two (nats per image, 300 held-out digits; seed 0):
+prints, in about 2 minutes (nats per image, 300 held-out digits; seed 0):
 
     ┏━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━━━┳━━━━━━┳━━━━━━━━┓
     ┃                 ┃ -ln p(x)      ┃ -bound ┃ reconstruction ┃ KL   ┃ active ┃

@@ -7,7 +7,7 @@ The same two-component model is then fitted by four estimators from the same sta
 
     python examples/von_mises_mixture.py [--out von_mises_mixture.png]
 
-prints, in about 20 seconds (totals over 76 turtles, nats; seed 0):
+prints, in about 30 seconds (totals over 76 turtles, nats; seed 0):
 
     K   BIC      log-likelihood   directions (degrees)   concentrations     weights
     1   247.75   -119.5445        64.2                   1.15               1.00

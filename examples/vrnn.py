@@ -12,7 +12,7 @@ piano roll of one, its reconstruction and a draw.
 
     python examples/vrnn.py --out figures
 
-prints, in a minute or two (nats per image, 300 held-out digits; seed 0):
+prints, in about 2 minutes (nats per image, 300 held-out digits; seed 0):
 
     ┏━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━┳━━━━━━━┓
     ┃ trained by ┃ -ELBO ┃ -IWAE ┃ -FIVO ┃

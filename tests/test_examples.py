@@ -1,37 +1,134 @@
-"""Every script in examples/ runs, small, and returns finite figures."""
+"""Every script in examples/ runs, returns finite figures, draws a picture where --out says, and is not silent for long.
+
+Small, but at full size with ZOO_EXAMPLES=full (``make examples``): then each also keeps to the time that it promises.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import io
+import itertools
 import math
+import os
+import re
+import sys
+import time
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
-
-
+FULL = os.environ.get("ZOO_EXAMPLES") == "full"
 #: Half a minute: it draws from three posteriors.
 SLOW = {"posteriordb"}
+#: Those that draw in every run of the tests; the others when the slow ones run.
+DRAWN = {"boltzmann_machine", "factor_analysis", "hopfield_tsp", "poisson_mixture"}
+#: Seconds of processor time: without a line, and beyond the promise by which a busy machine is slower.
+SILENCE, SLACK = 10.0, 2.0
 
-
-@pytest.mark.parametrize(
+every_example = pytest.mark.parametrize(
     "path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in SLOW)) for p in EXAMPLES]
 )
-def test_example_runs_and_returns_finite_figures(path, capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+
+
+class Stamped(io.StringIO):
+    """A stream that is no terminal, and at which processor times whole lines came out of it."""
+
+    def __init__(self, stamps: list[float]) -> None:
+        super().__init__()
+        self.stamps, self.unread = stamps, False
+
+    def write(self, text: str) -> int:
+        self.unread = self.unread or "\n" in text
+        return super().write(text)
+
+    def flush(self) -> None:
+        if self.unread:
+            self.unread = False
+            self.stamps.append(time.process_time())
+
+
+def example(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    metrics = module.main(["--smoke"])
+    return module
+
+
+def promised(path: Path) -> float:
+    """The seconds that an example's first lines speak of."""
+    found = re.search(r"in about (\d+) (seconds|minutes)\b", example(path).__doc__ or "")
+    assert found is not None, f"{path.name} says nowhere that it takes 'in about N seconds' (or minutes)"
+    return float(found[1]) * (60 if found[2] == "minutes" else 1)
+
+
+def ran(path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run an example in an empty folder; the longest silence and the time are held to what is promised."""
+    stamps = [time.process_time()]
+    out = Stamped(stamps)
+    empty = folder / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", Stamped(stamps))
+    metrics: dict[str, Any] = example(path).main([*arguments, *([] if FULL else ["--smoke"])])
+    monkeypatch.undo()
+    stamps.append(time.process_time())
+    assert out.getvalue().strip()
+    assert not list(empty.iterdir()), "an example writes files only where --out says"
+    assert max(b - a for a, b in itertools.pairwise(stamps)) < SILENCE, "a line at least every ten seconds"
+    if FULL:
+        assert stamps[-1] - stamps[0] < SLACK * promised(path)
+    return metrics
+
+
+def check(metrics: dict[str, Any]) -> None:
     numbers = [value for value in metrics.values() if isinstance(value, (int, float))]
     assert numbers
     assert all(math.isfinite(value) for value in numbers)
-    assert capsys.readouterr().out.strip()
-    assert not list(tmp_path.iterdir()), "an example writes files only where --out says"
 
 
-def test_every_model_has_an_example():
+@every_example
+@pytest.mark.skipif(FULL, reason="at full size every example draws")
+def test_example_runs_and_returns_finite_figures(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if path.stem in DRAWN:
+        pytest.skip("it draws, below")
+    check(ran(path, monkeypatch, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem not in DRAWN)) for p in EXAMPLES],
+)
+def test_example_draws_a_picture(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from PIL import Image
+
+    kind = "gif" if "gif" in (example(path).__doc__ or "") and path.stem != "hopfield_tsp" else "png"
+    place = tmp_path / "drawn" / f"picture.{kind}"
+    place.parent.mkdir()
+    metrics = ran(path, monkeypatch, tmp_path, "--out", str(place))
+    check(metrics)
+    pictures = [p for p in tmp_path.glob("drawn/**/*") if p.suffix in (".png", ".gif")]
+    if not pictures and "skipped" in metrics:
+        pytest.skip("its data are not at hand")
+    assert pictures
+    for picture in pictures:
+        with Image.open(picture) as image:
+            shades = image.convert("L").getextrema()
+            assert min(image.size) >= 100
+            assert shades[1] - shades[0] > 100, "more than paper"
+
+
+def test_every_example_says_how_long_it_takes() -> None:
+    for path in EXAMPLES:
+        assert 5 <= promised(path) <= 300
+
+
+def test_every_model_has_an_example() -> None:
     from zoo.models import model_classes
 
     assert set(model_classes()) <= {path.stem for path in EXAMPLES}
