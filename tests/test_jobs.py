@@ -24,6 +24,7 @@ import zoo
 from zoo.core.spread import spread
 from zoo.errors import LeftOut
 from zoo.reproduce import pcfg, reproduce
+from zoo.reproduce._rows import each_by_itself, spreading
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -156,6 +157,25 @@ def test_jobs_on_the_command_line(run: Callable[..., Ran], tmp_path: Path) -> No
     assert "jobs expected a whole number of at least 1, or -1 for all cores, got 0" in ran.err
 
 
+def test_rows_by_themselves_say_what_they_said_and_count_their_time() -> None:
+    def row(item: int, say: Callable[[str], None]) -> tuple[int, int]:
+        say(f"row {item}")
+        until = time.process_time() + 0.05
+        while time.process_time() < until:
+            pass
+        return item * item, os.getpid()
+
+    for jobs in (1, 2):
+        lines = list[str]()
+        with spreading(jobs) as others:
+            found = list(each_by_itself(row, [3, 4], lines.append))
+        assert [(item, square) for item, (square, _) in found] == [(3, 9), (4, 16)]
+        assert lines == ["row 3", "row 4"]
+        assert (os.getpid() in {process for _, (_, process) in found}) == (jobs == 1)
+        assert (others.cpu_seconds >= 0.1) == (jobs == 2)
+
+
+@pytest.mark.slow  # the grammars of a published table; the everyday run has rows that do nothing
 def test_rows_of_a_table_in_two_processes_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     setting = pcfg.Setting(nonterminals=2, preterminals=3, seeds=1, held_out=0.25, iterations=2, epochs=1)
     x: Any = zoo.load_data("known_grammar", symbols=True)
@@ -179,6 +199,7 @@ def some_methods(methods: Any) -> Any:
     return lambda setting: dict(list(methods(setting).items())[:2])
 
 
+@pytest.mark.slow  # a cluster; the everyday run has joblib's own workers
 def test_a_comparison_on_a_dask_cluster_is_that_of_one_process(points: Tensor) -> None:
     distributed = pytest.importorskip("distributed")
     import joblib
