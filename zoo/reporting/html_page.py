@@ -85,7 +85,8 @@ h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem; }
 h3 { font-size: .95rem; margin: 1.2rem 0 .3rem; }
 p.lead { color: var(--quiet); margin: 0 0 1rem; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; min-width: min(100%, 26rem); font-size: .875rem; font-variant-numeric: tabular-nums;
+table { border-collapse: separate; border-spacing: 0; min-width: min(100%, 26rem);
+  font-size: .875rem; font-variant-numeric: tabular-nums;
   overflow-wrap: normal; }
 th, td { padding: .4rem .6rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--quiet); font-weight: 600; white-space: nowrap; }
