@@ -19,7 +19,7 @@ prints, in about 40 seconds (100 games of 100 rolls, totals in nats; seed 0):
     estimator   log-likelihood   p(six), both dice   right   steps
     em          -17461.07        0.162, 0.509        81.6%   224
     hard_em     -17579.23        0.000, 0.473        56.4%   3
-    eg          -17461.07        0.162, 0.509        81.6%   1000
+    eg          -17461.07        0.162, 0.509        81.6%   37
 
 Two dice it is, and they are the casino's. hard_em stays where it started: with states that overlap so much, the best
 path alone says too little.

@@ -16,8 +16,8 @@ prints, in about 30 seconds (totals over 76 turtles, nats; seed 0):
 
     estimator   steps   log-likelihood   directions (degrees)   concentrations   weights
     em          18      -105.4104        63.5, 241.2            2.62, 8.45       0.84, 0.16
-    eg          3000    -105.4104        63.5, 241.2            2.62, 8.45       0.84, 0.16
-    svi         3000    -105.4104        63.5, 241.2            2.62, 8.44       0.84, 0.16
+    eg          14      -105.4104        63.5, 241.2            2.62, 8.45       0.84, 0.16
+    svi         30      -105.4104        63.5, 241.2            2.62, 8.45       0.84, 0.16
     auto_em     18      -105.4104        63.5, 241.2            2.62, 8.45       0.84, 0.16
 
 Two directions it is, all but opposite: 84 % went one way and 16 % its reverse. Nothing in the model asked for that.

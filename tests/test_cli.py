@@ -454,7 +454,7 @@ def test_interrupted_fit_is_saved(tmp_path: Path) -> None:
     command = [sys.executable, "-c", start, "fit", "slow.py", "--data", "earthquakes", "--estimator", "eg"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [*command, "--set", "max_epochs=10000000", "--out", "f"],
+        [*command, "--set", "max_epochs=10000000", "--set", "optimizer=adam", "--out", "f"],
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None

@@ -85,7 +85,7 @@ def test_a_search_ends_where_both_conditions_hold_and_turns_back_from_the_edge()
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_eg_comes_to_the_likelihood_of_em_in_few_iterations(dtype: torch.dtype) -> None:
     model, x = zoo.GaussianMixture(3, 4).to(dtype), IRIS.to(dtype)
-    fit = zoo.fit(model, x, estimator="eg", optimizer="lbfgs")
+    fit = zoo.fit(model, x, estimator="eg")
     assert fit.status == "converged"
     assert fit.log_likelihood == pytest.approx(-180.18548, abs=2e-5 if dtype == torch.float64 else 2e-3)
     assert fit.iterations < 150
@@ -94,17 +94,17 @@ def test_eg_comes_to_the_likelihood_of_em_in_few_iterations(dtype: torch.dtype) 
     assert all(later >= earlier - slack for earlier, later in itertools.pairwise(rows))
     gradients = fit.history["gradient"]
     assert gradients[-1] < 1e-2 * gradients[0]
-    start = zoo.fit(model, x, estimator="eg", max_epochs=1, optimizer="adam")
-    assert rows[0] == pytest.approx(start.history["objective"][0], abs=1e-9)
+    start = zoo.fit(model, x, estimator="em", restarts=1, max_iter=1)
+    assert rows[0] == pytest.approx(start.history["objective"][0], abs=1e-9 if dtype == torch.float64 else 1e-3)
 
 
 def test_svi_climbs_a_bound_that_is_summed_and_says_what_ended_it() -> None:
-    fit = zoo.fit(zoo.PoissonMixture(2, 1), COUNTS, estimator="svi", optimizer="lbfgs")
-    by_adam = zoo.fit(zoo.PoissonMixture(2, 1), COUNTS, estimator="svi", optimizer="adam")
-    assert fit.elbo >= by_adam.elbo - 1e-6
+    fit = zoo.fit(zoo.PoissonMixture(2, 1), COUNTS, estimator="svi")
+    exact = zoo.fit(zoo.PoissonMixture(2, 1), COUNTS, estimator="em", restarts=1, tol=1e-12)
+    assert exact.log_likelihood - 1e-3 < fit.elbo <= fit.log_likelihood <= exact.log_likelihood + 1e-9
     assert fit.iterations + fit.warmup["steps"] < 700
     assert fit.status == "converged"
-    assert not fit.notes or "gains less than" in fit.notes[0]
+    assert not fit.notes or "gain less than" in fit.notes[0]
 
 
 def test_a_gain_that_is_nothing_ends_a_climb_whose_gradient_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,15 +116,15 @@ def test_a_gain_that_is_nothing_ends_a_climb_whose_gradient_stays(monkeypatch: p
             z = pyro.sample("z", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
             pyro.sample("x", dist.Bernoulli(logits=w + 0 * z), obs=x)
 
-    fit = zoo.fit(config_enumerate(coin), torch.ones(5, dtype=torch.float64), estimator="eg", tol=0, optimizer="lbfgs")
+    fit = zoo.fit(config_enumerate(coin), torch.ones(5, dtype=torch.float64), estimator="eg", tol=0)
     assert fit.status == "converged"
-    assert any("gains less than 1e-09 nats a datum; the gradient there is" in note for note in fit.notes)
+    assert any("gain less than 1e-09 nats a datum; the gradient there is" in note for note in fit.notes)
     assert -5e-7 < fit.log_likelihood < 0
 
 
 def test_the_start_that_is_the_maximum_is_left_alone() -> None:
     model = zoo.fit(zoo.GaussianMixture(2, 4), IRIS, tol=1e-14, max_iter=5000).model
-    fit = zoo.fit(model, IRIS, estimator="eg", init="current", optimizer="lbfgs")
+    fit = zoo.fit(model, IRIS, estimator="eg", init="current")
     assert (fit.status, fit.iterations) == ("converged", 1)
     assert torch.equal(fit.model.means, model.means)
 
@@ -144,9 +144,65 @@ def test_an_interrupted_climb_stands_at_a_point_it_took() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(zoo.GaussianMixture, "log_marginal", counted)
-        fit = zoo.fit(zoo.GaussianMixture(3, 4), IRIS, estimator="eg", optimizer="lbfgs")
+        fit = zoo.fit(zoo.GaussianMixture(3, 4), IRIS, estimator="eg")
     assert fit.status == "interrupted"
     assert fit.log_likelihood >= max(fit.history["objective"]) - 1e-9
+
+
+# --- floors -----------------------------------------------------------------------------------------------------------
+
+
+def on_its_floor(fit: Any, x: torch.Tensor) -> torch.Tensor:
+    """The least eigenvalue of each component's covariance, in units of the floor, (K,)."""
+    variance = x.var(0, correction=0)
+    variance = variance.mean().expand_as(variance) if fit.model.covariance_type == "spherical" else variance
+    scale = (fit.model.covariance_floor * variance).sqrt()
+    return torch.linalg.eigvalsh(fit.model.covariances.detach() / (scale.unsqueeze(-1) * scale)).amin(-1)
+
+
+@pytest.mark.parametrize("kind", ["full", "diag", "spherical"])
+def test_a_component_that_runs_into_a_point_stops_at_the_floor_of_em(kind: str) -> None:
+    x = torch.cat([IRIS[:, :2], torch.tensor([[9.0, 9.0]], dtype=torch.float64).expand(4, 2)])
+    model = zoo.GaussianMixture(2, 2, covariance_type=kind)
+    by_em = zoo.fit(model, x, estimator="em", restarts=1)
+    fit = zoo.fit(model, x, estimator="eg")
+    assert by_em.degenerate
+    assert fit.degenerate
+    assert by_em.notes[-1] in fit.notes
+    assert 0.999 < on_its_floor(fit, x).min() < 1.001
+    assert fit.log_likelihood == pytest.approx(by_em.log_likelihood, abs=1e-3)
+    assert fit.status == "converged" if kind != "full" else fit.status in ("converged", "stalled")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_from_random_rows_no_component_comes_below_the_floor(seed: int) -> None:
+    """EM runs into such a maximum from there, too; without a floor a climb has no end."""
+    fit = zoo.fit(zoo.GaussianMixture(5, 4), IRIS, estimator="eg", init="random", seed=seed)
+    assert fit.degenerate
+    assert "covariance floor acts on component" in fit.notes[-1]
+    assert 0.999 < on_its_floor(fit, IRIS).min() < 1.001
+    assert fit.log_likelihood < -40
+
+
+def test_a_heywood_case_ends_on_the_floor_of_its_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(60, 1, generator=generator, dtype=torch.float64)
+    x = torch.cat([z, z + torch.randn(60, 3, generator=generator, dtype=torch.float64)], 1)
+    by_em, fit = (zoo.fit(zoo.FactorAnalysis(1, 4), x, estimator=name) for name in ("em", "eg"))
+    assert (fit.status, fit.degenerate, fit.notes) == ("converged", True, by_em.notes)
+    assert fit.log_likelihood == pytest.approx(by_em.log_likelihood, abs=1e-6)
+
+
+def test_what_only_touched_its_floor_is_let_go() -> None:
+    """A start far below the floor is lifted at once; the maximum is well above."""
+    model = zoo.GaussianMixture(1, 4, covariance_type="diag")
+    model.means = IRIS.mean(0, keepdim=True)
+    model.scale_tril = IRIS.std(0).unsqueeze(0) * 1e-3
+    with torch.no_grad():
+        model.scale_tril_unconstrained[0, 2] = -20.0
+    fit = zoo.fit(model, IRIS, estimator="eg", init="current")
+    assert torch.allclose(fit.model.scale_tril[0], IRIS.std(0, correction=0), rtol=1e-4)
+    assert (fit.status, fit.degenerate) == ("converged", False)
 
 
 # --- who gets it ------------------------------------------------------------------------------------------------------
@@ -162,14 +218,14 @@ class Noisy(zoo.PoissonMixture):
 @pytest.mark.parametrize(
     ("options", "climbed"),
     [
-        ({}, False),
+        ({}, True),
         ({"optimizer": "lbfgs"}, True),
         ({"optimizer": "adam"}, False),
         ({"learning_rate": 0.1}, False),
         ({"decay": "constant"}, False),
         ({"clip_norm": 1.0}, False),
         ({"batch_size": 5}, False),
-        ({"estimator": "svi", "warmup": 0, "optimizer": "lbfgs"}, True),
+        ({"estimator": "svi", "warmup": 0}, True),
         ({"estimator": "svi", "warmup": 0, "schedule": "alternating"}, False),
         ({"estimator": "gumbel", "warmup": 0}, False),
         ({"model": Noisy(2, 1)}, False),

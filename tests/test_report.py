@@ -60,7 +60,7 @@ def made() -> Comparison:
             points(),
             estimators=["em", "eg", "svi"],
             seeds=2,
-            options={"svi": {"max_epochs": 30, "warmup": 2}, "eg": {"max_epochs": 30}},
+            options={"svi": {"max_epochs": 30, "warmup": 2, "optimizer": "adam"}, "eg": {"max_epochs": 30}},
             data_name=HOSTILE,
         )
 

@@ -12,6 +12,7 @@ from torch.distributions import constraints
 from zoo.components.base import Components
 from zoo.core.checks import assigned
 from zoo.core.contract import Axes, parameter
+from zoo.core.data import Data, plain
 from zoo.core.isolation import threads
 from zoo.core.statistics import (
     Moments,
@@ -155,7 +156,9 @@ class GaussianComponents(Components):
             moments = moments + self._pseudo_rows(strength, moments)
         alive = moments.count > 0
         count = moments.count.where(alive, torch.ones_like(moments.count))
-        floor = self._floor(moments)
+        whole = moments.merged()
+        scatter = whole.scatter[0] if whole.scatter.dim() == 2 else whole.scatter[0].diagonal()
+        floor = self._floor(scatter / whole.count, whole.mean[0])
         if not self.stays("means"):
             self.means = moments.mean.where(alive.unsqueeze(-1), self.means.detach())
         else:
@@ -179,14 +182,39 @@ class GaussianComponents(Components):
             factor = factor.where(alive.reshape(shape), self.scale_tril.detach())
             acted = acted & alive
         self.scale_tril = factor
-        if not acted.any():
-            return []
-        which = (
-            "the tied covariance"
-            if self.covariance_type == "tied"
-            else ", ".join(self.part_names(acted.nonzero().flatten().tolist()))
-        )
-        return [f"covariance floor acts on {which}"]
+        return self._acts_on(acted)
+
+    def _acts_on(self, acted: Tensor) -> list[str]:
+        named = self.part_names(acted.reshape(-1).nonzero().flatten().tolist())
+        which = "the tied covariance" if self.covariance_type == "tied" else ", ".join(named)
+        return [f"covariance floor acts on {which}"] if named else []
+
+    @torch.no_grad()
+    def lift(self, x: Data, held: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """Lift each covariance that lies below the floor, as the M step would from its moments.
+
+        Args:
+            held: by the parameter's name, which entries were lifted before: they stay as they are.
+
+        Returns:
+            Which entries were lifted now, in the same way, and notes on all of them; both empty where none was.
+        """
+        name, scale = "scale_tril_unconstrained", wide(self.scale_tril)
+        before = held.get(name, torch.zeros_like(scale, dtype=torch.bool))
+        rows, weights = wide(self.rows(plain(x))), self.row_weights(x)
+        floor = self._floor(weighted_variance(rows, weights), weighted_mean(rows, weights))
+        if self.covariance_type in ("full", "tied"):
+            lifted, acted = floored_factor(scale @ scale.mT, floor)
+            which = acted[..., None, None].expand(scale.shape) & ~before
+        else:
+            least = (floor if self.covariance_type == "diag" else floor.mean()).sqrt().expand(scale.shape)
+            lifted, which = torch.maximum(scale, least), (scale < least) & ~before
+        if self.stays("scale_tril") or not which.any():
+            return {}, []
+        self.scale_tril = torch.where(which, lifted, scale)
+        all_of_them = which | before
+        parts = 1 if self.covariance_type == "tied" else len(scale)
+        return {name: which}, self._acts_on(all_of_them.reshape(parts, -1).any(-1))
 
     def take_scale(self, rows: Tensor, weights: Tensor | None = None) -> None:
         there = ~rows.isnan()
@@ -201,11 +229,11 @@ class GaussianComponents(Components):
         """What messages call these Gaussians."""
         return [f"{self.part if i == 0 else ''} {k}".strip() for i, k in enumerate(which)]
 
-    def _floor(self, moments: Moments) -> Tensor:
+    def _floor(self, variance: Tensor, mean: Tensor) -> Tensor:
         """The least variance by feature, (D,): a fraction of the data's own, which is never zero.
 
-        Of the entries that are there; as the prior's pseudo-row keeps it; or read off the statistics: the same in every
-        iteration, else the climb were not monotone.
+        Of the entries that are there; as the prior's pseudo-row keeps it; or of ``variance`` and ``mean`` (D,), read
+        off the statistics or the rows: the same in every iteration, else the climb were not monotone.
         """
         overall = getattr(self, "overall", None)
         if self.seen_variance is not None:
@@ -213,9 +241,7 @@ class GaussianComponents(Components):
         elif overall is not None and overall[1:].any():
             variance = varying(overall[1:].diagonal(), overall[0])
         else:
-            whole = moments.merged()
-            scatter = whole.scatter[0] if whole.scatter.dim() == 2 else whole.scatter[0].diagonal()
-            variance = varying(scatter / whole.count, whole.mean[0])
+            variance = varying(variance, mean)
         return self.covariance_floor * wide(variance)
 
     def enter_support(self, x: Tensor) -> None:

@@ -54,6 +54,12 @@ OFFERS: dict[str, Offer] = {
         ("model",),
         "x, models",
     ),
+    "lift": Offer(
+        "lifts what lies below its floors (of covariances, of noise) to them, but for what is held there; gives masks "
+        "of what was, by the names of `named_parameters`, and notes on all: climbs by a quasi-Newton method",
+        ("model",),
+        "x, held",
+    ),
     "closed_form": Offer(
         "sets the parameters by a formula: to the exact maximum of the likelihood where there is one; gives notes",
         ("model",),

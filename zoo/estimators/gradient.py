@@ -58,8 +58,9 @@ class GradientEstimator(Estimator):
             epoch, and the parameters where it was highest are kept.
         patience: with ``validation``, epochs without a new best before the run stops.
         optimizer: "adam", or "lbfgs", a quasi-Newton method for an objective without noise on all data at once, which
-            ends where the gradient is no longer than ``tol`` or an iteration gains less than 1e-9 nats a datum. None
-            takes "adam".
+            ends where the gradient is no longer than ``tol`` or iterations gain less than 1e-9 nats a datum. None
+            takes "lbfgs" where it can, unless the model names a batch size, as networks do, or
+            ``learning_rate``, ``decay`` or ``clip_norm`` ask for steps of a certain length.
     """
 
     max_epochs: int | None = None
@@ -123,10 +124,10 @@ class GradientEstimator(Estimator):
 
     def _needs_adam(self, problem: Problem) -> str | None:
         """Why the objective is climbed by Adam's steps, a phrase; None where a quasi-Newton method can."""
-        if self.optimizer != "lbfgs" or self._asks_for_steps():
+        if self.optimizer == "adam" or self._asks_for_steps():
             return "options of Adam"
         if self.optimizer is None and problem.model.batch_size is not None:
-            return "a model of networks"
+            return "a model that takes batches"
         rows = num_data(problem.data)
         if self.plan(problem).resolve(rows)[1] < rows:
             return "batches of the data"

@@ -88,7 +88,7 @@ class FactorAnalysis(LinearGaussian):
         """Mean, then each noise variance, then the loadings: each the maximum of ln p(x) given the others."""
         moments: Moments = statistics["moments"]
         mean, covariance = moments.mean[0], moments.scatter[0] / moments.count[0]
-        floor = self.noise_floor * varying(covariance.diagonal(), mean)
+        floor = self.least_noise(covariance.diagonal(), mean)
         if self.stays("mean"):
             mean = wide(self.mean.detach())
             covariance = moments.about(mean).scatter[0] / moments.count[0]
@@ -101,7 +101,13 @@ class FactorAnalysis(LinearGaussian):
             noise = self.noise_variance = best_noise(covariance, wide(self.loadings.detach()), present, floor)
         if not self.stays("loadings"):
             self.loadings = best_loadings(covariance, noise, self.num_factors)
-        acting = [] if self.stays("noise_variance") else (noise <= floor).nonzero().flatten().tolist()
+        return [] if self.stays("noise_variance") else self.noise_notes(noise <= floor)
+
+    def least_noise(self, variance: Tensor, mean: Tensor) -> Tensor:
+        return self.noise_floor * varying(variance, mean)
+
+    def noise_notes(self, acts: Tensor) -> list[str]:
+        acting = acts.nonzero().flatten().tolist()
         if not acting:
             return []
         return [

@@ -16,7 +16,7 @@ from torch.distributions import constraints
 
 from zoo.core.contract import parameter
 from zoo.core.pieces import added
-from zoo.core.statistics import Statistics, varying, weighted, weighted_mean, weighted_sum, wide
+from zoo.core.statistics import Statistics, weighted, weighted_mean, weighted_sum, wide
 from zoo.models.shared.linear_gaussian import LinearGaussian, principal_axes
 
 __all__ = ["PPCA"]
@@ -133,11 +133,11 @@ class PPCA(LinearGaussian):
         if weights is not None:
             centred = centred * (weights / weights.mean()).sqrt().unsqueeze(-1)
         values, vectors, discarded = principal_axes(centred, self.num_factors)
-        floor = self._floor(centred.square().mean(), mean)
+        floor = self.least_noise(centred.square().mean(0), mean)
         noise = torch.maximum(discarded, floor)
         self.mean, self.noise_variance = mean, noise
         self.loadings = vectors * (values - noise).clamp_min(0).sqrt()
-        return self._notes(noise <= floor)
+        return self.noise_notes(noise <= floor)
 
     @torch.no_grad()
     def e_step(self, x: Tensor, weights: Tensor | None = None) -> Statistics:
@@ -184,7 +184,7 @@ class PPCA(LinearGaussian):
         values, vectors = torch.linalg.eigh(m.scatter / m.count)
         values, vectors = values.flip(0).clamp_min(0), _outward(vectors.flip(-1), vectors.flip(-1).diagonal())
         # A start below the floor is let be: lifting it would lower the likelihood.
-        floor = torch.minimum(self._floor(variance, mean), wide(self.noise_variance.detach()))
+        floor = torch.minimum(self.least_noise(variance.reshape(1), mean), wide(self.noise_variance.detach()))
         # A direction in which the data vary less than the noise is no factor: k of the q are.
         kept = torch.cat([values.new_zeros(1), values.cumsum(0)])
         noises = (total - kept).clamp_min(0) / torch.arange(d, d - q - 1, -1, device=kept.device).clamp_min(1)
@@ -199,7 +199,7 @@ class PPCA(LinearGaussian):
         loadings = cross / latent
         new_noise = (total - (loadings * cross).sum()) / d
         self.mean, self.loadings, self.noise_variance = m.mean, loadings, torch.maximum(new_noise, floor)
-        return self._notes((new_noise <= floor) | (noise <= floor))
+        return self.noise_notes((new_noise <= floor) | (noise <= floor))
 
     def _axes(self) -> Tensor:
         """Orthonormal axes that span the loadings, (D, q)."""
@@ -207,15 +207,6 @@ class PPCA(LinearGaussian):
         size = loadings.norm(dim=0).clamp_min(torch.finfo(loadings.dtype).tiny)
         axes, triangle = torch.linalg.qr(loadings / size)
         return _outward(axes, triangle.diagonal())
-
-    def _floor(self, variance: Tensor, mean: Tensor) -> Tensor:
-        """The least noise variance, (): from the data's variance averaged over features, ()."""
-        return self.noise_floor * varying(variance.reshape(1), mean.abs().amax().reshape(1))[0]
-
-    def _notes(self, acts: Tensor) -> list[str]:
-        if self.num_factors == self.num_features:
-            return ["num_factors = num_features leaves the noise undetermined: it is at its floor"]
-        return ["noise floor acts: the data lie in num_factors dimensions"] if acts else []
 
     def random_start(self, x: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Random axes, turned by the covariance until each holds more variance than those left over do on average.

@@ -11,7 +11,8 @@ from zoo.core.data import mass
 from zoo.core.objective import Step
 from zoo.core.problem import Problem
 from zoo.core.stage import Stage
-from zoo.estimators.base import Run
+from zoo.estimators.base import Outcome, Run
+from zoo.estimators.loop.floors import Floors
 from zoo.estimators.loop.loop import Loop, Watch
 from zoo.estimators.loop.position import Diverged
 from zoo.estimators.loop.quasi_newton import QuasiNewton
@@ -19,11 +20,13 @@ from zoo.estimators.loop.units import Units
 
 __all__ = ["ExactLoop"]
 
-#: A climb is over where an iteration gains less than this and the next one promises no more, nats per datum. Before the
-#: climb, where the guide alone moves, more is left.
-LEAST, LEAST_BEFORE = 1e-9, 1e-6
+#: A climb is over where so many iterations in a row gain less than this, and the next one promises no more, nats per
+#: datum. Before the climb, where the guide alone moves, more is left, after one.
+LEAST, OFTEN, LEAST_BEFORE = 1e-9, 3, 1e-6
 #: Iterations within rounding that a gradient may go on to promise more.
 PATIENCE = 20
+#: How often floors let go of what they hold, where the gradient asks for it in the end.
+RELEASES = 5
 #: Roundings of the objective within which a difference means nothing.
 ROUNDINGS = 4
 
@@ -31,8 +34,9 @@ ROUNDINGS = 4
 class ExactLoop(Loop):
     """A climb by L-BFGS, in units of the parameters' scales.
 
-    It is over where the gradient is no longer than ``tol``, or where an iteration gains next to nothing and the next
-    one promises no more. The history's column ``gradient`` has the gradient's length per datum.
+    It is over where the gradient is no longer than ``tol``, or where iterations gain next to nothing and the next one
+    promises no more. What comes below a floor of the model's is lifted to it and stays there, until the gradient asks
+    for it. The history's column ``gradient`` has the gradient's length per datum.
     """
 
     kept_as = "lbfgs"
@@ -41,24 +45,29 @@ class ExactLoop(Loop):
     def __init__(self, problem: Problem, stage: Stage, run: Run, watch: Watch) -> None:
         super().__init__(problem, stage, run, watch)
         self.waits, self.keeps_best = True, False
-        self.mass, self.least = mass(self.x), LEAST if stage.recorded else LEAST_BEFORE
+        self.problem = problem
+        self.mass = mass(self.x)
+        self.least, self.often = (LEAST, OFTEN) if stage.recorded else (LEAST_BEFORE, 1)
         self._from_here()
 
     def _from_here(self) -> None:
         self.units = Units(self.moving, self.scales)
+        self.floors = Floors(self.problem, self.units)
         self.optimizer = QuasiNewton(self._look_at, torch.zeros(self.units.size, dtype=torch.float64))
 
     def _carried(self) -> dict[str, Tensor]:
-        return {**self.optimizer.state(), "start": self.units.start}
+        return {**self.optimizer.state(), **self.floors.state(), "start": self.units.start}
 
     def _take_over(self, carried: dict[str, Tensor]) -> None:
         if not carried:  # a climb by Adam of an earlier version goes on by this one
             return self._from_here()
         self.units.start = carried.pop("start").clone()
+        self.floors.held, self.floors.inward = carried.pop("held").clone(), carried.pop("inward").clone()
+        self.floors.notes = list(self.at.floors)
         self.optimizer.load(carried)
         self.optimizer.begin()
 
-    def _look_at(self, u: Tensor) -> tuple[float, Tensor, tuple[Step, float] | None]:
+    def _look_at(self, u: Tensor) -> tuple[float, Tensor, tuple[Step, float, Tensor] | None]:
         """The objective at u, to be lowered, per datum; its gradient, and what the history has of it."""
         self.units.put(u)
         nothing = math.inf, torch.zeros_like(u), None
@@ -76,7 +85,7 @@ class ExactLoop(Loop):
             return nothing
         if gradient is None or not bool(gradient.isfinite().all()):
             return nothing
-        return value, gradient, (step, prior)
+        return value, self.floors.free(gradient), (step, prior, gradient)
 
     def _step(self, index: Tensor | None) -> None:
         optimizer, at = self.optimizer, self.at
@@ -94,13 +103,38 @@ class ExactLoop(Loop):
                 moved = optimizer.iterate(self._rounding())
         finally:
             self.units.put(optimizer.variables)
-        at.ended = self._verdict(before - optimizer.value, moved)
+        at.ended = None if self._lifted() else self._verdict(before - optimizer.value, moved)
+        if at.ended is not None and at.releases < RELEASES and self.floors.releases(optimizer.beside[2]):
+            at.ended, at.word, at.releases = None, None, at.releases + 1
+            self._anew()
         at.bound = self._bound()
         at.step, at.batch = at.step + 1, 1
         if self.ticks and at.step % 16 == 0:
             self.run.tick(at.step / self.total_steps, None if self.stage.recorded else self.stage.name)
         if self.saver is not None and not self.run.cut_short and self.saver.due():
             self._save()
+
+    def _lifted(self) -> bool:
+        """Whether the model lifted something to a floor, from where the climb goes on without it."""
+        lifted = self.floors.lift(self.optimizer.variables) if self.stage.recorded else None
+        if lifted is None:
+            return False
+        self.optimizer.variables, self.at.floors = lifted, list(self.floors.notes)
+        self._anew()
+        return True
+
+    def _anew(self) -> None:
+        self.optimizer.forget()
+        self.optimizer.begin()
+        self.at.idle = 0
+
+    def climb(self) -> Outcome:
+        outcome = super().climb()
+        if bool(self.floors.held.any()):
+            outcome.notes, outcome.degenerate = [*outcome.notes, *self.floors.notes], True
+            if outcome.status == "converged" and not self.floors.binds(self.optimizer.beside[2], self.watch.tol):
+                outcome.status = "stalled"
+        return outcome
 
     def _tell(self) -> None:
         """What the row of an iteration says: the objective where it begins, as the rows of Adam and EM do."""
@@ -131,10 +165,10 @@ class ExactLoop(Loop):
         if length <= self.watch.tol:
             return "converged"
         self.at.idle = self.at.idle + 1 if gain < least else 0
-        if moved and (not self.at.idle or (optimizer.promise >= self.least and self.at.idle < PATIENCE)):
+        if moved and (self.at.idle < self.often or (optimizer.promise >= self.least and self.at.idle < PATIENCE)):
             return None
         done = optimizer.promise < least
-        why = f"an iteration gains less than {least:.0e} nats a datum" if done else "rounding hides what a step gains"
+        why = f"iterations gain less than {least:.0e} nats a datum" if done else "rounding hides what a step gains"
         self.at.word = f"{why}; the gradient there is {length:.1e}, per unit of the parameters"
         return "converged" if done else "stalled"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -27,10 +27,12 @@ class Position:
     best: float = -math.inf
     good_step: int = 0
     known: bool = True
-    #: Of a climb by a quasi-Newton method: the gradient's length, iterations since one gained anything, the status that
-    #: ended it (None while it goes on), and a line on that.
+    #: Of a climb by a quasi-Newton method: the gradient's length, iterations since one gained anything, how often its
+    #: floors let go, what these say, the status that ended it (None while it goes on), and a line on that.
     gradient: float = math.nan
     idle: int = 0
+    releases: int = 0
+    floors: list[str] = field(default_factory=list)
     ended: str | None = None
     word: str | None = None
 

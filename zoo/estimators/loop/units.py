@@ -32,6 +32,10 @@ class Units:
         for p, value in zip(self.parameters, values, strict=True):
             p.copy_(value.view(p.shape))
 
+    def variables(self) -> Tensor:
+        """The u (P,) that the parameters stand at."""
+        return (flat(list(self.parameters)) - self.start) / self.scale
+
     def gradient(self, surrogate: Tensor) -> Tensor:
         """The derivatives of a number in u, (P,), float64."""
         grads = torch.autograd.grad(surrogate, self.parameters, allow_unused=True)

@@ -29,7 +29,7 @@ from zoo.core.checks import matrix, positive
 from zoo.core.contract import Axes, LatentVariableModel, parameter
 from zoo.core.data import Data, plain, weights_of
 from zoo.core.rows import Known
-from zoo.core.statistics import varying, weighted_mean, weighted_variance
+from zoo.core.statistics import varying, weighted_mean, weighted_variance, wide
 from zoo.errors import ZooError
 
 __all__ = ["LinearGaussian", "principal_axes"]
@@ -161,6 +161,29 @@ class LinearGaussian(LatentVariableModel):
             variance: of each feature, (D,), positive.
         """
         raise NotImplementedError
+
+    def least_noise(self, variance: Tensor, mean: Tensor) -> Tensor:
+        """The floor of the noise variance, of its shape, from variance (D,) (here averaged) and mean (D,) of data."""
+        return self.noise_floor * varying(variance.mean().reshape(1), mean.abs().amax().reshape(1))[0]
+
+    @torch.no_grad()
+    def lift(self, x: Data, held: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """Lift noise variances that lie below their floor, as the M step does; see the same of Gaussian components."""
+        name, noise = "noise_variance_unconstrained", wide(self.noise_variance)
+        rows, weights = wide(plain(x)), weights_of(x)
+        floor = self.least_noise(weighted_variance(rows, weights), weighted_mean(rows, weights))
+        before = held.get(name, torch.zeros_like(noise, dtype=torch.bool))
+        which = (noise < floor) & ~before
+        if self.stays("noise_variance") or not which.any():
+            return {}, []
+        self.noise_variance = torch.where(which, floor, noise)
+        return {name: which}, self.noise_notes(which | before)
+
+    def noise_notes(self, acts: Tensor) -> list[str]:
+        """Notes on the noise variances on which the floor acts, of their shape."""
+        if self.num_factors == self.num_features:
+            return ["num_factors = num_features leaves the noise undetermined: it is at its floor"]
+        return ["noise floor acts: the data lie in num_factors dimensions"] if acts.any() else []
 
     def parameter_scales(self, x: Data) -> dict[str, Tensor]:
         scale = varying(weighted_variance(plain(x), weights_of(x)), weighted_mean(plain(x), weights_of(x))).sqrt()
