@@ -203,7 +203,7 @@ def compare(
     with stdout_for_result(as_json):
         stay = named(fixed)
         task = prepare(model, data, names, settings, guide, source, True, stay)
-        import zoo
+        import zoo.runs.compare
 
         template = task.model
         device = task.fit_options.pop("device", None)
@@ -267,7 +267,7 @@ def explain(
 
 def ready() -> None:
     """Import what every fit needs, and let Ctrl-C end a fit with what there is."""
-    import zoo.runs.compare  # noqa: F401
+    import zoo.runs.fit  # noqa: F401
     from zoo.cli.stopping import interrupts
 
     interrupts()
