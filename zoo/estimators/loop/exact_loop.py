@@ -25,6 +25,8 @@ __all__ = ["ExactLoop"]
 LEAST, OFTEN, LEAST_BEFORE = 1e-9, 3, 1e-6
 #: Iterations within rounding that a gradient may go on to promise more.
 PATIENCE = 20
+#: Iterations between looks at floors; the last one is looked at too.
+LIFT_EVERY = 5
 #: How often floors let go of what they hold, where the gradient asks for it in the end.
 RELEASES = 5
 #: Roundings of the objective within which a difference means nothing.
@@ -103,7 +105,10 @@ class ExactLoop(Loop):
                 moved = optimizer.iterate(self._rounding())
         finally:
             self.units.put(optimizer.variables)
-        at.ended = None if self._lifted() else self._verdict(before - optimizer.value, moved)
+        at.ended = self._verdict(before - optimizer.value, moved)
+        last = at.ended is not None or at.step + 1 == self.total_steps
+        if (last or at.step % LIFT_EVERY == 0) and self._lifted():
+            at.ended, at.word = None, None
         if at.ended is not None and at.releases < RELEASES and self.floors.releases(optimizer.beside[2]):
             at.ended, at.word, at.releases = None, None, at.releases + 1
             self._anew()

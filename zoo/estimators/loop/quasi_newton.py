@@ -20,7 +20,7 @@ __all__ = ["QuasiNewton"]
 
 #: Steps that are remembered: valleys of a guide's weights need many. Fewer where they would be more than so many
 #: numbers, but never fewer than ``FEWEST``.
-PAIRS, NUMBERS, FEWEST = 100, 2**23, 10
+PAIRS, NUMBERS, FEWEST = 300, 2**21, 10
 #: A step whose gradient changed less along it than this share of its length says nothing of the curvature.
 CURVED = 1e-10
 
