@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,8 @@ from zoo.core.contract import lacks, prepared
 from zoo.core.data import call, map_tensors
 from zoo.models import model_classes
 
-BAYESIAN = sorted(
-    name for name, cls in model_classes().items() if lacks(cls.__new__(cls), "prior", "numpyro_model") is None
-)
+TINY = {name: sys.modules[cls.__module__].tiny()[0] for name, cls in model_classes().items()}
+BAYESIAN = sorted(name for name, model in TINY.items() if lacks(model, "prior", "numpyro_model") is None)
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     *(
