@@ -67,7 +67,7 @@ def draw(models: dict[str, Any], x: torch.Tensor, y: torch.Tensor, path: Path) -
     figure, axes = plt.subplots(len(rows), 8, figsize=(8, len(rows)), layout="constrained")
     for line, row in zip(axes, rows, strict=True):
         for cell, given, rest in zip(line, x, row, strict=False):
-            cell.imshow(torch.cat([given, rest])[order].reshape(side, side), cmap="gray_r", vmin=0, vmax=1)
+            cell.imshow(torch.cat([given, rest])[order].reshape(side, side).numpy(), cmap="gray_r", vmin=0, vmax=1)
             cell.axis("off")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

@@ -125,7 +125,7 @@ def picture(mixture: Any, fit: zoo.Fit, coded: dict[float, zoo.Fit], path: Path)
         "mended": coded[0.25].model.reconstruct(spoilt),
     }
     ax = lower.subplots()
-    ax.imshow(torch.cat([strip(images) for images in rows.values()]), cmap="Greys")
+    ax.imshow(torch.cat([strip(images) for images in rows.values()]).numpy(), cmap="Greys")
     ax.set_xticks([])
     ax.set_yticks([9 * k + 3.5 for k in range(len(rows))], list(rows))
     ax.spines[:].set_visible(False)

@@ -68,7 +68,7 @@ def picture(nets: dict[str, zoo.Fit], path: Path) -> None:
         torch.nn.functional.pad(fit.model.filters()[:12].reshape(-1, 8, 8), (0, 1, 0, 1)) for fit in nets.values()
     ]
     sheet = torch.cat([(strip / strip.abs().max()).transpose(0, 1).reshape(9, -1) for strip in strips])
-    ax.imshow(sheet, cmap="RdBu_r", vmin=-1, vmax=1)
+    ax.imshow(sheet.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
     ax.set_xticks([])
     ax.set_yticks([9 * k + 3.5 for k in range(len(nets))], list(nets))
     ax.spines[:].set_visible(False)

@@ -81,7 +81,7 @@ def draw(model: Any, x: torch.Tensor, path: Path) -> None:
     figure, axes = plt.subplots(3, 10, figsize=(10, 3.2), layout="constrained")
     for line, row in zip(axes, rows, strict=True):
         for cell, pixels in zip(line, row, strict=True):
-            cell.imshow(pixels.reshape(side, side), cmap="gray_r", vmin=0, vmax=1)
+            cell.imshow(pixels.reshape(side, side).numpy(), cmap="gray_r", vmin=0, vmax=1)
             cell.axis("off")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

@@ -71,7 +71,8 @@ def _traces(entries: list[tuple[str, Array]], marks: Array | None, dark: bool) -
             if marks is not None and marks[chain].any():
                 where = marks[chain].nonzero()[0]
                 left.plot(where, one[where], "x", color=page.theme.ink, markersize=4)
-        page.label(left, y=label, x="draw (a colour a chain)" if left is axes[-2] else "")
+        named = label.replace("[", "\n[") if len(label) > 14 else label  # as long as a row is high
+        page.label(left, y=named, x="draw (a colour a chain)" if left is axes[-2] else "")
         right.set_yticklabels([])
         right.set_xticks([])
     return page
