@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,16 @@ class Components(LatentVariableModel):
         raise NotImplementedError
 
 
+class _Draws(threading.local):
+    """A generator to be seeded: a new one would first ask the system for randomness, fifty times as long."""
+
+    def __init__(self) -> None:
+        self.generator = np.random.RandomState(0)
+
+
+_draws = _Draws()
+
+
 def cluster(x: Tensor, num_clusters: int, init: str, *, lloyd: bool, who: str) -> Tensor:
     """Labels (N,) of a starting partition, see :func:`partition`.
 
@@ -226,7 +237,8 @@ def partition(x: Tensor, num_clusters: int, init: str, *, lloyd: bool) -> Tensor
         scarce = len(unique) < num_clusters  # among the rows seen here
         centres = unique[np.random.default_rng(seed).choice(len(unique), num_clusters, replace=scarce)]
     else:
-        centres = (kmeans if lloyd else seeds)(array, num_clusters, np.random.RandomState(seed))
+        _draws.generator.seed(seed)
+        centres = (kmeans if lloyd else seeds)(array, num_clusters, _draws.generator)
     offset, middles = rows.double().mean(0), torch.as_tensor(centres, device=x.device)
 
     def nearest(piece: Tensor) -> Tensor:

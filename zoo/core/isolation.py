@@ -17,7 +17,7 @@ from zoo.core.turns import turn
 
 _AVAILABLE: ContextVar[int] = ContextVar("available_threads", default=0)
 
-__all__ = ["available_threads", "forked_rng", "isolated", "threads"]
+__all__ = ["available_threads", "forked_rng", "isolated", "reseed", "threads"]
 
 
 @contextmanager
@@ -69,11 +69,24 @@ def isolated(seed: int) -> Iterator[None]:
         python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (the caller's own generator)
         dtype = torch.get_default_dtype()
         with forked_rng(seed), pyro.get_param_store().scope(), torch.enable_grad():
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
+            _seed_others(seed)
             try:
                 yield
             finally:
                 random.setstate(python_state)
                 np.random.set_state(numpy_state)  # noqa: NPY002
                 torch.set_default_dtype(dtype)
+
+
+def reseed(seed: int) -> None:
+    """Let every generator start again inside of :func:`isolated`, as it does: for one of several pieces of work."""
+    if torch.cuda.is_initialized() or torch.xpu.is_initialized() or torch.backends.mps.is_available():
+        torch.manual_seed(seed)
+    else:  # the other one keeps, for a device that may come, who called it: a hundred times as long
+        torch.default_generator.manual_seed(seed)
+    _seed_others(seed)
+
+
+def _seed_others(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 
-__all__ = ["cholesky", "floored_factor"]
+__all__ = ["above_floor", "cholesky", "floored_factor"]
 
 
 #: How exactly the eigenvalues of a stored covariance are known, as a fraction of the largest: float32 may store it.
@@ -26,6 +26,17 @@ def cholesky(covariance: Tensor, who: str) -> Tensor:
     if bool(info.any()) or not bool(factor.isfinite().all()):
         raise ZooError(f"{who} expected positive definite matrices, got one that is none. Add to its diagonal.")
     return factor
+
+
+def above_floor(covariance: Tensor, floor: Tensor) -> Tensor | None:
+    """The factor where no :func:`floored_factor` of them acts, by far; None where one may.
+
+    Args:
+        covariance: (K, D, D), symmetric. floor: (D,), positive.
+    """
+    both = torch.stack((covariance, covariance - torch.diag(_ABOVE * floor)))
+    factors, failed = torch.linalg.cholesky_ex(both)
+    return None if bool(failed.any()) else factors[0]
 
 
 def floored_factor(covariance: Tensor, floor: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from zoo.core.offers import follows
 from zoo.core.rows import Known
 from zoo.core.statistics import Statistics
 from zoo.densities import gaussian
-from zoo.models.shared.copies import GaussianCopies
+from zoo.models.shared.gaussian_copies import FreeGaussianCopies, GaussianCopies
 from zoo.models.shared.mixture import Mixture
 
 __all__ = ["GaussianMixture"]
@@ -88,7 +88,9 @@ class GaussianMixture(GaussianComponents, Mixture):
     def copies(self, x: Tensor, models: Sequence[Mixture]) -> Copies | None:
         """The E and M steps of several copies on few rows; None where they cannot be taken at once."""
         few = gaussian.by_differences(x, self.means, self.covariance_type)
-        return GaussianCopies(models, x) if few and GaussianCopies.serves(self) else None
+        if not few or not GaussianCopies.serves(self):
+            return None
+        return FreeGaussianCopies(models, x) if FreeGaussianCopies.serves(self) else GaussianCopies(models, x)
 
     def joint_pieces(self, x: Tensor) -> Iterator[tuple[Tensor, float]]:
         """As for every mixture, by the arithmetic of the E step."""

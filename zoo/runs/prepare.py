@@ -15,6 +15,7 @@ from zoo.automatic.starts import choose_start
 from zoo.core import program
 from zoo.core.checks import failed_on_data
 from zoo.core.contract import LatentVariableModel, lacks, prepared
+from zoo.core.copies import duplicate
 from zoo.core.data import Data, num_data, plain, take, tensors, weights_of
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
@@ -104,7 +105,7 @@ def start(
     Args:
         searched: whether parameters that have a prior go to the best of a few draws.
     """
-    candidate = copy.deepcopy(model)
+    candidate = duplicate(model)
     if init != "current":
         candidate.reset_guide()
     candidate.initialize(x, init, restart)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zoo.automatic.enumeration import remembered
-from zoo.core.isolation import isolated, threads
+from zoo.core.isolation import isolated, reseed, threads
 from zoo.errors import LikelihoodDecreased
 from zoo.estimators.em import EM
 from zoo.runs.one_start import run_several
@@ -27,9 +27,11 @@ def start_together(each: Restarts, restarts: Sequence[int]) -> None:
         return
     seeds = [each.seed_of(restart) for restart in new]
     problems = []
-    for restart, seed in zip(new, seeds, strict=True):
-        with isolated(seed), remembered(), threads(estimator.elements(problem)):
-            problems.append(problem.of(start(problem.model, problem.data, each.init, restart)))
+    with isolated(each.seed), threads(estimator.elements(problem)):
+        for restart, seed in zip(new, seeds, strict=True):
+            with remembered():
+                reseed(seed)
+                problems.append(problem.of(start(problem.model, problem.data, each.init, restart)))
     with isolated(each.seed), threads(estimator.elements(problem)), fraction_shown("starts", each.progress) as told:
         ends = run_several(estimator, problems, seeds, each.max_seconds, told)
     for restart, seed, end in zip(new, seeds, ends, strict=True):

@@ -18,10 +18,9 @@ from zoo.core.copies import with_parameters
 from zoo.core.memory import PIECE_NUMBERS
 from zoo.core.sequences import inside
 from zoo.core.statistics import Moments, Statistics, wide
-from zoo.densities import gaussian
 from zoo.structures.chain_copies import expectations_of_copies
 
-__all__ = ["ChainCopies", "GaussianCopies", "MixtureCopies"]
+__all__ = ["ChainCopies", "MixtureCopies"]
 
 State = tuple[dict[str, Tensor], dict[str, Tensor]]
 
@@ -135,17 +134,6 @@ class MixtureCopies(ComponentCopies):
             self._choose("weights_unconstrained", self._apart(statistics["counts"]))
         notes: list[str] = self.many.update_components(statistics)
         return notes
-
-
-class GaussianCopies(MixtureCopies):
-    """Copies of a Gaussian mixture, by the arithmetic of its own E step."""
-
-    def e_step(self) -> tuple[Tensor, Statistics]:
-        many = self.many
-        total, moments = gaussian.e_steps(
-            self.x, self.log_mixing, many.means.detach(), many.scale_tril.detach(), many.covariance_type
-        )
-        return total, Statistics(len(self.x), total, counts=moments.count, moments=moments)
 
 
 class ChainCopies(ComponentCopies):
