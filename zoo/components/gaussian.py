@@ -156,9 +156,7 @@ class GaussianComponents(Components):
             moments = moments + self._pseudo_rows(strength, moments)
         alive = moments.count > 0
         count = moments.count.where(alive, torch.ones_like(moments.count))
-        whole = moments.merged()
-        scatter = whole.scatter[0] if whole.scatter.dim() == 2 else whole.scatter[0].diagonal()
-        floor = self._floor(scatter / whole.count, whole.mean[0])
+        floor = self.floor_under(moments)
         if not self.stays("means"):
             self.means = moments.mean.where(alive.unsqueeze(-1), self.means.detach())
         else:
@@ -215,6 +213,12 @@ class GaussianComponents(Components):
         all_of_them = which | before
         parts = 1 if self.covariance_type == "tied" else len(scale)
         return {name: which}, self._acts_on(all_of_them.reshape(parts, -1).any(-1))
+
+    def floor_under(self, moments: Moments) -> Tensor:
+        """The least variance by feature, (D,), of data with these moments (K) under weights that sum to one a datum."""
+        whole = moments.merged()
+        scatter = whole.scatter[0] if whole.scatter.dim() == 2 else whole.scatter[0].diagonal()
+        return self._floor(scatter / whole.count, whole.mean[0])
 
     def take_scale(self, rows: Tensor, weights: Tensor | None = None) -> None:
         there = ~rows.isnan()

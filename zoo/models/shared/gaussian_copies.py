@@ -52,7 +52,7 @@ class FreeGaussianCopies(GaussianCopies):
         moments: Moments = statistics["moments"]
         count = self._apart(moments.count)
         if self.floor is None:
-            self.floor = self.many._floor(moments)
+            self.floor = self.many.floor_under(moments)
         if not bool((count > 0).all()):
             return self._with_care(statistics)
         if self.many.covariance_type == "full":
