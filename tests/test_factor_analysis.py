@@ -185,7 +185,7 @@ def test_each_conditional_step_is_a_maximum() -> None:
     covariance = np.cov(rng.normal(size=(20, 5)) @ rng.normal(size=(5, 5)), rowvar=False)
     loadings, noise = rng.normal(size=(5, 2)), np.diag(covariance) / 2
     floor = 0.01 * np.diag(covariance)
-    new = array(best_noise(*map(torch.tensor, (covariance, loadings, noise, floor))))
+    new = best_noise(covariance, loadings, noise, floor)
     current = noise.copy()
 
     def reached(d: int, value: float) -> float:
@@ -199,7 +199,7 @@ def test_each_conditional_step_is_a_maximum() -> None:
         assert reached(d, new[d]) >= max(reached(d, value) for value in grid) - 1e-13
         current[d] = new[d]
     assert not np.allclose(new, noise, rtol=0.05)
-    best = array(best_loadings(torch.tensor(covariance), torch.tensor(new), 2))
+    best = best_loadings(covariance, new, 2)
     top = log_likelihood(covariance, best @ best.T + np.diag(new))
     assert top > log_likelihood(covariance, loadings @ loadings.T + np.diag(new))
     for _ in range(200):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pyro.poutine import trace, uncondition
 from torch import Tensor
 
 import zoo
@@ -65,7 +66,10 @@ def drawn(model: Any, x: Any, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         many = take(x, torch.arange(num_data(x)).repeat(3))
-        rows = model.sample_like(prepared(model, many), 3 * num_data(x))
+        if lacks(model, "sample_like") is None:
+            rows = model.sample_like(prepared(model, many), 3 * num_data(x))
+        else:
+            rows = trace(uncondition(model.model)).get_trace(many).nodes["x"]["value"]
     return {**many, "x": rows} if isinstance(x, dict) else rows
 
 
@@ -129,6 +133,17 @@ def test_chains_of_copies_are_those_of_each(monkeypatch: pytest.MonkeyPatch, com
     if compiled:
         with pytest.raises(ValueError, match="impossible"):
             expectations_of_copies(initial, transition, emission, lengths)
+
+
+def test_factors_of_which_some_numbers_stay() -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(50, 5, dtype=torch.float64, generator=generator).cumsum(-1) + 3
+    for names in (("mean",), ("noise_variance",), ("loadings", "mean"), ()):
+        model = zoo.FactorAnalysis(2, 5)
+        model.noise_variance, model.mean = torch.tensor([0.5, 1.0, 1.5, 2.0, 0.7]), torch.full((5,), 2.5)
+        for name in names:
+            getattr(model, f"{name}_unconstrained").requires_grad_(False)
+        assert_same(model, x, 1e-10, max_iter=40)  # a climb through a valley lengthens what rounding does
 
 
 def test_what_stays_stays() -> None:
@@ -221,6 +236,13 @@ def test_a_subclass_with_arithmetic_of_its_own_is_climbed_alone() -> None:
         def log_prior(self) -> Tensor:
             return -self.rates.sum()
 
+    class FactorPrior(zoo.FactorAnalysis):
+        def log_prior(self) -> Tensor:
+            return -self.loadings.square().sum()
+
+    rows = torch.eye(4, dtype=torch.float64)
+    for cls, taken in ((FactorPrior, False), (zoo.FactorAnalysis, True)):
+        assert (cls(1, 4).copies(rows, models=[cls(1, 4)]) is not None) == taken
     x = torch.tensor([[1.0], [2.0], [9.0]])
     assert lacks(OwnStep(2, 1), "copies") is not None
     for cls in (OwnComponents, OwnPrior):

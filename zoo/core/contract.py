@@ -61,8 +61,7 @@ class LatentVariableModel(PyroModule):
     #: By the name that users read, what each axis runs over: ("component", "feature"). A name that is no parameter's is
     #: computed from some, and told among them.
     axes: ClassVar[Axes] = {}
-    #: Parameters that ``m_step`` leaves as they are where they are to stay (:meth:`stays`): the others are then the
-    #: maximum given these. Each class names its own.
+    #: Parameters that ``m_step`` can leave as they are (:meth:`stays`), at the maximum in the others; each class's own.
     keeps: tuple[str, ...] = ()
     #: Starting points that ``initialize`` knows, the default one first.
     inits: tuple[str, ...] = ("current",)
@@ -71,11 +70,12 @@ class LatentVariableModel(PyroModule):
     normalized: bool = True
     #: What to call the model in a message: its class, or a program's own name.
     name: str
-    #: Whether the programs are known to observe data, to suit each other and to take several draws at once; those of a
-    #: user's own functions are tried first.
+    #: Whether the programs observe data, suit each other and take several draws at once; a user's own are tried first.
     trusted: bool = True
     #: Whether the programs may be given a part of their data.
     splits: bool = True
+    #: Whether its ``copies`` take the steps of a single start more cheaply than ``e_step`` and ``m_step``.
+    copies_of_one: bool = False
     #: Rows a step of gradient estimators where their options do not say; None: as usual.
     batch_size: int | None = None
     #: Steps of the guide alone before the climb where the options do not say; None: as usual.

@@ -11,17 +11,23 @@ ECME algorithm in the sense of Liu & Rubin 1994), monotone like EM's and far fas
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import constraints
 
 from zoo.bayes import priors
 from zoo.core.contract import Axes, parameter
+from zoo.core.copies import Copies
+from zoo.core.offers import follows
 from zoo.core.pieces import added
 from zoo.core.statistics import Moments, Statistics, varying, weighted, weighted_mean, weighted_sum, wide
+from zoo.models.shared.factor_copies import Array, FactorCopies, FactorState
 from zoo.models.shared.linear_gaussian import LinearGaussian, principal_axes
 
 __all__ = ["FactorAnalysis"]
@@ -59,6 +65,7 @@ class FactorAnalysis(LinearGaussian):
     axes: ClassVar[Axes] = {"noise_variance": ("feature",)}
     keeps: tuple[str, ...] = ("mean", "noise_variance", "loadings")
     inits = ("pca", "random", "current")
+    copies_of_one = True
     reference = "Rubin & Thayer (1982), EM algorithms for ML factor analysis"
 
     def __init__(self, num_factors: int, num_features: int, noise_floor: float = 1e-6) -> None:
@@ -86,33 +93,49 @@ class FactorAnalysis(LinearGaussian):
     @torch.no_grad()
     def m_step(self, statistics: Statistics) -> list[str]:
         """Mean, then each noise variance, then the loadings: each the maximum of ln p(x) given the others."""
-        moments: Moments = statistics["moments"]
-        mean, covariance = moments.mean[0], moments.scatter[0] / moments.count[0]
-        floor = self.least_noise(covariance.diagonal(), mean)
-        if self.stays("mean"):
-            mean = wide(self.mean.detach())
-            covariance = moments.about(mean).scatter[0] / moments.count[0]
-        # A start below the floor is let be: lifting it would lower the likelihood.
-        present = wide(self.noise_variance.detach())
-        floor = torch.minimum(floor, present)
-        noise = present
-        self.mean = mean
+        device = self.loadings.device
+        read = (wide(values.detach()).cpu().numpy() for values in (self.loadings, self.mean, self.noise_variance))
+        present = FactorState(*(values[np.newaxis] for values in read))
+        new, acting = self.maximised(Ground.of(self, statistics["moments"]), present)
+        self.mean = torch.as_tensor(new.mean[0], device=device)
         if not self.stays("noise_variance"):
-            noise = self.noise_variance = best_noise(covariance, wide(self.loadings.detach()), present, floor)
+            self.noise_variance = torch.as_tensor(new.noise_variance[0], device=device)
         if not self.stays("loadings"):
-            self.loadings = best_loadings(covariance, noise, self.num_factors)
-        return [] if self.stays("noise_variance") else self.noise_notes(noise <= floor)
-
-    def least_noise(self, variance: Tensor, mean: Tensor) -> Tensor:
-        return self.noise_floor * varying(variance, mean)
-
-    def noise_notes(self, acts: Tensor) -> list[str]:
-        acting = acts.nonzero().flatten().tolist()
-        if not acting:
+            self.loadings = torch.as_tensor(new.loadings[0], device=device)
+        which = acting[0].nonzero()[0].tolist()
+        if not which:
             return []
         return [
-            f"noise floor acts on feature{'s' if len(acting) > 1 else ''} {', '.join(map(str, acting))} (Heywood case)"
+            f"noise floor acts on feature{'s' if len(which) > 1 else ''} {', '.join(map(str, which))} (Heywood case)"
         ]
+
+    def maximised(self, ground: Ground, present: FactorState) -> tuple[FactorState, NDArray[np.bool_]]:
+        """The M step from several parameters at once, and on which features of each the floor acts, (S, D).
+
+        What is to stay stays. By numpy, whose calls take a fraction of torch's time: there are a dozen for each
+        feature.
+        """
+        loadings, mean, noise = present.loadings, present.mean, present.noise_variance
+        covariance = ground.covariance
+        if self.stays("mean"):
+            away = ground.mean - mean
+            covariance = covariance + away[..., np.newaxis] * away[..., np.newaxis, :]
+        else:
+            mean = np.tile(ground.mean, (len(mean), 1))
+        acting = np.zeros(noise.shape, bool)
+        if not self.stays("noise_variance"):
+            # A start below the floor is let be: lifting it would lower the likelihood.
+            floor = np.minimum(ground.floor, noise)
+            noise = best_noise(covariance, loadings, noise, floor)
+            acting = noise <= floor
+        if not self.stays("loadings"):
+            loadings = best_loadings(covariance, noise, self.num_factors)
+        return FactorState(loadings, mean, noise), acting
+
+    @follows("model", "e_step", "_statistics", "m_step", "maximised", "log_marginal", "_factors", "noise")
+    def copies(self, x: Tensor, models: Sequence[FactorAnalysis]) -> Copies | None:
+        """The E and M steps of several copies, of which each is a few small matrices; None but in float64."""
+        return AnalysisCopies(models, x) if FactorCopies.serves(self, x) else None
 
     def random_start(self, x: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Random loadings, in the features' own units."""
@@ -139,26 +162,54 @@ class FactorAnalysis(LinearGaussian):
         factor_analysis(self, x)
 
 
-def best_loadings(covariance: Tensor, noise: Tensor, num_factors: int) -> Tensor:
+@dataclass(frozen=True)
+class Ground:
+    """What the M step takes from the data. covariance: dividing by N, (D, D). mean, floor (of the noise): (D,)."""
+
+    covariance: Array
+    mean: Array
+    floor: Array
+
+    @classmethod
+    def of(cls, model: FactorAnalysis, moments: Moments) -> Ground:
+        mean, covariance = moments.mean[0], moments.scatter[0] / moments.count[0]
+        floor = model.noise_floor * varying(covariance.diagonal(), mean)
+        return cls(*(values.cpu().numpy() for values in (covariance, mean, floor)))
+
+
+class AnalysisCopies(FactorCopies):
+    """Copies of a :class:`FactorAnalysis`."""
+
+    def __init__(self, models: Sequence[FactorAnalysis], x: Tensor) -> None:
+        super().__init__(models, x)
+        self.ground = Ground.of(models[0], self.moments)
+
+    def m_step(self, statistics: Statistics) -> Sequence[str]:
+        self.present, acting = self.first.maximised(self.ground, self.present)
+        return ["noise floor acts"] if acting.any() else []
+
+
+def best_loadings(covariance: Array, noise: Array, num_factors: int) -> Array:
     """The loadings of highest likelihood at given noise variances (Lawley 1940; Zhao, Yu & Jiang 2008, section 3).
 
     With eigenvalues l_j and unit vectors u_j of noise^-1/2 covariance noise^-1/2, the j-th column is
     noise^1/2 u_j (l_j - 1)^1/2 for the q largest eigenvalues, zero where l_j < 1.
 
     Args:
-        covariance: of the data, dividing by N, (D, D).
-        noise: (D,), positive.
+        covariance: of the data, dividing by N, (..., D, D).
+        noise: (..., D), positive.
 
     Returns:
-        (D, num_factors).
+        (..., D, num_factors).
     """
-    scale = noise.sqrt()
-    values, vectors = torch.linalg.eigh(covariance / (scale.unsqueeze(-1) * scale))
-    values, vectors = values[-num_factors:].flip(0), vectors[:, -num_factors:].flip(-1)
-    return scale.unsqueeze(-1) * vectors * (values - 1).clamp_min(0).sqrt()
+    scale = np.sqrt(noise)[..., np.newaxis]
+    whitened = torch.from_numpy(covariance / (scale * scale.swapaxes(-1, -2)))
+    values, vectors = (part.numpy()[..., : -num_factors - 1 : -1] for part in torch.linalg.eigh(whitened))
+    found: Array = scale * vectors * np.sqrt(np.maximum(values - 1, 0))[..., np.newaxis, :]
+    return found
 
 
-def best_noise(covariance: Tensor, loadings: Tensor, noise: Tensor, floor: Tensor) -> Tensor:
+def best_noise(covariance: Array, loadings: Array, noise: Array, floor: Array) -> Array:
     """Maximise the likelihood over one noise variance after the other, each at least its floor.
 
     ln p(x) = ln p(x_others) + ln N(x_d | c^T x_others, noise_d + a^T loadings_d) with a and c free of noise_d, so the
@@ -168,25 +219,25 @@ def best_noise(covariance: Tensor, loadings: Tensor, noise: Tensor, floor: Tenso
     in a Heywood case.
 
     Args:
-        covariance: of the data about their mean, dividing by N, (D, D).
-        loadings: (D, q). noise, floor: (D,).
+        covariance: of the data about their mean, dividing by N, (..., D, D).
+        loadings: (..., D, q). noise, floor: (..., D).
 
     Returns:
-        The new noise variances, (D,).
+        The new noise variances, (..., D).
     """
-    # By numpy, whose calls take a fraction of torch's time: there are a dozen for each feature.
-    (sigma, rows, least), new = (t.detach().cpu().numpy() for t in (covariance, loadings, floor)), noise.cpu().numpy()
-    new = new.copy()
-    weighted = rows / new[:, np.newaxis]
-    identity = np.eye(rows.shape[1], dtype=rows.dtype)
-    for d, own in enumerate(rows):
-        weighted[d] = 0  # leaves feature d out
-        gain = np.linalg.solve(identity + weighted.T @ rows, own)  # a, (q,)
+    new = noise.copy()
+    weighted = loadings / new[..., np.newaxis]
+    identity = np.eye(loadings.shape[-1], dtype=loadings.dtype)
+    for d in range(loadings.shape[-2]):
+        own = loadings[..., d, :, np.newaxis]
+        weighted[..., d, :] = 0  # leaves feature d out
+        gain = np.linalg.solve(identity + weighted.swapaxes(-1, -2) @ loadings, own)  # a, (..., q, 1)
         contrast = -(weighted @ gain)
-        contrast[d] = 1  # x_d - c^T x_others = contrast^T x
-        new[d] = max(contrast @ (sigma @ contrast) - gain @ own, least[d])
-        weighted[d] = own / new[d]
-    return torch.as_tensor(new, device=noise.device)
+        contrast[..., d, 0] = 1  # x_d - c^T x_others = contrast^T x
+        left = contrast.swapaxes(-1, -2) @ (covariance @ contrast) - own.swapaxes(-1, -2) @ gain
+        new[..., d] = np.maximum(left[..., 0, 0], floor[..., d])
+        weighted[..., d, :] = own[..., 0] / new[..., d, np.newaxis]
+    return new
 
 
 def tiny() -> tuple[FactorAnalysis, Tensor]:

@@ -21,7 +21,8 @@ def start_together(each: Restarts, restarts: Sequence[int]) -> None:
     one after the other: a function that is told every row of a run has them so."""
     estimator, problem, folder = each.estimator, each.problem, each.folder
     new = [restart for restart in restarts if folder is None or folder.finished(restart) is None]
-    if len(new) < 2 or each.resumed is not None or callable(each.progress):
+    alone = len(new) == 1 and (each.progress or not problem.model.copies_of_one)
+    if not new or alone or each.resumed is not None or callable(each.progress):
         return
     if not isinstance(estimator, EM) or not estimator.takes_copies(problem):
         return
