@@ -282,15 +282,26 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 
 
 def gaussian_problem(
-    sequences: int, steps: int, states: int, features: int, ragged: bool = False, forbidden: float = 0.0
+    sequences: int,
+    steps: int,
+    states: int,
+    features: int,
+    ragged: bool = False,
+    forbidden: float = 0.0,
+    sticky: float = 0.0,
 ) -> tuple[Tensor, ...]:
-    """initial, transition, x, means, scale, lengths; NaN beyond the lengths."""
+    """initial, transition, x, means, scale, lengths; NaN beyond the lengths. Sticky ones stay by so many nats, and the
+    data say almost nothing of the states.
+    """
     initial, transition, _, lengths = problem(
         sequences, steps, states, seed=features, ragged=ragged, forbidden=forbidden
     )
     generator = torch.Generator().manual_seed(features)
     means = 2 * torch.randn(states, features, dtype=torch.float64, generator=generator) + 3
     scale = 0.5 + torch.rand(states, features, dtype=torch.float64, generator=generator)
+    if sticky:
+        transition = (transition + sticky * torch.eye(states, dtype=torch.float64)).log_softmax(-1)
+        means = means[:1] + 0.01 * means
     x = means[torch.randint(states, (sequences, steps), generator=generator)]
     x = x + torch.randn(x.shape, dtype=torch.float64, generator=generator)
     x[torch.arange(steps) >= lengths.unsqueeze(-1)] = math.nan
@@ -334,6 +345,7 @@ GAUSSIAN_LAYOUTS = {
     "left to right": {"sequences": 70, "steps": 25, "states": 4, "features": 2, "forbidden": 0.15},
     "blocks": {"sequences": 1, "steps": 4003, "states": 3, "features": 4},
     "many blocks": {"sequences": 3, "steps": 20_000, "states": 2, "features": 1, "ragged": True},
+    "blocks that forget nothing": {"sequences": 1, "steps": 1700, "states": 3, "features": 2, "sticky": 18.0},
     "by states": {"sequences": 8, "steps": 40, "states": 21, "features": 3, "ragged": True},
 }
 

@@ -273,10 +273,11 @@ def expectations(
 def gaussian_totals(
     initial: Tensor, transition: Tensor, x: Tensor, means: Tensor, scale: Tensor, lengths: Tensor | None = None
 ) -> Totals | None:
-    """The E step of chains that emit diagonal Gaussians in one pass over the data, without any (N, T, K) array.
+    """The E step of chains that emit diagonal Gaussians in one pass over the data, two where a long sequence is cut.
 
     Densities, messages and marginals of the lanes or the sequence now worked on stay in the cache; what leaves it are
-    sums. The same as :func:`expectations` of the log-densities, and weighted sums by its marginals.
+    sums, and of a long sequence that is cut up to 16 MB of densities, kept from the first pass to the second. The same
+    as :func:`expectations` of the log-densities, and weighted sums by its marginals.
 
     Args:
         initial: (K,), log-weights of z_1.

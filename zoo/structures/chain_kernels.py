@@ -98,47 +98,63 @@ def _weigh_lanes(
     _exp(out.reshape(-1), size * lanes, work, bits)
 
 
-def _gather(seen: Any, weight: Any, family: Any, active: int, sums: Any) -> None:
-    """Adds w, w (x - centre) and w (x - centre)^2 of one step to each lane's sums (1 + 2 D, K, lanes)."""
+def _gather(seen: Any, weight: Any, other: Any, other_weight: Any, family: Any, active: int, sums: Any) -> None:
+    """Adds w, w (x - centre) and w (x - centre)^2 of two steps to each lane's sums (1 + 2 D, K, lanes).
+
+    Two at once, as loads and stores of the sums decide.
+    """
     features, size = len(seen), len(weight)
     for k in range(size):
         for q in range(active):
-            sums[0, k, q] += weight[k, q]
+            sums[0, k, q] += weight[k, q] + other_weight[k, q]
         for d in range(features):
             centre = family[1 + d, k]
             for q in range(active):
-                r = seen[d, q] - centre
-                s = weight[k, q] * r
-                sums[1 + d, k, q] += s
-                sums[1 + features + d, k, q] += s * r
+                r, r2 = seen[d, q] - centre, other[d, q] - centre
+                s, s2 = weight[k, q] * r, other_weight[k, q] * r2
+                sums[1 + d, k, q] += s + s2
+                sums[1 + features + d, k, q] += s * r + s2 * r2
+
+
+def _count(forward: Any, after: Any, other: Any, other_after: Any, active: int, counts: Any) -> None:
+    """Adds forward (K, lanes) times after (K, lanes) of two steps to each lane's counts (K, K, lanes)."""
+    size = len(forward)
+    for i in range(size):
+        for j in range(size):
+            for q in range(active):
+                counts[i, j, q] += forward[i, q] * after[j, q] + other[i, q] * other_after[j, q]
 
 
 def lanes_kernel(
     a: Any, back: Any, emission: Any, family: Any, rows: Any, start: Any, length: Any, enter: Any, leave: Any, low: int,
     high: int, lanes: int, slot: int, write: bool, full: bool, value: Any, failed: Any, opening: Any, pairs: Any,
-    smooth: Any, sums: Any,
+    smooth: Any, sums: Any, kept_weights: Any, kept_shifts: Any, kept_seen: Any,
 ) -> None:  # fmt: skip
     """Forward-backward on rows low..high, groups of lanes at a time; rows are (parts of) sequences, longest first.
 
     ``enter`` (rows, K) is the message into the first step, ``leave`` that into the last from behind, both linear.
     Pairs lack the factor of the transition; they go to ``pairs[slot]``, or to each row's own if slot is -1. ``opening``
     (rows, K) is p(z | x) at each row's first step. That of all steps goes to ``smooth``, and with a family into its
-    ``sums``: to those of the two that are not empty.
+    ``sums``: to those of the two that are not empty. What ``transfer_kernel`` has kept of the rows, which are one group
+    of lanes then, is not computed again; it may be empty.
     """
     size = a.shape[0]
     features = len(family) // 2
     keep = length[low] if full else 2
-    seen = np.empty((keep, features, lanes))
-    weights = np.empty((keep, size, lanes))
+    known = len(kept_weights) > 0
+    seen = kept_seen if known else np.empty((keep, features, lanes))
+    weights = kept_weights if known else np.empty((keep, size, lanes))
+    shifts = kept_shifts if known else np.empty((1, lanes))
     forward = np.empty((keep, size, lanes))
     work = np.empty(size * lanes)
     bits = work.view(np.int64)
     new = np.empty((size, lanes))
     beta = np.empty((size, lanes))
-    after = np.empty((size, lanes))
+    afters, marginals = np.empty((2, size, lanes)), np.empty((2, size, lanes))  # of a step and the one held
+    none = np.zeros((size, lanes))
     counts = np.empty((size, size, lanes))
     gathered = np.empty((len(sums), size, lanes))
-    shift, total, norm, inverse = np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes)
+    total, norm, inverse = np.empty(lanes), np.empty(lanes), np.empty(lanes)
     product, reach = np.empty(lanes), np.empty(lanes)
     least, most = np.empty(lanes), np.empty(lanes)
     broken = np.zeros(lanes, dtype=np.bool_)
@@ -155,7 +171,10 @@ def lanes_kernel(
             while length[first + active - 1] <= t:
                 active -= 1
             here, before = (t, t - 1) if full else (t & 1, 1 - (t & 1))
-            _weigh_lanes(emission, family, rows, start, first, t, active, seen[here], weights[here], shift, work, bits)
+            at = t if known else here
+            shift = shifts[t if known else 0]
+            if not known:
+                _weigh_lanes(emission, family, rows, start, first, t, active, seen[at], weights[at], shift, work, bits)
             if t == 0:
                 for j in range(size):
                     for q in range(active):
@@ -166,7 +185,7 @@ def lanes_kernel(
                 norm[q] = 0.0
             for j in range(size):
                 for q in range(active):
-                    v = new[j, q] * (weights[here, j, q] * inverse[q])
+                    v = new[j, q] * (weights[at, j, q] * inverse[q])
                     forward[here, j, q] = v
                     norm[q] += v
             # The message keeps its sum: the next step divides by it, off the critical path.
@@ -193,8 +212,10 @@ def lanes_kernel(
                         counts[i, j, q] = 0.0
             gathered[:] = 0.0
             active = 0
+            turn, held = 0, False
             for t in range(length[first] - 1, -1, -1):
                 joined = active
+                after, marginal = afters[turn], marginals[turn]
                 while active < width and length[first + active] > t:
                     active += 1
                 if joined:
@@ -219,26 +240,34 @@ def lanes_kernel(
                 for j in range(size):
                     for q in range(active):
                         beta[j, q] *= inverse[q]
-                        new[j, q] = forward[t, j, q] * beta[j, q]
+                        marginal[j, q] = forward[t, j, q] * beta[j, q]
                 if write:
                     if t == 0:
                         for q in range(active):
                             for j in range(size):
-                                opening[first + q, j] = new[j, q]
-                    if len(sums):
-                        _gather(seen[t], new, family, active, gathered)
+                                opening[first + q, j] = marginal[j, q]
                     if len(smooth):
                         for q in range(active):
                             n, s = rows[first + q], start[first + q] + t
                             for j in range(size):
-                                smooth[n, s, j] = new[j, q]
+                                smooth[n, s, j] = marginal[j, q]
                     for j in range(size):
                         for q in range(joined):
                             after[j, q] *= inverse[q]
-                    for i in range(size):
-                        for j in range(size):
-                            for q in range(joined):
-                                counts[i, j, q] += forward[t, i, q] * after[j, q]
+                    if not held and t > 0 and joined == active:
+                        held, turn = True, 1 - turn  # until the next step, and both at once
+                        continue
+                    if held and joined < active:  # the one held has fewer lanes
+                        if len(sums):
+                            _gather(seen[t + 1], marginals[1 - turn], seen[t], none, family, joined, gathered)
+                        _count(forward[t + 1], afters[1 - turn], forward[t], none, joined, counts)
+                        held = False
+                    other = t + 1 if held else t
+                    if len(sums):
+                        tail = marginals[1 - turn] if held else none
+                        _gather(seen[t], marginal, seen[other], tail, family, active, gathered)
+                    _count(forward[t], after, forward[other], afters[1 - turn] if held else none, joined, counts)
+                    held = False
             for q in range(width):
                 if not (most[q] <= 1e100 and norm[q] > 0.0):  # norm: of the first step, NaN if any was
                     broken[q] = True
@@ -254,13 +283,38 @@ def lanes_kernel(
                         sums[f, k] += gathered[f, k, q]
 
 
+def _proportional(state: Any, active: int, left: Any) -> bool:
+    """Whether rows i of each lane's matrix, state[:, i, lane], are left[i, lane] times the first, to rounding."""
+    size, lanes = left.shape
+    for i in range(size):
+        for q in range(active):
+            left[i, q] = 0.0
+        for j in range(size):
+            for q in range(active):
+                left[i, q] += state[j, i * lanes + q]
+    for i in range(size - 1, -1, -1):
+        for q in range(active):
+            left[i, q] /= left[0, q]
+    apart = 0
+    for i in range(1, size):
+        for j in range(size):
+            for q in range(active):
+                like = left[i, q] * state[j, q]
+                apart += not abs(state[j, i * lanes + q] - like) <= 4e-15 * like  # NaN is
+        if apart:
+            return False
+    return True
+
+
 def transfer_kernel(
     a: Any, emission: Any, family: Any, rows: Any, start: Any, length: Any, place: Any, low: int, high: int,
-    lanes: int, transfer: Any,
+    lanes: int, transfer: Any, kept_weights: Any, kept_shifts: Any, kept_seen: Any,
 ) -> None:  # fmt: skip
     """transfer[place[row]], (K, K), up to a factor: the product over the row's steps of transition times weight.
 
-    A row that starts its sequence begins with the weight alone. Rows come longest first.
+    A row that starts its sequence begins with the weight alone. Rows come longest first. A chain forgets: once all
+    rows of each matrix are proportional, to rounding, one of them is enough (:func:`_proportional`). What
+    ``_weigh_lanes`` finds stays in what is kept, by step, unless that is empty.
     """
     size = a.shape[0]
     width = high - low
@@ -270,11 +324,39 @@ def transfer_kernel(
     norm = np.empty(lanes)
     many = size * lanes
     state, new = np.ones((size, many)), np.empty((size, many))  # [to, from and lane]
+    left, vector, mixed = np.empty((size, lanes)), np.empty((size, lanes)), np.empty((size, lanes))
+    single = 0  # how many lanes have one row left, ``vector`` (to, lane), of which the matrix's are ``left`` times
     active = width
     for t in range(length[low]):
         while length[low + active - 1] <= t:
             active -= 1
         _weigh_lanes(emission, family, rows, start, low, t, active, seen, weights, shift, work, bits)
+        if len(kept_weights):  # copied, as computing in memory that is not in the cache takes twice as long
+            for q in range(lanes):
+                kept_shifts[t, q] = shift[q]
+            for k in range(size):
+                for q in range(lanes):
+                    kept_weights[t, k, q] = weights[k, q]
+            for d in range(len(seen)):
+                for q in range(lanes):
+                    kept_seen[t, d, q] = seen[d, q]
+        if single:
+            _mix(a, vector, mixed, size, active)
+            for j in range(size):
+                for q in range(active):
+                    vector[j, q] = mixed[j, q] * weights[j, q]
+            if t % 8 == 7:
+                for q in range(active):
+                    norm[q] = 0.0
+                for j in range(size):
+                    for q in range(active):
+                        norm[q] += vector[j, q]
+                for q in range(active):
+                    norm[q] = 1.0 / norm[q]
+                for j in range(size):
+                    for q in range(active):
+                        vector[j, q] *= norm[q]
+            continue
         if t == 0:
             for j in range(size):
                 for i in range(size):
@@ -302,10 +384,16 @@ def transfer_kernel(
                 for i in range(size):
                     for q in range(lanes):
                         state[j, i * lanes + q] *= norm[q]
+            if _proportional(state, active, left):
+                single = active
+                for j in range(size):
+                    for q in range(active):
+                        vector[j, q] = state[j, q]
     for q in range(width):
         for i in range(size):
             for j in range(size):
-                transfer[place[low + q], i, j] = state[j, i * lanes + q]
+                entry = left[i, q] * vector[j, q] if q < single else state[j, i * lanes + q]
+                transfer[place[low + q], i, j] = entry
 
 
 def cuts_kernel(
@@ -851,7 +939,7 @@ def clear_kernel(values: Any, lengths: Any) -> None:
 
 
 _COMPILED = (
-    "_mix", "_gather", "lanes_kernel", "transfer_kernel", "cuts_kernel", "weigh_kernel",
+    "_mix", "_gather", "_count", "lanes_kernel", "_proportional", "transfer_kernel", "cuts_kernel", "weigh_kernel",
     "_times", "forward_kernel", "backward_kernel", "combine_kernel", "_add", "states_kernel", "_log_step", "_log_sum",
     "_forward_logs_one", "forward_logs_kernel", "logs_kernel", "viterbi_kernel", "sample_kernel", "moments_kernel",
     "clear_kernel",

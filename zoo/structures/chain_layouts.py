@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ from torch import Tensor
 from zoo.core.isolation import available_threads
 from zoo.core.parallel import in_parallel
 from zoo.structures import chain_kernels as kernels
+from zoo.structures.chain_blocks import Room, blocks_of, leave, take
 from zoo.structures.chain_products import CountsByItem, products
 
 __all__ = ["Layouts"]
@@ -42,6 +43,7 @@ _VERY_MANY_STATES = 64  # from here, products of matrices are faster (64: about 
 _FEW_SEQUENCES = 8  # below, there is too little to put side by side
 _BLOCK = 200  # steps, for few states: three such arrays of 64 lanes about fit the second-level cache
 _DENSE = 1e-10  # transitions all above this: no message can die between cuts
+_KEPT = 2**21  # numbers that the first pass over blocks keeps for the second, 16 MB; more are computed again
 _MOST_JOBS = 16  # a fixed number, so that sums are the same whatever the number of threads
 
 
@@ -132,7 +134,7 @@ class Layouts:
 
         A sequence that failed is in none of the sums. None if there are too few sequences, and no blocks of them.
         """
-        if self.chain.n < _FEW_SEQUENCES and not self._has_blocks():
+        if self.chain.n < _FEW_SEQUENCES and not self._has_blocks:
             return None
         pairs = self._pass(True, False)
         self.opening[self.bad] = 0.0
@@ -142,7 +144,7 @@ class Layouts:
 
     def smoothed(self, marginals: Tensor) -> Tensor | None:
         """Fills marginals (N, T, K) from the data and a family; which failed, (N,). None as :meth:`totals`."""
-        if self.chain.n < _FEW_SEQUENCES and not self._has_blocks():
+        if self.chain.n < _FEW_SEQUENCES and not self._has_blocks:
             return None
         self.smooth, self.sums = marginals.numpy(), self.sums[:0]
         self._pass(True, False)
@@ -150,6 +152,7 @@ class Layouts:
             kernels.clear_kernel(self.smooth, self.lengths)
         return torch.from_numpy(self.bad)
 
+    @functools.cached_property
     def _has_blocks(self) -> bool:
         chain = self.chain
         few = chain.shared and chain.k <= _FEW_STATES and chain.n < 2 * _LANES
@@ -159,7 +162,7 @@ class Layouts:
         """The layout that fits, scaled; expected transitions."""
         chain = self.chain
         checked = not chain.shared or float(self.transition.min()) < _SAFE  # the value needs the backward pass too
-        if self._has_blocks():
+        if self._has_blocks:
             pairs = self._by_blocks(write, per_sequence)
         elif self._suits_products():
             return self._by_products(write, checked, per_sequence)
@@ -190,15 +193,16 @@ class Layouts:
         return pairs.sum(0)
 
     def _lanes(
-        self, rows: Any, start: Any, length: Any, enter: Any, leave: Any, write: bool, full: bool, per_row: bool
-    ) -> tuple[Any, Any, Any, Any]:
+        self, rows: Any, start: Any, length: Any, enter: Any, leave: Any, write: bool, full: bool, per_row: bool,
+        kept: Sequence[Room] = (),
+    ) -> tuple[Any, Any, Any, Any]:  # fmt: skip
         """Value, failure and p(z | x) at the first step of each row; the pairs of each row or of each job."""
         k = self.chain.k
         count, lanes = len(rows), self._width(len(rows))
         groups = -(-count // lanes)
-        ranges = _split(length[::lanes], min(groups, _MOST_JOBS))
+        ranges = _split(length[::lanes], len(kept) or min(groups, _MOST_JOBS))
 
-        def one(low: int, high: int) -> tuple[Any, ...]:
+        def one(low: int, high: int, kept: Room) -> tuple[Any, ...]:
             size = high - low
             part = (rows[low:high], start[low:high], length[low:high], enter[low:high], leave[low:high])
             found = (
@@ -208,11 +212,13 @@ class Layouts:
             sums = np.zeros(self.sums.shape)
             kernels.lanes_kernel(
                 self.transition[0, 0], self.back, self.emission, self.family, *part, 0, size, lanes,
-                -1 if per_row else 0, write, full, *found, self.smooth, sums,
+                -1 if per_row else 0, write, full, *found, self.smooth, sums, *kept,
             )  # fmt: skip
             return *found, sums
 
-        calls = [functools.partial(one, a * lanes, min(b * lanes, count)) for a, b in ranges]
+        rooms = kept or [take(0, k, 0, lanes)] * len(ranges)
+        jobs = zip(ranges, rooms, strict=True)
+        calls = [functools.partial(one, a * lanes, min(b * lanes, count), room) for (a, b), room in jobs]
         parts = in_parallel(calls, pure=not len(self.smooth))
         self.sums = sum(part[4] for part in parts)
         value, failed, opening, pairs = (np.concatenate([part[i] for part in parts]) for i in range(4))
@@ -225,43 +231,43 @@ class Layouts:
     def _by_blocks(self, full: bool, per_sequence: bool) -> Any:
         """Long sequences cut into blocks; transfer matrices give the messages at the cuts."""
         n, k = self.chain.n, self.chain.k
-        number = -(-self.lengths // max(_BLOCK, 25 * k))  # so that transfer matrices hold K / 25 numbers a step
-        rows = np.repeat(np.arange(n), number)
-        first = np.concatenate(([0], np.cumsum(number)[:-1]))
-        index = np.arange(len(rows)) - np.repeat(first, number)
-        size = np.repeat(-(-self.lengths // number), number)  # equal sizes, but for the last
-        start = index * size
-        length = np.minimum(size, self.lengths[rows] - start)
-        order = np.argsort(-length, kind="stable")
+        # So that transfer matrices hold K / 25 numbers a step.
+        first, number, rows, index, start, length, order = blocks_of(self.lengths, max(_BLOCK, 25 * k))
         lanes = self._width(len(rows))
+        features = len(self.family) // 2
+        keeps = full and int(self.lengths.sum()) * (k + 1 + features) <= _KEPT
         a, ordered = self.transition[0, 0], (rows[order], start[order], length[order])
 
         def across(low: int) -> Any:
             each, begin, steps = (values[low : low + lanes] for values in ordered)
             found, place = np.empty((len(each), k, k)), np.arange(len(each))
+            room = take(int(steps[0]) if keeps else 0, k, features, lanes)
             kernels.transfer_kernel(
-                a, self.emission, self.family, each, begin, steps, place, 0, len(each), lanes, found
+                a, self.emission, self.family, each, begin, steps, place, 0, len(each), lanes, found, *room
             )
-            return found
+            return found, room
 
         calls = [functools.partial(across, low) for low in range(0, len(rows), lanes)]
-        transfer = np.empty((len(rows), k, k))
-        transfer[order] = np.concatenate(in_parallel(calls, pure=True))
-        enter, ends, leave = np.empty((len(rows), k)), np.empty((len(rows), k)), np.empty((len(rows), k))
+        transfer, found = np.empty((len(rows), k, k)), in_parallel(calls, pure=True)
+        transfer[order] = np.concatenate([part[0] for part in found])
+        kept = [part[1] for part in found] if keeps else []
+        enter, ends, behind = np.empty((len(rows), k)), np.empty((len(rows), k)), np.empty((len(rows), k))
         kernels.cuts_kernel(
-            a, np.broadcast_to(self.initial, (n, k)).copy(), transfer, first, number, enter, ends, leave
+            a, np.broadcast_to(self.initial, (n, k)).copy(), transfer, first, number, enter, ends, behind
         )
-        result, failed, opening, pairs = self._lanes(*ordered, enter[order], leave[order], full, full, per_sequence)
-        np.add.at(self.value, rows[order], result)
+        result, failed, opening, pairs = self._lanes(
+            *ordered, enter[order], behind[order], full, full, per_sequence, kept
+        )
+        leave(kept)
+        self.value += np.bincount(rows[order], result, n)
         self.value += np.broadcast_to(self.initial_shift, n) + (self.lengths - 1) * self.shift[0, 0]
-        np.logical_or.at(self.bad, rows[order], failed)
+        self.bad[rows[order][failed]] = True
         if not full:
             return pairs.sum(0)
         starts = np.empty_like(opening)
         starts[order] = opening
         self.opening[:] = starts[first]
-        later = np.nonzero(index > 0)[0]
-        later = later[~self.bad[rows[later]]]
+        later = np.nonzero((index > 0) & ~self.bad[rows])[0]
         ratio = starts[later] / enter[later]  # (M, K); p(z_t | x) / p(z_t | x_1..x_{t-1})
         if per_sequence:
             each = np.zeros((n, k, k))
