@@ -15,7 +15,7 @@ from pyro.distributions import constraints
 import zoo
 from zoo.core.functions import as_model
 from zoo.core.problem import Problem
-from zoo.core.program import latent_sites, plate_nesting
+from zoo.core.program import latent_sites, plate_nesting, reached_by_marginal
 from zoo.estimators.loop.adam_loop import AdamLoop
 from zoo.models.factor_analysis import FactorAnalysis
 
@@ -125,3 +125,30 @@ def test_copies_of_a_model_share_what_is_looked_up() -> None:
     assert problem.program is known
     assert problem.of(as_model(model, guide)).program is known
     assert problem.on(X[:4]).program is not known
+
+
+def test_parameters_of_a_marginal_are_those_that_have_derivatives() -> None:
+    class Half(torch.autograd.Function):
+        """Of two arguments; only the first has a derivative."""
+
+        @staticmethod
+        def forward(context: Any, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+            return first * second
+
+        @staticmethod
+        def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+            return gradient, None
+
+    class OwnMarginal(FactorAnalysis):
+        own = False
+
+        def log_marginal(self, x: torch.Tensor, known: Any = None) -> torch.Tensor:
+            away = x - self.mean
+            return Half.apply(away, self.noise_variance).sum(-1) if self.own else away.square().sum(-1)
+
+    x = X[:20].reshape(-1, 2)
+    names = ("loadings_unconstrained", "mean_unconstrained", "noise_variance_unconstrained")
+    assert set(Problem(FactorAnalysis(1, 2), x).theta) == set(names)
+    one = OwnMarginal(1, 2)
+    for one.own in (False, True):
+        assert reached_by_marginal(one, x) == ("mean_unconstrained",)

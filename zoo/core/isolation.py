@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 
 import numpy as np
 import pyro
@@ -26,8 +27,21 @@ def forked_rng(seed: int) -> Iterator[None]:
     with turn():
         devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
+            seed_torch(seed)
             yield
+
+
+def seed_torch(seed: int) -> None:
+    """As ``torch.manual_seed``, which formats the call's stack for every kind of device that is not there."""
+    if _accelerated():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
+@cache
+def _accelerated() -> bool:
+    return torch.accelerator.is_available()
 
 
 @contextmanager

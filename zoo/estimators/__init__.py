@@ -17,6 +17,7 @@ def estimator_classes() -> dict[str, type[Estimator]]:
     return {cls.name: cls for cls in classes_in(__name__, Estimator) if "name" in vars(cls)}
 
 
+@cache
 def find_estimator(name: str) -> type[Estimator]:
     """The estimator class of a name; where its file has that name too, no other is imported.
 

@@ -62,6 +62,8 @@ class EM(Estimator):
         return self._lacks(problem)
 
     def rehearse(self, problem: Problem) -> None:
+        if self.takes_copies(problem) and problem.model.copies_of_one:
+            return  # what repeats is not the model's own step
         small = self.elements(problem) < SMALL
         with torch.no_grad():
             self.steps(problem if small else problem.on(problem.model.probe(problem.data))).e_step()

@@ -231,13 +231,36 @@ def best_noise(covariance: Array, loadings: Array, noise: Array, floor: Array) -
     for d in range(loadings.shape[-2]):
         own = loadings[..., d, :, np.newaxis]
         weighted[..., d, :] = 0  # leaves feature d out
-        gain = np.linalg.solve(identity + weighted.swapaxes(-1, -2) @ loadings, own)  # a, (..., q, 1)
+        gain = _solved(identity + weighted.swapaxes(-1, -2) @ loadings, own)  # a, (..., q, 1)
         contrast = -(weighted @ gain)
         contrast[..., d, 0] = 1  # x_d - c^T x_others = contrast^T x
         left = contrast.swapaxes(-1, -2) @ (covariance @ contrast) - own.swapaxes(-1, -2) @ gain
         new[..., d] = np.maximum(left[..., 0, 0], floor[..., d])
         weighted[..., d, :] = own[..., 0] / new[..., d, np.newaxis]
     return new
+
+
+#: Equations of one system that Python eliminates sooner than numpy calls what would.
+FEW = 3
+
+
+def _solved(matrix: Array, right: Array) -> Array:
+    """matrix^-1 right, (..., q, 1), of matrices I plus a positive semidefinite one, which need no pivots."""
+    q = matrix.shape[-1]
+    if q > FEW or matrix.size > q * q:
+        return np.asarray(np.linalg.solve(matrix, right), np.float64)
+    rows, values = matrix.reshape(q, q).tolist(), right.ravel().tolist()
+    for i, pivot in enumerate(rows):
+        for j in range(i + 1, q):
+            share = rows[j][i] / pivot[i]
+            values[j] -= share * values[i]
+            for k in range(i + 1, q):
+                rows[j][k] -= share * pivot[k]
+    for i in reversed(range(q)):
+        for k in range(i + 1, q):
+            values[i] -= rows[i][k] * values[k]
+        values[i] /= rows[i][i]
+    return np.array(values, right.dtype).reshape(right.shape)
 
 
 def tiny() -> tuple[FactorAnalysis, Tensor]:

@@ -158,6 +158,8 @@ def fix(model: LatentVariableModel, names: str | Iterable[str]) -> list[str]:
         ZooError: a name that is no parameter's.
     """
     by_name: dict[str, str] = {}
+    if not names:
+        return []
     for full, _ in model.named_parameters():
         by_name[next(iter(model.named_values({full})), full)] = full
     stopped = []
