@@ -16,8 +16,8 @@ __all__ = ["Blocks", "Room", "blocks_of", "leave", "take"]
 #: Emission weights (T, K, lanes), their shifts (T, lanes) and the data (T, D, lanes) of a group of lanes.
 Room = tuple[Any, Any, Any]
 
-#: Flat arrays that nobody uses: those of the last chain. Taking and adding is atomic.
-_free: list[Any] = []
+#: What nobody uses: rooms of the last chain. Taking and adding is atomic.
+_free: list[Room] = []
 _MOST = 2**22  # numbers in all, 32 MB
 
 
@@ -26,17 +26,17 @@ class Blocks(NamedTuple):
 
     Shapes:
         first, number: (N,), each sequence's first block, and how many it has.
-        rows, index, start, length: (M,), of each block: its sequence, which block it is there, first step and steps.
+        rows, index: (M,), of each block: its sequence, and which block it is there.
         order: (M,), the longest first.
+        ordered: of each block in this order its sequence, first step and steps.
     """
 
     first: Any
     number: Any
     rows: Any
     index: Any
-    start: Any
-    length: Any
     order: Any
+    ordered: tuple[Any, Any, Any]
 
 
 def blocks_of(lengths: Any, steps: int) -> Blocks:
@@ -54,24 +54,23 @@ def _blocks(lengths: bytes, steps: int) -> Blocks:
     size = np.repeat(-(-long // number), number)  # equal sizes, but for the last
     start = index * size
     length = np.minimum(size, long[rows] - start)
-    return Blocks(first, number, rows, index, start, length, np.argsort(-length, kind="stable"))
+    order = np.argsort(-length, kind="stable")
+    return Blocks(first, number, rows, index, order, (rows[order], start[order], length[order]))
 
 
 def take(steps: int, states: int, features: int, lanes: int) -> Room:
     """Room for one group of lanes, to be filled; nobody else has it until it is left."""
-    size = steps * lanes * (states + 1 + features)
+    shapes = (steps, states, lanes), (steps, lanes), (steps, features, lanes)
     try:
-        flat = _free.pop() if size else np.empty(0)
+        room = _free.pop() if steps else None
     except IndexError:
-        flat = np.empty(size)
-    if len(flat) != size:
-        flat = np.empty(size)
-    weights, shifts, seen = np.split(flat, [steps * lanes * states, steps * lanes * (states + 1)])
-    return weights.reshape(steps, states, lanes), shifts.reshape(steps, lanes), seen.reshape(steps, features, lanes)
+        room = None
+    if room is not None and room[0].shape == shapes[0] and room[2].shape == shapes[2]:
+        return room
+    return np.empty(shapes[0]), np.empty(shapes[1]), np.empty(shapes[2])
 
 
 def leave(rooms: list[Room]) -> None:
     """Rooms that are not read any more."""
-    flats = [room[0].base for room in rooms]
-    if sum(map(len, flats)) <= _MOST:
-        _free[:] = flats
+    if sum(part.size for room in rooms for part in room) <= _MOST:
+        _free[:] = rooms

@@ -232,11 +232,11 @@ class Layouts:
         """Long sequences cut into blocks; transfer matrices give the messages at the cuts."""
         n, k = self.chain.n, self.chain.k
         # So that transfer matrices hold K / 25 numbers a step.
-        first, number, rows, index, start, length, order = blocks_of(self.lengths, max(_BLOCK, 25 * k))
+        first, number, rows, index, order, ordered = blocks_of(self.lengths, max(_BLOCK, 25 * k))
         lanes = self._width(len(rows))
         features = len(self.family) // 2
         keeps = full and int(self.lengths.sum()) * (k + 1 + features) <= _KEPT
-        a, ordered = self.transition[0, 0], (rows[order], start[order], length[order])
+        a = self.transition[0, 0]
 
         def across(low: int) -> Any:
             each, begin, steps = (values[low : low + lanes] for values in ordered)
@@ -259,9 +259,9 @@ class Layouts:
             *ordered, enter[order], behind[order], full, full, per_sequence, kept
         )
         leave(kept)
-        self.value += np.bincount(rows[order], result, n)
+        self.value += np.bincount(ordered[0], result, n)
         self.value += np.broadcast_to(self.initial_shift, n) + (self.lengths - 1) * self.shift[0, 0]
-        self.bad[rows[order][failed]] = True
+        self.bad[ordered[0][failed]] = True
         if not full:
             return pairs.sum(0)
         starts = np.empty_like(opening)
@@ -271,7 +271,7 @@ class Layouts:
         ratio = starts[later] / enter[later]  # (M, K); p(z_t | x) / p(z_t | x_1..x_{t-1})
         if per_sequence:
             each = np.zeros((n, k, k))
-            np.add.at(each, rows[order], pairs)
+            np.add.at(each, ordered[0], pairs)
             np.add.at(each, rows[later], ends[later - 1][:, :, None] * ratio[:, None, :])
             each[self.bad] = 0.0
             return each
