@@ -102,11 +102,17 @@ class FactorAnalysis(LinearGaussian):
             self.noise_variance = torch.as_tensor(new.noise_variance[0], device=device)
         if not self.stays("loadings"):
             self.loadings = torch.as_tensor(new.loadings[0], device=device)
-        which = acting[0].nonzero()[0].tolist()
-        if not which:
+        return self.noise_notes(torch.from_numpy(acting[0]))
+
+    def least_noise(self, variance: Tensor, mean: Tensor) -> Tensor:
+        return self.noise_floor * varying(variance, mean)
+
+    def noise_notes(self, acts: Tensor) -> list[str]:
+        acting = acts.nonzero().flatten().tolist()
+        if not acting:
             return []
         return [
-            f"noise floor acts on feature{'s' if len(which) > 1 else ''} {', '.join(map(str, which))} (Heywood case)"
+            f"noise floor acts on feature{'s' if len(acting) > 1 else ''} {', '.join(map(str, acting))} (Heywood case)"
         ]
 
     def maximised(self, ground: Ground, present: FactorState) -> tuple[FactorState, NDArray[np.bool_]]:
@@ -132,7 +138,9 @@ class FactorAnalysis(LinearGaussian):
             loadings = best_loadings(covariance, noise, self.num_factors)
         return FactorState(loadings, mean, noise), acting
 
-    @follows("model", "e_step", "_statistics", "m_step", "maximised", "log_marginal", "_factors", "noise")
+    @follows(
+        "model", "e_step", "_statistics", "m_step", "maximised", "least_noise", "log_marginal", "_factors", "noise"
+    )
     def copies(self, x: Tensor, models: Sequence[FactorAnalysis]) -> Copies | None:
         """The E and M steps of several copies, of which each is a few small matrices; None but in float64."""
         return AnalysisCopies(models, x) if FactorCopies.serves(self, x) else None
@@ -173,7 +181,7 @@ class Ground:
     @classmethod
     def of(cls, model: FactorAnalysis, moments: Moments) -> Ground:
         mean, covariance = moments.mean[0], moments.scatter[0] / moments.count[0]
-        floor = model.noise_floor * varying(covariance.diagonal(), mean)
+        floor = model.least_noise(covariance.diagonal(), mean)
         return cls(*(values.cpu().numpy() for values in (covariance, mean, floor)))
 
 
