@@ -11,6 +11,7 @@ from pyro.poutine import trace, uncondition
 from torch import Tensor
 
 import zoo
+from zoo.components import climbs
 from zoo.core.contract import lacks, prepared
 from zoo.core.data import map_tensors, num_data, take
 from zoo.core.isolation import isolated
@@ -187,13 +188,38 @@ def test_trials_are_the_same_in_a_batch(monkeypatch: pytest.MonkeyPatch) -> None
     for batch in (True, False):
         if not batch:
             monkeypatch.setattr(EM, "takes_copies", alone)
-            monkeypatch.setattr("zoo.components.starts.SMALL", 0)
+            monkeypatch.setattr("zoo.components.climbs.SMALL", 0)
         fits.append(zoo.fit(zoo.PoissonHMM(2, 1), x, estimator="em"))
     one, other = ([(e["status"], e["chosen"], e["notes"]) for e in fit.restarts] for fit in fits)
     assert one == other
     assert len(one) > 4
     for name, expected in fits[1].model.named_values().items():
         assert torch.allclose(fits[0].model.named_values()[name], expected, rtol=1e-11), name
+
+
+@pytest.mark.parametrize("categorical", [False, True])
+def test_starts_ask_for_their_climbs_at_once(monkeypatch: pytest.MonkeyPatch, categorical: bool) -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.poisson(torch.full((2, 20, 1), 4.0).double(), generator=generator)
+    model: Any = zoo.PoissonHMM(2, 1)
+    if categorical:
+        model, x = zoo.CategoricalHMM(2, 3), x[..., 0].long() % 3
+    sizes: list[int] = []
+    climb = climbs._climbed_together
+
+    def climbed(model: Any, x: Any, states: Any, iterations: int) -> Any:
+        sizes.append(len(states))
+        return climb(model, x, states, iterations)
+
+    monkeypatch.setattr(climbs, "_climbed_together", climbed)
+    together = zoo.fit(model, x, estimator="em", restarts=9, max_iter=3)
+    assert max(sizes) >= 12, "more than one start's"
+    monkeypatch.setattr("zoo.runs.side_by_side.all_climbed", lambda several: list(map(climbs._climbed, several)))
+    alone = zoo.fit(model, x, estimator="em", restarts=9, max_iter=3)
+    for one, other in zip(together.restarts, alone.restarts, strict=True):
+        assert one["seed"] == other["seed"]
+        assert one["objective"] == pytest.approx(other["objective"], rel=1e-12)
+    assert len({round(entry["objective"], 6) for entry in alone.restarts}) > 3
 
 
 def test_an_interrupt_keeps_what_had_ended(monkeypatch: pytest.MonkeyPatch) -> None:

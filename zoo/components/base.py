@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from zoo.components.climbs import Starting, alone
 from zoo.components.kmeans import kmeans
 from zoo.components.seeding import seeds
 from zoo.core.checks import matrix
@@ -75,6 +76,14 @@ class Components(LatentVariableModel):
     def update_components(self, statistics: Statistics) -> list[str]:
         """The components' part of the M step; a component without data keeps its parameters. Returns notes."""
         raise NotImplementedError
+
+    def initialize(self, x: Data, init: str, restart: int = 0) -> None:
+        """A start, see :meth:`starting`, by itself."""
+        alone(self.starting(x, init, restart))
+
+    def starting(self, x: Data, init: str, restart: int = 0) -> Starting:
+        """The same on its way: it asks for the climbs of EM that choose it."""
+        raise NotImplementedError(f"{type(self).__name__} does not define starting(x, init, restart).")
 
     def enter_support(self, x: Tensor) -> None:
         """Move parameters to start from into the range that the M step keeps to, where it is narrower than theirs.

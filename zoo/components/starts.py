@@ -8,19 +8,15 @@ for the EM algorithm for getting the highest likelihood in multivariate Gaussian
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from zoo.components.base import Components, num_distinct, partition
+from zoo.components.climbs import Asked, Starting, set_state, state_of
 from zoo.core.contract import lacks
-from zoo.core.copies import Copies, with_parameters
-from zoo.core.data import Data, call, tensors
-from zoo.core.memory import SMALL
+from zoo.core.data import Data
 
 __all__ = ["SHORT", "keep_best", "random_weights", "sticky_steps", "window_labels"]
 
@@ -30,9 +26,6 @@ SHORT = 8192
 FIRST, LATER = (12, 5, 3, 20), (4, 8, 0, 0)
 #: Rows of up to so many distinct values are told apart by value, others by cluster.
 VALUES = 64
-#: A model's parameters; and what came of a climb: whether no constraint acts and the objective, and the parameters.
-State: TypeAlias = dict[str, Tensor]
-Reached: TypeAlias = tuple[tuple[bool, float], State]
 #: Longest reach of a window of neighbours, steps either way.
 REACH = 16
 
@@ -45,8 +38,8 @@ def keep_best(
     restart: int,
     draw: Callable[[int], None],
     schedule: tuple[int, int, int, int] | None = None,
-) -> None:
-    """Leave the model at the best of several starts, each climbed by a little EM.
+) -> Starting:
+    """Leave the model at the best of several starts, each climbed by a little EM, for which it asks.
 
     Starts on which a constraint acts (a covariance floor) come after all others.
 
@@ -65,65 +58,12 @@ def keep_best(
     drawn = []
     for i in range(draws):
         draw(i + restart // 2)
-        drawn.append(_state(model))
-    climbed = _climbed(model, x, drawn, iterations)
-    best = [state for _, state in sorted(climbed, key=lambda entry: entry[0], reverse=True)[:kept]]
-    climbed += _climbed(model, x, best, more)
-    _set(model, max(climbed, key=lambda entry: entry[0])[1])
-
-
-def _climbed(model: Components, x: Data, states: list[State], iterations: int) -> list[Reached]:
-    """How far some EM from each of these states comes: at once, where the data are few and the model knows how."""
-    if len(states) > 1 and lacks(model, "copies") is None:  # a grammar has neither copies nor rows
-        few = sum(t.numel() for t in tensors(x)) * len(states) * model.row_size() < SMALL
-        together = _climbed_together(model, x, states, iterations) if few else None
-        if together is not None:
-            return together
-    reached = []
-    for state in states:
-        _set(model, state)
-        reached.append(_climb(model, x, iterations))
-    return reached
-
-
-def _climbed_together(model: Components, x: Data, states: list[State], iterations: int) -> list[Reached] | None:
-    """The same; None where something is out of the ordinary: a constraint acts at the end, numbers are none."""
-    models = [with_parameters(model, state) for state in states]
-    copies: Copies | None = call(functools.partial(model.copies, models=models), x)
-    if copies is None:
-        return None
-    notes: Sequence[str] = ()
-    try:
-        for _ in range(iterations):
-            notes = copies.m_step(copies.e_step()[1])
-        values = copies.e_step()[0].tolist()
-    except (RuntimeError, ValueError):
-        return None
-    if notes or not all(map(math.isfinite, values)):
-        return None
-    end = copies.state()
-    return [
-        ((True, value), {**state, **copies.state_of(end, index)})
-        for index, (value, state) in enumerate(zip(values, states, strict=True))
-    ]
-
-
-def _climb(model: Components, x: Data, iterations: int) -> Reached:
-    notes: list[str] = []
-    for _ in range(iterations):
-        notes = model.m_step(call(model.e_step, x))
-    reached = float(call(model.e_step, x)["objective"] + model.log_prior())
-    return (not notes, reached if reached == reached else -math.inf), _state(model)
-
-
-def _state(model: Components) -> State:
-    return {name: value.detach().clone() for name, value in model.named_parameters()}
-
-
-def _set(model: Components, state: State) -> None:
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            value.copy_(state[name])
+        drawn.append(state_of(model))
+    reached = yield Asked(model, x, drawn, iterations)
+    if kept:
+        best = [state for _, state in sorted(reached, key=lambda entry: entry[0], reverse=True)[:kept]]
+        reached = reached + (yield Asked(model, x, best, more))
+    set_state(model, max(reached, key=lambda entry: entry[0])[1])
 
 
 def random_weights(features: Tensor, k: int) -> Tensor:

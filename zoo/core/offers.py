@@ -54,6 +54,11 @@ OFFERS: dict[str, Offer] = {
         ("model",),
         "x, models",
     ),
+    "starting": Offer(
+        "`initialize`, as a generator that asks for its short climbs (`zoo.components.climbs`): many starts at once",
+        ("initialize",),
+        "x, init, restart",
+    ),
     "lift": Offer(
         "lifts what lies below its floors (of covariances, of noise) to them, but for what is held there; gives masks "
         "of what was, by the names of `named_parameters`, and notes on all: climbs by a quasi-Newton method",

@@ -35,7 +35,7 @@ Axes = dict[str, tuple[str, ...]]
 #: Methods of a datum's own that take arrays, lists and data frames too.
 TAKES_DATA = frozenset({"log_marginal", "posterior", "predict", "elbo", "e_step", "posterior_means"})
 #: Methods that look at data alone, whatever stands beside their rows.
-OF_ROWS = frozenset({"probe", "initialize", "create", "datum_size", "why_impossible"})
+OF_ROWS = frozenset({"probe", "initialize", "starting", "create", "datum_size", "why_impossible"})
 
 
 class _Depth(threading.local):

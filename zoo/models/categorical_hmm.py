@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.components import CategoricalComponents
+from zoo.components.climbs import Starting
 from zoo.core.checks import positive
 from zoo.core.data import Data, as_data
 from zoo.core.schema import Schema
@@ -63,9 +64,9 @@ class CategoricalHMM(CategoricalComponents, HiddenMarkov):
         self.add_components(num_states, positive(num_symbols, "num_symbols", type(self).__name__))
         self.add_prior()
 
-    def initialize(self, x: Data, init: str, restart: int = 0) -> None:
+    def starting(self, x: Data, init: str, restart: int = 0) -> Starting:
         """As any hidden Markov model; "split": a few states, fitted and split until there are K, for many states."""
-        super().initialize(x, "current" if init == "split" else init, restart)
+        yield from super().starting(x, "current" if init == "split" else init, restart)
         if init == "split":
             start_by_splitting(self, x)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from zoo.automatic.checks import NOTHING_OBSERVED
 from zoo.automatic.enumeration import remembered
 from zoo.automatic.starts import choose_start
+from zoo.components.climbs import Asked, Reached
 from zoo.core import program
 from zoo.core.checks import failed_on_data
 from zoo.core.contract import LatentVariableModel, lacks, prepared
@@ -36,6 +37,7 @@ __all__ = [
     "possible_rows",
     "serving",
     "start",
+    "starting",
     "suits_auto_em",
     "unnormalised",
     "usual_estimators",
@@ -105,10 +107,34 @@ def start(
     Args:
         searched: whether parameters that have a prior go to the best of a few draws.
     """
+    candidate = _begun(model, init)
+    candidate.initialize(x, init, restart)
+    return _ready(candidate, model, x, init, restart, searched)
+
+
+def starting(
+    model: LatentVariableModel, x: Data, init: str, restart: int = 0
+) -> Generator[Asked, list[Reached], LatentVariableModel]:
+    """:func:`start`, which asks for its climbs where the model does."""
+    candidate = _begun(model, init)
+    if lacks(candidate, "starting") is None:
+        yield from candidate.starting(x, init, restart)
+    else:
+        candidate.initialize(x, init, restart)
+    return _ready(candidate, model, x, init, restart)
+
+
+def _begun(model: LatentVariableModel, init: str) -> LatentVariableModel:
     candidate = duplicate(model)
     if init != "current":
         candidate.reset_guide()
-    candidate.initialize(x, init, restart)
+    return candidate
+
+
+def _ready(
+    candidate: LatentVariableModel, model: LatentVariableModel, x: Data, init: str, restart: int, searched: bool = True
+) -> LatentVariableModel:
+    """The candidate, with what its start has left to be done, and what stays as in the model."""
     if weights_of(x) is not None and lacks(candidate, "measure") is None:
         candidate.measure(x)
     if init != "current":

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import torch
 
 from zoo.automatic.enumeration import remembered
+from zoo.components.climbs import all_climbed
 from zoo.core.isolation import isolated, reseed, threads
+from zoo.core.problem import Problem
 from zoo.errors import LikelihoodDecreased
 from zoo.estimators.em import EM
 from zoo.runs.one_start import run_several
-from zoo.runs.prepare import start
+from zoo.runs.prepare import starting
 from zoo.runs.progress import fraction_shown
 from zoo.runs.restarts import Restarts, Started
 
@@ -27,14 +32,38 @@ def start_together(each: Restarts, restarts: Sequence[int]) -> None:
     if not isinstance(estimator, EM) or not estimator.takes_copies(problem):
         return
     seeds = [each.seed_of(restart) for restart in new]
-    problems = []
     with isolated(each.seed), threads(estimator.elements(problem)):
-        for restart, seed in zip(new, seeds, strict=True):
-            with remembered():
-                reseed(seed)
-                problems.append(problem.of(start(problem.model, problem.data, each.init, restart)))
+        problems = _started(each, new, seeds)
     with isolated(each.seed), threads(estimator.elements(problem)), fraction_shown("starts", each.progress) as told:
         ends = run_several(estimator, problems, seeds, each.max_seconds, told)
     for restart, seed, end in zip(new, seeds, ends, strict=True):
         fell = end if isinstance(end, LikelihoodDecreased) else None
         each.ready[restart] = Started(end.fit if isinstance(end, LikelihoodDecreased) else end, seed, True, fell)
+
+
+def _started(each: Restarts, restarts: Sequence[int], seeds: Sequence[int]) -> list[Problem]:
+    """The problem at each start, drawn from its own seed; climbs that several starts ask for are taken at once."""
+    model, x = each.problem.model, each.problem.data
+    steps = [starting(model, x, each.init, restart) for restart in restarts]
+    made: dict[int, Problem] = {}
+    waiting: dict[int, tuple[Any, torch.Tensor]] = {}  # what a start asks for, and where its generator stands
+
+    def go_on(index: int, reached: Any) -> None:
+        try:
+            with remembered():
+                asked = steps[index].send(reached)
+        except StopIteration as end:
+            made[index] = each.problem.of(end.value)
+        else:
+            waiting[index] = asked, torch.get_rng_state()
+
+    for index, seed in enumerate(seeds):
+        reseed(seed)
+        go_on(index, None)
+    while waiting:
+        asked, waiting = waiting, {}
+        answers = all_climbed([question for question, _ in asked.values()])
+        for (index, (_, drawn)), reached in zip(asked.items(), answers, strict=True):
+            torch.set_rng_state(drawn)
+            go_on(index, reached)
+    return [made[index] for index in range(len(steps))]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zoo.components import starts
 from zoo.components.base import num_distinct, partition
+from zoo.components.climbs import Starting
 from zoo.core.data import Data
 from zoo.core.sequences import inside, lengths_of
 from zoo.core.statistics import Statistics
@@ -22,7 +23,7 @@ from zoo.models.shared.markov import path_counts
 __all__ = ["start"]
 
 
-def start(model: Any, x: Data, init: str, restart: int = 0) -> None:
+def start(model: Any, x: Data, init: str, restart: int = 0) -> Starting:
     """Cluster rows (left-right: cut sequences into parts), then one M step from those labels.
 
     Where there are fewer distinct rows than states, and in some later restarts (in all, of symbols), the start is
@@ -36,13 +37,14 @@ def start(model: Any, x: Data, init: str, restart: int = 0) -> None:
     model.encoder.set_from(complete)
     model.measure(x)
     if init == "current":
-        return model.enter_support(complete)
+        model.enter_support(complete)
+        return
     k = model.num_states
     if model.topology == "left_right":
         place = _places(model, values.shape[1], lengths, restart)
         labels = place.clamp_max(k - 1)[there]
     elif num_distinct(complete, k) < k or (init == model.inits[0] and _varies(model, restart)):
-        _start_from_best(model, x, restart)
+        yield from _start_from_best(model, x, restart)
         model.leave_boundary(complete, torch.full_like(model.log_transition[0], len(complete) / k), shake=False)
         return
     else:
@@ -83,7 +85,7 @@ def _places(model: Any, num_steps: int, lengths: Tensor, restart: int) -> Tensor
     return torch.bucketize(step / lengths.unsqueeze(-1), ends, right=True)
 
 
-def _start_from_best(model: Any, x: Data, restart: int) -> None:
+def _start_from_best(model: Any, x: Data, restart: int) -> Starting:
     """The best of random responsibilities and windows of neighbouring steps, on a part of long data."""
     values, lengths = x["x"], lengths_of(x["x"], x.get("lengths"))
     t, k = min(values.shape[1], starts.SHORT), model.num_states
@@ -106,7 +108,7 @@ def _start_from_best(model: Any, x: Data, restart: int) -> None:
         firsts = torch.full((k,), len(which) / k, dtype=model.dtype) + 1.0
         _start_from(model, rows, weight, firsts, steps)
 
-    starts.keep_best(model, part, features, restart, draw)
+    yield from starts.keep_best(model, part, features, restart, draw)
     with torch.no_grad():  # the climbs may have ruled out steps, from where no gradient leads anywhere
         model.transition_probs = 0.98 * model.transition_probs + 0.02 / k
         if model.initial == "free":

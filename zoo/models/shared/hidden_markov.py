@@ -25,6 +25,7 @@ from torch.distributions import constraints
 from guides.chain import AmortizedChain
 from zoo.bayes import priors
 from zoo.components.base import Components
+from zoo.components.climbs import Starting
 from zoo.core.checks import number_from, positive
 from zoo.core.contract import Axes, parameter, prepared
 from zoo.core.copies import Copies
@@ -335,9 +336,9 @@ class HiddenMarkov(Components):
     def validate(self, x: Data) -> dict[str, Tensor]:
         return checked(x, self.num_features, self.check_rows, type(self).__name__)
 
-    def initialize(self, x: Data, init: str, restart: int = 0) -> None:
+    def starting(self, x: Data, init: str, restart: int = 0) -> Starting:
         """From clusters of rows, parts of sequences, or the best of several kinds: see ``chain_starts.py``."""
-        start(self, x, init, restart)
+        return start(self, x, init, restart)
 
     def start_statistics(self, complete: Tensor, weight: Tensor) -> dict[str, Any]:
         """The components' statistics of starting labels, one-hot (N, K)."""
@@ -380,8 +381,7 @@ class HiddenMarkov(Components):
         with torch.no_grad():
             if self.initial == "free":
                 self.start_probs_unconstrained.copy_(self.start_probs_unconstrained[order].clone())
-            steps = self.transition_probs_unconstrained
-            steps.copy_(steps[order][:, order].clone())
+            self.transition_probs_unconstrained.copy_(self.transition_probs_unconstrained[order][:, order].clone())
         self.encoder.permute(order)
 
     @property

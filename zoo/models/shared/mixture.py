@@ -24,6 +24,7 @@ from torch.distributions import constraints
 from guides import AmortizedCategorical
 from zoo.components import starts
 from zoo.components.base import Components, cluster, num_distinct
+from zoo.components.climbs import Starting
 from zoo.core.checks import positive
 from zoo.core.contract import Axes, parameter
 from zoo.core.copies import Copies
@@ -197,7 +198,7 @@ class Mixture(Components):
     def rows(self, x: Data) -> Tensor:
         return x
 
-    def initialize(self, x: Tensor, init: str, restart: int = 0) -> None:
+    def starting(self, x: Tensor, init: str, restart: int = 0) -> Starting:
         """Cluster the data and take one M step from that hard assignment; the encoder takes the data's scale.
 
         Where there are fewer distinct rows than components, the start is the best of random responsibilities.
@@ -205,10 +206,11 @@ class Mixture(Components):
         points = self.coordinates(x)
         self.encoder.set_from(points)
         if init == "current":
-            return self.enter_support(x)
+            self.enter_support(x)
+            return
         k = self.num_components
         if not self.collapses and num_distinct(points, k) < k:
-            self._start_from_best(x, restart)
+            yield from self._start_from_best(x, restart)
             self.leave_boundary(x, self.weights.detach() * x.shape[0], shake=False)
             return
         labels = cluster(points, k, init, lloyd=restart == 0, who=type(self).__name__)
@@ -222,14 +224,14 @@ class Mixture(Components):
         self.m_step(reduce(add, in_parallel([partial(of_piece, *piece) for piece in pieces], pure=True)))
         self.leave_boundary(x, self.weights.detach() * x.shape[0])
 
-    def _start_from_best(self, x: Tensor, restart: int) -> None:
+    def _start_from_best(self, x: Tensor, restart: int) -> Starting:
         part = x[torch.randperm(x.shape[0])[: starts.SHORT].to(x.device)]
         zero = torch.zeros((), dtype=x.dtype)
 
         def draw(_: int) -> None:
             self.m_step(self._statistics(part, starts.random_weights(part, self.num_components), zero, zero))
 
-        starts.keep_best(self, part, part, restart, draw)
+        yield from starts.keep_best(self, part, part, restart, draw)
 
     def predict(self, x: Tensor) -> Tensor:
         """The most probable component of each datum, (N,) integers, the lowest of equals."""
