@@ -56,7 +56,7 @@ OFFERS: dict[str, Offer] = {
     ),
     "starting": Offer(
         "`initialize`, as a generator that asks for its short climbs (`zoo.components.climbs`): many starts at once",
-        ("initialize",),
+        ("model",),
         "x, init, restart",
     ),
     "lift": Offer(

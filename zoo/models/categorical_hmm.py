@@ -15,6 +15,7 @@ from zoo.components import CategoricalComponents
 from zoo.components.climbs import Starting
 from zoo.core.checks import positive
 from zoo.core.data import Data, as_data
+from zoo.core.offers import follows
 from zoo.core.schema import Schema
 from zoo.core.sequences import inside, lengths_of
 from zoo.errors import ZooError
@@ -64,6 +65,7 @@ class CategoricalHMM(CategoricalComponents, HiddenMarkov):
         self.add_components(num_states, positive(num_symbols, "num_symbols", type(self).__name__))
         self.add_prior()
 
+    @follows("model", "initialize")
     def starting(self, x: Data, init: str, restart: int = 0) -> Starting:
         """As any hidden Markov model; "split": a few states, fitted and split until there are K, for many states."""
         yield from super().starting(x, "current" if init == "split" else init, restart)

@@ -107,9 +107,8 @@ class HiddenMarkov(Components):
         start = torch.full((k,), 1.0 / k, dtype=self.dtype)
         steps = torch.full((k, k), 1.0 / k, dtype=self.dtype)
         if topology == "left_right":
-            start = torch.eye(k, dtype=self.dtype)[0]
-            steps = torch.eye(k, dtype=self.dtype) * 0.5 + torch.eye(k, dtype=self.dtype).roll(1, 1) * 0.5
-            steps[-1] = torch.eye(k, dtype=self.dtype)[-1]
+            unit = torch.eye(k, dtype=self.dtype)
+            start, steps = unit[0], torch.cat((0.5 * (unit + unit.roll(1, 1))[:-1], unit[-1:]))
         if initial == "free":
             self.start_probs = parameter(start, constraints.simplex)
         self.transition_probs = parameter(steps, constraints.simplex)
@@ -336,6 +335,7 @@ class HiddenMarkov(Components):
     def validate(self, x: Data) -> dict[str, Tensor]:
         return checked(x, self.num_features, self.check_rows, type(self).__name__)
 
+    @follows("model", "initialize")
     def starting(self, x: Data, init: str, restart: int = 0) -> Starting:
         """From clusters of rows, parts of sequences, or the best of several kinds: see ``chain_starts.py``."""
         return start(self, x, init, restart)

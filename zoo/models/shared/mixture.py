@@ -198,6 +198,7 @@ class Mixture(Components):
     def rows(self, x: Data) -> Tensor:
         return x
 
+    @follows("model", "initialize")
     def starting(self, x: Tensor, init: str, restart: int = 0) -> Starting:
         """Cluster the data and take one M step from that hard assignment; the encoder takes the data's scale.
 
