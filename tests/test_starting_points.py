@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +20,10 @@ import zoo
 from zoo.components.base import num_distinct
 from zoo.components.kmeans import kmeans
 from zoo.components.seeding import seeds
+from zoo.core.copies import duplicate
 from zoo.core.data import call
 from zoo.core.isolation import isolated
+from zoo.models import model_classes
 from zoo.runs.prepare import start
 
 FAMILIES: dict[str, Callable[[int], Any]] = {
@@ -232,3 +236,30 @@ def test_kmeans_is_scikit_learns() -> None:
         peer = KMeans(number, n_init=10, random_state=seed).fit(rows).cluster_centers_
         ours = kmeans(rows, number, np.random.RandomState(seed))
         assert np.abs(ours - peer).max() <= 1e-12 * np.abs(rows).max(), (seed, count, features, number)
+
+
+@pytest.mark.parametrize("name", sorted(model_classes()))
+def test_a_copy_to_start_from_is_a_deep_copy(name: str) -> None:
+    model, _ = sys.modules[model_classes()[name].__module__].tiny()
+    twin, deep, met = duplicate(model), copy.deepcopy(model), set[int]()
+
+    def compare(one: Any, other: Any, path: str) -> None:
+        assert type(one) is type(other), path
+        if id(one) in met:
+            return
+        met.add(id(one))
+        if isinstance(one, Tensor):
+            assert torch.equal(one.nan_to_num(7.0), other.nan_to_num(7.0)), path
+            assert one.requires_grad == other.requires_grad, path
+        elif isinstance(one, dict):
+            assert [*map(str, one)] == [*map(str, other)], path
+            for key in one:
+                compare(one[key], other[key], f"{path}.{key}")
+        elif isinstance(one, torch.nn.Module):
+            compare(vars(one), vars(other), path)
+
+    compare(twin, deep, name)
+    places = {value.data_ptr() for value in model.state_dict().values() if value.numel()}
+    assert not places & {value.data_ptr() for value in twin.state_dict().values()}
+    hooks = [vars(part)["_forward_hooks"] for one in (model, twin) for part in one.modules()]
+    assert len({id(hook) for hook in hooks}) == len(hooks) == 2 * len([*model.modules()])

@@ -98,7 +98,9 @@ def _copied(module: Any, memo: dict[int, Any]) -> Any:
         elif not value and type(value) in (dict, OrderedDict, set):
             parts[name] = type(value)()
         elif name == "_modules":
-            parts[name] = type(value)((key, part and _copied(part, memo)) for key, part in value.items())
+            parts[name] = type(value)(
+                (key, None if part is None else _copied(part, memo)) for key, part in value.items()
+            )
         elif name == "_pyro_params":  # constraints
             parts[name] = copy.copy(value)
         else:
