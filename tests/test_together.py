@@ -146,6 +146,12 @@ def test_factors_of_which_some_numbers_stay() -> None:
         for name in names:
             getattr(model, f"{name}_unconstrained").requires_grad_(False)
         assert_same(model, x, max_iter=40)
+    one_noise = zoo.PPCA(1, 5)
+    one_noise.mean = torch.full((5,), 2.5)
+    one_noise.mean_unconstrained.requires_grad_(False)
+    assert_same(one_noise, x, max_iter=40)
+    line = assert_same(zoo.PPCA(1, 5), x[:2].repeat(3, 1), max_iter=40)
+    assert all("floor" in end.notes[0] for end in line)
 
 
 def test_what_stays_stays() -> None:

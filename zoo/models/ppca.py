@@ -8,15 +8,21 @@ Tipping & Bishop (1999), "Probabilistic principal component analysis", Journal o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import constraints
 
 from zoo.core.contract import parameter
+from zoo.core.copies import Copies
+from zoo.core.offers import follows
 from zoo.core.pieces import added
 from zoo.core.statistics import Statistics, weighted, weighted_mean, weighted_sum, wide
+from zoo.models.shared.factor_copies import Array, FactorCopies, FactorState
 from zoo.models.shared.linear_gaussian import LinearGaussian, principal_axes
 
 __all__ = ["PPCA"]
@@ -107,6 +113,7 @@ class PPCA(LinearGaussian):
 
     # Not "pca": that is the maximum itself, and would leave an estimator nothing to do.
     inits = ("random", "pca", "current")
+    copies_of_one = True
     reference = "Tipping & Bishop (1999), Probabilistic principal component analysis"
 
     def __init__(self, num_factors: int, num_features: int, noise_floor: float = 1e-6) -> None:
@@ -152,7 +159,7 @@ class PPCA(LinearGaussian):
         rows = wide(x)
         mean = weighted_mean(rows, weights)
         centred = rows - mean
-        scores = (rows - self.mean) @ self._axes()  # (N, q)
+        scores = (rows - self.mean) @ axes_of(wide(self.loadings.detach()))  # (N, q)
         score_mean = weighted_mean(scores, weights)
         about = scores - score_mean
         count = float(weighted_sum(torch.ones_like(rows[:, 0]), weights))
@@ -176,37 +183,54 @@ class PPCA(LinearGaussian):
         is still large, and then stops at the saddle without it.
         """
         m: ScoreMoments = statistics["moments"]
-        d, q = self.num_features, self.num_factors
-        variance, mean = m.total / m.count / d, m.mean
+        floor = self.least_noise((m.total / m.count / self.num_features).reshape(1), m.mean)
         if self.stays("mean"):  # scores are taken about it
             m = m.about(wide(self.mean.detach()))
-        total = m.total / m.count
-        values, vectors = torch.linalg.eigh(m.scatter / m.count)
-        values, vectors = values.flip(0).clamp_min(0), _outward(vectors.flip(-1), vectors.flip(-1).diagonal())
-        # A start below the floor is let be: lifting it would lower the likelihood.
-        floor = torch.minimum(self.least_noise(variance.reshape(1), mean), wide(self.noise_variance.detach()))
-        # A direction in which the data vary less than the noise is no factor: k of the q are.
-        kept = torch.cat([values.new_zeros(1), values.cumsum(0)])
-        noises = (total - kept).clamp_min(0) / torch.arange(d, d - q - 1, -1, device=kept.device).clamp_min(1)
-        factors = (values > noises[1:]).long().cumprod(0).sum()
-        noise = torch.maximum(noises[factors] if factors < d else floor, floor)
-        # Those that are not keep a trace, too small for the likelihood to notice, so that their axes go on turning.
-        variances = (values - noise).clamp_min(1e-14 * noise)
-        # E and M step from there; in these coordinates p(z | x) has independent factors.
-        gain = variances.sqrt() / (variances + noise)  # E[z | x] = gain * score
-        cross = m.cross / m.count @ vectors * gain  # (D, q), of x with E[z | x]
-        latent = noise / (variances + noise) + gain.square() * values  # E[z^2], (q,)
-        loadings = cross / latent
-        new_noise = (total - (loadings * cross).sum()) / d
-        self.mean, self.loadings, self.noise_variance = m.mean, loadings, torch.maximum(new_noise, floor)
-        return self.noise_notes((new_noise <= floor) | (noise <= floor))
+        noise = wide(self.noise_variance.detach())
+        total, cross, scatter = ((v / m.count).cpu().numpy()[np.newaxis] for v in (m.total, m.cross, m.scatter))
+        new = self.maximised(total, cross, scatter, noise.cpu().numpy()[np.newaxis], float(floor))
+        device = self.loadings.device
+        loadings, noise, acting = (torch.from_numpy(values)[0].to(device) for values in new)
+        self.mean, self.loadings, self.noise_variance = m.mean, loadings, noise
+        return self.noise_notes(acting)
 
-    def _axes(self) -> Tensor:
-        """Orthonormal axes that span the loadings, (D, q)."""
-        loadings = wide(self.loadings.detach())
-        size = loadings.norm(dim=0).clamp_min(torch.finfo(loadings.dtype).tiny)
-        axes, triangle = torch.linalg.qr(loadings / size)
-        return _outward(axes, triangle.diagonal())
+    def maximised(
+        self, total: Array, cross: Array, scatter: Array, noise: Array, floor: float
+    ) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """The M step from several parameters at once, of which ``noise`` (S,) is one, by numpy.
+
+        Args:
+            total, cross, scatter: as in :class:`ScoreMoments` by their names, for each of S, dividing by N.
+
+        Returns:
+            loadings (S, D, q), noise variances (S,), and whether the floor acts, (S,).
+        """
+        d, q = self.num_features, self.num_factors
+        values, vectors = (part.numpy()[..., ::-1] for part in torch.linalg.eigh(torch.from_numpy(scatter)))
+        values = np.maximum(values, 0)
+        vectors = vectors * np.where(vectors.diagonal(0, -2, -1) < 0, -1.0, 1.0)[:, np.newaxis]
+        # A start below the floor is let be: lifting it would lower the likelihood.
+        least = np.minimum(floor, noise)
+        # A direction in which the data vary less than the noise is no factor: k of the q are.
+        left = total[:, np.newaxis] - np.concatenate([np.zeros((len(total), 1)), values.cumsum(-1)], -1)
+        noises = np.maximum(left, 0) / np.maximum(np.arange(d, d - q - 1, -1), 1)
+        factors = np.cumprod(values > noises[:, 1:], -1).sum(-1)
+        noise = np.maximum(np.where(factors < d, noises[np.arange(len(total)), factors], least), least)
+        # Those that are not keep a trace, too small for the likelihood to notice, so that their axes go on turning.
+        over = noise[:, np.newaxis]
+        variances = np.maximum(values - over, 1e-14 * over)
+        # E and M step from there; in these coordinates p(z | x) has independent factors.
+        gain = np.sqrt(variances) / (variances + over)  # E[z | x] = gain * score
+        cross = cross @ vectors * gain[:, np.newaxis]  # (S, D, q), of x with E[z | x]
+        latent = over / (variances + over) + gain**2 * values  # E[z^2], (S, q)
+        loadings = cross / latent[:, np.newaxis]
+        new = (total - (loadings * cross).sum((-2, -1))) / d
+        return loadings, np.maximum(new, least), (new <= least) | (noise <= least)
+
+    @follows("model", "e_step", "_statistics", "m_step", "maximised", "least_noise", "log_marginal", "_factors")
+    def copies(self, x: Tensor, models: Sequence[PPCA]) -> Copies | None:
+        """The E and M steps of several copies, of which each is a few small matrices; None but in float64."""
+        return ScoreCopies(models, x) if FactorCopies.serves(self, x) else None
 
     def random_start(self, x: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Random axes, turned by the covariance until each holds more variance than those left over do on average.
@@ -229,9 +253,51 @@ class PPCA(LinearGaussian):
         return self.loadings.detach(), self.noise_variance.detach()
 
 
-def _outward(axes: Tensor, sign: Tensor) -> Tensor:
-    """Columns turned round where ``sign`` is negative: successive axes point alike, and scores on them average."""
-    return axes * torch.where(sign < 0, -1.0, 1.0)
+class ScoreCopies(FactorCopies):
+    """Copies of a :class:`PPCA`."""
+
+    def __init__(self, models: Sequence[PPCA], x: Tensor) -> None:
+        super().__init__(models, x)
+        variance = self.moments.scatter[0].diagonal() / self.count
+        self.floor = float(models[0].least_noise(variance, self.moments.mean[0]))
+
+    def m_step(self, statistics: Statistics) -> Sequence[str]:
+        rows = self.triangle
+        mean = np.tile(self.moments.mean.numpy(), (len(self.present.mean), 1))
+        if self.first.stays("mean"):
+            mean, rows = self.present.mean, self.rows()
+        axes = axes_of(torch.from_numpy(self.present.loadings)).numpy()
+        scores = rows @ axes
+        moments = ((rows**2).sum((-2, -1)), rows.swapaxes(-1, -2) @ scores, scores.swapaxes(-1, -2) @ scores)
+        total, cross, scatter = (values / self.count for values in moments)
+        total = np.broadcast_to(total, len(mean))
+        noise = self.present.noise_variance[:, 0]
+        loadings, noise, acting = self.first.maximised(total, cross, scatter, noise, self.floor)
+        self.present = FactorState(loadings, mean, np.tile(noise[:, np.newaxis], mean.shape[1]))
+        return self.first.noise_notes(torch.from_numpy(acting))
+
+    def of_one(self, statistics: Statistics, index: int) -> Statistics:
+        state: FactorState = statistics["present"]
+        mean = self.moments.mean[0]
+        axes = axes_of(torch.from_numpy(state.loadings[index]))
+        scatter = self.moments.scatter[0]
+        moments = ScoreMoments(
+            self.moments.count[0],
+            mean,
+            (mean - torch.from_numpy(state.mean[index])) @ axes,
+            scatter.trace(),
+            scatter @ axes,
+            axes.mT @ scatter @ axes,
+        )
+        return Statistics(self.count, statistics["log_likelihood"][index], moments=moments)
+
+
+def axes_of(loadings: Tensor) -> Tensor:
+    """Orthonormal axes that span loadings, (..., D, q)."""
+    size = loadings.norm(dim=-2, keepdim=True).clamp_min(torch.finfo(loadings.dtype).tiny)
+    axes, triangle = torch.linalg.qr(loadings / size)
+    # Successive axes point alike, and scores on them average.
+    return axes * torch.where(triangle.diagonal(0, -2, -1) < 0, -1.0, 1.0).unsqueeze(-2)
 
 
 def tiny() -> tuple[PPCA, Tensor]:

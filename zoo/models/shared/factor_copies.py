@@ -68,23 +68,27 @@ class FactorCopies:
 
     def e_step(self) -> tuple[Tensor, Statistics]:
         """ln p(x) as :class:`~zoo.models.shared.linear_gaussian.LinearGaussian` has it, a sum of squares."""
-        loadings, mean, noise = self.present.loadings, self.present.mean, self.present.noise_variance
+        loadings, noise = self.present.loadings, self.present.noise_variance
         s, d, q = loadings.shape
         scale = np.sqrt(noise)
         stacked = np.empty((s, d + q, q))
         stacked[:, :d], stacked[:, d:] = loadings / scale[..., np.newaxis], np.eye(q)
         basis, root = (part.numpy() for part in torch.linalg.qr(torch.from_numpy(stacked)))
-        away = self.moments.mean.numpy() - mean
-        rows = np.empty((s, len(self.triangle) + 1, d))
-        rows[:, :-1], rows[:, -1] = self.triangle, math.sqrt(self.count) * away
-        rows /= scale[:, np.newaxis]
+        rows = self.rows() / scale[:, np.newaxis]
         # What no factors explain: the distance of (row, 0) from the space that the basis spans.
         left = -(rows @ basis[:, :d]) @ basis.swapaxes(-1, -2)
         left[:, :, :d] += rows
         distance = (left * left).sum((-2, -1))
         log_det = np.log(noise).sum(-1) + 2 * np.log(np.abs(root.diagonal(0, -2, -1))).sum(-1)
         total = torch.from_numpy(-0.5 * (distance + self.count * (log_det + d * math.log(2 * math.pi))))
-        return total, Statistics(self.count, total)
+        return total, Statistics(self.count, total, present=self.present)
+
+    def rows(self) -> Array:
+        """Rows with the data's scatter about the means of the copies, (S, at most D + 1, D)."""
+        mean = self.present.mean
+        rows = np.empty((len(mean), len(self.triangle) + 1, mean.shape[1]))
+        rows[:, :-1], rows[:, -1] = self.triangle, math.sqrt(self.count) * (self.moments.mean.numpy() - mean)
+        return rows
 
     def m_step(self, statistics: Statistics) -> Sequence[str]:
         raise NotImplementedError
@@ -98,14 +102,16 @@ class FactorCopies:
     def state_of(self, state: FactorState, index: int) -> dict[str, Tensor]:
         values = state.loadings[index], state.mean[index], state.noise_variance[index]
         loadings, mean, noise = map(torch.from_numpy, values)
+        own = self.first.noise_variance.shape  # one for all features, or each its own
         return {
             "loadings_unconstrained": loadings,
             "mean_unconstrained": mean,
-            "noise_variance_unconstrained": noise.log(),
+            "noise_variance_unconstrained": noise[: own.numel()].reshape(own).log(),
         }
 
     def keep(self, which: Sequence[int]) -> None:
         self.present = self.present.chosen(which)
 
     def kept(self, statistics: Statistics, which: Sequence[int]) -> Statistics:
-        return Statistics(self.count, statistics["log_likelihood"][list(which)])
+        total, present = statistics["log_likelihood"][list(which)], statistics["present"].chosen(which)
+        return Statistics(self.count, total, present=present)
