@@ -94,10 +94,7 @@ def isolated(seed: int) -> Iterator[None]:
 
 def reseed(seed: int) -> None:
     """Let every generator start again inside of :func:`isolated`, as it does: for one of several pieces of work."""
-    if torch.cuda.is_initialized() or torch.xpu.is_initialized() or torch.backends.mps.is_available():
-        torch.manual_seed(seed)
-    else:  # the other one keeps, for a device that may come, who called it: a hundred times as long
-        torch.default_generator.manual_seed(seed)
+    seed_torch(seed)
     _seed_others(seed)
 
 
