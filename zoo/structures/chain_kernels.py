@@ -144,7 +144,6 @@ def lanes_kernel(
     known = len(kept_weights) > 0
     seen = kept_seen if known else np.empty((keep, features, lanes))
     weights = kept_weights if known else np.empty((keep, size, lanes))
-    shifts = kept_shifts if known else np.empty((1, lanes))
     forward = np.empty((keep, size, lanes))
     work = np.empty(size * lanes)
     bits = work.view(np.int64)
@@ -154,7 +153,7 @@ def lanes_kernel(
     none = np.zeros((size, lanes))
     counts = np.empty((size, size, lanes))
     gathered = np.empty((len(sums), size, lanes))
-    total, norm, inverse = np.empty(lanes), np.empty(lanes), np.empty(lanes)
+    shift, total, norm, inverse = np.empty(lanes), np.empty(lanes), np.empty(lanes), np.empty(lanes)
     product, reach = np.empty(lanes), np.empty(lanes)
     least, most = np.empty(lanes), np.empty(lanes)
     broken = np.zeros(lanes, dtype=np.bool_)
@@ -172,8 +171,10 @@ def lanes_kernel(
                 active -= 1
             here, before = (t, t - 1) if full else (t & 1, 1 - (t & 1))
             at = t if known else here
-            shift = shifts[t if known else 0]
-            if not known:
+            if known:
+                for q in range(active):
+                    shift[q] = kept_shifts[t, q]
+            else:
                 _weigh_lanes(emission, family, rows, start, first, t, active, seen[at], weights[at], shift, work, bits)
             if t == 0:
                 for j in range(size):
