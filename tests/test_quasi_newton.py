@@ -188,9 +188,14 @@ def test_a_heywood_case_ends_on_the_floor_of_its_noise() -> None:
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(60, 1, generator=generator, dtype=torch.float64)
     x = torch.cat([z, z + torch.randn(60, 3, generator=generator, dtype=torch.float64)], 1)
+    x[:, 3] *= 100  # each feature has a floor of its own
     by_em, fit = (zoo.fit(zoo.FactorAnalysis(1, 4), x, estimator=name) for name in ("em", "eg"))
     assert (fit.status, fit.degenerate, fit.notes) == ("converged", True, by_em.notes)
+    assert fit.notes[-1] == "noise floor acts on feature 0 (Heywood case)"
     assert fit.log_likelihood == pytest.approx(by_em.log_likelihood, abs=1e-6)
+    floor = fit.model.noise_floor * x[:, 0].var(correction=0)
+    for model in (fit.model, by_em.model):
+        assert float(model.noise_variance[0]) == pytest.approx(float(floor), rel=1e-6)
 
 
 def test_what_only_touched_its_floor_is_let_go() -> None:
