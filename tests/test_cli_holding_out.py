@@ -42,7 +42,7 @@ def test_grammars_parse_what_they_have_not_seen(run: Callable[..., Ran], tmp_pat
     arguments = ("fit", "pcfg", "--data", str(path), "--set", "num_nonterminals=2", "--set", "num_preterminals=3")
     ran = run(*arguments, "--set", "max_iter=5", "--out", str(tmp_path / "g"))
     assert "4 data held out: log-likelihood" in ran.out
-    assert "(36 data" in ran.out
+    assert "(36 sequences" in ran.out
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:4].sort().values.tolist()
     trees = (tmp_path / "g" / "trees.txt").read_text().split("\n\n")[:4]
     expected = [SENTENCES.splitlines()[i].split() for i in order]

@@ -8,12 +8,12 @@ import pty
 import re
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,18 +29,23 @@ TABS = {
 CONTROL = re.compile(r"\x1b\][^\x07]*\x07|\x1b[\[(][0-9;?]*[A-Za-z]|\x1b[=>]|\r")
 
 
+#: A process that makes its input the terminal of its session, and becomes what it is told to.
+BECOME = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+
+
 @contextlib.contextmanager
 def terminal(shell: str, home: Path, environment: dict[str, str]) -> Iterator[int]:
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(home)
-        os.execvpe(shell, [shell, "-i"], environment)
+    ours, theirs = pty.openpty()
+    ends: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    command = [sys.executable, "-c", BECOME, shell, "-i"]
+    child = subprocess.Popen(command, cwd=home, env=environment, start_new_session=True, **ends)
+    os.close(theirs)
     try:
-        yield terminal
+        yield ours
     finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.close(terminal)
+        child.kill()
+        child.wait()
+        os.close(ours)
 
 
 def read_until(terminal: int, wanted: str, seconds: float = 30.0) -> str:
