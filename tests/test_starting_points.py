@@ -263,3 +263,18 @@ def test_a_copy_to_start_from_is_a_deep_copy(name: str) -> None:
     assert not places & {value.data_ptr() for value in twin.state_dict().values()}
     hooks = [vars(part)["_forward_hooks"] for one in (model, twin) for part in one.modules()]
     assert len({id(hook) for hook in hooks}) == len(hooks) == 2 * len([*model.modules()])
+
+
+def test_a_copy_to_start_from_has_what_a_users_module_keeps() -> None:
+    model = zoo.GaussianMixture(2, 2)
+    model.kept = {"rows": torch.arange(3.0), "none": {}}
+    model.table, model.ticks, model.names = torch.ones(2, 2), np.arange(4), set[str]()
+    twin = duplicate(model)
+    assert torch.equal(twin.table, model.table)
+    assert torch.equal(twin.kept["rows"], model.kept["rows"])
+    assert twin.ticks.tolist() == model.ticks.tolist()
+    twin.table.zero_()
+    twin.kept["rows"].zero_()
+    twin.ticks[:] = 0
+    twin.names.add("x")
+    assert (model.table.sum(), model.kept["rows"].sum(), model.ticks.sum(), len(model.names)) == (4, 3, 6, 0)

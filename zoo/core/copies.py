@@ -95,7 +95,7 @@ def _copied(module: Any, memo: dict[int, Any]) -> Any:
     for name, value in vars(module).items():
         if isinstance(value, _FIXED):
             parts[name] = value
-        elif not value and type(value) in (dict, OrderedDict, set):
+        elif type(value) in (dict, OrderedDict, set) and not value:
             parts[name] = type(value)()
         elif name == "_modules":
             parts[name] = type(value)(
