@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from zoo.core.spread import spread
+from zoo.runs.result import Fit
 
-__all__ = ["Spreading", "each_by_itself", "spreading"]
+__all__ = ["Spreading", "each_by_itself", "spreading", "taken"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -56,6 +57,21 @@ def each_by_itself(
             for line in lines:
                 say(line)
             yield item, result
+
+
+def taken(fitted: Fit, began: float, cpu: float) -> dict[str, Any]:
+    """What a row says of its one fit and of its time.
+
+    Args:
+        began, cpu: ``time.perf_counter()`` and ``time.process_time()`` where the row began.
+    """
+    return {
+        "epochs": fitted.iterations,
+        "status": fitted.status,
+        "train_seconds": fitted.seconds,
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": time.process_time() - cpu,
+    }
 
 
 class _Told:

@@ -28,7 +28,7 @@ from zoo.data import load_data
 from zoo.models.categorical_vae import CategoricalVAE
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._neural import CACHED, likelihood, teller
-from zoo.reproduce._rows import each_by_itself
+from zoo.reproduce._rows import each_by_itself, taken
 from zoo.runs.fit import fit
 from zoo.runs.result import Fit
 from zoo.scores.importance import importance_nll
@@ -126,11 +126,7 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
             "estimator": estimator,
             "rate": best,
             "search": [{"rate": rate, "nll": value} for rate, value in tried.items()],
-            "epochs": fitted.iterations,
-            "status": fitted.status,
-            "train_seconds": fitted.seconds,
-            "seconds": time.perf_counter() - began,
-            "cpu_seconds": time.process_time() - cpu,
+            **taken(fitted, began, cpu),
             "note": note,
         }
         say(f"{name}: {made['value']:.2f}, {note}, {made['seconds']:.0f} s")

@@ -21,7 +21,7 @@ from torch import Tensor
 from zoo.data import load_data
 from zoo.models.vae import VAE
 from zoo.reproduce._neural import likelihood, trained
-from zoo.reproduce._rows import each_by_itself
+from zoo.reproduce._rows import each_by_itself, taken
 from zoo.scores.codes import active_units
 
 ABOUT = "Burda et al. 2016, table 1, one layer: MNIST, dynamic binarisation, test -ln p(x) by 5000 samples, nats"
@@ -116,11 +116,7 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
             "value": found.pop("nll"),
             **found,
             "active_units": used.num_active,
-            "epochs": fitted.iterations,
-            "status": fitted.status,
-            "train_seconds": fitted.seconds,
-            "seconds": time.perf_counter() - began,
-            "cpu_seconds": time.process_time() - cpu,
+            **taken(fitted, began, cpu),
             "note": note,
         }
         say(f"{name}: {row['value']:.2f} {note}, {row['seconds']:.0f} s")
