@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -935,14 +936,14 @@ def test_without_a_terminal_there_is_a_line_every_few_seconds(
                 callback(row, (second + 1) / 20)
         return capsys.readouterr().err
 
-    assert fit(6) == ""
-    assert fit(3) == "em: 1 iterations, 5%, objective -2.0000\n", "seven seconds, of both"
-    assert fit(13).splitlines() == [
-        "em: 5 iterations, 25%, objective -2.0000, 0:00:15 left",
-        "em: 12 iterations, 60%, objective -2.0000, 0:00:08 left",
+    assert fit(4) == ""
+    assert fit(3) == "em: 1 iterations, 5%, objective -2.0000\n", "five seconds, of both"
+    assert fit(9).splitlines() == [
+        "em: 3 iterations, 15%, objective -2.0000, 0:00:17 left",
+        "em: 8 iterations, 40%, objective -2.0000, 0:00:12 left",
     ]
     now[0] += 50
-    assert fit(5) == ""
+    assert fit(3) == ""
     with progress.fraction_shown("evaluate") as told:
         assert told is not None
         now[0] += 2
@@ -950,6 +951,21 @@ def test_without_a_terminal_there_is_a_line_every_few_seconds(
     assert capsys.readouterr().err == "evaluate: 25%\n"
     with progress.shown(False, "em") as callback:
         assert callback is None
+
+
+def test_what_does_not_come_to_saying_how_far_it_is_is_said_to_be_at_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SILENCE", -1.0)
+    monkeypatch.setattr(progress, "_clock", clock := progress._Clock())
+    said = ""
+    with progress.fraction_shown("evaluate"):
+        until = time.monotonic() + 20
+        while not said and time.monotonic() < until:
+            time.sleep(0.05)
+            said += capsys.readouterr().err
+    assert re.match(r"evaluate: at work for \d+ s\n", said)
+    assert not clock._busy.is_set()
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from time import sleep
 from typing import Any
 
 from zoo.core.turns import kept_random
@@ -16,9 +18,8 @@ from zoo.runs.notebook_line import NotebookLine
 
 __all__ = ["fraction_shown", "shown"]
 
-#: Without a terminal a line is written when there has been none for so long, in seconds: well below ten, since what is
-#: waited for comes now and then only.
-SILENCE = 6.0
+#: Without a terminal a line is written when there has been none for so long, in seconds.
+SILENCE = 4.0
 
 
 @contextmanager
@@ -37,8 +38,9 @@ def shown(progress: bool | Callback | None, title: str, unit: str = "iterations"
         return
     console = _console(progress)
     if console is None:
-        with _clock.at_work():
-            yield Bar(Lines(title, unit), None, title)
+        lines = Lines(title, unit)
+        with _clock.at_work(lines):
+            yield Bar(lines, None, title)
         return
     with kept_random():
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -72,7 +74,7 @@ def fraction_shown(title: str, progress: bool | None = None) -> Iterator[Callabl
     console = _console(progress)
     if console is None:
         lines = Lines(title)
-        with _clock.at_work():
+        with _clock.at_work(lines):
             yield lambda fraction: lines.update(None, completed=fraction)
         return
     with kept_random():
@@ -103,27 +105,52 @@ def _console(progress: bool | None) -> Any:
 
 
 class _Clock:
-    """Since when nothing was said, across the fits of a process: many short ones are as silent as a long one."""
+    """Since when nothing was said, across the fits of a process: many short ones are as silent as a long one.
+
+    Who is at work says how far he is; a thread says it for him where he does not come to it (a kernel is compiled, one
+    pass takes a minute).
+    """
 
     def __init__(self) -> None:
         self.spoke, self.worked = time.monotonic(), -math.inf
+        self._speaking = threading.Lock()
+        self._busy = threading.Event()
+        self._workers: list[Lines] = []
+        self._thread: threading.Thread | None = None
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def at_work(self, lines: Lines) -> Iterator[None]:
         if time.monotonic() - self.worked > SILENCE:  # what went on between is not ours to tell
             self.spoke = time.monotonic()
+        self._workers.append(lines)
+        self._busy.set()
+        if self._thread is None or not self._thread.is_alive():  # the child of a fork has none
+            self._thread = threading.Thread(target=self._watch, name="zoo-progress", daemon=True)
+            self._thread.start()
         try:
             yield
         finally:
+            self._workers.remove(lines)
+            if not self._workers:
+                self._busy.clear()
             self.worked = time.monotonic()
 
-    @property
-    def silent(self) -> bool:
-        return time.monotonic() - self.spoke > SILENCE
+    def silent(self, seconds: float) -> bool:
+        return time.monotonic() - self.spoke > seconds
 
     def say(self, line: str) -> None:
-        self.spoke = time.monotonic()
-        print(line, file=sys.stderr, flush=True)
+        with self._speaking:
+            self.spoke = time.monotonic()
+            with suppress(OSError, ValueError):  # nobody listens any more: the run goes on
+                sys.stderr.write(f"{line}\n")
+                sys.stderr.flush()
+
+    def _watch(self) -> None:
+        while self._busy.wait():
+            sleep(0.5)
+            for lines in self._workers[-1:]:
+                if self.silent(SILENCE + 1):  # news come first
+                    self.say(lines.line(waited=True))
 
 
 _clock = _Clock()
@@ -137,20 +164,23 @@ class Lines:
     """
 
     def __init__(self, title: str, unit: str = "") -> None:
-        self.unit = unit
+        self.unit, self.began = unit, time.monotonic()
         self.fields: dict[str, Any] = {"description": title, "rows": 0, "values": "", "completed": 0.0, "left": ""}
 
     def update(self, task: Any, **fields: Any) -> None:
         self.fields |= fields
-        if _clock.silent:
+        if _clock.silent(SILENCE):
             _clock.say(self.line())
 
-    def line(self) -> str:
+    def line(self, waited: bool = False) -> str:
+        """How far it is, and where that may be no news since when it is at work."""
         description, rows, shown, completed, left = (
             self.fields[name] for name in ("description", "rows", "values", "completed", "left")
         )
         parts = [f"{rows} {self.unit}" if rows else "", f"{completed:.0%}" if completed else ""]
         parts += [*shown.split("  "), left]
+        if waited:
+            parts.append(f"at work for {time.monotonic() - self.began:.0f} s")
         return f"{description}: {', '.join(part for part in parts if part)}"
 
 
