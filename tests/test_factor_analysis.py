@@ -179,13 +179,17 @@ def log_likelihood(covariance: Any, fitted: Any) -> float:
     )
 
 
-def test_each_conditional_step_is_a_maximum() -> None:
+@pytest.mark.parametrize("copies", [1, 2, 6], ids=["alone", "a few", "at once"])
+@pytest.mark.parametrize("q", [2, 4])
+def test_each_conditional_step_is_a_maximum(q: int, copies: int) -> None:
     """No change of a single noise variance, and no change of the loadings, does better."""
     rng = np.random.default_rng(1)
     covariance = np.cov(rng.normal(size=(20, 5)) @ rng.normal(size=(5, 5)), rowvar=False)
-    loadings, noise = rng.normal(size=(5, 2)), np.diag(covariance) / 2
+    loadings, noise = rng.normal(size=(5, q)), np.diag(covariance) / 2
     floor = 0.01 * np.diag(covariance)
-    new = best_noise(covariance, loadings, noise, floor)
+    several = rng.normal(size=(copies, 5, q))
+    several[-1] = loadings
+    new = best_noise(covariance, several, *(np.tile(values, (copies, 1)) for values in (noise, floor)))[-1]
     current = noise.copy()
 
     def reached(d: int, value: float) -> float:
@@ -199,7 +203,7 @@ def test_each_conditional_step_is_a_maximum() -> None:
         assert reached(d, new[d]) >= max(reached(d, value) for value in grid) - 1e-13
         current[d] = new[d]
     assert not np.allclose(new, noise, rtol=0.05)
-    best = best_loadings(covariance, new, 2)
+    best = best_loadings(covariance, new, q)
     top = log_likelihood(covariance, best @ best.T + np.diag(new))
     assert top > log_likelihood(covariance, loadings @ loadings.T + np.diag(new))
     for _ in range(200):

@@ -227,19 +227,22 @@ def best_noise(covariance: Array, loadings: Array, noise: Array, floor: Array) -
     in a Heywood case.
 
     Args:
-        covariance: of the data about their mean, dividing by N, (..., D, D).
-        loadings: (..., D, q). noise, floor: (..., D).
+        covariance: of the data about their mean, dividing by N, (D, D) or (S, D, D).
+        loadings: of S copies, (S, D, q). noise, floor: (S, D).
 
     Returns:
-        The new noise variances, (..., D).
+        The new noise variances, (S, D).
     """
+    if len(loadings) <= FEW_COPIES:
+        of_each = np.broadcast_to(covariance, (len(loadings), *covariance.shape[-2:]))
+        return np.stack([_best_noise(*each) for each in zip(of_each, loadings, noise, floor, strict=True)])
     new = noise.copy()
     weighted = loadings / new[..., np.newaxis]
     identity = np.eye(loadings.shape[-1], dtype=loadings.dtype)
     for d in range(loadings.shape[-2]):
         own = loadings[..., d, :, np.newaxis]
         weighted[..., d, :] = 0  # leaves feature d out
-        gain = _solved(identity + weighted.swapaxes(-1, -2) @ loadings, own)  # a, (..., q, 1)
+        gain = np.linalg.solve(identity + weighted.swapaxes(-1, -2) @ loadings, own)  # a, (..., q, 1)
         contrast = -(weighted @ gain)
         contrast[..., d, 0] = 1  # x_d - c^T x_others = contrast^T x
         left = contrast.swapaxes(-1, -2) @ (covariance @ contrast) - own.swapaxes(-1, -2) @ gain
@@ -248,16 +251,35 @@ def best_noise(covariance: Array, loadings: Array, noise: Array, floor: Array) -
     return new
 
 
+#: Copies that are sooner taken one by one than at once.
+FEW_COPIES = 4
+
+
+def _best_noise(covariance: Array, loadings: Array, noise: Array, floor: Array) -> Array:
+    """The same of one copy, by as few calls as there can be: each takes longer than its arithmetic."""
+    weighted = loadings / noise[:, np.newaxis]
+    turned, identity = weighted.T, np.eye(loadings.shape[1])
+    new = []
+    for d, (row, least) in enumerate(zip(loadings.tolist(), floor.tolist(), strict=True)):
+        weighted[d] = 0
+        gain = _solved(turned.dot(loadings) + identity, row)
+        contrast = weighted.dot(gain)
+        contrast[d] = -1
+        new.append(max(float(contrast.dot(covariance.dot(contrast)) - loadings[d].dot(gain)), least))
+        weighted[d] = loadings[d] / new[d]
+    return np.array(new)
+
+
 #: Equations of one system that Python eliminates sooner than numpy calls what would.
 FEW = 3
 
 
-def _solved(matrix: Array, right: Array) -> Array:
-    """matrix^-1 right, (..., q, 1), of matrices I plus a positive semidefinite one, which need no pivots."""
-    q = matrix.shape[-1]
-    if q > FEW or matrix.size > q * q:
-        return np.asarray(np.linalg.solve(matrix, right), np.float64)
-    rows, values = matrix.reshape(q, q).tolist(), right.ravel().tolist()
+def _solved(matrix: Array, right: list[float]) -> Array:
+    """matrix^-1 right, of a matrix I plus a positive semidefinite one, which needs no pivots."""
+    q = len(right)
+    if q > FEW:
+        return np.asarray(np.linalg.solve(matrix, np.array(right)), np.float64)
+    rows, values = matrix.tolist(), right.copy()
     for i, pivot in enumerate(rows):
         for j in range(i + 1, q):
             share = rows[j][i] / pivot[i]
@@ -268,7 +290,7 @@ def _solved(matrix: Array, right: Array) -> Array:
         for k in range(i + 1, q):
             values[i] -= rows[i][k] * values[k]
         values[i] /= rows[i][i]
-    return np.array(values, right.dtype).reshape(right.shape)
+    return np.array(values)
 
 
 def tiny() -> tuple[FactorAnalysis, Tensor]:
