@@ -36,18 +36,18 @@ every_example = pytest.mark.parametrize(
 class Stamped(io.StringIO):
     """A stream that is no terminal, and at which processor times whole lines came out of it."""
 
-    def __init__(self, stamps: list[float]) -> None:
+    def __init__(self, stamps: list[tuple[float, str]]) -> None:
         super().__init__()
-        self.stamps, self.unread = stamps, False
+        self.stamps, self.unread = stamps, ""
 
     def write(self, text: str) -> int:
-        self.unread = self.unread or "\n" in text
+        self.unread += text
         return super().write(text)
 
     def flush(self) -> None:
-        if self.unread:
-            self.unread = False
-            self.stamps.append(time.process_time())
+        if "\n" in self.unread:
+            self.stamps.append((time.process_time(), self.unread.strip().splitlines()[-1]))
+            self.unread = ""
 
 
 def example(path: Path) -> ModuleType:
@@ -68,7 +68,7 @@ def promised(path: Path) -> float:
 
 def ran(path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> dict[str, Any]:
     """Run an example in an empty folder; the longest silence and the time are held to what is promised."""
-    stamps = [time.process_time()]
+    stamps = [(time.process_time(), "the beginning")]
     out = Stamped(stamps)
     empty = folder / "empty"
     empty.mkdir()
@@ -77,12 +77,13 @@ def ran(path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: s
     monkeypatch.setattr(sys, "stderr", Stamped(stamps))
     metrics: dict[str, Any] = example(path).main([*arguments, *([] if FULL else ["--smoke"])])
     monkeypatch.undo()
-    stamps.append(time.process_time())
+    stamps.append((time.process_time(), "the end"))
     assert out.getvalue().strip()
     assert not list(empty.iterdir()), "an example writes files only where --out says"
-    assert max(b - a for a, b in itertools.pairwise(stamps)) < SILENCE, "a line at least every ten seconds"
+    silence, before, after = max((b - a, before, after) for (a, before), (b, after) in itertools.pairwise(stamps))
+    assert silence < SILENCE, f"a line at least every ten seconds, not only {before!r} and then {after!r}"
     if FULL:
-        assert stamps[-1] - stamps[0] < SLACK * promised(path)
+        assert stamps[-1][0] - stamps[0][0] < SLACK * promised(path)
     return metrics
 
 

@@ -37,7 +37,7 @@ from zoo.runs.prepare import (
     usual_estimators,
     with_held_out,
 )
-from zoo.runs.progress import fraction_shown
+from zoo.runs.progress import fraction_shown, waited_for
 from zoo.runs.ranking import PRINTED, leaders
 from zoo.runs.restarts import Restarts
 from zoo.runs.result import Fit
@@ -144,7 +144,7 @@ def fit(
         raise unknown_name("init", init, {*template.inits, "current"})
     if out is None and (resume or checkpoint_every is not None):
         raise ZooError("fit: resume and checkpoint_every expected a folder for the run. Pass out=...")
-    with isolated(seed), remembered():
+    with isolated(seed), remembered(), waited_for(progress, asked.name):
         base = copy.deepcopy(template)
         if device is not None:
             base.to(as_device(device))

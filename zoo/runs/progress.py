@@ -16,7 +16,7 @@ from zoo.core.turns import kept_random
 from zoo.estimators.base import Callback
 from zoo.runs.notebook_line import NotebookLine
 
-__all__ = ["fraction_shown", "shown"]
+__all__ = ["fraction_shown", "shown", "waited_for"]
 
 #: Without a terminal a line is written when there has been none for so long, in seconds.
 SILENCE = 4.0
@@ -62,6 +62,17 @@ def shown(progress: bool | Callback | None, title: str, unit: str = "iterations"
         bar = Bar(bars, bars.add_task(title, total=None, rows=0, values="", left=""), title)
         yield bar
         bar.end()
+
+
+@contextmanager
+def waited_for(progress: bool | Callback | None, title: str) -> Iterator[None]:
+    """Around all of a run, what comes before its bar (starts) and after it (scores) too: where lines are written, they
+    say that it is at work."""
+    if progress is None and _console(progress) is None:
+        with _clock.at_work(Lines(title)):
+            yield
+    else:
+        yield
 
 
 @contextmanager
