@@ -18,6 +18,7 @@ from sklearn.datasets import load_iris
 import zoo
 from zoo.errors import ZooError
 from zoo.estimators.loop.line_search import ENOUGH, FLAT, Point, search
+from zoo.estimators.loop.pairs import Pairs
 from zoo.estimators.loop.quasi_newton import QuasiNewton
 
 IRIS = torch.tensor(load_iris().data)
@@ -52,13 +53,39 @@ def test_the_direction_is_that_of_the_written_out_bfgs_matrix() -> None:
     ours.begin()
     for _ in range(9):
         ours.iterate()
-    steps, changes, one = ours.steps, ours.changes, torch.eye(6, dtype=torch.float64)
+    assert len(ours.pairs) > 5
+    assert torch.allclose(ours.direction, -written_out(ours.pairs) @ ours.gradient, rtol=1e-8)
+
+
+def written_out(pairs: Pairs) -> torch.Tensor:
+    steps, changes = pairs.steps, pairs.changes
+    one = torch.eye(steps.shape[1], dtype=torch.float64)
     inverse = one * (steps[-1] @ changes[-1]) / (changes[-1] @ changes[-1])
     for s, y in zip(steps, changes, strict=True):
         turn = one - torch.outer(s, y) / (s @ y)
         inverse = turn @ inverse @ turn.mT + torch.outer(s, s) / (s @ y)
-    assert len(steps) > 5
-    assert torch.allclose(ours.direction, -inverse @ ours.gradient, rtol=1e-8)
+    return inverse
+
+
+def test_a_memory_grows_forgets_its_oldest_and_goes_on_from_what_was_saved() -> None:
+    generator = torch.Generator().manual_seed(0)
+    root, gradient, last, *steps = torch.randn(62, 12, generator=generator, dtype=torch.float64)
+    hessian = torch.diag(torch.linspace(0.5, 2, 12, dtype=torch.float64)) + torch.outer(root, root)
+    pairs, again, earlier = Pairs(12, 24), Pairs(12, 24), Pairs(12, 24)
+    for step in steps:
+        assert pairs.add(step, hessian @ step)
+    assert not pairs.add(-gradient, gradient)  # a function that bends the other way
+    assert 24 - 24 // 8 < len(pairs) <= 24
+    assert torch.equal(pairs.steps[-1], steps[-1])
+    assert torch.allclose(pairs.times(gradient), written_out(pairs) @ gradient, rtol=1e-9)
+    again.load({name: value.clone() for name, value in pairs.state().items()})
+    products = (pairs.steps @ pairs.changes.mT).triu()
+    earlier.load({"steps": pairs.steps, "changes": pairs.changes, "products": products})
+    for _ in range(5):  # past where the oldest make room
+        assert torch.equal(again.times(gradient), pairs.times(gradient))
+        assert torch.allclose(earlier.times(gradient), pairs.times(gradient), rtol=1e-9)
+        for each in (pairs, again, earlier):
+            each.add(last, hessian @ last)
 
 
 def test_a_search_ends_where_both_conditions_hold_and_turns_back_from_the_edge() -> None:

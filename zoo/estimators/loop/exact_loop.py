@@ -22,7 +22,7 @@ __all__ = ["ExactLoop"]
 
 #: A climb is over where so many iterations in a row gain less than this, and the next one promises no more, nats per
 #: datum. Before the climb, where the guide alone moves, more is left, after one.
-LEAST, OFTEN, LEAST_BEFORE = 1e-9, 3, 1e-6
+LEAST, OFTEN, LEAST_BEFORE = 1e-9, 3, 1e-5
 #: Iterations within rounding that a gradient may go on to promise more.
 PATIENCE = 20
 #: Iterations between looks at floors; the last one is looked at too.
@@ -50,11 +50,13 @@ class ExactLoop(Loop):
         self.problem = problem
         self.mass = mass(self.x)
         self.least, self.often = (LEAST, OFTEN) if stage.recorded else (LEAST_BEFORE, 1)
+        self.eps = max((torch.finfo(p.dtype).eps for p in self.moving), default=0.0)
         self._from_here()
 
     def _from_here(self) -> None:
         self.units = Units(self.moving, self.scales)
         self.floors = Floors(self.problem, self.units)
+        self._stands: Tensor | None = None  # the variables that the parameters are set to
         self.optimizer = QuasiNewton(self._look_at, torch.zeros(self.units.size, dtype=torch.float64))
 
     def _carried(self) -> dict[str, Tensor]:
@@ -69,9 +71,16 @@ class ExactLoop(Loop):
         self.optimizer.load(carried)
         self.optimizer.begin()
 
+    def _put(self, u: Tensor) -> None:
+        """Set the parameters to what u stands for, where they are not there."""
+        if self._stands is None or not torch.equal(u, self._stands):
+            self._stands = None  # nowhere, if it is interrupted
+            self.units.put(u)
+            self._stands = u
+
     def _look_at(self, u: Tensor) -> tuple[float, Tensor, tuple[Step, float, Tensor] | None]:
         """The objective at u, to be lowered, per datum; its gradient, and what the history has of it."""
-        self.units.put(u)
+        self._put(u)
         nothing = math.inf, torch.zeros_like(u), None
         try:
             step, prior = self.objective(self.x), 0.0
@@ -85,7 +94,7 @@ class ExactLoop(Loop):
             if self.optimizer.beside is None:
                 raise
             return nothing
-        if gradient is None or not bool(gradient.isfinite().all()):
+        if gradient is None or not math.isfinite(float(gradient.sum())):
             return nothing
         return value, self.floors.free(gradient), (step, prior, gradient)
 
@@ -104,7 +113,7 @@ class ExactLoop(Loop):
             if at.gradient > self.watch.tol:
                 moved = optimizer.iterate(self._rounding())
         finally:
-            self.units.put(optimizer.variables)
+            self._put(optimizer.variables)
         at.ended = self._verdict(before - optimizer.value, moved)
         last = at.ended is not None or at.step + 1 == self.total_steps
         if (last or at.step % LIFT_EVERY == 0) and self._lifted():
@@ -160,8 +169,7 @@ class ExactLoop(Loop):
 
     def _rounding(self) -> float:
         """What rounding may do to the objective, nats per datum."""
-        dtype = max((torch.finfo(p.dtype).eps for p in self.moving), default=0.0)
-        return ROUNDINGS * dtype * max(1.0, abs(self.optimizer.value))
+        return ROUNDINGS * self.eps * max(1.0, abs(self.optimizer.value))
 
     def _verdict(self, gain: float, moved: bool) -> str | None:
         """The status that the climb ends with after an iteration, None where it goes on."""

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from zoo.estimators.loop.line_search import Point, search
+from zoo.estimators.loop.pairs import Pairs
 
 __all__ = ["QuasiNewton"]
 
 #: Steps that are remembered: valleys of a guide's weights need many. Fewer where they would be more than so many
 #: numbers, but never fewer than ``FEWEST``.
 PAIRS, NUMBERS, FEWEST = 300, 2**21, 10
-#: A step whose gradient changed less along it than this share of its length says nothing of the curvature.
-CURVED = 1e-10
 
 
 class QuasiNewton:
@@ -52,31 +51,20 @@ class QuasiNewton:
 
     def forget(self) -> None:
         """Forget all steps: the next one goes down the gradient."""
-        self.steps = self.variables.new_empty(0, len(self.variables))
-        self.changes, self.products = self.steps.clone(), self.variables.new_empty(0, 0)
+        self.pairs = Pairs(len(self.variables), self.most)
         self._direction = None
 
     @property
     def direction(self) -> Tensor:
         """Minus the remembered inverse Hessian times the gradient, (P,)."""
         if self._direction is None:
-            self._direction = -self._inverse(self.gradient) if len(self.steps) else -self.gradient
+            self._direction = -self.pairs.times(self.gradient)
         return self._direction
 
     @property
     def promise(self) -> float:
         """What the next iteration may gain: half of the gradient times the step, as of a quadratic function."""
         return -0.5 * float(self.gradient @ self.direction)
-
-    def _inverse(self, gradient: Tensor) -> Tensor:
-        """The inverse Hessian times a gradient. The loops of Nocedal's recursion are two triangular systems."""
-        solve = torch.linalg.solve_triangular
-        curvature = self.products.diagonal()
-        first = solve(self.products, (self.steps @ gradient).unsqueeze(-1), upper=True).squeeze(-1)
-        change = self.changes[-1]
-        moved = (gradient - first @ self.changes) * (curvature[-1] / change.dot(change))
-        rest = (curvature * first - self.changes @ moved).unsqueeze(-1)
-        return moved + solve(self.products.mT, rest, upper=False).squeeze(-1) @ self.steps
 
     def iterate(self, slack: float = 0.0) -> bool:
         """Go to a lower point; False where none is found, even down the gradient.
@@ -88,13 +76,13 @@ class QuasiNewton:
             direction = self.direction
             slope = float(self.gradient @ direction)
             if slope < 0:
-                first = 1.0 if len(self.steps) else min(1.0, 1.0 / math.sqrt(-slope))
+                first = 1.0 if len(self.pairs) else min(1.0, 1.0 / math.sqrt(-slope))
                 start = Point(0.0, self.value, slope, self.gradient, self.beside)
                 found = search(self._looking(direction), start, first, slack)
                 if found is not None:
                     self._take(found, direction)
                     return True
-            if not len(self.steps):
+            if not len(self.pairs):
                 return False
             self.forget()
 
@@ -109,22 +97,13 @@ class QuasiNewton:
         step, change = found.t * direction, found.gradient - self.gradient
         self.variables = self.variables + step
         self.value, self.gradient, self.beside, self._direction = found.value, found.gradient, found.beside, None
-        curvature = float(step @ change)
-        if curvature <= CURVED * float(step.norm()) * float(change.norm()):
-            return
-        full = len(self.steps) == self.most
-        self.steps = torch.cat([self.steps[full:], step.unsqueeze(0)])
-        self.changes = torch.cat([self.changes[full:], change.unsqueeze(0)])
-        grown = step.new_zeros(len(self.steps), len(self.steps))
-        grown[:-1, :-1] = self.products[full:, full:]
-        grown[:, -1] = self.steps @ change  # the upper triangle of steps times changes
-        self.products = grown
+        self.pairs.add(step, change)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that moves, by name."""
-        return {name: getattr(self, name) for name in ("variables", "steps", "changes", "products")}
+        return {"variables": self.variables, **self.pairs.state()}
 
     def load(self, values: dict[str, Tensor]) -> None:
         """Take over what :meth:`state` gave."""
-        for name, value in values.items():
-            setattr(self, name, value.clone())  # where in memory a file's numbers lie moves the last digit of products
+        self.variables = values["variables"].clone()  # where in memory a file's numbers lie moves the last digits
+        self.pairs.load(values)

@@ -29,8 +29,8 @@ class Units:
     def put(self, u: Tensor) -> None:
         """Set the parameters to what u (P,) stands for."""
         values = torch.addcmul(self.start, self.scale, u).split(self.sizes)
-        for p, value in zip(self.parameters, values, strict=True):
-            p.copy_(value.view(p.shape))
+        shaped = [value.view(p.shape) for p, value in zip(self.parameters, values, strict=True)]
+        torch._foreach_copy_(list(self.parameters), shaped)
 
     def variables(self) -> Tensor:
         """The u (P,) that the parameters stand at."""
@@ -45,5 +45,8 @@ class Units:
 
 def flat(values: Sequence[Tensor]) -> Tensor:
     """Tensors side by side, (P,), float64 on the processor."""
-    pieces = [v.detach().flatten().cpu().double() for v in values]
-    return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.float64)
+    pieces = [v.detach().reshape(-1) for v in values]
+    if len({v.device for v in pieces}) > 1:
+        pieces = [v.cpu() for v in pieces]
+    side_by_side = torch.cat(pieces) if pieces else torch.zeros(0)
+    return side_by_side.to("cpu", torch.float64)
