@@ -18,10 +18,10 @@ FIRST, PART = 16, 8
 class Pairs:
     """Steps s and changes y of the gradient, and the inverse Hessian that BFGS makes of them.
 
-    Byrd, Nocedal & Schnabel (1994), Representations of quasi-Newton matrices, theorem 2.2: with S and Y of columns s and
-    y, R the upper triangle of S^T Y and D its diagonal, H = γ I + [S, γ Y] M [S, γ Y]^T, where
-    M = [[R^-T (D + γ Y^T Y) R^-1, -R^-T], [-R^-1, 0]] and γ = s^T y / y^T y of the last pair. The inverse of R grows by
-    a column a pair.
+    Byrd, Nocedal & Schnabel (1994), Representations of quasi-Newton matrices, theorem 2.2: with columns s and y of S
+    and Y, R the upper triangle of S^T Y and D its diagonal, H = γ I + [S, γ Y] M [S, γ Y]^T, where
+    M = [[R^-T (D + γ Y^T Y) R^-1, -R^-T], [-R^-1, 0]] and γ = s^T y / y^T y of the last pair. The inverse of R grows
+    by a column a pair.
 
     Args:
         size: P, entries of a step. most: how many pairs are kept.
