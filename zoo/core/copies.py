@@ -39,6 +39,14 @@ class Copies(Protocol):
         """The present parameters; steps make new ones and leave these as they are."""
         ...
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The present parameters by name, for a checkpoint."""
+        ...
+
+    def load(self, values: dict[str, Tensor]) -> None:
+        """Go on from what :meth:`tensors` gave of as many copies."""
+        ...
+
     def state_of(self, state: Any, index: int) -> dict[str, Tensor]:
         """The parameters of one copy in a state, by the names of its ``state_dict``."""
         ...

@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import tensors
 from zoo.core.problem import Problem
 from zoo.core.rows import Rows
 from zoo.errors import ZooError, unknown_name
-from zoo.storage.checkpoint import Checkpoint, Checkpoints
+from zoo.storage.checkpoint import Checkpoint, Checkpoints, random_state
 
-__all__ = ["Estimator", "Outcome", "Run", "options_from"]
+__all__ = ["Estimator", "Outcome", "Run", "options_from", "taken"]
 
 #: The columns of every history. Where what is climbed is another bound than the ELBO there is a column "bound" too.
 COLUMNS: tuple[str, ...] = ("objective", "log_likelihood", "elbo", "seconds")
@@ -129,6 +131,19 @@ class Run:
         elif stage is not None and isinstance(self.callback, Staged):
             self.callback.stage(stage, fraction)
 
+    def due(self) -> bool:
+        """Count a step; whether a checkpoint is to be written after it."""
+        return self.checkpoints is not None and not self.cut_short and self.checkpoints.due()
+
+    def save(self, stage: str, record: dict[str, Any], groups: Mapping[str, Mapping[str, Tensor] | None]) -> None:
+        """Write a checkpoint: plain values, and tensors in named groups; history, clock and generators go with them."""
+        assert self.checkpoints is not None
+        plain, values = random_state()
+        for prefix, group in groups.items():
+            values.update({f"{prefix}/{name}": value for name, value in (group or {}).items()})
+        beside = {"history": self.history, "seconds": self.seconds, "warmup": self.warmup, "random": plain}
+        self.checkpoints.save({"stage": stage, **record, **beside}, values)
+
     @property
     def stage(self) -> str | None:
         """The stage that the checkpoint to go on from was written in."""
@@ -143,9 +158,25 @@ class Run:
         if found is None or self.stage != stage:
             return None
         self.resumed = None
-        self.history, self.warmup = found.record["history"], found.record.get("warmup")
-        self._started, self._off = time.perf_counter() - found.record["seconds"], 0.0
+        self.take_over(found.record)
         return found
+
+    def take_over(self, record: dict[str, Any]) -> None:
+        """Go on with the history and the clock of a checkpoint."""
+        self.history, self.warmup = record["history"], record.get("warmup")
+        self._started, self._off = (self._paused or time.perf_counter()) - record["seconds"], 0.0
+
+
+def taken(found: Checkpoint, prefix: str, model: LatentVariableModel) -> dict[str, Tensor]:
+    """A group of a checkpoint that is a state of the model, on the model's device.
+
+    Raises:
+        ZooError: it is of other parameters.
+    """
+    own, values = model.state_dict(), found.part(prefix)
+    if values and {n: v.shape for n, v in own.items()} != {n: v.shape for n, v in values.items()}:
+        raise ZooError("resume: the checkpoint expected other parameters than this model's. Use the model it had.")
+    return {name: value.to(own[name].device) for name, value in values.items()}
 
 
 @dataclass
@@ -187,6 +218,8 @@ class Estimator:
     unit: ClassVar[str] = "iterations"
     #: Whether q is the model's guide.
     uses_guide: ClassVar[bool] = False
+    #: Whether its runs write checkpoints; one that does not starts anew after a crash.
+    writes_checkpoints: ClassVar[bool] = True
 
     def refuses(self, problem: Problem) -> str | None:
         """Why this estimator cannot serve the model: a phrase to follow "because"; None where it can."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -15,13 +16,18 @@ from zoo.core.data import Data, count
 from zoo.core.problem import Problem
 from zoo.core.state import restore, snapshot
 from zoo.errors import LikelihoodDecreased
-from zoo.estimators.base import Outcome, Run
+from zoo.estimators.base import Outcome, Run, taken
 from zoo.estimators.loop.held_out import HeldOut
 from zoo.estimators.steps import Steps, allowance, judged
 from zoo.scores.evidence import log_density, summed, total_log_likelihood
+from zoo.storage.checkpoint import Checkpoint, set_random_state
 
 __all__ = ["Climb"]
 
+#: What checkpoints call it.
+STAGE = "em"
+#: What of it a checkpoint holds as it is, and as lists of lines.
+PLAIN, LINES = ("iteration", "last", "rounding", "status", "done"), ("notes", "kept_notes", "remarks")
 #: A model's tensors, or what gives them when they are asked for.
 State: TypeAlias = "dict[str, Tensor] | Callable[[], dict[str, Tensor]]"
 
@@ -48,24 +54,27 @@ class Climb:
     Attributes:
         steps: E and M step of the model on its data.
         iteration: of the E step that is next, or was last, from 1 on; whoever takes it counts.
-        last: the highest objective so far. notes: those of the last M step.
+        last: the highest objective so far. rounding: the largest that was measured.
+        notes: those of the last M step. kept_notes: those at the parameters kept. remarks: on how it ended.
         status: of the outcome, as far as it is known.
         start: the model's tensors where it began.
         done: whether no more steps are wanted. error: what a step raised.
         ended: the outcome, where nothing is to be put back.
+        save: writes a checkpoint, after an M step.
     """
 
     def __init__(self, estimator: Options, steps: Steps, problem: Problem, run: Run) -> None:
         self.estimator, self.steps, self.model, self.run = estimator, steps, problem.model, run
         self.rows, self.units = count(problem.data), problem.model.num_units(problem.data)
         self.last, self.status, self.iteration = -math.inf, "max_iter", 0
-        self.rounding = 0.0  # the largest that was measured
+        self.rounding = 0.0
         self.notes: Sequence[str] = ()
         self.done = False
         self.error: Exception | None = None
         self.ended: Outcome | None = None
-        self._kept_notes: Sequence[str] = ()
-        self._remarks: list[str] = []
+        self.save: Callable[[], None] = self._save
+        self.kept_notes: Sequence[str] = ()
+        self.remarks: list[str] = []
         self.start = snapshot(self.model)
         self._best: State = self.start
         self._here: State = self.start
@@ -75,6 +84,10 @@ class Climb:
             if self.model.normalized:
                 score = functools.partial(total_log_likelihood, self.model)
             self._held_out = HeldOut(self.model, estimator.validation, score, int(estimator.patience))
+        found = run.resume(STAGE)
+        if found is not None:
+            self.take_over(found, found.record)
+            set_random_state(found.record["random"], found.tensors)
 
     def ordinary(self, objective: float) -> bool:
         """Whether an objective is finite and no lower than the last one but for what needs no second look."""
@@ -107,17 +120,17 @@ class Climb:
             return False
         self._here = state
         if fall <= free:
-            self._best, self._kept_notes = state, self.notes
+            self._best, self.kept_notes = state, self.notes
         elif tol > 0 and fall >= tol * self.units:
             self.status, within = "stalled", f"which is rounding (up to {self.rounding:.1g}, measured)"
-            self._remarks = [f"iteration {self.iteration} lost {fall:.1g} nats, {within}, and was taken back"]
+            self.remarks = [f"iteration {self.iteration} lost {fall:.1g} nats, {within}, and was taken back"]
             return False
         self.last = max(objective, self.last)
         if self.iteration > estimator.max_iter:  # nothing but the objective of the last M step was wanted
             return False
         columns: dict[str, float | None] = {}
         if self._held_out is not None:
-            if self._held_out.worse(lambda _: _now(state), self.last, self._kept_notes):
+            if self._held_out.worse(lambda _: _now(state), self.last, self.kept_notes):
                 self.status = "converged"
             columns = {"validation": self._held_out.last}
         self.run.record(objective, log_likelihood=log_likelihood, **columns)
@@ -126,6 +139,45 @@ class Climb:
         elif tol > 0 and -fall < free / 64:
             self.status = "stalled"
         return self.status == "max_iter" and not self.run.out_of_time
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether nothing but the time ended it."""
+        more = self.iteration <= self.estimator.max_iter and self.ended is None
+        return self.status == "max_iter" and more and self.run.out_of_time
+
+    def _save(self) -> None:
+        self.run.save(STAGE, self.record(), self.groups())
+
+    def record(self) -> dict[str, Any]:
+        """The plain values of a checkpoint."""
+        held, ended = self._held_out, self.ended
+        return {
+            **{name: getattr(self, name) for name in PLAIN},
+            **{name: list(getattr(self, name)) for name in LINES},
+            "ended": None if ended is None else dataclasses.asdict(ended),
+            "held_out": None if held is None else held.record(),
+        }
+
+    def groups(self) -> dict[str, dict[str, Tensor] | None]:
+        """The tensors of a checkpoint."""
+        return {
+            "model": self.model.state_dict(),
+            "best": _now(self._best),
+            "here": _now(self._here),
+            "held": None if self._held_out is None else self._held_out.state,
+        }
+
+    def take_over(self, found: Checkpoint, record: dict[str, Any], prefix: str = "") -> None:
+        """Go on from what :meth:`record` and :meth:`groups` gave."""
+        model = self.model
+        for name in (*PLAIN, *LINES):
+            setattr(self, name, record[name])
+        self.ended = None if record["ended"] is None else Outcome(**record["ended"])
+        restore(model, taken(found, f"{prefix}model", model))
+        self._best, self._here = (taken(found, f"{prefix}{name}", model) for name in ("best", "here"))
+        if self._held_out is not None:
+            self._held_out.take_over(record["held_out"], taken(found, f"{prefix}held", model))
 
     def present(self) -> dict[str, Tensor]:
         """The parameters of the last E step."""
@@ -136,7 +188,7 @@ class Climb:
         if self.last == -math.inf:
             raise error
         self.status, why = "diverged", str(error).split(":")[0]
-        self._remarks = [f"iteration {self.iteration} found no numbers ({why}), and was taken back"]
+        self.remarks = [f"iteration {self.iteration} found no numbers ({why}), and was taken back"]
 
     def outcome(self) -> Outcome:
         """How the run ended; the model is put back to the best of it."""
@@ -149,8 +201,8 @@ class Climb:
             notes = [*held_out.notes, held_out.note]
             return Outcome(self.status, held_out.objective, notes, bool(held_out.notes), None, exact_q=exact)
         elbo = None if exact else self.last - float(self.model.log_prior().detach())
-        notes = [*self._kept_notes, *self._remarks]
-        return Outcome(self.status, self.last, notes, bool(self._kept_notes), elbo, exact_q=exact)
+        notes = [*self.kept_notes, *self.remarks]
+        return Outcome(self.status, self.last, notes, bool(self.kept_notes), elbo, exact_q=exact)
 
 
 def _now(state: State) -> dict[str, Tensor]:

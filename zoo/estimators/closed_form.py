@@ -26,6 +26,7 @@ class ClosedForm(Estimator):
     about_e: ClassVar[str] = "–"
     about_m: ClassVar[str] = "closed form, of all at once"
     sees_evidence: ClassVar[bool] = True
+    writes_checkpoints: ClassVar[bool] = False
 
     def refuses(self, problem: Problem) -> str | None:
         return problem.lacks("closed_form") or moves_all(problem.model, "closed_form")

@@ -13,6 +13,7 @@ from zoo.core.memory import SMALL
 from zoo.core.problem import Problem
 from zoo.core.rows import Rows, declares
 from zoo.core.state import restore, snapshot
+from zoo.core.statistics import Statistics
 from zoo.errors import unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, at_least, from_zero, needs_statistics
 from zoo.estimators.climb import Climb
@@ -85,15 +86,24 @@ class EM(Estimator):
                     statistics = steps.e_step()
                     known = float(statistics["log_likelihood"]) if model.normalized else None
                     if not climb.goes_on(objective_of(steps, statistics), known, snapshot(model)):
+                        if climb.run.checkpoints is not None and climb.cut_off:  # more time goes on from here
+                            self._maximise(climb, statistics)
+                            climb.save()
+                            climb.run.checkpoints.unfinished = True
                         break
-                    climb.notes = steps.m_step(statistics)
-                    if self.accelerate:
-                        climb.notes = self._squarem(steps, climb.present())
+                    self._maximise(climb, statistics)
+                    if climb.run.due():
+                        climb.save()
             except KeyboardInterrupt:
                 climb.status = "interrupted"
             except torch.linalg.LinAlgError as error:
                 climb.fail(error)
         return climb.outcome()
+
+    def _maximise(self, climb: Climb, statistics: Statistics) -> None:
+        climb.notes = climb.steps.m_step(statistics)
+        if self.accelerate:
+            climb.notes = self._squarem(climb.steps, climb.present())
 
     def takes_copies(self, problem: Problem) -> bool:
         """Whether several starts of a problem may be climbed at once, where the model offers that."""

@@ -28,6 +28,7 @@ class MeanField(Estimator):
     about_e: ClassVar[str] = "factorised q, the best of many relaxations while a temperature falls"
     about_m: ClassVar[str] = "–: nothing but q is fitted"
     uses_guide: ClassVar[bool] = True
+    writes_checkpoints: ClassVar[bool] = False
 
     starts: int = 100
     dynamics: str = "potts"

@@ -21,6 +21,7 @@ from zoo.core.problem import Problem
 from zoo.core.state import restore, snapshot
 from zoo.errors import ZooError
 from zoo.estimators.base import Estimator, Outcome, Run, at_least, moves_all, of_rows_alone
+from zoo.storage.checkpoint import set_random_state
 
 __all__ = ["NUTS", "relabelled"]
 
@@ -72,19 +73,28 @@ class NUTS(Estimator):
         began, status = snapshot(model), "converged"
         made: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         kept, wanted = -int(self.num_warmup), int(self.num_samples)
+        found = run.resume(self.name)
+        if found is not None:
+            kept, made = found.record["kept"], [(found.part("values"), found.part("stats"))]
+            made = made if made[0][0] else []
+            sampler.load(found.part("sampler"))
+            set_random_state(found.record["random"], found.tensors)
         try:
             while kept < wanted:
                 values, stats = sampler.draw(CHUNK)
                 first = max(0, -kept)  # the rest of the warm-up
                 kept += CHUNK
-                if kept <= 0:
-                    continue
-                last = CHUNK - max(0, kept - wanted)
-                made.append(tuple({n: v[:, first:last] for n, v in part.items()} for part in (values, stats)))  # type: ignore[arg-type]
-                bayes.set_means(model, relabelled(model, *_joined(made)).flat())
-                for lp in made[-1][1]["lp"].mean(0).tolist():
-                    run.record(lp, fraction=min(1.0, (len(run.history["objective"]) + 1) / wanted))
-                if run.out_of_time:
+                if kept > 0:
+                    last = CHUNK - max(0, kept - wanted)
+                    made.append(tuple({n: v[:, first:last] for n, v in part.items()} for part in (values, stats)))  # type: ignore[arg-type]
+                    bayes.set_means(model, relabelled(model, *_joined(made)).flat())
+                    for lp in made[-1][1]["lp"].mean(0).tolist():
+                        run.record(lp, fraction=min(1.0, (len(run.history["objective"]) + 1) / wanted))
+                if sum(run.due() for _ in range(CHUNK)):  # every draw is a step
+                    joined = _joined(made) if made else ({}, {})
+                    groups = dict(zip(("values", "stats", "sampler"), (*joined, sampler.tensors()), strict=True))
+                    run.save(self.name, {"kept": kept}, groups)
+                if kept > 0 and run.out_of_time:
                     break
         except KeyboardInterrupt:
             status = "interrupted"
@@ -158,6 +168,27 @@ class _Sampler:
                 return torch.from_numpy(np.array(value)).transpose(0, 1).contiguous()
 
             return {n: tensor(v) for n, v in values.items()}, {n: tensor(v) for n, v in told.items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Where the chains are, and their tuning."""
+        import jax
+
+        leaves = [np.array(leaf) for leaf in jax.tree_util.tree_leaves(self.state)]
+        return {f"{i:03d}": torch.from_numpy(leaf.view(_stored(leaf))) for i, leaf in enumerate(leaves)}
+
+    def load(self, values: dict[str, Tensor]) -> None:
+        """Take over what :meth:`tensors` gave."""
+        import jax
+
+        leaves, shape = jax.tree_util.tree_flatten(self.state)
+        with self.context():
+            arrays = [values[name].numpy().view(leaf.dtype) for name, leaf in zip(sorted(values), leaves, strict=True)]
+            self.state = jax.tree_util.tree_unflatten(shape, [jax.numpy.asarray(array) for array in arrays])
+
+
+def _stored(leaf: np.ndarray) -> Any:
+    """The dtype whose bits a checkpoint holds: files of tensors know no unsigned ones."""
+    return np.dtype(f"i{leaf.dtype.itemsize}") if leaf.dtype.kind == "u" else leaf.dtype
 
 
 def _present(model: LatentVariableModel, x: Data) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,12 +24,21 @@ from zoo.errors import LikelihoodDecreased
 from zoo.estimators.base import Outcome, Run
 from zoo.estimators.climb import Climb
 from zoo.estimators.em import EM
+from zoo.storage.checkpoint import Checkpoint, Checkpoints, random_state, set_random_state
 
-__all__ = ["run_together"]
+__all__ = ["STAGE", "run_together"]
+
+#: What checkpoints call it.
+STAGE = "together"
 
 
 def run_together(
-    estimator: EM, problems: Sequence[Problem], runs: Sequence[Run], told: Callable[[float], None] | None = None
+    estimator: EM,
+    problems: Sequence[Problem],
+    runs: Sequence[Run],
+    told: Callable[[float], None] | None = None,
+    checkpoints: Checkpoints | None = None,
+    resumed: Checkpoint | None = None,
 ) -> list[Outcome | Exception]:
     """How each run ended, or what it raised; as if they had come one after the other, but for rounding.
 
@@ -37,11 +46,13 @@ def run_together(
         problems: of copies of one model on the same data, each at its start.
         runs: their clocks and histories; each clock counts its own share of the work.
         told: is told which fraction of them has ended.
+        checkpoints: where to write those of all of them, or None. resumed: the one to go on from, or None.
     """
     for run in runs:
         run.pause()
     climbs = [Climb(estimator, estimator.steps(p), p, run) for p, run in zip(problems, runs, strict=True)]
-    interrupted = False
+    saved = Together(climbs, checkpoints)
+    interrupted, begun = False, None if resumed is None else saved.take_over(resumed)
 
     def tell(before: int, ended: int) -> None:
         if told is not None:
@@ -49,12 +60,19 @@ def run_together(
 
     try:
         for part in _parts(estimator, problems):
+            if begun is not None and part.start < begun.first:
+                continue
             copies = _copies(problems[part])
             if copies is not None:
+                batch = saved.batch = Batch(copies, climbs[part])
+                if begun is not None and part.start == begun.first:
+                    batch.go_on(begun)
+                saved.first = part.start
                 with torch.no_grad():
-                    _Batch(copies, climbs[part]).climb(functools.partial(tell, part.start))
+                    batch.climb(functools.partial(tell, part.start), saved)
     except KeyboardInterrupt:
         interrupted = True
+    saved.first, saved.batch = len(climbs), None
     ends: list[Outcome | Exception] = []
     for climb in climbs:
         climb.run.go_on()
@@ -64,8 +82,10 @@ def run_together(
             if climb.error is not None:
                 raise climb.error
             ends.append(climb.outcome() if climb.done else estimator.finish(climb))
+            climb.done = True
             interrupted = interrupted or climb.status == "interrupted"
         except (LikelihoodDecreased, RuntimeError, ValueError) as error:
+            climb.error = error
             ends.append(error)
         climb.run.pause()
     return ends
@@ -87,24 +107,36 @@ def _copies(problems: Sequence[Problem]) -> Copies | None:
     return made
 
 
-class _Batch:
+class Batch:
     """The runs that are climbed at once, in the order of their copies."""
 
     def __init__(self, copies: Copies, climbs: Sequence[Climb]) -> None:
-        self.copies, self.active = copies, list(climbs)
+        self.copies, self.climbs, self.active = copies, climbs, list(climbs)
 
-    def climb(self, tell: Callable[[int], None]) -> None:
+    def go_on(self, begun: Begun) -> None:
+        """Go on from where a checkpoint was written."""
+        self._keep(begun.active)
+        self.copies.load(begun.copies)
+
+    @property
+    def indices(self) -> list[int]:
+        """Which of its runs go on, by number."""
+        return [index for index, climb in enumerate(self.climbs) if climb in self.active]
+
+    def climb(self, tell: Callable[[int], None], saved: Together) -> None:
         """To the end of each, or to where it goes on alone; tells how many are there."""
-        everyone = len(self.active)
+        everyone = len(self.climbs)
         while self.active:
             tell(everyone - len(self.active))
             began, working = time.perf_counter(), self.active
-            self._iteration()
+            self._iteration(saved)
             share = (time.perf_counter() - began) / len(working)
             for climb in working:
                 climb.run.charge(share)
+            if self.active and saved.due():
+                saved.save()
 
-    def _iteration(self) -> None:
+    def _iteration(self, saved: Together) -> None:
         state = self.copies.state()
         try:
             objectives, statistics = self.copies.e_step()
@@ -122,6 +154,8 @@ class _Batch:
             if not climb.done:
                 staying.append(index)
         if not staying:
+            if len(self.climbs) == 1 and self.climbs[0].cut_off and not self.copies.m_step(statistics):
+                saved.keep()
             self.active = []
             return None
         if len(staying) < len(self.active):
@@ -165,3 +199,63 @@ class _Batch:
         self.active = [self.active[index] for index in which]
         if self.active:
             self.copies.keep(which)
+
+
+class Begun(NamedTuple):
+    """Where a checkpoint was written: in the batch whose first run this is, with these runs of it still active, at
+    these parameters of their copies."""
+
+    first: int
+    active: list[int]
+    copies: dict[str, Tensor]
+
+
+class Together:
+    """The checkpoints of runs that are climbed at once: each holds all of them.
+
+    Attributes:
+        batch: what is under way, or None where each run goes on alone. first: the number of its first run.
+    """
+
+    def __init__(self, climbs: Sequence[Climb], checkpoints: Checkpoints | None) -> None:
+        self.climbs, self.checkpoints, self.first = climbs, checkpoints, 0
+        self.batch: Batch | None = None
+        for climb in climbs:
+            climb.run.checkpoints, climb.save = checkpoints, self.save
+
+    def due(self) -> bool:
+        """Count an iteration; whether a checkpoint is to be written."""
+        return self.checkpoints is not None and self.checkpoints.due()
+
+    def save(self) -> None:
+        """Write a checkpoint, unless a run failed: the fit fails then."""
+        assert self.checkpoints is not None
+        if any(climb.error is not None for climb in self.climbs):
+            return
+        plain, values = random_state()
+        each = [{**c.record(), "history": c.run.history, "seconds": c.run.seconds} for c in self.climbs]
+        for index, climb in enumerate(self.climbs):
+            for name, group in climb.groups().items():
+                values.update({f"{index}/{name}/{key}": value for key, value in (group or {}).items()})
+        active = [] if self.batch is None else self.batch.indices
+        if self.batch is not None:
+            values.update({f"copies/{name}": value for name, value in self.batch.copies.tensors().items()})
+        record = {"stage": STAGE, "climbs": each, "first": self.first, "active": active, "random": plain}
+        self.checkpoints.save({**record, "seconds": sum(climb.run.seconds for climb in self.climbs)}, values)
+
+    def keep(self) -> None:
+        """Write the checkpoint of a single run whose time is over, to go on from."""
+        (only,) = self.climbs
+        if self.checkpoints is not None:
+            only.done = False
+            self.save()
+            self.checkpoints.unfinished = only.done = True
+
+    def take_over(self, found: Checkpoint) -> Begun:
+        """Go on from what :meth:`save` wrote."""
+        record = found.record
+        for index, (climb, own) in enumerate(zip(self.climbs, record["climbs"], strict=True)):
+            climb.take_over(found, own, f"{index}/")
+            climb.run.take_over(own)
+        set_random_state(record["random"], found.tensors)
+        return Begun(record["first"], record["active"], found.part("copies"))

@@ -99,7 +99,7 @@ def fit(
         max_seconds: budget of each start.
         progress: True shows a bar; a function is called with every row of the history.
         track: evaluate the exact log-likelihood about this many times on the way, off the clock (0: only if free).
-        out: a new folder for the result, and for checkpoints on the way to it (gradient estimators write them).
+        out: a new folder for the result, and for checkpoints on the way to it.
         checkpoint_every: how often: seconds (90.0, "90s"; 60 by default) or steps (500).
         data_name: what the data are called, for the record.
         resume: go on with what ``out`` holds, to the same parameters bit for bit; start anew if it holds nothing.
@@ -199,7 +199,7 @@ def fit(
                 if shown is not None:
                     shown((restart + 1) / len(order))
                 this.seed = seed
-                if folder is not None and (restarts or 1) > 1 and new and this.status != "interrupted":
+                if folder is not None and (tries or len(order) > 1) and new and this.status != "interrupted":
                     folder.finish(restart, this.write, this.seconds)
                 listed[restart] = {
                     "seed": start_seed,
@@ -229,6 +229,8 @@ def fit(
         assert best is not None
         listed[chosen_index]["chosen"] = True
         best.notes = [*best.notes, *left_out]
+        if checkpoint_every is not None and not chosen.writes_checkpoints:
+            best.notes.append(f"{chosen.name} writes no checkpoints: a run of it that is stopped begins anew")
         best.restarts = [listed[restart] for restart in sorted(listed)]
         best.options = settings
         best.x = plain(whole)

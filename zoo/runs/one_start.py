@@ -74,8 +74,7 @@ def run_one(
         seconds = run.seconds
         model.eval()
     outcome = _with_numbers(model, began, outcome)
-    if checkpoints is not None:
-        outcome.notes = [*outcome.notes, *(resumed.damaged if resumed is not None else ()), *checkpoints.notes]
+    outcome.notes = [*outcome.notes, *_told(checkpoints, resumed)]
     this = finish(estimator, problem, run, outcome, seed, seconds, memory.peak_mb)
     if failure is not None:
         failure.fit = this
@@ -89,6 +88,8 @@ def run_several(
     seeds: Sequence[int],
     max_seconds: float | None,
     told: Callable[[float], None] | None,
+    checkpoints: Checkpoints | None = None,
+    resumed: Checkpoint | None = None,
 ) -> list[Fit | LikelihoodDecreased]:
     """The same of several starts at once, copies of one model: each start's fit, or what was found wrong with EM.
 
@@ -107,7 +108,7 @@ def run_several(
             runs = [Run(None, max_seconds) for _ in problems]
             for problem in problems:
                 problem.model.train()
-            ends = run_together(estimator, problems, runs, told)
+            ends = run_together(estimator, problems, runs, told, checkpoints, resumed)
         except KeyboardInterrupt:  # outside the estimator's own loop
             ends = [Outcome("interrupted", last_objective(run), exact_q=True) for run in runs]
             for problem, began in zip(problems, begun, strict=True):
@@ -121,11 +122,18 @@ def run_several(
         outcome = Outcome("diverged", last_objective(run), [str(end)], exact_q=True) if failure else end
         assert isinstance(outcome, Outcome)
         outcome = _with_numbers(problem.model, began, outcome)
+        outcome.notes = [*outcome.notes, *_told(checkpoints, resumed)]
         this = finish(estimator, problem, run, outcome, seed, run.seconds, memory.peak_mb)
         if failure is not None:
             failure.fit = this
         fits.append(failure or this)
     return fits
+
+
+def _told(checkpoints: Checkpoints | None, resumed: Checkpoint | None) -> list[str]:
+    """What a user should know of a run's checkpoints, a line each."""
+    damaged = [] if resumed is None else resumed.damaged
+    return [] if checkpoints is None else [*damaged, *checkpoints.notes]
 
 
 def _with_numbers(model: LatentVariableModel, began: dict[str, Tensor], outcome: Outcome) -> Outcome:

@@ -13,6 +13,7 @@ from zoo.core.isolation import isolated, reseed, threads
 from zoo.core.problem import Problem
 from zoo.errors import LikelihoodDecreased
 from zoo.estimators.em import EM
+from zoo.estimators.together import STAGE
 from zoo.runs.one_start import run_several
 from zoo.runs.prepare import starting
 from zoo.runs.progress import fraction_shown
@@ -24,19 +25,23 @@ __all__ = ["start_together"]
 def start_together(each: Restarts, restarts: Sequence[int]) -> None:
     """Run these starts at once and leave what came of them with the others, ``ready``; nothing where they have to come
     one after the other: a function that is told every row of a run has them so."""
-    estimator, problem, folder = each.estimator, each.problem, each.folder
-    new = [restart for restart in restarts if folder is None or folder.finished(restart) is None]
-    alone = len(new) == 1 and (each.progress or not problem.model.copies_of_one)
-    if not new or alone or each.resumed is not None or callable(each.progress):
+    estimator, problem, folder, resumed = each.estimator, each.problem, each.folder, each.resumed
+    begun = resumed is not None and resumed.record["stage"] == STAGE
+    done = folder is not None and all(folder.finished(restart) is not None for restart in restarts)
+    alone = len(restarts) == 1 and (each.progress or not problem.model.copies_of_one)
+    if done or (not begun and (alone or callable(each.progress))):
         return
     if not isinstance(estimator, EM) or not estimator.takes_copies(problem):
         return
-    seeds = [each.seed_of(restart) for restart in new]
+    seeds = [each.seed_of(restart) for restart in restarts]
     with isolated(each.seed), threads(estimator.elements(problem)):
-        problems = _started(each, new, seeds)
-    with isolated(each.seed), threads(estimator.elements(problem)), fraction_shown("starts", each.progress) as told:
-        ends = run_several(estimator, problems, seeds, each.max_seconds, told)
-    for restart, seed, end in zip(new, seeds, ends, strict=True):
+        problems = _started(each, restarts, seeds)
+    checkpoints, shown = None if folder is None else folder.checkpoints, each.progress
+    if callable(shown):
+        shown = False
+    with isolated(each.seed), threads(estimator.elements(problem)), fraction_shown("starts", shown) as told:
+        ends = run_several(estimator, problems, seeds, each.max_seconds, told, checkpoints, resumed if begun else None)
+    for restart, seed, end in zip(restarts, seeds, ends, strict=True):
         fell = end if isinstance(end, LikelihoodDecreased) else None
         each.ready[restart] = Started(end.fit if isinstance(end, LikelihoodDecreased) else end, seed, True, fell)
 

@@ -82,7 +82,7 @@ class AdamLoop(Loop):
             self._wait()
         if self.ticks and at.step % 16 == 0:
             self.run.tick(at.step / self.total_steps, None if self.stage.recorded else self.stage.name)
-        if self.saver is not None and not self.run.cut_short and self.saver.due():
+        if self.run.due():
             self._save()
 
     def _look(self) -> None:

@@ -125,7 +125,7 @@ class ExactLoop(Loop):
         at.step, at.batch = at.step + 1, 1
         if self.ticks and at.step % 16 == 0:
             self.run.tick(at.step / self.total_steps, None if self.stage.recorded else self.stage.name)
-        if self.saver is not None and not self.run.cut_short and self.saver.due():
+        if self.run.due():
             self._save()
 
     def _lifted(self) -> bool:

@@ -73,3 +73,9 @@ class HeldOut:
     def record(self) -> dict[str, Any]:
         """What a checkpoint needs besides the kept parameters."""
         return {name: getattr(self, name) for name in ("best", "since", "looks", "best_at", "objective", "notes")}
+
+    def take_over(self, record: dict[str, Any], state: dict[str, Tensor]) -> None:
+        """Go on from what :meth:`record` gave and the parameters that were kept."""
+        for name, value in record.items():
+            setattr(self, name, value)
+        self.state = state or None

@@ -17,11 +17,11 @@ from zoo.core.problem import Problem
 from zoo.core.stage import Stage
 from zoo.core.state import restore, snapshot
 from zoo.errors import ZooError
-from zoo.estimators.base import Outcome, Run, Staged, Ticked
+from zoo.estimators.base import Outcome, Run, Staged, Ticked, taken
 from zoo.estimators.loop.diagnosis import explain
 from zoo.estimators.loop.held_out import HeldOut
 from zoo.estimators.loop.position import Diverged, Position, last_objective
-from zoo.storage.checkpoint import Checkpoint, random_state, set_random_state
+from zoo.storage.checkpoint import set_random_state
 
 __all__ = ["Loop", "Watch"]
 
@@ -243,12 +243,10 @@ class Loop(ABC):
             self.saver.unfinished = True
 
     def _save(self) -> None:
-        assert self.saver is not None
         self._wait()
-        plain, values = random_state()
-        values["random/epoch"] = self.epoch_random
         held = self.held_out
         groups = {
+            "random": {"epoch": self.epoch_random},
             "model": self.model.state_dict(),
             "good": self.good,
             "best": self.best_state,
@@ -257,18 +255,8 @@ class Loop(ABC):
             "parts": self.sums,
             "objective": self.objective.state(),
         }
-        for prefix, group in groups.items():
-            values.update({f"{prefix}/{name}": value for name, value in (group or {}).items()})
-        record = {
-            "stage": self.stage.name,
-            "at": dataclasses.asdict(self.at),
-            "history": self.run.history,
-            "seconds": self.run.seconds,
-            "warmup": self.run.warmup,
-            "held_out": None if held is None else held.record(),
-            "random": plain,
-        }
-        self.saver.save(record, values)
+        record = {"at": dataclasses.asdict(self.at), "held_out": None if held is None else held.record()}
+        self.run.save(self.stage.name, record, groups)
 
     def _resume(self) -> Sequence[Tensor | None] | None:
         """Take over a checkpoint of this stage, if there is one; the batches of an epoch that was cut short."""
@@ -276,31 +264,22 @@ class Loop(ABC):
         if found is None:
             return None
         self.at = Position(**found.record["at"])
-        restore(self.model, self._taken(found, "model"))
-        self.good = self._taken(found, "good")
-        self.best_state = self._taken(found, "best") or None
+        restore(self.model, taken(found, "model", self.model))
+        self.good = taken(found, "good", self.model)
+        self.best_state = taken(found, "best", self.model) or None
         self._take_over(found.part(self.kept_as))
         self.sums = {name: value.to(self.device) for name, value in found.part("parts").items()}
         if carried := found.part("objective"):
             self.objective.load({name: value.to(self.device) for name, value in carried.items()})
         self.seen.fill_(self.at.seen)
         if self.held_out is not None:
-            for name, value in found.record["held_out"].items():
-                setattr(self.held_out, name, value)
-            self.held_out.state = self._taken(found, "held") or None
+            self.held_out.take_over(found.record["held_out"], taken(found, "held", self.model))
         batches = None
         if self.at.batch:
             torch.set_rng_state(found.tensors["random/epoch"])
             batches = self._order()
         set_random_state(found.record["random"], found.tensors)
         return batches
-
-    def _taken(self, found: Checkpoint, prefix: str) -> dict[str, Tensor]:
-        """A part of a checkpoint that is a state of the model, on the model's device."""
-        own, values = self.model.state_dict(), found.part(prefix)
-        if values and {n: v.shape for n, v in own.items()} != {n: v.shape for n, v in values.items()}:
-            raise ZooError("resume: the checkpoint expected other parameters than this model's. Use the model it had.")
-        return {name: value.to(own[name].device) for name, value in values.items()}
 
     def _zero(self, device: torch.device) -> Tensor:
         return torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)

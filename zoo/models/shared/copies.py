@@ -59,6 +59,14 @@ class ComponentCopies:
     def state(self) -> State:
         return {name: _value(self.many, name) for name in self.sizes}, dict(self.own)
 
+    def tensors(self) -> dict[str, Tensor]:
+        return {**{name: _value(self.many, name) for name in self.sizes}, **self.own}
+
+    def load(self, values: dict[str, Tensor]) -> None:
+        for name in self.sizes:
+            self._set(name, values[name])
+        self.own = {name: values[name] for name in self.own}
+
     def state_of(self, state: State, index: int) -> dict[str, Tensor]:
         apart = {name: value.unflatten(0, (-1, self.sizes[name])) for name, value in state[0].items()}
         return {name: value[index] for name, value in {**apart, **state[1]}.items()}

@@ -99,6 +99,12 @@ class FactorCopies:
     def state(self) -> FactorState:
         return self.present
 
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(values) for name, values in vars(self.present).items()}
+
+    def load(self, values: dict[str, Tensor]) -> None:
+        self.present = FactorState(**{name: value.numpy() for name, value in values.items()})
+
     def state_of(self, state: FactorState, index: int) -> dict[str, Tensor]:
         values = state.loadings[index], state.mean[index], state.noise_variance[index]
         loadings, mean, noise = map(torch.from_numpy, values)

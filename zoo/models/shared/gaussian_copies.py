@@ -14,6 +14,9 @@ from zoo.models.shared.copies import MixtureCopies, State
 
 __all__ = ["FreeGaussianCopies", "GaussianCopies"]
 
+#: What a checkpoint calls the parameters as steps keep them.
+PRESENT = ("log_shares", "means", "factor")
+
 
 class GaussianCopies(MixtureCopies):
     """Copies of a Gaussian mixture on rows ``x`` (N, D)."""
@@ -88,6 +91,16 @@ class FreeGaussianCopies(GaussianCopies):
 
     def state(self) -> Any:
         return self.present if self.begun else super().state()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(zip(PRESENT, self.present, strict=True)) if self.begun else super().tensors()
+
+    def load(self, values: dict[str, Tensor]) -> None:
+        self.begun = PRESENT[0] in values
+        if not self.begun:
+            super().load(values)
+        shares, means, factor = PRESENT
+        self.present = (values[shares], values[means], values[factor]) if self.begun else self._read()
 
     def state_of(self, state: Any, index: int) -> dict[str, Tensor]:
         if len(state) == 3:
