@@ -60,7 +60,7 @@ def _module(name: str, modules: dict[str, Path]) -> str | None:
 
 def package(module: str) -> str:
     """The room of a module: ``zoo.core.data`` is in "core", ``guides.chain`` in "guides"."""
-    parts = module.split(".")
+    parts = module.removesuffix(".__main__").split(".")
     return parts[0] if parts[0] == "guides" or len(parts) == 1 else parts[1]
 
 

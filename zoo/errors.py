@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LeftOut", "LikelihoodDecreased", "ZooError", "one_line", "unknown_name", "warn_caller"]
+__all__ = ["LeftOut", "LikelihoodDecreased", "RankLost", "ZooError", "one_line", "unknown_name", "warn_caller"]
 
 #: Names that other packages have for what is meant here.
 ELSEWHERE = {
@@ -40,6 +40,10 @@ class ZooError(ValueError):
         frames = [f for f in traceback.extract_tb(self.__traceback__) if not shells & set(Path(f.filename).parts)]
         own = [f"line {frame.lineno}: {frame.line}" for frame in frames if not frame.filename.startswith(here)]
         return [*own, f"{type(self).__name__}: {self}"]
+
+
+class RankLost(ConnectionError):
+    """Another process of a fit in several has ended, or does not answer: this one cannot go on."""
 
 
 class LeftOut(UserWarning):

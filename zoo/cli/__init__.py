@@ -19,6 +19,7 @@
 ``programs``      what MODEL and --guide name
 ``options``       options that several commands have
 ``completing``    what Tab offers
+``several``       one fit in several processes
 ``output``        what is printed
 ================  ====================================================================
 """

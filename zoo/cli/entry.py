@@ -25,10 +25,11 @@ from zoo.cli.output import complain, tell, unread
 from zoo.cli.predicting import predict
 from zoo.cli.programs import USER_MODULE
 from zoo.cli.selecting import select
+from zoo.cli.several import launched, part
 from zoo.cli.showing import show
 from zoo.cli.tables import bench, reproduce
 from zoo.core.places import from_one
-from zoo.errors import ELSEWHERE, LeftOut, ZooError
+from zoo.errors import ELSEWHERE, LeftOut, RankLost, ZooError
 
 __all__ = ["app", "main"]
 
@@ -93,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.simplefilter("always", LeftOut)
             warnings.showwarning = lambda message, *_: tell([str(message)])  # put back with the filters
         try:
+            if launched() > 1 and arguments[0] != "fit" and not arguments[0].startswith("-"):
+                raise ZooError(f"zoo {arguments[0]} expected one process, got {launched()}. Leave out torchrun.")
             code = typer.main.get_command(app).main(args=arguments, prog_name="zoo", standalone_mode=False)
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
@@ -101,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # `zoo models | head`
             unread()
             return 0
+        except RankLost as error:
+            return complain(str(error), 2)
         except ZooError as error:
             if debug:
                 raise
@@ -110,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             return _explain(error)
         finally:
+            part()
             if "--install-completion" in arguments:  # which ends by SystemExit
                 installed()
 

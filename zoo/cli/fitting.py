@@ -33,6 +33,7 @@ from zoo.cli.options import (
     named,
 )
 from zoo.cli.output import RECORD, at_once, complain, dumps, stdout_for_result, tell
+from zoo.cli.several import begun_again, find_each_other, is_first
 from zoo.cli.showing import print_parameters
 from zoo.cli.task import Source, Task, prepare
 from zoo.errors import LikelihoodDecreased, ZooError
@@ -88,14 +89,18 @@ def fit(
     Prints the parameters. With --out these, the posterior of every datum, pictures and report.html are written there,
     and a long run writes checkpoints; after a crash the same command with --resume goes on.
 
+    In several processes, which divide the rows among them: torchrun --nproc-per-node=2 -m zoo fit ...
+
     Example: zoo fit gaussian_mixture --data iris --estimator em --set num_components=3 --set tol=1e-8 --out runs/a
     """
+    resume = resume or (out is not None and begun_again())
     if out is None and (resume or checkpoint_every is not None):
         raise ZooError(f"--{'resume' if resume else 'checkpoint-every'} expected --out with it. Pass the run's folder.")
     check_out(out, resume)
     check_seed(seed)
     source = Source(columns, labels, targets, split, standardize, sequence, decimal, time, drop_missing)
     drawn = list[str]()
+    find_each_other()
     with stdout_for_result(as_json):
         stay = named(fixed)
         task = prepare(model, data, None if estimator is None else [estimator], settings, guide, source, False, stay)
@@ -114,6 +119,8 @@ def fit(
             if error.fit is None:
                 raise
             this = error.fit
+        if not is_first():
+            raise typer.Exit({"interrupted": 130, "diverged": 3}.get(this.status, 0))
         rows = [_row(this, task)]
         score = None if apart is None else apart.score(this)
         if apart is not None:

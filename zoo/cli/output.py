@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from zoo.cli.several import is_first, may_complain
+
 __all__ = ["RECORD", "at_once", "complain", "dumps", "stdout_for_result", "tell", "unread", "word"]
 
 #: Name of the record of what a run was made of, beside the fit.
@@ -15,13 +17,14 @@ RECORD = "run.json"
 
 
 def complain(message: str, code: int) -> int:
-    print("zoo:", " ".join(message.split()), file=sys.stderr)
+    if may_complain():
+        print("zoo:", " ".join(message.split()), file=sys.stderr, flush=True)
     return code
 
 
 def tell(notes: list[str]) -> None:
     # After the work, so that a mistake found during it is the one line on stderr.
-    for note in notes:
+    for note in notes if is_first() else ():
         print("note:", note, file=sys.stderr)
 
 

@@ -25,5 +25,6 @@ def interrupts() -> None:
 
 def leave(number: int, frame: Any) -> None:
     sys.stdout.flush()
-    print("zoo: interrupted before there was anything to save.", file=sys.stderr, flush=True)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one has the word
+        print("zoo: interrupted before there was anything to save.", file=sys.stderr, flush=True)
     os._exit(130)

@@ -14,6 +14,7 @@ from torch import Tensor
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import tensors
 from zoo.core.problem import Problem
+from zoo.core.ranks import present
 from zoo.core.rows import Rows
 from zoo.errors import ZooError, unknown_name
 from zoo.storage.checkpoint import Checkpoint, Checkpoints, random_state
@@ -99,7 +100,11 @@ class Run:
 
     @property
     def out_of_time(self) -> bool:
-        return self.max_seconds is not None and self.seconds > self.max_seconds
+        """Whether the budget is spent; of a fit in several processes by the first one's clock."""
+        if self.max_seconds is None:
+            return False
+        budget = self.max_seconds
+        return present().from_first(lambda: self.seconds > budget)
 
     def record(
         self,
@@ -220,6 +225,8 @@ class Estimator:
     uses_guide: ClassVar[bool] = False
     #: Whether its runs write checkpoints; one that does not starts anew after a crash.
     writes_checkpoints: ClassVar[bool] = True
+    #: Whether its runs divide their rows among the processes of ``torch.distributed``.
+    spreads: ClassVar[bool] = False
 
     def refuses(self, problem: Problem) -> str | None:
         """Why this estimator cannot serve the model: a phrase to follow "because"; None where it can."""

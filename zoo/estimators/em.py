@@ -11,12 +11,14 @@ from torch import Tensor
 
 from zoo.core.memory import SMALL
 from zoo.core.problem import Problem
+from zoo.core.ranks import present
 from zoo.core.rows import Rows, declares
 from zoo.core.state import restore, snapshot
 from zoo.core.statistics import Statistics
 from zoo.errors import unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, at_least, from_zero, needs_statistics
 from zoo.estimators.climb import Climb
+from zoo.estimators.shared_steps import SharedSteps
 from zoo.estimators.steps import ModelSteps, Steps, objective_of
 
 __all__ = ["EM", "HardEM"]
@@ -42,6 +44,7 @@ class EM(Estimator):
     about_e: ClassVar[str] = "exact posterior"
     about_m: ClassVar[str] = "closed form"
     sees_evidence: ClassVar[bool] = True
+    spreads: ClassVar[bool] = True
     hard: ClassVar[bool] = False
     #: What a fall beyond rounding means.
     cause: ClassVar[str] = "The model's m_step does not maximise what its e_step measures"
@@ -74,7 +77,14 @@ class EM(Estimator):
         return ModelSteps(problem.model, problem.data, self.hard)
 
     def run(self, problem: Problem, run: Run) -> Outcome:
-        return self.finish(Climb(self, self.steps(problem), problem, run))
+        return self.finish(Climb(self, self.shared(problem), problem, run))
+
+    def shared(self, problem: Problem) -> Steps:
+        """The steps of a run in all processes of its fit together."""
+        ranks = present()
+        if ranks.size == 1:
+            return self.steps(problem)
+        return SharedSteps(self.steps(problem.on(ranks.own(problem.data))), ranks)
 
     def finish(self, climb: Climb) -> Outcome:
         """Go on to the end of a run, from where its model is."""
@@ -110,7 +120,7 @@ class EM(Estimator):
         plain = self.validation is None and self.accelerate is None and not self.hard
         rows = plain and not isinstance(problem.data, Rows)
         few = len(problem.model.state_dict()) * self.elements(problem) <= SMALL // 2
-        return rows and few and problem.lacks("copies") is None
+        return rows and few and present().size == 1 and problem.lacks("copies") is None
 
     def _lacks(self, problem: Problem) -> str | None:
         """What the model would have to offer, in a phrase; None where it does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor
 from zoo.core.data import call, num_data, take
 from zoo.core.nested import tensors_in, with_tensors
 from zoo.core.problem import Problem
+from zoo.core.ranks import present
 from zoo.core.state import restore, snapshot
 from zoo.core.statistics import Statistics
 from zoo.errors import ZooError
@@ -42,6 +44,7 @@ class OnlineEM(Estimator):
     name: ClassVar[str] = "online_em"
     about_e: ClassVar[str] = "exact posterior of a minibatch"
     about_m: ClassVar[str] = "closed form, on averaged statistics"
+    spreads: ClassVar[bool] = True
 
     max_epochs: int = 50
     batch_size: int | None = None
@@ -85,6 +88,7 @@ class _Way:
         self.at: dict[str, Any] = {
             "epoch": 0, "batch": 0, "step": 0, "seen": 0.0, "last": -math.inf, "still": 0, "notes": []
         }  # fmt: skip
+        self.ranks = present()
         self.average: Statistics | None = None
         self.before = snapshot(self.model)
         self.drawn = torch.get_rng_state()  # the epoch's order can be drawn again from it
@@ -126,7 +130,8 @@ class _Way:
 
     def _step(self, index: Tensor) -> None:
         at, options = self.at, self.options
-        statistics = call(self.model.e_step, take(self.x, index))
+        own = self.ranks.share(index)
+        statistics = self.ranks.total(lambda: call(self.model.e_step, take(self.x, own)) if len(own) else None)
         at["seen"] += float(statistics["objective"])
         scaled = statistics * (self.rows / len(index))
         weight = (at["step"] + 1) ** -options.step_power
@@ -134,7 +139,8 @@ class _Way:
         at["step"] += 1
         at["batch"] += 1
         if at["step"] > options.burn_in:
-            at["notes"] = list(self.model.m_step(self.average) or ())
+            m_step = functools.partial(self.model.m_step, self.average)
+            at["notes"] = list(self.ranks.as_first(m_step, self.model) or ())
 
     def _save(self) -> bool:
         """Write a checkpoint; False where a model's statistics hold what none can."""

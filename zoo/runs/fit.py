@@ -18,6 +18,7 @@ from zoo.core.functions import as_model
 from zoo.core.isolation import isolated, threads
 from zoo.core.places import counted
 from zoo.core.problem import Problem
+from zoo.core.ranks import joined
 from zoo.core.spread import check_jobs, spread
 from zoo.core.state import snapshot
 from zoo.core.turns import exclusive
@@ -42,6 +43,7 @@ from zoo.runs.ranking import PRINTED, leaders
 from zoo.runs.restarts import Restarts
 from zoo.runs.result import Fit
 from zoo.runs.side_by_side import start_together
+from zoo.runs.spreading import check_spreads
 from zoo.runs.starts import MOST, Trial, promising, run_trial, run_trials, same_start, scout, usual_number
 from zoo.storage.checkpoint import Checkpoints, RunFolder, fingerprint
 
@@ -79,6 +81,9 @@ def fit(
     """Fit a model to data.
 
     Fits in several threads of one process come one after the other: what Pyro and torch keep is the process's.
+
+    Where ``torch.distributed`` has several processes (``torchrun``), all of them call this with the same arguments, and
+    the fit is that of one: each takes its share of the rows of every sum, and gets the result. The first one writes.
 
     Args:
         model: a zoo model, or a Pyro program ``model(x)``: it is left as it is. Or the name or class of a model of the
@@ -144,7 +149,8 @@ def fit(
         raise unknown_name("init", init, {*template.inits, "current"})
     if out is None and (resume or checkpoint_every is not None):
         raise ZooError("fit: resume and checkpoint_every expected a folder for the run. Pass out=...")
-    with isolated(seed), remembered(), waited_for(progress, asked.name):
+    with joined() as ranks, isolated(seed), remembered(), waited_for(ranks.first and progress, asked.name):
+        progress = ranks.first and progress
         base = copy.deepcopy(template)
         if device is not None:
             base.to(as_device(device))
@@ -164,6 +170,8 @@ def fit(
         check_serves(chosen, problem)
         check_moves(chosen, problem)
         settings = {**describe(asked), "init": init, "restarts": restarts}
+        if ranks.size > 1:
+            check_spreads(ranks, chosen, data, jobs, {**settings, "seed": seed, "out": out is None})
         if fixed:
             settings["fixed"] = ",".join([fixed] if isinstance(fixed, str) else fixed)
         folder = None

@@ -3,6 +3,8 @@
 A checkpoint is a folder, written beside its place, flushed to disk and moved there in one step; the one before it is
 kept. It carries checksums and the identity of its run (model, data, options): one that is torn is passed over for the
 one before it, one of another run is refused. Nothing found in it is ever imported or run.
+
+Of a fit in several processes the first one reads and writes, and tells the others.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zoo.core.data import Data, arguments, beside, tensors
+from zoo.core.ranks import present
 from zoo.errors import ZooError
 from zoo.storage.folders import NEW, check_free, flush, published, staged
 from zoo.storage.json import from_exact, to_exact, to_json
@@ -81,6 +84,8 @@ class Checkpoints:
 
     def due(self) -> bool:
         """Count a step; True when it is time to write."""
+        if not present().first:
+            return False
         self._counted += 1
         if self.steps is not None:
             return self._counted >= self.steps
@@ -89,6 +94,8 @@ class Checkpoints:
     def save(self, record: dict[str, Any], values: dict[str, Tensor]) -> None:
         """Write a checkpoint. A disk that is full stops no training: the run gets a note."""
         self._counted = 0
+        if not present().first:
+            return
         try:
             self._write({**record, "restart": self.restart}, values)
         except OSError as error:
@@ -116,6 +123,9 @@ class Checkpoints:
         Raises:
             ZooError: none is whole, or one is of another run.
         """
+        return present().from_first(self._latest)
+
+    def _latest(self) -> Checkpoint | None:
         damaged: list[str] = []
         for path in reversed(self._there()):
             try:
@@ -175,8 +185,12 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, checkpoints: Checkpoints, resume: bool) -> None:
-        self.path, self.checkpoints, self.complete = path, checkpoints, False
+        self.path, self.checkpoints = path, checkpoints
         self.starts = checkpoints.folder / "starts"
+        self.complete = present().from_first(lambda: self._complete(resume))
+
+    def _complete(self, resume: bool) -> bool:
+        path, checkpoints = self.path, self.checkpoints
         begun = checkpoints.folder.is_dir() or (path / IDENTITY).is_file()
         if not resume or path.is_file():
             check_free(path, "Resume the run, or choose another name." if begun else "Choose another name.")
@@ -186,14 +200,18 @@ class RunFolder:
             try:
                 found = json.loads((path / IDENTITY).read_text(encoding="utf-8"))
             except FileNotFoundError:
-                return
+                return False
             except ValueError:
                 raise ZooError(f"resume: {str(path / IDENTITY)!r} is damaged. Fit anew into another folder.") from None
             check_identity(path, found["identity"], checkpoints.identity)
-            self.complete = found["complete"] and (path / "fit.json").is_file()
+            return bool(found["complete"]) and (path / "fit.json").is_file()
+        return False
 
     def finished(self, restart: int) -> Path | None:
         """Where the fit of an earlier start lies, if it was finished."""
+        return present().from_first(lambda: self._finished(restart))
+
+    def _finished(self, restart: int) -> Path | None:
         place = self.starts / str(restart)
         if not (place / IDENTITY).is_file():
             return None
@@ -202,7 +220,7 @@ class RunFolder:
 
     def finish(self, restart: int, write: Callable[[Path], None], seconds: float) -> None:
         """Keep the fit of a start that took a while; a quick one is as quickly made again."""
-        if seconds < 1:
+        if seconds < 1 or not present().first:
             return
         shutil.rmtree(self.starts / str(restart), ignore_errors=True)
         with published(self.starts / str(restart)) as staging:
@@ -211,6 +229,8 @@ class RunFolder:
 
     def publish(self, write: Callable[[Path], None], keep: bool = False) -> None:
         """Put the result into the folder, what says so last; then drop the checkpoints, unless there is more to do."""
+        if not present().first:
+            return
         with staged(self.path, asked=self.path) as staging:
             write(staging)
             self._identify(staging, not keep)

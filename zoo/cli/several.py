@@ -1,0 +1,65 @@
+"""``torchrun -m zoo fit``: the processes of one fit find each other; the first one has the word."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+__all__ = ["begun_again", "find_each_other", "is_first", "launched", "may_complain", "part"]
+
+
+def launched() -> int:
+    """How many processes a launcher (``torchrun``) started for this command; 1 where none did."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def is_first() -> bool:
+    """Whether this process writes and prints."""
+    return launched() == 1 or os.environ["RANK"] == "0"
+
+
+def may_complain() -> bool:
+    """Whether this process is the first to say what is wrong: one line is enough for all of them."""
+    return launched() == 1 or _meeting()[0].add("complaints", 1) == 1
+
+
+def begun_again() -> bool:
+    """Whether the launcher had to start the processes again, as one of them had ended."""
+    return launched() > 1 and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def find_each_other() -> None:
+    """Begin ``torch.distributed``: gloo for what lies in a processor's memory, NCCL between graphics cards."""
+    if launched() == 1:
+        return
+    import torch
+    from torch import distributed
+
+    if distributed.is_initialized():
+        return
+    backend = "gloo"
+    if torch.cuda.is_available() and distributed.is_nccl_available():
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    store, rank, size = _meeting()
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
+
+
+def part() -> None:
+    """End what :func:`find_each_other` began: its threads are not to be there when the process ends."""
+    if launched() == 1:
+        return
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+@functools.cache
+def _meeting() -> tuple[Any, int, int]:
+    """The launcher's store, this process's rank, and how many there are."""
+    from torch import distributed
+
+    store, rank, size = next(iter(distributed.rendezvous("env://")))
+    return store, rank, size
