@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.structures import chain
+from zoo.structures import chain, chain_forgetting
 
 BACKENDS = ("numba", "torch")
 Problem = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -401,6 +401,29 @@ def test_gaussian_totals_name_the_sequences_that_they_leave(name: str) -> None:
     for name_, a, b in zip(found._fields, found, alone, strict=True):
         if name_ != "left":
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-10)
+
+
+def test_blocks_go_by_their_windows_where_they_forget_and_by_whole_transfers_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both ways give the same; above, each is compared with the torch path."""
+    one_pass, took = chain_forgetting.one_pass, []
+
+    def watched(*arguments: Any) -> Any:
+        took.append(one_pass(*arguments))
+        return took[-1]
+
+    for name in ("many blocks", "blocks that forget nothing"):
+        parts = gaussian_problem(**GAUSSIAN_LAYOUTS[name])  # type: ignore[arg-type]
+        monkeypatch.setattr(chain_forgetting, "one_pass", watched)
+        forgetting = chain.gaussian_totals(*parts)
+        monkeypatch.setattr(chain_forgetting, "one_pass", lambda *_: None)
+        transfers = chain.gaussian_totals(*parts)
+        assert forgetting is not None
+        assert transfers is not None
+        for field, a, b in zip(forgetting._fields, forgetting, transfers, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-11, msg=field)
+    assert [found is None for found in took] == [False, True]
 
 
 def test_where_gaussian_totals_do_not_serve() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,27 @@ def test_kernels_are_kept_for_other_processes_and_a_cache_that_fails_is_no_error
     assert [hits(), hits()] == [0, 1]
     monkeypatch.setattr(caching._CacheLocator, "ensure_cache_path", full)  # a read-only disk, and no home
     assert hits() == 0
+
+
+def test_a_kernel_is_compiled_anew_where_another_file_that_it_calls_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "caller_of_a_test.py").write_text("def more(x):\n    return called(x) + 1.0\n")
+
+    def answer() -> tuple[float, int]:
+        for name in ("caller_of_a_test", "called_in_a_test"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        caller, called = (vars(importlib.import_module(name)) for name in ("caller_of_a_test", "called_in_a_test"))
+        compiled(called, ["scaled"])
+        caller["called"] = called["scaled"]
+        compiled(caller, ["more"])
+        return caller["more"](4.0), sum(caller["more"].stats.cache_hits.values())
+
+    for factor, hits in ((2.0, 0), (2.0, 1), (30.0, 0)):
+        (tmp_path / "called_in_a_test.py").write_text(f"def scaled(x):\n    return {factor} * x\n")
+        os.utime(tmp_path / "called_in_a_test.py", (1e9 + factor, 1e9 + factor))
+        assert answer() == (4.0 * factor + 1.0, hits)
 
 
 @pytest.mark.parametrize("arguments", [("models",), ("models", "pcfg", "--json")])

@@ -37,6 +37,7 @@ def compiled(names: dict[str, Any], kernels: Sequence[str], unordered: bool = Tr
     """
     import numba
 
+    others = _other_sources(names)
     flags = {"contract"} | ({"reassoc"} if unordered else set()) | (set() if signed_zeros else {"nsz"})
     for name in kernels:
         options: dict[str, Any] = {"nogil": True, "fastmath": flags, "error_model": "numpy"}
@@ -46,6 +47,23 @@ def compiled(names: dict[str, Any], kernels: Sequence[str], unordered: bool = Tr
             names[name] = numba.njit(**options)(names[name])
         else:
             names[name]._cache = _Forgiving(names[name]._cache)
+            with contextlib.suppress(AttributeError):  # numba's own stamp knows of this file alone
+                file = names[name]._cache._cache_file
+                file._source_stamp = (file._source_stamp, others) if others else file._source_stamp
+
+
+def _other_sources(names: dict[str, Any]) -> list[tuple[str, float, int]]:
+    """Files of compiled functions that a module's may call and whose code is kept with theirs: when each changed, and
+    its size."""
+    files: dict[str, Any] = {names.get("__file__", ""): None}
+    queue = [names]
+    while queue:
+        functions = [value.py_func for value in queue.pop().values() if hasattr(value, "py_func")]
+        for file, function in [(function.__code__.co_filename, function) for function in functions]:
+            if file not in files:
+                files[file] = os.stat(file) if os.path.exists(file) else None
+                queue.append(function.__globals__)
+    return sorted((os.path.basename(file), stat.st_mtime, stat.st_size) for file, stat in files.items() if stat)
 
 
 class _Forgiving:

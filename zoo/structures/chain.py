@@ -4,7 +4,7 @@ The weight of a path is ``initial[z_1] + sum_t transition[z_{t-1}, z_t] + sum_t 
 three need be normalised, and -inf forbids. One dynamic programme gives the log-partition, whose gradient is the
 posterior (Baum, 1972), the most probable path, exact draws, the entropy and the filter: :class:`Chain`.
 
-On the CPU: numba kernels in float64, ``chain_layouts.py`` and ``chain_kernels.py``.
+On the CPU: numba kernels in float64, divided up by ``chain_layouts.py``.
 Elsewhere (GPU, or without numba) torch does all sequences at once, one step after the other, by logarithms.
 """
 
@@ -273,11 +273,11 @@ def expectations(
 def gaussian_totals(
     initial: Tensor, transition: Tensor, x: Tensor, means: Tensor, scale: Tensor, lengths: Tensor | None = None
 ) -> Totals | None:
-    """The E step of chains that emit diagonal Gaussians in one pass over the data, two where a long sequence is cut.
+    """The E step of chains of diagonal Gaussians in one pass over the data; two of a long one that does not forget.
 
     Densities, messages and marginals of the lanes or the sequence now worked on stay in the cache; what leaves it are
-    sums, and of a long sequence that is cut up to 16 MB of densities, kept from the first pass to the second. The same
-    as :func:`expectations` of the log-densities, and weighted sums by its marginals.
+    sums, and of a long sequence that does not forget up to 16 MB of densities, kept from the first pass to the second.
+    The same as :func:`expectations` of the log-densities, and weighted sums by its marginals.
 
     Args:
         initial: (K,), log-weights of z_1.

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.parallel import has_numba
-from zoo.structures import chain
-from zoo.structures import chain_kernels as kernels
+from zoo.structures import chain, chain_logs, chain_states
 
 __all__ = ["CopiesExpectations", "expectations_of_copies"]
 
@@ -42,7 +41,8 @@ def expectations_of_copies(
     """
     if emission.device.type != "cpu" or not has_numba():
         return _one_by_one(initial, transition, emission, lengths)
-    kernels.compile_kernels()
+    chain_states.compile_kernels()
+    chain_logs.compile_kernels()
     copies, n, t, k = emission.shape
     peak = transition.amax((-2, -1), keepdim=True)
     steps = (transition.double() - peak).exp_().numpy()  # (S, K, K)
@@ -55,12 +55,12 @@ def expectations_of_copies(
     pairs, smooth = np.zeros((copies, 1, 1, k, k)), np.empty((copies, n, t, k))
     none = np.zeros((0, k))  # of no family: emissions are there
     for s in range(copies):
-        kernels.states_kernel(
+        chain_states.states_kernel(
             first[s : s + 1], first_shift[s], steps[s, None, None], back[s], shift[s, None], emitted[s], none, many,
             0, n, 0, False, True, True, value[s], bad[s], opening[s], pairs[s], smooth[s], none,
         )  # fmt: skip
         if (many != t).any():
-            kernels.clear_kernel(smooth[s], many)
+            chain_logs.clear_kernel(smooth[s], many)
     if bad.any():
         raise ValueError("a chain that is impossible, or needs logarithms")
     return CopiesExpectations(

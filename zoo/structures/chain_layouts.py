@@ -27,8 +27,8 @@ from torch import Tensor
 
 from zoo.core.isolation import available_threads
 from zoo.core.parallel import in_parallel
-from zoo.structures import chain_kernels as kernels
-from zoo.structures.chain_blocks import Room, blocks_of, leave, take
+from zoo.structures import chain_forgetting, chain_lanes, chain_logs, chain_states, chain_transfers
+from zoo.structures.chain_blocks import Room, blocks_of, groups_of, leave, take
 from zoo.structures.chain_products import CountsByItem, products
 
 __all__ = ["Layouts"]
@@ -76,7 +76,8 @@ class Layouts:
     """Arrays as the kernels want them, and how the work is divided."""
 
     def __init__(self, chain: Arrays) -> None:
-        kernels.compile_kernels()
+        for module in (chain_forgetting, chain_states, chain_logs):
+            module.compile_kernels()
         self.chain = chain
         k = chain.k
         self.lengths = chain.lengths.numpy()
@@ -124,9 +125,9 @@ class Layouts:
         if self.bad.any():
             self._by_logarithms(np.nonzero(self.bad)[0], full, pairs, per_sequence)
         if full and not chain.full:
-            kernels.clear_kernel(self.smooth, self.lengths)
+            chain_logs.clear_kernel(self.smooth, self.lengths)
             if not chain.shared and t > 1:
-                kernels.clear_kernel(pairs.reshape(n, t - 1, k * k), self.lengths - 1)
+                chain_logs.clear_kernel(pairs.reshape(n, t - 1, k * k), self.lengths - 1)
         return torch.from_numpy(self.value), pairs if isinstance(pairs, CountsByItem) else torch.from_numpy(pairs)
 
     def totals(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
@@ -149,7 +150,7 @@ class Layouts:
         self.smooth, self.sums = marginals.numpy(), self.sums[:0]
         self._pass(True, False)
         if not self.chain.full:
-            kernels.clear_kernel(self.smooth, self.lengths)
+            chain_logs.clear_kernel(self.smooth, self.lengths)
         return torch.from_numpy(self.bad)
 
     @functools.cached_property
@@ -163,7 +164,8 @@ class Layouts:
         chain = self.chain
         checked = not chain.shared or float(self.transition.min()) < _SAFE  # the value needs the backward pass too
         if self._has_blocks:
-            pairs = self._by_blocks(write, per_sequence)
+            found = self._by_forgetting(write, per_sequence)
+            pairs = self._by_blocks(write, per_sequence) if found is None else found
         elif self._suits_products():
             return self._by_products(write, checked, per_sequence)
         elif chain.shared and chain.k <= _FEW_STATES and chain.n >= _FEW_SEQUENCES:
@@ -210,13 +212,13 @@ class Layouts:
                 np.zeros((size if per_row else 1, k, k)),
             )  # fmt: skip
             sums = np.zeros(self.sums.shape)
-            kernels.lanes_kernel(
+            chain_lanes.lanes_kernel(
                 self.transition[0, 0], self.back, self.emission, self.family, *part, 0, size, lanes,
                 -1 if per_row else 0, write, full, *found, self.smooth, sums, *kept,
             )  # fmt: skip
             return *found, sums
 
-        rooms = kept or [take(0, k, 0, lanes)] * len(ranges)
+        rooms = kept or [take((0, k, lanes), (0, lanes), (0, 0, lanes))] * len(ranges)
         jobs = zip(ranges, rooms, strict=True)
         calls = [functools.partial(one, a * lanes, min(b * lanes, count), room) for (a, b), room in jobs]
         parts = in_parallel(calls, pure=not len(self.smooth))
@@ -227,6 +229,24 @@ class Layouts:
     def _width(self, rows: int) -> int:
         """How many of so many rows to put side by side."""
         return _MANY_LANES if rows >= 4 * _MANY_LANES and self.chain.k <= 8 else _LANES
+
+    def _by_forgetting(self, write: bool, per_sequence: bool) -> Any:
+        """Long sequences cut into blocks in one pass, as they forget; None where they do not within a block."""
+        n, k = self.chain.n, self.chain.k
+        if int(self.lengths.min()) < _BLOCK // 2:
+            return None
+        steps = max(_BLOCK, 25 * k)
+        groups = groups_of(self.lengths, steps, self._width(int(self.lengths.sum()) // steps))
+        initial = np.broadcast_to(self.initial, (n, k)).copy()
+        found = chain_forgetting.one_pass(
+            self.transition[0, 0], self.back, initial, self.emission, self.family, groups, write, per_sequence,
+            self.smooth, len(self.sums),
+        )  # fmt: skip
+        if found is None:
+            return None
+        value, self.opening, pairs, self.sums = found
+        self.value = value + self.initial_shift + (self.lengths - 1) * self.shift[0, 0]
+        return pairs if per_sequence else pairs[0]
 
     def _by_blocks(self, full: bool, per_sequence: bool) -> Any:
         """Long sequences cut into blocks; transfer matrices give the messages at the cuts."""
@@ -241,8 +261,9 @@ class Layouts:
         def across(low: int) -> Any:
             each, begin, steps = (values[low : low + lanes] for values in ordered)
             found, place = np.empty((len(each), k, k)), np.arange(len(each))
-            room = take(int(steps[0]) if keeps else 0, k, features, lanes)
-            kernels.transfer_kernel(
+            many = int(steps[0]) if keeps else 0
+            room = take((many, k, lanes), (many, lanes), (many, features, lanes))
+            chain_transfers.transfer_kernel(
                 a, self.emission, self.family, each, begin, steps, place, 0, len(each), lanes, found, *room
             )
             return found, room
@@ -252,13 +273,13 @@ class Layouts:
         transfer[order] = np.concatenate([part[0] for part in found])
         kept = [part[1] for part in found] if keeps else []
         enter, ends, behind = np.empty((len(rows), k)), np.empty((len(rows), k)), np.empty((len(rows), k))
-        kernels.cuts_kernel(
+        chain_transfers.cuts_kernel(
             a, np.broadcast_to(self.initial, (n, k)).copy(), transfer, first, number, enter, ends, behind
         )
         result, failed, opening, pairs = self._lanes(
             *ordered, enter[order], behind[order], full, full, per_sequence, kept
         )
-        leave(kept)
+        leave(*kept)
         self.value += np.bincount(ordered[0], result, n)
         self.value += np.broadcast_to(self.initial_shift, n) + (self.lengths - 1) * self.shift[0, 0]
         self.bad[ordered[0][failed]] = True
@@ -291,7 +312,13 @@ class Layouts:
         if full and n < available_threads() and not len(self.family):
             pairs = np.zeros((n, t - 1, k, k) if varying and write else (n if per_sequence else 1, 1, k, k))
             for row in range(n):
-                self._both_ends(row, pairs, per_sequence, write)
+                own, which = row if len(self.initial) > 1 else 0, row if varying else 0
+                target = self.smooth[row] if write else np.empty((int(self.lengths[row]), k))
+                self.value[row], self.bad[row] = chain_states.both_ends(
+                    self.initial[own], self.initial_shift[own], self.transition[which], self.back, self.shift[which],
+                    varying, self.emission[row], self.family, int(self.lengths[row]), write, target,
+                    pairs[row if varying or per_sequence else 0] if write else pairs[0],
+                )  # fmt: skip
         else:
             steps = np.zeros((n, t - 1, k, k) if varying and write else (0, 1, k, k))
 
@@ -302,7 +329,7 @@ class Layouts:
                 found = np.zeros(size), np.zeros(size, dtype=np.bool_), np.zeros((size, k))
                 pairs = steps[a:b] if len(steps) else np.zeros((size if per_sequence else 1, 1, k, k))
                 sums = np.zeros(self.sums.shape)
-                kernels.states_kernel(
+                chain_states.states_kernel(
                     self.initial[own], self.initial_shift[own], self.transition[which], self.back, self.shift[which],
                     self.emission[a:b], self.family, self.lengths[a:b], 0, size, -1 if varying or per_sequence else 0,
                     varying, write, full, *found, pairs, self.smooth[a:b], sums,
@@ -336,41 +363,6 @@ class Layouts:
             return np.zeros((chain.k, chain.k))
         return counts if per_sequence else counts.weighted(torch.ones(chain.n)).numpy()
 
-    def _both_ends(self, row: int, pairs: Any, per_sequence: bool, write: bool) -> None:
-        """One sequence by two threads: the forward and the backward pass do not need each other."""
-        length, k = int(self.lengths[row]), self.chain.k
-        weights, forward, backward = np.empty((length, k)), np.empty((length, k)), np.empty((length, k))
-        shifts, scales = np.empty(length), np.empty(length)
-        edges = np.linspace(0, length, 2 * available_threads() + 1).astype(np.int64)
-        pieces = [(int(a), int(b)) for a, b in itertools.pairwise(edges) if a < b]
-        in_parallel([
-            functools.partial(kernels.weigh_kernel, self.emission[row], self.family, a, b, weights, shifts)
-            for a, b in pieces
-        ])  # fmt: skip
-        varying = not self.chain.shared
-        step, step_shift = self.transition[row if varying else 0], self.shift[row if varying else 0]
-        own = row if self.initial.shape[0] > 1 else 0
-        (total, good), _ = in_parallel([
-            functools.partial(
-                kernels.forward_kernel, self.initial[own], self.initial_shift[own], step, step_shift, varying,
-                weights, shifts, length, forward, True,
-            ),
-            functools.partial(kernels.backward_kernel, step, self.back, varying, weights, length, backward, scales),
-        ])  # fmt: skip
-        parts = np.zeros((len(pieces), 1, k, k))
-        target = self.smooth[row] if write else np.empty((length, k))
-        results = in_parallel([
-            functools.partial(
-                kernels.combine_kernel, step, varying, weights, forward, backward, scales, a, b, target,
-                pairs[row] if varying and write else parts[i], write,
-            )
-            for i, (a, b) in enumerate(pieces)
-        ])  # fmt: skip
-        self.value[row] = total
-        self.bad[row] = not (good and all(results))
-        if not varying and not self.bad[row]:
-            pairs[row if per_sequence else 0] += parts.sum(0)
-
     def _by_logarithms(self, rows: Any, write: bool, pairs: Any, per_sequence: bool) -> None:
         """Sequences again in which scaling may have lost something; also impossible ones and those with NaN."""
         chain = self.chain
@@ -381,7 +373,7 @@ class Layouts:
         def one(row: int) -> Any:
             both = np.zeros(size)
             smooth = self.smooth[row] if write else np.empty((1, k))
-            kernels.logs_kernel(*common, row, write, self.value, smooth, both)
+            chain_logs.logs_kernel(*common, row, write, self.value, smooth, both)
             return both
 
         for start in range(0, len(rows), _MOST_JOBS):  # in pieces, so that few results are held

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.core.parallel import has_numba
 from zoo.errors import ZooError
-from zoo.structures import chain_kernels as kernels
+from zoo.structures import chain_logs
 from zoo.structures.chain_layouts import Layouts
 from zoo.structures.chain_products import CountsByItem
 
@@ -191,7 +191,7 @@ class ChainProblem:
             return self._torch_forward(keep=True)
         messages = torch.full(self.emission.shape, -math.inf, dtype=torch.float64)
         value = torch.empty(self.n, dtype=torch.float64)
-        Layouts(self).each(kernels.forward_logs_kernel, messages.numpy(), value.numpy())
+        Layouts(self).each(chain_logs.forward_logs_kernel, messages.numpy(), value.numpy())
         return messages, value
 
     def viterbi(self) -> tuple[Tensor, Tensor]:
@@ -200,7 +200,7 @@ class ChainProblem:
         paths = torch.full((self.n, self.t), -1, dtype=torch.int64, device=device)
         if self.numba:
             scores = torch.empty(self.n, dtype=torch.float64)
-            Layouts(self).each(kernels.viterbi_kernel, paths.numpy(), scores.numpy())
+            Layouts(self).each(chain_logs.viterbi_kernel, paths.numpy(), scores.numpy())
             return paths, scores
         score = self.initial + self._emitted(0)
         back = torch.zeros(self.emission.shape, dtype=torch.int64, device=device)
@@ -223,7 +223,7 @@ class ChainProblem:
         uniform = torch.rand(shape, generator=generator, dtype=messages.dtype, device=device)
         paths = torch.full(shape, -1, dtype=torch.int64, device=device)
         if self.numba:
-            Layouts(self).each(kernels.sample_kernel, messages.numpy(), uniform.numpy(), paths.numpy())
+            Layouts(self).each(chain_logs.sample_kernel, messages.numpy(), uniform.numpy(), paths.numpy())
             return paths
         rows = torch.arange(self.n, device=device)
         state = torch.zeros(shape[:2], dtype=torch.int64, device=device)
@@ -258,7 +258,7 @@ class ChainProblem:
         mean = torch.empty(self.n, dtype=torch.float64)
         theirs = layouts if other is None else Layouts(other)
         layouts.each(
-            kernels.moments_kernel, messages.numpy(), other is None, theirs.log_initial, theirs.log_transition,
+            chain_logs.moments_kernel, messages.numpy(), other is None, theirs.log_initial, theirs.log_transition,
             theirs.emission, gradient, mean.numpy(), pairs.numpy(), smooth.numpy(),
         )  # fmt: skip
         if not gradient:
