@@ -30,6 +30,13 @@ def factors() -> tuple[Any, Any]:
     return zoo.FactorAnalysis(2, 5), z @ loadings + 0.3 * torch.randn(151, 5, generator=draw, dtype=torch.float64)
 
 
+def pixels() -> tuple[Any, Any]:
+    draw = torch.Generator().manual_seed(3)
+    return zoo.VAE(6, 2, hidden_dims=(5,)).double(), (torch.rand(53, 6, generator=draw) < 0.4).double()
+
+
+#: Fifty steps.
+STEPS = {"max_epochs": 50, "warmup": 5}
 #: By name: model and data, and what the fit is asked for.
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "mixture, em": (mixture, {"estimator": "em"}),
@@ -38,6 +45,16 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "mixture, online_em": (mixture, {"estimator": "online_em", "max_epochs": 3, "batch_size": 47}),
     "chain, em": (chain, {"estimator": "em", "max_iter": 20}),
     "factors, em": (factors, {"estimator": "em", "max_iter": 50}),
+    "mixture, svi": (mixture, {"estimator": "svi", **STEPS}),
+    "mixture, adam": (mixture, {"estimator": "svi", "optimizer": "adam", **STEPS}),
+    "chain, svi": (chain, {"estimator": "svi", **STEPS}),
+    "factors, svi": (factors, {"estimator": "svi", **STEPS}),
+    "pixels, svi": (pixels, {"estimator": "svi", "batch_size": 27, "max_epochs": 25, "warmup": 5}),
+    "pixels, iwae": (pixels, {"estimator": "iwae", "num_particles": 3, "max_epochs": 10, "warmup": 5}),
+    "mixture, eg": (mixture, {"estimator": "eg", "max_epochs": 50}),
+    "mixture, gumbel": (mixture, {"estimator": "gumbel", **STEPS}),
+    "mixture, reinforce": (mixture, {"estimator": "reinforce", **STEPS}),
+    "mixture, rws": (mixture, {"estimator": "rws", **STEPS}),
 }
 
 

@@ -17,6 +17,8 @@ HERE = Path(__file__).resolve().parent
 
 #: By estimator, how close two processes come to one, relative to the largest number.
 CLOSE = {"em": 1e-10, "hard_em": 1e-10, "squarem": 1e-9, "online_em": 1e-10}
+#: The same of those that take steps along gradients.
+CLOSE |= dict.fromkeys(("svi", "adam", "eg", "iwae", "gumbel", "reinforce", "rws"), 1e-5)
 
 
 def launched(*command: str, processes: int = 2, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

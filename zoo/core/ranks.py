@@ -53,16 +53,23 @@ class Ranks:
 
     def own(self, x: Data) -> Data:
         """This rank's rows of some data: as many as the others', but for one; their memory is the whole's."""
-        rows = num_data(x)
-        return take(x, slice(rows * self.rank // self.size, rows * (self.rank + 1) // self.size))
+        return take(x, slice(*self.bounds(num_data(x))))
 
     def share(self, index: Tensor) -> Tensor:
         """This rank's part of some rows' numbers."""
-        return index[len(index) * self.rank // self.size : len(index) * (self.rank + 1) // self.size]
+        return index[slice(*self.bounds(len(index)))]
+
+    def bounds(self, rows: int) -> tuple[int, int]:
+        """Where this rank's part of so many rows begins, and where it ends."""
+        return rows * self.rank // self.size, rows * (self.rank + 1) // self.size
 
     def agree(self, value: Any) -> bool:
         """Whether all ranks have the same plain value."""
         return self.size == 1 or len({repr(each) for each in self._from_all(lambda: value)}) == 1
+
+    def each(self, part: Callable[[], T]) -> list[T]:
+        """What each rank has, in the order of the ranks. Raises as :meth:`total` does."""
+        return [part()] if self.size == 1 else self._from_all(part)
 
     def total(self, part: Callable[[], T | None]) -> T:
         """The sum of what each rank has, by ``+`` in the order of the ranks; None adds nothing.
@@ -94,12 +101,28 @@ class Ranks:
             restore(model, values)
         return made
 
-    def average(self, gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor | None]:
-        """The mean over ranks of gradients, each as ``like`` its parameter; None where no rank has one."""
+    def averaged(
+        self, function: Callable[[], Sequence[Tensor | None]], like: Sequence[Tensor]
+    ) -> Sequence[Tensor | None]:
+        """The mean over ranks of gradients that a function gives, each as ``like`` its parameter; None where no rank
+        has one.
+
+        Raises:
+            RuntimeError: the function failed on some rank.
+        """
         if self.size == 1:
-            return list(gradients)
-        there = torch.tensor([float(g is not None) for g in gradients], dtype=torch.float64)
+            return function()
+        gradients: Sequence[Tensor | None] = [None] * len(like)
+        error: Exception | None = None
+        try:
+            gradients = function()
+        except Exception as raised:
+            error = raised
+        there = torch.tensor([float(error is not None), *(float(g is not None) for g in gradients)]).double()
         self._add(there)
+        if there[0]:
+            raise error or RuntimeError("the gradient failed in another process of this fit")
+        there = there[1:]
         full = [torch.zeros_like(p) if g is None else g.detach() for g, p in zip(gradients, like, strict=True)]
         made: list[Tensor | None] = [None] * len(full)
         for kind in dict.fromkeys((g.dtype, g.device) for g in full):
@@ -119,14 +142,14 @@ class Ranks:
     def _from_all(self, part: Callable[[], Any]) -> list[Any]:
         """What each rank's function gives, in the order of the ranks."""
         error: Exception | None = None
-        value = None
+        value: bytes | None = None
         try:
-            value = part()
+            value = _packed(part())
         except RankLost:
             raise
         except Exception as raised:  # it is everybody's
             error = raised
-        sent = pickle.dumps((self.asked_to_stop, _sendable(error), None if error is not None else _packed(value)))
+        sent = pickle.dumps((self.asked_to_stop, _sendable(error), value))
         every: list[Any] = [None] * self.size
         _heard(lambda: torch_distributed.all_gather_object(every, sent, group=_beside()))
         opened = [pickle.loads(each) for each in every]
@@ -136,7 +159,7 @@ class Ranks:
         for rank, (_, theirs, _) in enumerate(opened):
             if theirs is not None:
                 raise error if rank == self.rank and error is not None else theirs
-        return [_unpacked(each) for _, _, each in opened]
+        return [_unpacked(each) for _, _, each in opened if each is not None]
 
 
 def _sendable(error: Exception | None) -> Exception | None:

@@ -24,6 +24,7 @@ class EG(GradientEstimator):
     name: ClassVar[str] = "eg"
     about_e: ClassVar[str] = "exact posterior"
     about_m: ClassVar[str] = "gradient"
+    spreads: ClassVar[bool] = True
     sees_evidence: ClassVar[bool] = True
     keeps_best: ClassVar[bool] = True
     column: ClassVar[str] = "log_likelihood"

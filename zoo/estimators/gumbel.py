@@ -48,6 +48,7 @@ class Gumbel(GuidedEstimator):
     name: ClassVar[str] = "gumbel"
     about_e: ClassVar[str] = "relaxed categorical guide"
     about_m: ClassVar[str] = "gradient"
+    spreads: ClassVar[bool] = True
     straight_through: ClassVar[bool] = False
     column: ClassVar[str] = "bound"  # a relaxed draw is no draw of the model's
 

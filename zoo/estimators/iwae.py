@@ -34,6 +34,7 @@ class IWAE(GuidedEstimator):
     name: ClassVar[str] = "iwae"
     about_e: ClassVar[str] = "K weighted draws from the guide (VIMCO for discrete sites)"
     about_m: ClassVar[str] = "gradient"
+    spreads: ClassVar[bool] = True
     weighs_kl: ClassVar[bool] = False
 
     num_particles: int = 8

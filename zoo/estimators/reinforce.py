@@ -31,6 +31,7 @@ class Reinforce(GuidedEstimator):
     name: ClassVar[str] = "reinforce"
     about_e: ClassVar[str] = "draws from the guide, score function with baseline"
     about_m: ClassVar[str] = "gradient"
+    spreads: ClassVar[bool] = True
 
     num_particles: int = 4
 

@@ -34,6 +34,7 @@ class RWS(GuidedEstimator):
     name: ClassVar[str] = "rws"
     about_e: ClassVar[str] = "K self-normalised weighted draws"
     about_m: ClassVar[str] = "gradient (wake-θ), guide by wake-φ"
+    spreads: ClassVar[bool] = True
 
     column: ClassVar[str] = "bound"
     weighs_kl: ClassVar[bool] = False

@@ -38,6 +38,7 @@ class SVI(GuidedEstimator):
     name: ClassVar[str] = "svi"
     about_e: ClassVar[str] = "guide, discrete sites summed exactly"
     about_m: ClassVar[str] = "gradient"
+    spreads: ClassVar[bool] = True
 
     schedule: str = "joint"
     phase_steps: int = 100

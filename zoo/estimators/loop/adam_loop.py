@@ -67,7 +67,7 @@ class AdamLoop(Loop):
             at.prior = float(prior.detach())
         if self.keeps_best and at.bound > at.best and at.step * 20 > self.total_steps * 19:
             at.best, self.best_state = at.bound, snapshot(self.model, self.best_state)
-        surrogate.backward(inputs=self.leaves)
+        self._differentiate(surrogate)
         if self.phase is not None:
             moving = set(self.phase(at.step))
             for name, p in self.by_name.items():
@@ -84,6 +84,19 @@ class AdamLoop(Loop):
             self.run.tick(at.step / self.total_steps, None if self.stage.recorded else self.stage.name)
         if self.run.due():
             self._save()
+
+    def _differentiate(self, surrogate: Tensor) -> None:
+        """Give the parameters their gradients; of a fit in several processes the mean of all of theirs."""
+        if self.ranks.size == 1:
+            surrogate.backward(inputs=self.leaves)
+            return
+
+        def own() -> list[Tensor | None]:
+            surrogate.backward(inputs=self.leaves)
+            return [p.grad for p in self.moving]
+
+        for p, gradient in zip(self.moving, self.ranks.averaged(own, self.moving), strict=True):
+            p.grad = gradient
 
     def _look(self) -> None:
         self._wait()
@@ -118,7 +131,7 @@ class AdamLoop(Loop):
         surrogate = self.objective(self.x).surrogate
         if self.with_prior:
             surrogate = surrogate - self.model.log_prior() / self.count
-        surrogate.backward()
+        self._differentiate(surrogate)
         flat = self.optimizer.scaled_gradient()
         self.optimizer.zero_grad()
         return flat

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.core.data import count, num_data
 from zoo.core.problem import Problem
+from zoo.core.ranks import present
 from zoo.core.stage import Stage
 from zoo.core.state import restore, snapshot
 from zoo.errors import ZooError
@@ -21,6 +22,7 @@ from zoo.estimators.base import Outcome, Run, Staged, Ticked, taken
 from zoo.estimators.loop.diagnosis import explain
 from zoo.estimators.loop.held_out import HeldOut
 from zoo.estimators.loop.position import Diverged, Position, last_objective
+from zoo.estimators.loop.shared_objective import SharedObjective, check_divides
 from zoo.storage.checkpoint import set_random_state
 
 __all__ = ["Loop", "Watch"]
@@ -54,6 +56,10 @@ class Loop(ABC):
         model, x, schedule, moves = problem.model, problem.data, stage.schedule, stage.moves
         self.model, self.x, self.run, self.stage, self.watch = model, x, run, stage, watch
         self.objective, self.schedule, self.held_out = stage.objective, schedule, watch.held_out
+        self.ranks = present()
+        if self.ranks.size > 1:
+            check_divides(stage.objective, model, x, self.ranks)
+            self.objective = SharedObjective(stage.objective, self.ranks)
         self.rows, self.count = num_data(x), count(x)
         self.epochs, self.batch_size = schedule.resolve(self.rows)
         self.full = self.batch_size >= self.rows
@@ -169,6 +175,8 @@ class Loop(ABC):
     def _order(self) -> Sequence[Tensor | None]:
         if self.full:
             return [None]
+        if self.ranks.size > 1:  # all draw the same order
+            torch.set_rng_state(self.ranks.from_first(torch.get_rng_state))
         if self.saver is not None:
             self.epoch_random = torch.get_rng_state()  # the permutation can be drawn again from it
         return torch.randperm(self.rows).to(self.device).split(self.batch_size)

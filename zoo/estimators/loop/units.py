@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from zoo.core.ranks import present
+
 __all__ = ["Units"]
 
 
@@ -38,7 +40,9 @@ class Units:
 
     def gradient(self, surrogate: Tensor) -> Tensor:
         """The derivatives of a number in u, (P,), float64."""
-        grads = torch.autograd.grad(surrogate, self.parameters, allow_unused=True)
+        grads = present().averaged(
+            lambda: torch.autograd.grad(surrogate, self.parameters, allow_unused=True), self.parameters
+        )
         kept = [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, grads, strict=True)]
         return flat(kept) * self.scale
 
