@@ -17,6 +17,7 @@ _PUBLIC = {
     "core.contract": ("LatentVariableModel",),
     "core.statistics": ("Moments", "Statistics"),
     "data": ("list_data", "load_data", "load_trees"),
+    "data.opening": ("open_data",),
     "data.parse_tree": ("ParseTree", "parse_trees"),
     "densities.distributions": ("ExactBernoulli", "Selected"),
     "errors": ("LikelihoodDecreased", "ZooError"),

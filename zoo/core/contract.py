@@ -14,6 +14,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from zoo.core.admitting import admitted
 from zoo.core.checks import assigned, in_brief, magnitudes, rows
 from zoo.core.data import Data, Fields, as_data, count, map_tensors, num_data, take, tensors
 from zoo.core.data import plain as plain_data
@@ -21,18 +22,16 @@ from zoo.core.edges import is_simplex
 from zoo.core.found import snake_case
 from zoo.core.offers import OFFERS
 from zoo.core.readings import (
-    OF_ROWS,
-    TAKES_DATA,
     Axes,
     computing,
     declared,
-    of_rows,
+    method_of_data,
     parameter_values,
     plain,
     property_of_numbers,
-    takes_arrays,
 )
 from zoo.core.schema import Schema
+from zoo.core.streams import Stream
 from zoo.core.turns import turn
 from zoo.core.unsized import of_constructor, unsized
 from zoo.core.wrapping import takes_data_whole, wrap_init, wrap_program
@@ -130,8 +129,7 @@ class LatentVariableModel(PyroModule):
             elif isinstance(value, property):
                 setattr(cls, name, property_of_numbers(value))
             elif inspect.isfunction(value) and not name.startswith("__"):
-                made = computing(of_rows(value) if name in OF_ROWS else value)
-                setattr(cls, name, takes_arrays(made) if name in TAKES_DATA else made)
+                setattr(cls, name, method_of_data(name, value))
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """A stand-in until there are data, where sizes alone are missing: no constructor runs then."""
@@ -397,4 +395,4 @@ def prepared(model: LatentVariableModel, x: Any, new: bool = False, given_alone:
     x = as_data(x, schema, model.takes_symbols)
     if new and schema:
         model.schema = schema
-    return model.adopt(x, given_alone)
+    return admitted(model, x, new, given_alone) if isinstance(x, Stream) else model.adopt(x, given_alone)

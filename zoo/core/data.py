@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from numbers import Number
 from typing import Any, NamedTuple, TypeAlias
@@ -16,6 +16,7 @@ from zoo.core.arrays import check_padding
 from zoo.core.rows import Rows, present
 from zoo.core.schema import Schema, read_leaf
 from zoo.core.statistics import weighted
+from zoo.core.streams import BlockOrder, Stream
 from zoo.errors import ZooError
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "Fields",
     "arguments",
     "as_data",
+    "at_hand",
+    "batches",
     "beside",
     "call",
     "changed",
@@ -30,17 +33,20 @@ __all__ = [
     "map_tensors",
     "mass",
     "num_data",
+    "numbers",
     "once",
     "plain",
     "split",
     "stacked",
+    "stream_of",
     "take",
     "tensors",
     "total",
     "weights_of",
 ]
 
-Data: TypeAlias = Any  # Tensor | tuple[Tensor, ...] | dict[str, Tensor]; beside tensors, arguments that are no data
+#: Tensor | tuple[Tensor, ...] | dict[str, Tensor]; beside tensors, arguments that are no data. Or a Stream of these.
+Data: TypeAlias = Any
 
 
 class Fields(NamedTuple):
@@ -93,6 +99,8 @@ def as_data(x: Any, schema: Schema | None = None, symbols: bool = False) -> Data
         ZooError: ``x`` holds text or other non-numbers; other columns or symbols than the schema's.
     """
     schema = Schema() if schema is None else schema
+    if isinstance(x, Stream):
+        return x
     if not isinstance(x, (dict, tuple)):
         return read_leaf(x, schema, "", symbols)
     places: Iterator[Any] = iter(x.keys() if isinstance(x, dict) else range(len(x)))
@@ -135,17 +143,22 @@ def _mapped(function: Callable[[Any], Any], x: Data) -> Data:
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], x: Data) -> Data:
+    """The data with a function of their tensors; of a stream, of those that will be taken from it."""
     if isinstance(x, Rows):
         data, weights = map_tensors(function, x.data), None if x.weights is None else function(x.weights)
         return replace(x, data=data, weights=weights, known={n: function(v) for n, v in x.known.items()})
+    if isinstance(x, Stream):
+        return x.then(functools.partial(map_tensors, function))
     if isinstance(x, (dict, tuple)):
         return _mapped(lambda value: map_tensors(function, value), x)
     return function(x) if isinstance(x, Tensor) else x
 
 
 def arguments(x: Data) -> list[Any]:
-    """What tuples and dicts hold, one after the other: data and what is none."""
+    """What tuples and dicts hold, one after the other: data and what is none. A stream is known by its first row."""
     x = plain(x)
+    if isinstance(x, Stream):
+        x = x.take(slice(0, 1))
     if isinstance(x, (dict, tuple)):
         return [leaf for value in (x.values() if isinstance(x, dict) else x) for leaf in arguments(value)]
     return [x]
@@ -157,12 +170,20 @@ def tensors(x: Data) -> list[Tensor]:
 
 def num_data(x: Data) -> int:
     """Rows of ``x``: the length of its first tensor's first dimension; 0-d data, or none at all, count as one."""
+    if (stream := stream_of(x)) is not None:
+        return len(stream)
     first = tensors(x)[:1]
     return first[0].shape[0] if first and first[0].dim() else 1
 
 
 def take(x: Data, index: Tensor | slice) -> Data:
-    """The rows ``index`` of every tensor that has as many rows as the data."""
+    """The rows ``index`` of every tensor that has as many rows as the data; of a stream they come into memory."""
+    if isinstance(x, Stream):
+        return x.take(index)
+    if isinstance(x, Rows):
+        beside = {name: values[index] for name, values in x.known.items()}
+        weights = None if x.weights is None else x.weights[index]
+        return replace(x, data=take(x.data, index), weights=weights, known=beside)
     rows = num_data(x)
     return map_tensors(lambda t: t[index] if t.dim() and t.shape[0] == rows else t, x)
 
@@ -170,11 +191,36 @@ def take(x: Data, index: Tensor | slice) -> Data:
 def split(x: Data, rows: int) -> Iterator[Data]:
     """The data in pieces of at most ``rows`` rows: memory then stays bounded however many data there are."""
     whole = num_data(x)
-    if whole <= rows:
+    if whole <= rows and stream_of(x) is None:
         yield x
         return
     for begin in range(0, whole, rows):
         yield take(x, slice(begin, begin + rows))
+
+
+def stream_of(x: Data) -> Stream | None:
+    """The stream that data come from; None where they are in memory."""
+    x = plain(x)
+    return x if isinstance(x, Stream) else None
+
+
+def at_hand(x: Data) -> Data:
+    """The data; of a stream a sample in memory, which stands for all where a start or a scale is taken."""
+    stream = stream_of(x)
+    return x if stream is None else stream.sample if isinstance(x, Stream) else take(x, stream.sample_rows)
+
+
+def batches(x: Data, size: int, device: torch.device | None = None) -> Sequence[Tensor]:
+    """Numbers of the rows of batches of so many, all in a random order, by torch's generator."""
+    if stream_of(x) is not None:
+        return BlockOrder(num_data(x), size, int(torch.randint(2**62, (1,))))
+    return torch.randperm(num_data(x)).to(device).split(size)
+
+
+def numbers(x: Data) -> int:
+    """How many numbers data are."""
+    stream = stream_of(x)
+    return sum(t.numel() for t in tensors(x)) if stream is None else len(stream) * stream.row_numbers
 
 
 def plain(x: Data) -> Data:
@@ -223,7 +269,16 @@ def call(function: Callable[..., Any], x: Data) -> Any:
 
     With :class:`~zoo.core.rows.Rows`, programs run under their weights and known latents, and a function that declares
     ``weights`` or ``known`` is given them.
+
+    Raises:
+        ZooError: the data are a stream, which no program takes as one.
     """
+    if isinstance(x, Stream):
+        function = getattr(function, "func", function)
+        raise ZooError(
+            f"{getattr(function, '__name__', 'a program')} expected data in memory, got the {len(x)} rows of {x.name}, "
+            f"which are read in pieces. Take some of them: x = zoo.open_data(...).take(slice(0, 10_000))."
+        )
     if isinstance(x, Rows):
         told = x.told(function)
         with present(x):

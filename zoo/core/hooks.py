@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from zoo.core.choices import Choices
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, changed, mass, total
 from zoo.core.objective import Objective, Step
+from zoo.core.streams import Stream
 
 __all__ = ["Computed", "HookedBound", "choose", "fresh", "settled", "weigh"]
 
@@ -21,11 +23,13 @@ def fresh(model: LatentVariableModel, batch: Data) -> Data:
 
 
 def settled(model: LatentVariableModel, x: Data, seed: int) -> Data:
-    """Data whose own noise (grey pixels to be drawn as 0 or 1) is drawn once, where the model has such."""
+    """Data whose own noise (grey pixels to be drawn as 0 or 1) is drawn once, where the model has such; of a stream
+    whenever rows are taken, from the same seed."""
     if lacks(model, "settle") is not None:
         return x
     hook: Any = model.settle
-    return call(lambda *a, **k: hook(*a, **k, seed=seed), x)
+    step = functools.partial(call, functools.partial(hook, seed=seed))
+    return x.then(step) if isinstance(x, Stream) else step(x)
 
 
 class Computed(Objective):

@@ -12,11 +12,15 @@ import torch
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, call, map_tensors, num_data, split, tensors
+from zoo.core.data import Data, call, map_tensors, num_data, split, stream_of, tensors
 from zoo.core.memory import LARGE, rows_at_once
 from zoo.core.statistics import Statistics
+from zoo.errors import ZooError
 
-__all__ = ["added", "by_pieces", "categorical", "gathered", "pieces"]
+#: How many times as many numbers as usual, of a stream whose statistics are added: an E step shares them out.
+PIECES = 8
+
+__all__ = ["added", "by_pieces", "categorical", "gathered", "pieces", "statistics_of"]
 
 
 def pieces(model: LatentVariableModel, x: Data, times: int = 1, method: str = "") -> Iterator[Data]:
@@ -25,14 +29,34 @@ def pieces(model: LatentVariableModel, x: Data, times: int = 1, method: str = ""
     A user's own program gets all its data at once: what it does with a part of them is not known. So does a method that
     takes pieces itself.
     """
-    if not model.splits or method in model.in_pieces:
+    stream = stream_of(x)
+    if stream is not None and not model.splits:
+        raise ZooError(
+            f"{model.name} expected its data in memory, as a program of one's own is given them whole, got the "
+            f"{len(stream)} rows of {stream.name}. Take a part of them, or write it as a zoo.LatentVariableModel."
+        )
+    if stream is None and (not model.splits or method in model.in_pieces):
         return iter([x])
-    return split(x, rows_at_once(model.datum_size(x), times))
+    size = model.datum_size(x)
+    return split(x, rows_at_once(size if stream is None else max(size, stream.row_numbers), times))
 
 
 def added(e_step: Callable[..., Statistics], x: Data, numbers: int) -> Statistics:
     """The statistics of the data, added up over pieces of them where a datum takes so many numbers."""
     return functools.reduce(operator.add, (call(e_step, piece) for piece in split(x, rows_at_once(numbers, LARGE))))
+
+
+def statistics_of(model: LatentVariableModel, x: Data, **options: Any) -> Statistics:
+    """What a model's ``e_step`` says of the data; of a stream, added up over its pieces.
+
+    Args:
+        options: of that ``e_step``.
+    """
+    step = functools.partial(model.e_step, **options) if options else model.e_step
+    if (stream := stream_of(x)) is None:
+        return call(step, x)
+    size = max(model.datum_size(x), PIECES // 2 * stream.row_numbers)  # rows are there twice while they are copied
+    return functools.reduce(operator.add, (call(step, piece) for piece in split(x, rows_at_once(size, PIECES))))
 
 
 def by_pieces(model: LatentVariableModel, x: Data, answer: Callable[[Data], Any], method: str = "") -> Any:

@@ -15,6 +15,7 @@ __all__ = [
     "counting_as",
     "data_names",
     "from_one",
+    "further",
     "read_from",
     "row_names",
     "sequence_name",
@@ -82,6 +83,17 @@ def read_from(line: Line | None) -> None:
     count = _COUNT.get()
     if count is not None:
         count.first, count.line = 1, line
+
+
+@contextmanager
+def further(rows: int) -> Iterator[None]:
+    """Rows that are named in here come after so many others."""
+    count = _COUNT.get() or _Count(0)
+    token = _COUNT.set(replace(count, first=count.first + rows, line=None))
+    try:
+        yield
+    finally:
+        _COUNT.reset(token)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zoo.core.contract import LatentVariableModel, lacks
-from zoo.core.data import Data, plain
+from zoo.core.data import Data, at_hand, plain
 from zoo.core.program import Program, look, reached_by_marginal
 from zoo.core.rows import Rows, declares
 
@@ -49,7 +49,7 @@ class Problem:
     def program(self) -> Program:
         """What the program is made of; it is run for that when it is first asked, and once for all copies."""
         if "program" not in self._facts:
-            self._facts["program"] = look(self.model, self.data)
+            self._facts["program"] = look(self.model, at_hand(self.data))
         made: Program = self._facts["program"]
         return made
 
@@ -60,7 +60,7 @@ class Problem:
         if "program" in self._facts or lacks(self.model, "log_marginal") is not None:
             return self.program.theta
         if "theta" not in self._facts:
-            self._facts["theta"] = reached_by_marginal(self.model, plain(self.data))
+            self._facts["theta"] = reached_by_marginal(self.model, plain(at_hand(self.data)))
         names: tuple[str, ...] = self._facts["theta"]
         return names
 

@@ -16,18 +16,19 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from zoo.core.data import call
-from zoo.core.rows import Rows
+from zoo.core.data import at_hand, call, split, stream_of
+from zoo.core.data import plain as plain_data
+from zoo.core.memory import rows_at_once
 
 __all__ = [
     "Axes",
     "computing",
     "declared",
+    "method_of_data",
     "network_names",
     "parameter_values",
     "plain",
     "property_of_numbers",
-    "takes_arrays",
 ]
 
 Axes = dict[str, tuple[str, ...]]
@@ -36,6 +37,10 @@ Axes = dict[str, tuple[str, ...]]
 TAKES_DATA = frozenset({"log_marginal", "posterior", "predict", "elbo", "e_step", "posterior_means"})
 #: Methods that look at data alone, whatever stands beside their rows.
 OF_ROWS = frozenset({"probe", "initialize", "starting", "create", "datum_size", "why_impossible"})
+
+
+#: Methods that count something of data, which of a stream is added up.
+COUNTING = frozenset({"num_units", "num_rows"})
 
 
 class _Depth(threading.local):
@@ -85,11 +90,24 @@ def plain(model: Any, value: Any) -> Any:
 
 
 def of_rows(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A model's method that sees of its data the rows alone."""
+    """A model's method that sees of its data the rows alone, of a stream a sample."""
 
     @functools.wraps(method)
     def wrapped(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-        return method(self, x.data if isinstance(x, Rows) else x, *args, **kwargs)
+        return method(self, at_hand(plain_data(x)), *args, **kwargs)
+
+    return wrapped
+
+
+def over_pieces(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A model's method that counts something of data: of a stream piece by piece."""
+
+    @functools.wraps(method)
+    def wrapped(self: Any, x: Any) -> Any:
+        stream = stream_of(x)
+        if stream is None:
+            return method(self, x)
+        return sum(method(self, piece) for piece in split(x, rows_at_once(stream.row_numbers)))
 
     return wrapped
 
@@ -118,6 +136,12 @@ def _of_arrays(model: Any, method: Callable[..., Any], arguments: dict[str, Any]
     x = model.prepare(next(iter(data.values())) if len(data) == 1 else data, given_alone=alone)
     with torch.no_grad():
         return call(functools.partial(method, model, **rest), x)
+
+
+def method_of_data(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """A model's method as it is called: with data in every form that this one takes."""
+    made = of_rows(method) if name in OF_ROWS else over_pieces(method) if name in COUNTING else method
+    return takes_arrays(computing(made)) if name in TAKES_DATA else computing(made)
 
 
 def declared(model: nn.Module, attribute: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class AutoEM(EM):
     about_m: ClassVar[str] = "closed form, site by site"
     takes_no_guide: ClassVar[bool] = True
     spreads: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
     cause: ClassVar[str] = (
         "An update that was derived from the program is wrong, or the program changes from run to run"
     )

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import tensors
+from zoo.core.data import numbers
 from zoo.core.problem import Problem
 from zoo.core.ranks import present
 from zoo.core.rows import Rows
@@ -227,6 +227,8 @@ class Estimator:
     writes_checkpoints: ClassVar[bool] = True
     #: Whether its runs divide their rows among the processes of ``torch.distributed``.
     spreads: ClassVar[bool] = False
+    #: Whether it takes its data a part at a time, so that they need not fit into memory.
+    streams: ClassVar[bool] = False
 
     def refuses(self, problem: Problem) -> str | None:
         """Why this estimator cannot serve the model: a phrase to follow "because"; None where it can."""
@@ -237,7 +239,7 @@ class Estimator:
 
     def elements(self, problem: Problem) -> int:
         """How many numbers a step works on: too few, and more than one thread does harm."""
-        return sum(t.numel() for t in tensors(problem.data))
+        return numbers(problem.data)
 
     def run(self, problem: Problem, run: Run) -> Outcome:
         """Improve the model's parameters in place, starting from where they are."""

@@ -15,6 +15,7 @@ from zoo.core.ranks import present
 from zoo.core.rows import Rows, declares
 from zoo.core.state import restore, snapshot
 from zoo.core.statistics import Statistics
+from zoo.core.streams import Stream
 from zoo.errors import unknown_name
 from zoo.estimators.base import Estimator, Outcome, Run, at_least, from_zero, needs_statistics
 from zoo.estimators.climb import Climb
@@ -46,6 +47,7 @@ class EM(Estimator):
     sees_evidence: ClassVar[bool] = True
     spreads: ClassVar[bool] = True
     hard: ClassVar[bool] = False
+    streams: ClassVar[bool] = True
     #: What a fall beyond rounding means.
     cause: ClassVar[str] = "The model's m_step does not maximise what its e_step measures"
 
@@ -118,7 +120,7 @@ class EM(Estimator):
     def takes_copies(self, problem: Problem) -> bool:
         """Whether several starts of a problem may be climbed at once, where the model offers that."""
         plain = self.validation is None and self.accelerate is None and not self.hard
-        rows = plain and not isinstance(problem.data, Rows)
+        rows = plain and not isinstance(problem.data, (Rows, Stream))
         few = len(problem.model.state_dict()) * self.elements(problem) <= SMALL // 2
         return rows and few and present().size == 1 and problem.lacks("copies") is None
 

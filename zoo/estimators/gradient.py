@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, mass, num_data, split
+from zoo.core.data import Data, mass, num_data, split, stream_of
 from zoo.core.isolation import forked_rng
 from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
@@ -74,6 +74,7 @@ class GradientEstimator(Estimator):
     optimizer: str | None = None
 
     unit: ClassVar[str] = "epochs"
+    streams: ClassVar[bool] = True
     #: Whether steps of Adam on all data keep the best parameters.
     keeps_best: ClassVar[bool] = False
     #: The history's column that the objective also is: "bound" for a bound that is not the ELBO.
@@ -129,6 +130,8 @@ class GradientEstimator(Estimator):
         if self.optimizer is None and problem.model.batch_size is not None:
             return "a model that takes batches"
         rows = num_data(problem.data)
+        if stream_of(problem.data) is not None:
+            return "data that stay in a file"
         if self.plan(problem).resolve(rows)[1] < rows:
             return "batches of the data"
         if callable(self.moving(problem)):

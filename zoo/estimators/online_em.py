@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zoo.core.data import call, num_data, take
+from zoo.core.data import batches, call, num_data, take
 from zoo.core.nested import tensors_in, with_tensors
 from zoo.core.problem import Problem
 from zoo.core.ranks import present
@@ -45,6 +45,7 @@ class OnlineEM(Estimator):
     about_e: ClassVar[str] = "exact posterior of a minibatch"
     about_m: ClassVar[str] = "closed form, on averaged statistics"
     spreads: ClassVar[bool] = True
+    streams: ClassVar[bool] = True
 
     max_epochs: int = 50
     batch_size: int | None = None
@@ -126,7 +127,7 @@ class _Way:
 
     def _order(self) -> Sequence[Tensor]:
         self.drawn = torch.get_rng_state()
-        return torch.randperm(self.rows).split(self.size)
+        return batches(self.x, self.size)
 
     def _step(self, index: Tensor) -> None:
         at, options = self.at, self.options

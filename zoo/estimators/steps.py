@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, call, map_tensors, num_data, take
+from zoo.core.data import Data, map_tensors, num_data, stream_of, take
 from zoo.core.isolation import threads
+from zoo.core.pieces import statistics_of
 from zoo.core.state import restore, snapshot
 from zoo.core.statistics import Statistics
 
@@ -55,14 +55,15 @@ class ModelSteps:
     hard: bool = False
 
     def e_step(self) -> Statistics:
-        step = self.model.e_step
-        return call(functools.partial(step, hard=True) if self.hard else step, self.x)
+        return statistics_of(self.model, self.x, **({"hard": True} if self.hard else {}))
 
     def m_step(self, statistics: Any) -> Sequence[str]:
         with threads(0):  # a few small matrices
             return self.model.m_step(statistics) or ()
 
     def reordered(self, generator: torch.Generator) -> ModelSteps:
+        if stream_of(self.x) is not None:  # as it is: it is read in one order
+            return self
         return replace(self, x=take(self.x, torch.randperm(num_data(self.x), generator=generator)))
 
     def doubled(self) -> ModelSteps:

@@ -13,15 +13,18 @@ import torch
 
 from zoo.automatic.enumeration import remembered
 from zoo.core.contract import prepared
-from zoo.core.data import num_data, plain, weights_of
+from zoo.core.data import at_hand, num_data, plain, stream_of, weights_of
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated, threads
 from zoo.core.places import counted
 from zoo.core.problem import Problem
 from zoo.core.ranks import joined
+from zoo.core.rows import Rows
 from zoo.core.spread import check_jobs, spread
 from zoo.core.state import snapshot
+from zoo.core.streams import Stream
 from zoo.core.turns import exclusive
+from zoo.data.opening import opened
 from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Callback, Estimator, options_from
@@ -129,12 +132,15 @@ def fit(
         KeyboardInterrupt: before there was a start; from there on the fit comes back, its status "interrupted".
     """
     check_jobs("fit", jobs)
+    x = opened(x)
     data_name = Path(x).name if data_name is None and isinstance(x, (str, Path)) else data_name
     model, x = made(model, x, options, guide)
     template = as_model(model, guide)
     if estimator is None:
         beside: dict[str, Any] = {"weights": weights, "known": known, "fixed": fixed}
-        estimator = usual_estimators(template, x, for_fit=True, first=True, **beside)[0]
+        if isinstance(x, Stream):
+            beside |= {"weights": None}
+        estimator = usual_estimators(template, at_hand(x), for_fit=True, first=True, **beside)[0]
     asked = chosen = options_from(find_estimator(estimator), options, OPTIONS)
     if restarts is not None and (not isinstance(restarts, int) or isinstance(restarts, bool) or restarts < 1):
         raise ZooError(f"fit: restarts expected a whole number of at least 1, got {restarts!r}.")
@@ -188,7 +194,15 @@ def fit(
         listed: dict[int, dict[str, Any]] = {}
         order, stopped = list(range(restarts or 1)), False
         tries = restarts is None and max_seconds is None and asked_init != "current"
-        each = Restarts(chosen, problem, init, seed, max_seconds, progress, track, folder, resumed)
+        began, begin = list[str](), init
+        if (stream := stream_of(data)) is not None:
+            began = [stream.told]
+            if tries and scout(chosen) is not None and not isinstance(data, Rows):
+                first = fit(base, stream.sample, estimator=estimator, seed=seed, init=init, fixed=fixed, **options)
+                began, begin = [f"{stream.told}, which the best of {len(first.restarts)} starts fits first"], "current"
+                problem = problem.of(first.model)
+            tries = False
+        each = Restarts(chosen, problem, begin, seed, max_seconds, progress, track, folder, resumed)
         start_together(each, order)
         aside = jobs != 1 and len(order) > 1 and not each.ready
         if aside:
@@ -236,7 +250,7 @@ def fit(
                     order += promising(trials, this, _judged(this), PRINTED)
         assert best is not None
         listed[chosen_index]["chosen"] = True
-        best.notes = [*best.notes, *left_out]
+        best.notes = [*best.notes, *left_out, *began]
         if checkpoint_every is not None and not chosen.writes_checkpoints:
             best.notes.append(f"{chosen.name} writes no checkpoints: a run of it that is stopped begins anew")
         best.restarts = [listed[restart] for restart in sorted(listed)]

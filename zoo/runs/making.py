@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import as_data, call
+from zoo.core.data import as_data, at_hand, call
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.places import read_from
@@ -48,7 +48,7 @@ def made(model: Any, x: Any, options: dict[str, Any], guide: Callable[..., Any] 
         if callable(kind) and not inspect.isclass(kind):
             x = one_column(kind, guide, x)
     if isinstance(kind, Unsized):
-        return _named(kind.from_data(as_data(x, symbols=declared.takes_symbols)), names), x
+        return _named(kind.from_data(as_data(at_hand(x), symbols=declared.takes_symbols)), names), x
     if not (inspect.isclass(kind) and issubclass(kind, LatentVariableModel)):
         _refuse_arguments(kind, options)
         return _named(copy.deepcopy(kind), names) if names and isinstance(kind, LatentVariableModel) else kind, x
@@ -61,7 +61,7 @@ def made(model: Any, x: Any, options: dict[str, Any], guide: Callable[..., Any] 
     for name in options.keys() - option_names():
         if difflib.get_close_matches(name, known, n=1, cutoff=0.8):
             raise unknown_name(f"{kind.__name__}: argument", name, known)
-    return _named(kind.from_data(as_data(x, symbols=kind.takes_symbols), **taken), names), x
+    return _named(kind.from_data(as_data(at_hand(x), symbols=kind.takes_symbols), **taken), names), x
 
 
 def _named(model: Any, names: tuple[str, ...] | None) -> Any:

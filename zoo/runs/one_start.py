@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, count, map_tensors, plain
+from zoo.core.data import Data, at_hand, count, map_tensors, plain
 from zoo.core.memory import PeakMemory
 from zoo.core.problem import Problem
 from zoo.core.state import restore, snapshot
@@ -200,7 +200,7 @@ def finish(
         exact_q=outcome.exact_q,
         guide_trained=not outcome.exact_q and model.has_guide and estimator.uses_guide,
         warmup=run.warmup,
-        template=map_tensors(lambda t: t[:1].clone() if t.dim() else t.clone(), plain(x)),
+        template=map_tensors(lambda t: t[:1].clone() if t.dim() else t.clone(), plain(at_hand(x))),
     )
 
 

@@ -17,12 +17,14 @@ from zoo.core import program
 from zoo.core.checks import failed_on_data
 from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.copies import duplicate
-from zoo.core.data import Data, num_data, plain, take, tensors, weights_of
+from zoo.core.data import Data, at_hand, num_data, plain, stream_of, take, tensors, weights_of
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.places import data_names
 from zoo.core.problem import Problem
+from zoo.core.rows import Rows
 from zoo.core.sites import is_auxiliary, sample_sites
+from zoo.core.streams import Stream
 from zoo.errors import ZooError
 from zoo.estimators import estimator_classes, find_estimator
 from zoo.estimators.base import Estimator
@@ -70,7 +72,10 @@ def with_held_out(estimator: Estimator, model: LatentVariableModel, x: Data, see
             f"{estimator.name}: validation={asked} expected data on both sides, got {rows} in all. "
             "Pass held-out data instead."
         )
-    fitted, apart = (take(x, which.to(tensors(x)[0].device)) for which in drawn_apart(rows, asked, seed))
+    if (stream := stream_of(x)) is not None:
+        fitted, apart = held_apart(x, stream, asked, seed)
+    else:
+        fitted, apart = (take(x, which.to(tensors(x)[0].device)) for which in drawn_apart(rows, asked, seed))
     return fitted, replace(estimator, validation=apart)  # type: ignore[call-arg]
 
 
@@ -80,13 +85,25 @@ def drawn_apart(rows: int, share: float, seed: int) -> tuple[torch.Tensor, torch
     return order[held:].sort().values, order[:held].sort().values
 
 
+def held_apart(x: Data, stream: Stream, share: float, seed: int) -> tuple[Data, Data]:
+    """The rows of a stream to fit, and those held out, which are in memory and no more than a sample."""
+    held = stream.drawn(max(1, round(share * len(stream))), seed)
+    fitted = stream.without(held)
+    if isinstance(x, Rows):
+        keep = torch.ones(len(stream), dtype=torch.bool)
+        keep[held] = False
+        weights = None if x.weights is None else x.weights[keep]
+        return replace(x, data=fitted, weights=weights, known={n: v[keep] for n, v in x.known.items()}), take(x, held)
+    return fitted, take(x, held)
+
+
 def possible_rows(model: LatentVariableModel, x: Data) -> tuple[Data, list[str]]:
     """The data without the rows that no parameters make possible, and a note that counts and names these.
 
     Raises:
         ZooError: no row is possible.
     """
-    if lacks(model, "leaves_out") is not None:
+    if lacks(model, "leaves_out") is not None or stream_of(x) is not None:
         return x, []
     hopeless, why = model.leaves_out(x)
     which = hopeless.nonzero().flatten().tolist()
@@ -107,6 +124,7 @@ def start(
     Args:
         searched: whether parameters that have a prior go to the best of a few draws.
     """
+    x = at_hand(x)
     candidate = _begun(model, init)
     candidate.initialize(x, init, restart)
     return _ready(candidate, model, x, init, restart, searched)
@@ -238,7 +256,7 @@ def check_guide(problem: Problem) -> None:
 
 def check_serves(estimator: Estimator, problem: Problem) -> None:
     """Raise ZooError if the estimator cannot serve the model, naming the ones that can."""
-    reason = estimator.refuses(problem)
+    reason = _refuses(estimator, problem)
     if reason is not None:
         able = serving(problem)
         fix = f"Use {', '.join(able)}." if able else "No estimator can."
@@ -248,7 +266,15 @@ def check_serves(estimator: Estimator, problem: Problem) -> None:
 def serving(problem: Problem, among: Iterable[str] | None = None) -> list[str]:
     """The names of the estimators that can serve a problem, of all or in the order of those asked for."""
     with torch.random.fork_rng(devices=[]):
-        return [n for n in among or sorted(estimator_classes()) if find_estimator(n)().refuses(problem) is None]
+        return [n for n in among or sorted(estimator_classes()) if _refuses(find_estimator(n)(), problem) is None]
+
+
+def _refuses(estimator: Estimator, problem: Problem) -> str | None:
+    """Why an estimator cannot serve a problem, a phrase; None where it can."""
+    stream = stream_of(problem.data)
+    if stream is not None and not estimator.streams:
+        return f"it takes all data at once, and the {len(stream)} rows of {stream.name} are read in pieces"
+    return estimator.refuses(problem)
 
 
 def usual_estimators(

@@ -14,8 +14,8 @@ from torch import Tensor
 from zoo.automatic.enumeration import evidence, why_not_exact
 from zoo.core import program
 from zoo.core.contract import LatentVariableModel, lacks
-from zoo.core.data import Data, call, num_data, once, total
-from zoo.core.pieces import gathered, pieces
+from zoo.core.data import Data, at_hand, call, num_data, once, stream_of, total
+from zoo.core.pieces import gathered, pieces, statistics_of
 from zoo.core.problem import Problem
 from zoo.errors import ZooError
 from zoo.scores.impossible import impossible_note
@@ -48,7 +48,7 @@ def log_density(model: LatentVariableModel, x: Data) -> Tensor:
         if Problem(model, x).lacks("log_marginal") is None:
             parts = pieces(model, x, method="log_marginal")
             return gathered((call(model.log_marginal, piece) for piece in parts), num_data(x))
-        nesting, parts = program.plate_nesting(model, x, alone=True), pieces(model, x)
+        nesting, parts = program.plate_nesting(model, at_hand(x), alone=True), pieces(model, x)
         first = next(parts)
         if num_data(first) < num_data(x):
             with suppress(ZooError):  # what belongs to no single datum cannot be had by pieces
@@ -90,7 +90,10 @@ def total_log_likelihood(model: LatentVariableModel, x: Data, checked: bool = Fa
     """ln p(x) summed over the data, None as in :func:`exact_log_likelihood`; read off the E step where there is one,
     which is the fastest way to it."""
     if Problem(model, x).lacks("e_step") is None and model.normalized:
-        return float(call(model.e_step, x)["log_likelihood"].detach())
+        return float(statistics_of(model, x)["log_likelihood"].detach())
+    if stream_of(x) is not None:
+        totals = [total_log_likelihood(model, piece, checked) for piece in pieces(model, x)]
+        return None if None in totals else sum(t for t in totals if t is not None)
     exact = exact_log_likelihood(model, x, checked)
     return None if exact is None else summed(exact, x)
 

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zoo.core.data import Data, arguments, beside, tensors
+from zoo.core.data import Data, arguments, beside, stream_of, tensors
 from zoo.core.ranks import present
 from zoo.errors import ZooError
 from zoo.storage.folders import NEW, check_free, flush, published, staged
@@ -288,10 +288,12 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def fingerprint(x: Data) -> str:
     """A short checksum of data: shapes, dtypes and values, and the plain values among a program's arguments."""
     digest = hashlib.sha256()
-    for value in arguments(x):
+    if (stream := stream_of(x)) is not None:
+        digest.update(f"{len(stream)}{stream.digest}".encode())
+    for value in arguments(x) if stream is None else ():
         if isinstance(value, (bool, int, float, str)):
             digest.update(repr(value).encode())
-    for value in [*tensors(x), *beside(x)]:
+    for value in [*(tensors(x) if stream is None else ()), *beside(x)]:
         digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
         raw: Any = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         digest.update(raw)

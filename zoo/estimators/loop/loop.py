@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from zoo.core.data import count, num_data
+from zoo.core.data import at_hand, batches, count, num_data, stream_of
 from zoo.core.problem import Problem
 from zoo.core.ranks import present
 from zoo.core.stage import Stage
@@ -62,12 +62,12 @@ class Loop(ABC):
             self.objective = SharedObjective(stage.objective, self.ranks)
         self.rows, self.count = num_data(x), count(x)
         self.epochs, self.batch_size = schedule.resolve(self.rows)
-        self.full = self.batch_size >= self.rows
+        self.full = self.batch_size >= self.rows and stream_of(x) is None
         self.total_steps = self.epochs * math.ceil(self.rows / self.batch_size)
         self.by_name = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.phase = moves if callable(moves) else None
         moving = list(self.by_name) if moves is None or callable(moves) else [n for n in moves if n in self.by_name]
-        scales = {id(self.by_name[n]): s for n, s in model.parameter_scales(x).items() if n in self.by_name}
+        scales = {id(self.by_name[n]): s for n, s in model.parameter_scales(at_hand(x)).items() if n in self.by_name}
         self.moving, self.scales = [self.by_name[n] for n in moving], scales
         self.with_prior = stage.recorded and model.log_prior().requires_grad
         exact = watch.keeps_best and self.full and stage.recorded
@@ -179,7 +179,7 @@ class Loop(ABC):
             torch.set_rng_state(self.ranks.from_first(torch.get_rng_state))
         if self.saver is not None:
             self.epoch_random = torch.get_rng_state()  # the permutation can be drawn again from it
-        return torch.randperm(self.rows).to(self.device).split(self.batch_size)
+        return batches(self.x, self.batch_size, self.device)
 
     def _add_parts(self, parts: Mapping[str, Tensor], size: float) -> None:
         for name, part in parts.items():

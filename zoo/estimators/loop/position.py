@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.core.data import Data, map_tensors
+from zoo.core.data import Data, map_tensors, stream_of, take
 from zoo.estimators.base import Run
 
 __all__ = ["Diverged", "Position", "last_objective", "select"]
@@ -39,6 +39,8 @@ class Position:
 
 def select(x: Data, index: Tensor, rows: int) -> Data:
     """The rows ``index`` of every tensor that has as many rows as the data, side by side in memory."""
+    if stream_of(x) is not None:
+        return take(x, index)
     return map_tensors(lambda t: t.index_select(0, index) if t.dim() and t.shape[0] == rows else t, x)
 
 

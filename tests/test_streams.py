@@ -1,0 +1,228 @@
+"""Data beyond memory: what is read in pieces gives what the same data give in memory, and memory stays bounded."""
+
+import importlib
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from zoo.core import streams
+from zoo.core.contract import prepared
+from zoo.core.mapped import Mapped
+from zoo.core.streams import BlockOrder, Stream
+from zoo.estimators import find_estimator
+
+MODELS = ["gaussian_mixture", "poisson_mixture", "factor_analysis", "gaussian_hmm", "vae", "conditional_vae"]
+
+
+@pytest.fixture
+def stream(tmp_path):
+    """``stream(x)``: data in memory (a tensor, or a tuple or dict of them) as a stream of files."""
+
+    def make(x):
+        def put(name, values):
+            np.save(tmp_path / f"{name}.npy", values.numpy())
+            return zoo.open_data(tmp_path / f"{name}.npy").files
+
+        if isinstance(x, dict):
+            return Stream({name: put(name, values) for name, values in x.items()}, "x")
+        return Stream(tuple(put(str(i), v) for i, v in enumerate(x)) if isinstance(x, tuple) else put("x", x), "x.npy")
+
+    return make
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Pieces of a few numbers, so that small data are many pieces."""
+    monkeypatch.setattr("zoo.core.memory.PIECE_NUMBERS", 64)
+
+
+@pytest.fixture
+def clusters():
+    """2000 rows in three clusters of four features."""
+    z = torch.randint(3, (2000,))
+    return torch.tensor([[-4.0, 0, 2, 1], [4, 1, 0, 0], [0, 5, -3, 2]]).double()[z] + torch.randn(2000, 4).double()
+
+
+def test_blocks_are_an_order_of_all_rows_that_can_be_taken_up_anywhere(monkeypatch):
+    monkeypatch.setattr(streams, "BLOCK", 16)
+    monkeypatch.setattr(streams, "MIXED", 4)
+    order = BlockOrder(1001, 7, seed=3)
+    batches = list(order)
+    assert len(batches) == len(order) == 143
+    assert torch.equal(torch.cat(batches).sort().values, torch.arange(1001))
+    assert not torch.equal(torch.cat(batches), torch.cat(list(BlockOrder(1001, 7, seed=4))))
+    for first in (0, 1, 9, 10, 142):
+        assert all(map(torch.equal, order[first:], batches[first:]))
+        assert len(order[first:]) == 143 - first
+    assert torch.equal(order[60], batches[60])
+
+
+def test_rows_are_those_of_the_file_whatever_its_kind(tmp_path, stream):
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    for name, values in {
+        "float32": x.astype("f4"), "big-endian": x.astype(">f8"), "fortran": np.asfortranarray(x),
+        "bytes": (x > 0).astype("u1"), "unsigned": np.abs(x * 9).astype("u2"), "half": x.astype("f2"),
+    }.items():  # fmt: skip
+        np.save(tmp_path / f"{name}.npy", values)
+        there = zoo.open_data(tmp_path / f"{name}.npy")
+        assert np.array_equal(torch.cat(list(there.pieces(7))).double().numpy(), values.astype(float)), name
+        index = torch.tensor([3, 49, 0, 3])
+        assert np.array_equal(there.take(index).double().numpy(), values[index.numpy()].astype(float)), name
+    mapped = np.load(tmp_path / "float32.npy", mmap_mode="r")
+    part = Mapped.of_memmap(mapped[10:20])
+    assert np.array_equal(part.raw(slice(2, 5)), mapped[12:15])
+    assert Mapped.of_memmap(mapped[:, :2]) is None
+    assert Mapped.of_memmap(np.zeros(3)) is None
+    apart = stream(torch.arange(100.0)).without(torch.tensor([0, 1, 50, 99]))
+    kept = [i for i in range(100) if i not in (0, 1, 50, 99)]
+    assert apart.take(slice(0, None)).tolist() == kept
+    assert apart.take(torch.tensor([95, 0, 48])).tolist() == [kept[95], kept[0], kept[48]]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_says_of_a_stream_what_it_says_of_the_data(name, stream, small_pieces):
+    model, x = importlib.import_module(f"zoo.models.{name}").tiny()
+    there = stream(x)
+    estimator = "em" if hasattr(model, "e_step") else "svi"
+    steps = {"max_iter": 3, "tol": 0} if estimator == "em" else {"max_epochs": 1, "warmup": 2}
+    ours = zoo.fit(model, there, estimator=estimator, restarts=1, **steps)
+    assert ours.num_data == len(there)
+    assert ours.num_units == model.num_units(prepared(model, x))
+    assert any("read in pieces" in note for note in ours.notes)
+    if estimator == "em":
+        theirs = zoo.fit(model, x, estimator="em", restarts=1, **steps)
+        assert ours.history["objective"] == pytest.approx(theirs.history["objective"], rel=1e-12)
+        assert ours.log_likelihood == pytest.approx(theirs.log_likelihood, rel=1e-12)
+    for answer in ("predict", "transform") if estimator == "svi" else ("predict", "score_samples"):
+        if name == "factor_analysis" or answer != "transform":
+            torch.testing.assert_close(getattr(ours, answer)(there), getattr(ours, answer)(x), rtol=1e-9, atol=1e-9)
+    here, whole = zoo.evaluate(ours, there, num_samples=30), zoo.evaluate(ours, x, num_samples=30)
+    assert here.log_likelihood == (None if estimator == "svi" else pytest.approx(whole.log_likelihood, rel=1e-12))
+    if whole.elbo is not None:
+        assert here.elbo == pytest.approx(whole.elbo, abs=6 * (whole.elbo_se + here.elbo_se) + 1e-9)
+
+
+def test_em_begins_at_what_fits_a_sample_and_ends_where_it_does_in_memory(stream, clusters, monkeypatch):
+    monkeypatch.setattr(streams, "SAMPLE", 300)
+    model = zoo.GaussianMixture(3, 4)
+    ours, theirs = zoo.fit(model, stream(clusters), seed=1), zoo.fit(model, clusters, seed=1)
+    assert ours.estimator == "em"
+    assert ours.status == "converged"
+    assert ours.log_likelihood == pytest.approx(theirs.log_likelihood, abs=1e-3)
+    assert "2000 rows" in ours.notes[-1]
+    assert "300 of them, which the best of" in ours.notes[-1]
+    assert ours.options["init"] == theirs.options["init"]
+
+
+@pytest.mark.parametrize("estimator", ["online_em", "svi", "eg"])
+def test_batches_of_a_stream_climb_as_those_of_the_data_do(estimator, stream, clusters):
+    model = zoo.GaussianMixture(3, 4)
+    steps = {"max_epochs": 3, "batch_size": 100}
+    ours = zoo.fit(model, stream(clusters.float()), estimator=estimator, **steps)
+    theirs = zoo.fit(model, clusters.float(), estimator=estimator, **steps)
+    assert ours.iterations == theirs.iterations == 3
+    assert ours.log_likelihood == pytest.approx(theirs.log_likelihood, abs=40)
+
+
+def test_held_out_rows_are_none_of_those_that_are_fitted(stream, clusters):
+    model, there = zoo.GaussianMixture(3, 4), stream(clusters)
+    fit = zoo.fit(model, there, validation=0.1, estimator="em")
+    assert fit.num_data == 1800
+    assert len(fit.x) == 2000
+    assert any("held-out" in note for note in fit.notes)
+
+
+def test_weights_stand_beside_the_rows_of_a_stream(stream, clusters, small_pieces):
+    model, weights = zoo.GaussianMixture(3, 4), torch.rand(2000) + 0.5
+    steps = {"estimator": "em", "restarts": 1, "max_iter": 4, "tol": 0, "weights": weights}
+    ours, theirs = zoo.fit(model, stream(clusters), **steps), zoo.fit(model, clusters, **steps)
+    assert ours.log_likelihood == pytest.approx(theirs.log_likelihood, rel=1e-12)
+
+
+def test_what_is_no_data_is_named_by_its_row_in_the_file(stream, clusters, small_pieces):
+    spoilt = clusters.clone()
+    spoilt[1234, 2] = torch.nan
+    with pytest.raises(zoo.ZooError, match=r"NaN in row 1234\b"):
+        zoo.fit(zoo.GaussianMixture(3, 4), stream(spoilt))
+
+
+def test_what_needs_all_data_at_once_says_so(stream, clusters):
+    model, there = zoo.GaussianMixture(3, 4), stream(clusters)
+    with pytest.raises(zoo.ZooError, match=r"nuts cannot fit this model: it takes all data at once, .* pieces\. Use"):
+        zoo.fit(model, there, estimator="nuts")
+    with pytest.raises(zoo.ZooError, match="log_marginal expected data in memory"):
+        model.log_marginal(there)
+    with pytest.raises(zoo.ZooError, match=r"optimizer='lbfgs' expected .* got data that stay in a file"):
+        zoo.fit(model, there, estimator="svi", optimizer="lbfgs")
+
+
+def test_a_file_that_changes_is_refused(stream, clusters, tmp_path):
+    model, there = zoo.GaussianMixture(3, 4), stream(clusters)
+    steps = {"estimator": "svi", "max_epochs": 2, "out": tmp_path / "run"}
+    zoo.fit(model, there, **steps)
+    assert zoo.fit(model, there, resume=True, **steps).iterations == 2
+    other = clusters.clone()
+    other[7, 1] += 1
+    np.save(tmp_path / "x.npy", other.numpy())
+    with pytest.raises(zoo.ZooError, match=r"x.npy expected as it was opened, got changed since"):
+        zoo.fit(model, there, estimator="em")
+    with pytest.raises(zoo.ZooError, match=r"resume: .* holds another run, of data"):
+        zoo.fit(model, zoo.open_data(tmp_path / "x.npy"), resume=True, **steps)
+
+
+def test_a_stream_s_gradient_run_resumes_to_the_same_bits(stream, clusters, tmp_path):
+    model, there = zoo.GaussianMixture(3, 4), stream(clusters)
+    steps = {"estimator": "svi", "max_epochs": 4, "batch_size": 64, "warmup": 0, "seed": 2}
+    whole = zoo.fit(model, there, **steps)
+    cut = zoo.fit(model, there, out=tmp_path / "run", max_seconds=1e-9, checkpoint_every=7, **steps)
+    assert cut.iterations < 4
+    resumed = zoo.fit(model, there, out=tmp_path / "run", resume=True, **steps)
+    state = whole.model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in resumed.model.state_dict().items())
+
+
+def test_memory_stays_bounded(tmp_path):
+    rows, features = 1_600_000, 32
+    array = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float64, (rows, features))  # 410 MB
+    part = np.random.default_rng(0).normal(size=(100_000, features)) + 3.0 * np.arange(100_000)[:, None] % 2
+    for begin in range(0, rows, len(part)):
+        array[begin : begin + len(part)] = part
+    del array
+    script = textwrap.dedent(f"""
+        import threading, time
+        import numpy as np
+        import zoo
+        import zoo.data.opening as opening
+        opening.STREAMED = 2**20
+        model = zoo.GaussianMixture(2, {features}, covariance_type="diag")
+        zoo.fit(model, np.random.randn(30_000, {features}), max_iter=2, restarts=1)
+        def resident():
+            return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+        before, peak, over = resident(), [0.0], threading.Event()
+        def watch():
+            while not over.wait(0.002):
+                peak[0] = max(peak[0], resident())
+        watching = threading.Thread(target=watch)
+        watching.start()
+        fit = zoo.fit(model, np.load({str(tmp_path / "x.npy")!r}, mmap_mode="r"), max_iter=1, tol=0, restarts=1)
+        labels = fit.predict(fit.x)
+        over.set()
+        watching.join()
+        print(peak[0] - before, len(labels), fit.num_data)
+    """)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
+    growth, labels, fitted = map(float, done.stdout.split())
+    assert labels == fitted == rows
+    assert growth < 200, f"{growth:.0f} MB more than before, for 410 MB of data"
+
+
+def test_estimators_that_stream_are_those_that_take_parts():
+    assert {n for n in ("em", "hard_em", "online_em", "svi", "eg", "iwae") if find_estimator(n).streams} == {
+        "em", "hard_em", "online_em", "svi", "eg", "iwae",
+    }  # fmt: skip
+    assert not any(find_estimator(name).streams for name in ("nuts", "advi", "auto_em", "mean_field", "closed_form"))
