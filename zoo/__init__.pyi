@@ -7,6 +7,7 @@ from zoo.core.statistics import Statistics as Statistics
 from zoo.data import list_data as list_data
 from zoo.data import load_data as load_data
 from zoo.data import load_trees as load_trees
+from zoo.data.opening import open_data as open_data
 from zoo.data.parse_tree import ParseTree as ParseTree
 from zoo.data.parse_tree import parse_trees as parse_trees
 from zoo.densities.distributions import ExactBernoulli as ExactBernoulli
