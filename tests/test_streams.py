@@ -82,6 +82,9 @@ def test_rows_are_those_of_the_file_whatever_its_kind(tmp_path, stream):
     kept = [i for i in range(100) if i not in (0, 1, 50, 99)]
     assert apart.take(slice(0, None)).tolist() == kept
     assert apart.take(torch.tensor([95, 0, 48])).tolist() == [kept[95], kept[0], kept[48]]
+    share = apart.part(30, 80).part(10, 50)
+    assert [row for piece in share.pieces(7) for row in piece.tolist()] == kept[40:80]
+    assert share.take(torch.tensor([39, 0])).tolist() == [kept[79], kept[40]]
 
 
 @pytest.mark.parametrize("name", MODELS)

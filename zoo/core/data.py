@@ -27,6 +27,7 @@ __all__ = [
     "at_hand",
     "batches",
     "beside",
+    "between",
     "call",
     "changed",
     "count",
@@ -208,6 +209,17 @@ def at_hand(x: Data) -> Data:
     """The data; of a stream a sample in memory, which stands for all where a start or a scale is taken."""
     stream = stream_of(x)
     return x if stream is None else stream.sample if isinstance(x, Stream) else take(x, stream.sample_rows)
+
+
+def between(x: Data, begin: int, end: int) -> Data:
+    """The rows from one to another, which share the data's memory, or stay in their file."""
+    stream = stream_of(x)
+    if stream is None:
+        return take(x, slice(begin, end))
+    if isinstance(x, Rows):
+        rest = take(replace(x, data=torch.empty(len(stream), 0)), slice(begin, end))
+        return replace(rest, data=stream.part(begin, end))
+    return stream.part(begin, end)
 
 
 def batches(x: Data, size: int, device: torch.device | None = None) -> Sequence[Tensor]:

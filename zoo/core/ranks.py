@@ -26,7 +26,7 @@ from torch import Tensor
 from torch import distributed as torch_distributed
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, num_data, take
+from zoo.core.data import Data, between, num_data
 from zoo.core.state import restore, snapshot
 from zoo.errors import RankLost, one_line
 
@@ -53,7 +53,12 @@ class Ranks:
 
     def own(self, x: Data) -> Data:
         """This rank's rows of some data: as many as the others', but for one; their memory is the whole's."""
+<<<<<<< HEAD
         return take(x, slice(*self.bounds(num_data(x))))
+=======
+        rows = num_data(x)
+        return between(x, rows * self.rank // self.size, rows * (self.rank + 1) // self.size)
+>>>>>>> aa81db9 (A rank of several reads its own rows of a file)
 
     def share(self, index: Tensor) -> Tensor:
         """This rank's part of some rows' numbers."""

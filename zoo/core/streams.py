@@ -36,6 +36,7 @@ class Stream:
         columns: names of the columns, where they have some.
         steps: what is done, in this order, to rows that are taken: each gets data and gives data.
         left_out: numbers of rows that do not count, sorted; None where all do.
+        span: of the rows that count, the numbers of the first and of the one after the last; None: all.
         digest: checksum of all rows, once they have been looked at.
     """
 
@@ -44,6 +45,7 @@ class Stream:
     columns: tuple[str, ...] | None = None
     steps: tuple[Callable[[Any], Any], ...] = ()
     left_out: Tensor | None = None
+    span: tuple[int, int] | None = None
     digest: str | None = None
 
     @property
@@ -54,6 +56,8 @@ class Stream:
         return list(self.files.values() if isinstance(self.files, dict) else self.files)
 
     def __len__(self) -> int:
+        if self.span is not None:
+            return self.span[1] - self.span[0]
         return len(self.arrays[0]) - (0 if self.left_out is None else len(self.left_out))
 
     @property
@@ -73,10 +77,24 @@ class Stream:
     def without(self, index: Tensor) -> Stream:
         """The same without the rows of these sorted numbers."""
         assert self.left_out is None
+        assert self.span is None
         return replace(self, left_out=index)
+
+    def part(self, begin: int, end: int) -> Stream:
+        """The same rows from one to another."""
+        first = 0 if self.span is None else self.span[0]
+        return replace(self, span=(first + begin, first + end))
 
     def take(self, index: Tensor | slice) -> Any:
         """The rows ``index`` in memory: tensors in the fields' places."""
+        if self.span is not None:
+            first = self.span[0]
+            if isinstance(index, slice):
+                begin, end, step = index.indices(len(self))
+                index = slice(first + begin, first + max(begin, end), step)
+            else:
+                index = index + first
+            return replace(self, span=None).take(index)
         where: Any = index
         if self.left_out is not None:
             if isinstance(index, slice):
@@ -126,6 +144,7 @@ class Stream:
     def raw_pieces(self, rows: int) -> Iterator[tuple[int, list[NDArray]]]:
         """The same as they stand in the files, an array a field, and how many come before; none may be left out."""
         assert self.left_out is None
+        assert self.span is None
         for begin in range(0, len(self), rows):
             yield begin, [array.raw(slice(begin, begin + rows)) for array in self.arrays]
 
