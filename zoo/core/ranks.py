@@ -53,12 +53,7 @@ class Ranks:
 
     def own(self, x: Data) -> Data:
         """This rank's rows of some data: as many as the others', but for one; their memory is the whole's."""
-<<<<<<< HEAD
-        return take(x, slice(*self.bounds(num_data(x))))
-=======
-        rows = num_data(x)
-        return between(x, rows * self.rank // self.size, rows * (self.rank + 1) // self.size)
->>>>>>> aa81db9 (A rank of several reads its own rows of a file)
+        return between(x, *self.bounds(num_data(x)))
 
     def share(self, index: Tensor) -> Tensor:
         """This rank's part of some rows' numbers."""
