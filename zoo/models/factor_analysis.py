@@ -127,7 +127,7 @@ class FactorAnalysis(LinearGaussian):
             away = ground.mean - mean
             covariance = covariance + away[..., np.newaxis] * away[..., np.newaxis, :]
         else:
-            mean = np.tile(ground.mean, (len(mean), 1))
+            mean = ground.mean[np.newaxis].repeat(len(mean), 0)
         acting = np.zeros(noise.shape, bool)
         if not self.stays("noise_variance"):
             # A start below the floor is let be: lifting it would lower the likelihood.
@@ -257,12 +257,14 @@ FEW_COPIES = 4
 
 def _best_noise(covariance: Array, loadings: Array, noise: Array, floor: Array) -> Array:
     """The same of one copy, by as few calls as there can be: each takes longer than its arithmetic."""
+    if loadings.shape[1] <= 2:
+        return _best_noise_of_two(covariance, loadings, noise, floor)
     weighted = loadings / noise[:, np.newaxis]
     turned, identity = weighted.T, np.eye(loadings.shape[1])
     new = []
-    for d, (row, least) in enumerate(zip(loadings.tolist(), floor.tolist(), strict=True)):
+    for d, least in enumerate(floor.tolist()):
         weighted[d] = 0
-        gain = _solved(turned.dot(loadings) + identity, row)
+        gain = np.linalg.solve(turned.dot(loadings) + identity, loadings[d])
         contrast = weighted.dot(gain)
         contrast[d] = -1
         new.append(max(float(contrast.dot(covariance.dot(contrast)) - loadings[d].dot(gain)), least))
@@ -270,27 +272,31 @@ def _best_noise(covariance: Array, loadings: Array, noise: Array, floor: Array) 
     return np.array(new)
 
 
-#: Equations of one system that Python eliminates sooner than numpy calls what would.
-FEW = 3
-
-
-def _solved(matrix: Array, right: list[float]) -> Array:
-    """matrix^-1 right, of a matrix I plus a positive semidefinite one, which needs no pivots."""
-    q = len(right)
-    if q > FEW:
-        return np.asarray(np.linalg.solve(matrix, np.array(right)), np.float64)
-    rows, values = matrix.tolist(), right.copy()
-    for i, pivot in enumerate(rows):
-        for j in range(i + 1, q):
-            share = rows[j][i] / pivot[i]
-            values[j] -= share * values[i]
-            for k in range(i + 1, q):
-                rows[j][k] -= share * pivot[k]
-    for i in reversed(range(q)):
-        for k in range(i + 1, q):
-            values[i] -= rows[i][k] * values[k]
-        values[i] /= rows[i][i]
-    return np.array(values)
+def _best_noise_of_two(covariance: Array, loadings: Array, noise: Array, floor: Array) -> Array:
+    """The same for at most two factors, whose equations are written out: a second one that is not there has loadings of
+    zero."""
+    weighted = np.zeros((len(loadings), 2))
+    weighted[:, : loadings.shape[1]] = loadings
+    pairs = weighted.tolist()
+    products = weighted[:, :, np.newaxis] * weighted[:, np.newaxis] / noise[:, np.newaxis, np.newaxis]
+    after = np.zeros_like(products)  # what the features after each one add to the system
+    products[:0:-1].cumsum(0, out=after[-2::-1])
+    weighted /= noise[:, np.newaxis]
+    gain, new = np.empty(2), []
+    a, b, c = 1.0, 0.0, 1.0  # the system of those before, with their new noise: [[a, b], [b, c]]
+    features = zip(weighted, pairs, after.tolist(), floor.tolist(), strict=True)
+    for d, (row, (first, second), ((aa, ab), (_, bb)), least) in enumerate(features):
+        row.fill(0)  # leaves feature d out
+        share = (b + ab) / (a + aa)
+        gain[1] = y = (second - share * first) / (c + bb - share * (b + ab))
+        gain[0] = x = (first - (b + ab) * y) / (a + aa)
+        contrast = weighted.dot(gain)
+        contrast[d] = -1
+        value = max(float(contrast.dot(covariance.dot(contrast))) - first * x - second * y, least)
+        new.append(value)
+        row[0], row[1] = u, v = first / value, second / value
+        a, b, c = a + u * first, b + u * second, c + v * second
+    return np.array(new)
 
 
 def tiny() -> tuple[FactorAnalysis, Tensor]:
