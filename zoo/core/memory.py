@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -44,7 +43,7 @@ def rows_at_once(numbers: int, times: int = 1) -> int:
     return max(1, times * PIECE_NUMBERS // max(1, numbers))
 
 
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_STATUS, _RESET = "/proc/self/status", "/proc/self/clear_refs"
 
 
 class PeakMemory:
@@ -55,7 +54,8 @@ class PeakMemory:
     def __enter__(self) -> PeakMemory:
         self._before: float | None = None
         try:
-            _RESET.write_text("5")  # resets the high-water mark
+            with open(_RESET, "wb", buffering=0) as reset:
+                reset.write(b"5")  # resets the high-water mark
             self._before = _read("VmRSS")
         except OSError:
             pass
@@ -67,5 +67,6 @@ class PeakMemory:
 
 
 def _read(name: str) -> float:
-    line = next(row for row in _STATUS.read_text().splitlines() if row.startswith(name + ":"))
-    return float(line.split()[1]) / 1024
+    with open(_STATUS, "rb", buffering=0) as status:
+        _, _, rest = status.read(1 << 16).partition(b"\n" + name.encode() + b":")
+    return float(rest.split(maxsplit=1)[0]) / 1024

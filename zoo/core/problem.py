@@ -28,6 +28,23 @@ TOLD = {
 }
 
 
+#: What the ln p(x) of models of the zoo depends on, by their kind: fits of one kind are many, and graphs take time.
+_REACHED: dict[tuple[Any, ...] | None, tuple[str, ...]] = {}
+
+
+def _kind(model: LatentVariableModel) -> tuple[Any, ...] | None:
+    """All that decides which parameters the ln p(x) of a model of the zoo depends on; None of any other."""
+    cls, config = type(model), model.config
+    if not cls.__module__.startswith("zoo.models.") or not all(isinstance(v, _PLAIN) for v in config.values()):
+        return None
+    moving = tuple(name for name, p in model.named_parameters() if p.requires_grad)
+    return cls, *config.items(), moving
+
+
+#: Arguments of a constructor that are the same where they are equal.
+_PLAIN = (str, int, float, bool, type(None))
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """A model and the data that it is to be fitted to.
@@ -60,7 +77,10 @@ class Problem:
         if "program" in self._facts or lacks(self.model, "log_marginal") is not None:
             return self.program.theta
         if "theta" not in self._facts:
-            self._facts["theta"] = reached_by_marginal(self.model, plain(at_hand(self.data)))
+            kind = _kind(self.model)
+            self._facts["theta"] = _REACHED.get(kind) or reached_by_marginal(self.model, plain(at_hand(self.data)))
+            if kind is not None:
+                _REACHED[kind] = self._facts["theta"]
         names: tuple[str, ...] = self._facts["theta"]
         return names
 

@@ -195,6 +195,8 @@ class Outcome:
         degenerate: whether a constraint (a covariance floor) acts at the parameters kept.
         elbo: the bound where the estimator knows it exactly; None to have it evaluated with the guide.
         exact_q: whether the E step is exact, so that bound and evidence coincide.
+        log_likelihood: ln p(x) at the parameters kept, total, nats, where the model's own E step was taken there; None
+            to have it evaluated.
         draws: of the parameters, where they are sampled and not estimated (:class:`zoo.bayes.draws.Draws`).
     """
 
@@ -204,6 +206,7 @@ class Outcome:
     degenerate: bool = False
     elbo: float | None = None
     exact_q: bool = False
+    log_likelihood: float | None = None
     draws: Any = None
 
 

@@ -18,7 +18,7 @@ from zoo.core.state import restore, snapshot
 from zoo.errors import LikelihoodDecreased
 from zoo.estimators.base import Outcome, Run, taken
 from zoo.estimators.loop.held_out import HeldOut
-from zoo.estimators.steps import Steps, allowance, judged
+from zoo.estimators.steps import ModelSteps, Steps, allowance, judged
 from zoo.scores.evidence import log_density, summed, total_log_likelihood
 from zoo.storage.checkpoint import Checkpoint, set_random_state
 
@@ -27,7 +27,8 @@ __all__ = ["Climb"]
 #: What checkpoints call it.
 STAGE = "em"
 #: What of it a checkpoint holds as it is, and as lists of lines.
-PLAIN, LINES = ("iteration", "last", "rounding", "status", "done"), ("notes", "kept_notes", "remarks")
+PLAIN = ("iteration", "last", "best_log_likelihood", "rounding", "status", "done")
+LINES = ("notes", "kept_notes", "remarks")
 #: A model's tensors, or what gives them when they are asked for.
 State: TypeAlias = "dict[str, Tensor] | Callable[[], dict[str, Tensor]]"
 
@@ -77,6 +78,7 @@ class Climb:
         self.remarks: list[str] = []
         self.start = snapshot(self.model)
         self._best: State = self.start
+        self.best_log_likelihood: float | None = None
         self._here: State = self.start
         self._held_out = None
         if estimator.validation is not None:
@@ -120,7 +122,7 @@ class Climb:
             return False
         self._here = state
         if fall <= free:
-            self._best, self.kept_notes = state, self.notes
+            self._best, self.kept_notes, self.best_log_likelihood = state, self.notes, log_likelihood
         elif tol > 0 and fall >= tol * self.units:
             self.status, within = "stalled", f"which is rounding (up to {self.rounding:.1g}, measured)"
             self.remarks = [f"iteration {self.iteration} lost {fall:.1g} nats, {within}, and was taken back"]
@@ -201,8 +203,11 @@ class Climb:
             notes = [*held_out.notes, held_out.note]
             return Outcome(self.status, held_out.objective, notes, bool(held_out.notes), None, exact_q=exact)
         elbo = None if exact else self.last - float(self.model.log_prior().detach())
-        notes = [*self.kept_notes, *self.remarks]
-        return Outcome(self.status, self.last, notes, bool(self.kept_notes), elbo, exact_q=exact)
+        notes, known = [*self.kept_notes, *self.remarks], None
+        if exact and isinstance(self.steps, ModelSteps):  # a program's own may differ from its exact sum by rounding
+            known = self.best_log_likelihood
+        degenerate = bool(self.kept_notes)
+        return Outcome(self.status, self.last, notes, degenerate, elbo, exact_q=exact, log_likelihood=known)
 
 
 def _now(state: State) -> dict[str, Tensor]:

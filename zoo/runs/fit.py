@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ import torch
 
 from zoo.automatic.enumeration import remembered
 from zoo.core.contract import prepared
+from zoo.core.copies import duplicate
 from zoo.core.data import at_hand, num_data, plain, stream_of, weights_of
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated, threads
@@ -157,7 +157,7 @@ def fit(
         raise ZooError("fit: resume and checkpoint_every expected a folder for the run. Pass out=...")
     with joined() as ranks, isolated(seed), remembered(), waited_for(ranks.first and progress, asked.name):
         progress = ranks.first and progress
-        base = copy.deepcopy(template)
+        base = duplicate(template)
         if device is not None:
             base.to(as_device(device))
         whole = data = with_beside(base, prepared(base, x, new=True), weights, known)

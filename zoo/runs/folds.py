@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel, prepared
+from zoo.core.copies import duplicate
 from zoo.core.data import Data, num_data, plain, take
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
@@ -85,7 +85,7 @@ class Folds:
         from sklearn.model_selection import KFold
 
         self.model, self.guide, self.seed, self.options = model, guide, seed, options
-        base = copy.deepcopy(as_model(model, guide))
+        base = duplicate(as_model(model, guide))
         self.rows = plain(possible_rows(base, prepared(base, x, new=True))[0])
         count = num_data(self.rows)
         if count < folds:

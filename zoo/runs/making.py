@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import inspect
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.core.contract import LatentVariableModel
+from zoo.core.copies import duplicate
 from zoo.core.data import as_data, at_hand, call
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
@@ -51,7 +51,7 @@ def made(model: Any, x: Any, options: dict[str, Any], guide: Callable[..., Any] 
         return _named(kind.from_data(as_data(at_hand(x), symbols=declared.takes_symbols)), names), x
     if not (inspect.isclass(kind) and issubclass(kind, LatentVariableModel)):
         _refuse_arguments(kind, options)
-        return _named(copy.deepcopy(kind), names) if names and isinstance(kind, LatentVariableModel) else kind, x
+        return _named(duplicate(kind), names) if names and isinstance(kind, LatentVariableModel) else kind, x
     known = inspect.signature(kind).parameters
     arguments = {ELSEWHERE.get(name, name): name for name in options if ELSEWHERE.get(name, name) in known}
     for name, word in arguments.items():
@@ -133,10 +133,9 @@ def _refuse_arguments(model: Any, options: dict[str, Any]) -> None:
     if not isinstance(model, LatentVariableModel):
         return
     names = inspect.signature(type(model)).parameters
-    estimators = option_names()
     for name in options:
         argument = ELSEWHERE.get(name, name)
-        if argument in names and argument not in estimators:
+        if argument in names and argument not in option_names():
             raise ZooError(
                 f"{name} expected where the model is made, got it at the fit. "
                 f"Make it with {type(model).__name__}({argument}=...)."
@@ -147,7 +146,7 @@ def one_column(model: Any, guide: Callable[..., Any] | None, x: Any) -> Any:
     """A table of one column as a vector, for a user's program that takes one: it is tried, and else left a column."""
     from pyro import poutine
 
-    base = copy.deepcopy(as_model(model, guide))
+    base = duplicate(as_model(model, guide))
     kind = type(base)
     sized = "num_features" in inspect.signature(kind).parameters or kind.__module__.startswith("zoo.models")
     if (base.trusted and sized) or getattr(x, "ndim", 0) != 2 or x.shape[1] != 1:

@@ -138,9 +138,7 @@ def _told(checkpoints: Checkpoints | None, resumed: Checkpoint | None) -> list[s
 
 def _with_numbers(model: LatentVariableModel, began: dict[str, Tensor], outcome: Outcome) -> Outcome:
     """An outcome whose parameters are numbers: where one became NaN, the model is put back to where it began."""
-    if all(
-        bool(v.isfinite().all()) or bool(v.isinf().any() and not v.isnan().any()) for v in model.state_dict().values()
-    ):
+    if not any(bool(value.isnan().any()) for value in model.state_dict().values()):
         return outcome
     restore(model, began)
     return Outcome("diverged", -math.inf, [*outcome.notes, "a parameter became NaN; the starting point is kept"])
@@ -161,9 +159,12 @@ def finish(
     seconds: float,
     peak_mb: float | None,
 ) -> Fit:
-    """Score the parameters that were kept, with the discrete model always; what fails is noted, no fit lost to it."""
+    """Score the parameters that were kept, with the discrete model always, where the run has not done so; what fails is
+    noted, no fit lost to it."""
     model, x, scores = problem.model, problem.data, _Scores()
-    total = scores.take("log-likelihood", lambda: _log_likelihood(problem, estimator))
+    total = outcome.log_likelihood
+    if total is None:
+        total = scores.take("log-likelihood", lambda: _log_likelihood(problem, estimator))
     elbo, elbo_se = outcome.elbo, None if outcome.elbo is None else 0.0
     if outcome.draws is not None:
         elbo_se = outcome.draws.diagnostics.get("elbo_se", elbo_se)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -304,7 +303,7 @@ def usual_estimators(
         ZooError: no estimator can serve the model.
     """
     with isolated(0), remembered():
-        base = copy.deepcopy(as_model(model, guide))
+        base = duplicate(as_model(model, guide))
         ready = prepared(base, x, new=True)
         rows = with_beside(base, ready, weights, known)
         problem = first_run(base, plain(rows))

@@ -9,7 +9,7 @@ import torch
 
 from zoo.automatic.enumeration import remembered
 from zoo.components.climbs import all_climbed
-from zoo.core.isolation import isolated, reseed, threads
+from zoo.core.isolation import reseed, threads
 from zoo.core.problem import Problem
 from zoo.errors import LikelihoodDecreased
 from zoo.estimators.em import EM
@@ -24,7 +24,7 @@ __all__ = ["start_together"]
 
 def start_together(each: Restarts, restarts: Sequence[int]) -> None:
     """Run these starts at once and leave what came of them with the others, ``ready``; nothing where they have to come
-    one after the other: a function that is told every row of a run has them so."""
+    one after the other: a function that is told every row of a run has them so. Inside of a fit, which is isolated."""
     estimator, problem, folder, resumed = each.estimator, each.problem, each.folder, each.resumed
     begun = resumed is not None and resumed.record["stage"] == STAGE
     done = folder is not None and all(folder.finished(restart) is not None for restart in restarts)
@@ -34,12 +34,12 @@ def start_together(each: Restarts, restarts: Sequence[int]) -> None:
     if not isinstance(estimator, EM) or not estimator.takes_copies(problem):
         return
     seeds = [each.seed_of(restart) for restart in restarts]
-    with isolated(each.seed), threads(estimator.elements(problem)):
-        problems = _started(each, restarts, seeds)
     checkpoints, shown = None if folder is None else folder.checkpoints, each.progress
     if callable(shown):
         shown = False
-    with isolated(each.seed), threads(estimator.elements(problem)), fraction_shown("starts", shown) as told:
+    with threads(estimator.elements(problem)), fraction_shown("starts", shown) as told:
+        problems = _started(each, restarts, seeds)
+        reseed(each.seed)
         ends = run_several(estimator, problems, seeds, each.max_seconds, told, checkpoints, resumed if begun else None)
     for restart, seed, end in zip(restarts, seeds, ends, strict=True):
         fell = end if isinstance(end, LikelihoodDecreased) else None
