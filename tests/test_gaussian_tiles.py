@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from test_gaussian_kernels import TYPES, check, problem, split, take
 from torch import Tensor
 
-from zoo.core import parallel
+from zoo.core import exponential, parallel
 from zoo.core.parallel import in_parallel
 from zoo.densities import gaussian, gaussian_tiles
 
@@ -77,6 +78,62 @@ def test_float32_far_from_zero(covariance_type: str, offset: float, monkeypatch:
     take("tiles", monkeypatch)
     got = gaussian.e_step(x, log_weights, means, scale, covariance_type)
     check(got, (x, log_weights, means, scale), covariance_type, False, 2e-6)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_float32_loses_what_its_rounding_is(covariance_type: str, hard: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many rows: likelihoods to 1e-7, what is divided by the number of rows to 1e-6, of float64's."""
+    x, parameters = split(problem(covariance_type, 20_000, 16, 6))
+    single = x.float()
+    take("tiles", monkeypatch)
+    got = gaussian.e_step(single, *parameters, covariance_type, hard=hard)
+    take("differences", monkeypatch)
+    expected = gaussian.e_step(single.double(), *parameters, covariance_type, hard=hard)
+    torch.testing.assert_close(got[:2], expected[:2], rtol=1e-7, atol=0)
+    assert float(got[0]) != float(expected[0])
+    torch.testing.assert_close(got[2].count, expected[2].count, rtol=1e-6, atol=0)
+    count = expected[2].count.unsqueeze(-1)
+    torch.testing.assert_close(got[2].mean, expected[2].mean, rtol=0, atol=1e-6)  # deviations are about 1
+    ours, theirs = got[2].scatter.flatten(1) / count, expected[2].scatter.flatten(1) / count
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_float32_hears_of_a_component_far_from_all_rows(covariance_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its responsibilities are below any of float32, and move it where float64 would."""
+    x, log_weights, means, scale = problem(covariance_type, 2000, 4, 3)
+    means[2] += 12.0
+    parameters = x.float(), log_weights, means, scale
+    take("tiles", monkeypatch)
+    got = gaussian.e_step(*parameters, covariance_type)[2]
+    assert 0 < float(got.count[2]) < 1e-30
+    take("differences", monkeypatch)
+    expected = gaussian.e_step(x.float().double(), *parameters[1:], covariance_type)[2]
+    torch.testing.assert_close(got.count, expected.count, rtol=1e-10, atol=0)
+    torch.testing.assert_close(got.mean, expected.mean, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize(("dtype", "wide", "least"), [("float32", "float64", -64), ("float64", "longdouble", -708)])
+def test_the_exponential_of_kernels_is_right_to_an_ulp(dtype: str, wide: str, least: int) -> None:
+    """Beside libm's in more digits; zero where the result is next to nothing."""
+    numba = pytest.importorskip("numba")
+    exponential.compiled_exponential()
+
+    @numba.njit(fastmath={"contract"})
+    def all_of(x: Any, out: Any) -> None:
+        for i in range(len(x)):
+            out[i] = exponential.exponential(x[i])
+
+    x = np.concatenate([np.linspace(least, 0, 200_001), -np.logspace(-40, 0, 1000)]).astype(dtype)
+    out = np.empty_like(x)
+    all_of(x, out)
+    exact = np.exp(x.astype(wide))
+    assert (abs(out - exact) <= np.spacing(exact.astype(dtype))).all()
+    edge = np.array([0.0, np.nextafter(x.dtype.type(least), x.dtype.type(-np.inf)), -np.inf, np.nan], dtype)
+    all_of(edge, edge)
+    assert edge[:3].tolist() == [1.0, 0.0, 0.0]
+    assert np.isnan(edge[3])
 
 
 def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,27 +21,17 @@ __all__ = ["GaussianSums"]
 # in its own metric for the moments. Measured errors are 3 to 8 times below the bound. No stopping rule of EM looks
 # closer than 1e-10 nats a datum; the differences themselves are good to 1e-14 or, ill-conditioned, 1e-12.
 TOLERANCE = 1e-10
-
-
 # The same for sums in float32 (of tiles, about the means before): what the data have lost themselves is of this size.
 SINGLE_TOLERANCE = 1e-5
-
-
+# Responsibilities in float32 are zero below 1e-28: where a component has less than this, all are summed in float64.
+_STARVED = 1e-15
 # More features than this (D > 64) and the triangle of products no longer pays for its passes over memory.
 _MOST_FEATURES = 2145
-
-
 # More sums than this and one set of them for every slice of the data takes too much memory.
 _MOST_SUMS = 2**19
-
-
 # Below this many multiplications, the overhead of the calls decides, and the differences need fewer of them.
 SMALL = 2**19
-
-
 LOG2_E = 1 / math.log(2)
-
-
 #: What stands beside the rows: how often each counts, and its component where that is known; None for none.
 Beside: TypeAlias = tuple[Tensor | None, Tensor | None]
 
@@ -118,27 +108,38 @@ class GaussianSums:
         Moments are taken about the means before. Where these are so far from the new ones that digits would go, a
         second pass takes them about the new ones: the corrected two-pass algorithm, as in ``_differences``.
         """
+        if x.dtype == torch.float32:
+            totals, starved = self._in_dtype(x, torch.float32, SINGLE_TOLERANCE, beside)
+            if not starved:
+                return totals
+        return self._in_dtype(x, self.dtype, TOLERANCE, beside)[0]
+
+    def _in_dtype(
+        self, x: Tensor, dtype: torch.dtype, tolerance: float, beside: Beside
+    ) -> tuple[tuple[Tensor, Tensor, Moments] | None, bool]:
+        """The three totals by arithmetic in a dtype, and whether a component has too little of the data for it."""
         heights, whitener = self.log_height[:, 0], self.whitener.squeeze(-1) if self.diagonal else self.whitener
         whitener = whitener.masked_fill(self._dead().reshape(-1, *[1] * (whitener.dim() - 1)), 0.0)
-        about, single = self.means, x.dtype == torch.float32
-        eps, tolerance = torch.finfo(self.dtype).eps, TOLERANCE
-        if single:
-            eps, tolerance = torch.finfo(x.dtype).eps, SINGLE_TOLERANCE
+        about = self.means
         for last in (False, True):
-            found = gaussian_tiles.sums(x, heights, whitener, self.means, about, self.hard, *beside)
-            moments, kept = self._moments(found.count, found.first, found.second, about, eps / tolerance)
+            about = about.to(dtype).double()
+            found = gaussian_tiles.sums(x, dtype, heights, whitener, self.means, about, self.hard, *beside)
+            if dtype != self.dtype and not self.hard and bool(((found.count < _STARVED) & ~self._dead()).any()):
+                return None, True
+            least = torch.finfo(dtype).eps / tolerance
+            moments, kept = self._moments(found.count, found.first, found.second, about, least)
             if kept or last:
                 break
             if not bool(moments.mean.isfinite().all()):
-                return None
+                return None, False
             about = moments.mean
         if not bool(moments.scatter.isfinite().all()):
-            return None
+            return None, False
         log_likelihood, objective = found.log_likelihood, found.objective
         for start, stop in found.left_out:
             more = self._by_differences(x[start:stop], _cut(beside, start, stop - start))
             log_likelihood, objective, moments = log_likelihood + more[0], objective + more[1], moments + more[2]
-        return log_likelihood, objective, moments
+        return (log_likelihood, objective, moments), False
 
     def _dead(self) -> Tensor:
         """(K,), components of weight zero."""
