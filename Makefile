@@ -56,8 +56,9 @@ lint: .venv/.installed
 bench: .venv/.bench
 	.venv/bin/zoo bench
 
+# The site, in site/index.html: its pages' cells are run, what is wrong with one is an error. A few minutes.
 docs: .venv/.docs
-	.venv/bin/pdoc --docformat google --math --output-directory site zoo guides
+	.venv/bin/python -m sphinx -W --keep-going -q -b html docs site
 
 clean:
 	rm -rf .venv site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,8 +16,8 @@ class FiniteSupport(dist.TorchDistribution):
     """p(values[k]) = softmax(logits)[k].
 
     Args:
-        values: (K,) or (K, *event), all different.
-        logits: (*batch, K), unnormalised log-probabilities.
+        values: (K,) or (K, ...), all different; what follows K is the event's shape.
+        logits: (..., K), unnormalised log-probabilities.
     """
 
     arg_constraints: ClassVar = {"logits": constraints.independent(constraints.real, 1)}

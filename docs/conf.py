@@ -1,0 +1,52 @@
+"""Sphinx's settings for the site: ``make docs`` builds it into ``site/``, warnings as errors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE / "_extensions")]
+
+project = "A zoo of latent-variable models"
+author = "the zoo's authors"
+copyright = author
+html_title = "latent-zoo"
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.intersphinx",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "mathml",
+    "printed",
+]
+exclude_patterns = ["_build", "_choosing.md", "stories", "**/.ipynb_checkpoints"]
+
+# Pages that hold code cells are executed at every build; one that fails stops it.
+nb_execution_mode = "auto"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "attrs_inline"]
+html_math_renderer = "mathml"
+myst_heading_anchors = 4
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["zoo.css"]
+html_show_sphinx = False
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+napoleon_google_docstring = True
+napoleon_use_ivar = True  # what a class says of its attributes is not said again by each
+napoleon_custom_sections = [("Shapes", "params_style"), ("Units", "notes_style")]
+# Nothing is fetched while the site is built: links to other projects are written out where they are wanted.
+intersphinx_mapping: dict[str, tuple[str, None]] = {}
+suppress_warnings = ["mystnb.unknown_mime_type"]
