@@ -141,11 +141,14 @@ def test_fits_by_tables_run_no_program(estimator: str, monkeypatch: pytest.Monke
     calls = []
     original = Mixture.guide
     monkeypatch.setattr(Mixture, "guide", lambda self, x: (calls.append(len(x)), original(self, x))[1])
-    fits = [zoo.fit(c(2, 3), x, estimator=estimator, max_epochs=12, warmup=3) for c in (zoo.BernoulliMixture, Again)]
+    options: dict[str, Any] = {"estimator": estimator, "max_epochs": 12, "warmup": 3}
+    if estimator == "svi":
+        options["optimizer"] = "adam"  # a quasi-Newton climb takes its metric from the tables
+    fits = [zoo.fit(c(2, 3), x, **options) for c in (zoo.BernoulliMixture, Again)]
     assert lacks(fits[1].model, "choices") is not None
     assert fits[0].history["objective"] == pytest.approx(fits[1].history["objective"], rel=1e-9)
     calls.clear()
-    zoo.fit(zoo.BernoulliMixture(2, 3), x, estimator=estimator, max_epochs=12, warmup=3)
+    zoo.fit(zoo.BernoulliMixture(2, 3), x, **options)
     assert len(calls) < 12
 
 

@@ -16,10 +16,16 @@ from scipy.optimize import minimize, rosen, rosen_der
 from sklearn.datasets import load_iris
 
 import zoo
+from zoo.core.hooks import choose
+from zoo.core.problem import Problem
+from zoo.core.rows import Rows
 from zoo.errors import ZooError
 from zoo.estimators.loop.line_search import ENOUGH, FLAT, Point, search
+from zoo.estimators.loop.metric import LEAST, MOST, Metric, measured
 from zoo.estimators.loop.pairs import Pairs
 from zoo.estimators.loop.quasi_newton import QuasiNewton
+from zoo.estimators.loop.units import Units
+from zoo.estimators.svi import SVI
 
 IRIS = torch.tensor(load_iris().data)
 COUNTS = torch.tensor([[1.0], [2], [0], [1], [18], [22], [3], [2], [17], [25], [16], [4]])
@@ -60,18 +66,22 @@ def test_the_direction_is_that_of_the_written_out_bfgs_matrix() -> None:
 def written_out(pairs: Pairs) -> torch.Tensor:
     steps, changes = pairs.steps, pairs.changes
     one = torch.eye(steps.shape[1], dtype=torch.float64)
-    inverse = one * (steps[-1] @ changes[-1]) / (changes[-1] @ changes[-1])
+    metric = torch.stack([pairs.metric.times(column) for column in one], 1)
+    inverse = metric * (steps[-1] @ changes[-1]) / (changes[-1] @ metric @ changes[-1])
     for s, y in zip(steps, changes, strict=True):
         turn = one - torch.outer(s, y) / (s @ y)
         inverse = turn @ inverse @ turn.mT + torch.outer(s, s) / (s @ y)
     return inverse
 
 
-def test_a_memory_grows_forgets_its_oldest_and_goes_on_from_what_was_saved() -> None:
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_memory_grows_forgets_its_oldest_and_goes_on_from_what_was_saved(measured: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     root, gradient, last, *steps = torch.randn(62, 12, generator=generator, dtype=torch.float64)
     hessian = torch.diag(torch.linspace(0.5, 2, 12, dtype=torch.float64)) + torch.outer(root, root)
-    pairs, again, earlier = Pairs(12, 24), Pairs(12, 24), Pairs(12, 24)
+    places = torch.tensor([[1, 2, 9], [4, 5, 10]])
+    metric = Metric([places], [torch.tensor([[2.0, 1, 0], [1, 3, 1], [0, 1, 1]]).double()]) if measured else None
+    pairs, again, earlier = Pairs(12, 24, metric), Pairs(12, 24), Pairs(12, 24)
     for step in steps:
         assert pairs.add(step, hessian @ step)
     assert not pairs.add(-gradient, gradient)  # a function that bends the other way
@@ -83,9 +93,46 @@ def test_a_memory_grows_forgets_its_oldest_and_goes_on_from_what_was_saved() -> 
     earlier.load({"steps": pairs.steps, "changes": pairs.changes, "products": products})
     for _ in range(5):  # past where the oldest make room
         assert torch.equal(again.times(gradient), pairs.times(gradient))
-        assert torch.allclose(earlier.times(gradient), pairs.times(gradient), rtol=1e-9)
+        assert measured or torch.allclose(earlier.times(gradient), pairs.times(gradient), rtol=1e-9)
         for each in (pairs, again, earlier):
             each.add(last, hessian @ last)
+
+
+@pytest.mark.parametrize("components", [3, MOST + 4])
+def test_the_metric_is_the_information_of_q_in_the_weights_of_a_layer(components: int) -> None:
+    """Summed datum by datum and outcome by outcome, from derivatives in the weights themselves."""
+    torch.manual_seed(0)
+    model, x = zoo.GaussianMixture(components, 4, hidden_dims=(5,)), IRIS[::10]
+    model.encoder.set_from(x)
+    weights = torch.rand(len(x), generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
+    problem = Problem(model, Rows(x, weights, mean_weight=float(weights.mean())))
+    objective = SVI().objective(problem)
+    units = Units([p for p in model.parameters() if p.requires_grad], {})
+    found = measured(model, objective, problem.data, units, set())
+    ours = dict(zip([place.shape for place in found.places], found.inverses, strict=True))
+    log_q = choose(model, x).outcomes()
+    assert log_q is not None
+    assert len(ours) == 2
+    for layer in (model.encoder[1], model.encoder[3]):
+        information: Any = 0.0
+        for n, k in itertools.product(range(len(x)), range(components)):
+            weight, bias = torch.autograd.grad(log_q[n, k], (layer.weight, layer.bias), retain_graph=True)
+            both = torch.cat([weight, bias.unsqueeze(-1)], -1)
+            information = information + weights[n] * log_q[n, k].exp().detach() * both.mT @ both / weights.sum()
+        greatest = torch.linalg.eigvalsh(information)[-1]
+        expected = torch.linalg.inv(information + LEAST * greatest * torch.eye(len(information), dtype=torch.float64))
+        mine = ours[layer.weight.shape[0], layer.weight.shape[1] + 1]
+        if components <= MOST:
+            assert torch.allclose(mine, expected, rtol=1e-8)
+        else:
+            assert 0.7 < float(torch.linalg.matrix_norm(mine, 2) / torch.linalg.matrix_norm(expected, 2)) < 1.4
+
+
+def test_a_guide_whose_layers_are_measured_takes_few_iterations() -> None:
+    """Without the metric some 410, to a lower bound."""
+    fit = zoo.fit(zoo.GaussianMixture(3, 4), IRIS, estimator="svi", restarts=1)
+    assert fit.iterations + fit.warmup["steps"] < 350
+    assert fit.log_likelihood >= fit.elbo > -180.1862
 
 
 def test_a_search_ends_where_both_conditions_hold_and_turns_back_from_the_edge() -> None:

@@ -16,6 +16,9 @@ class Choices(Protocol):
     def bound(self) -> Tensor:
         """E_q [ln p(x, z) - ln q(z | x)], (N,), summed exactly."""
 
+    def outcomes(self) -> Tensor | None:
+        """ln q(z | x) of each of the K values that z may have, (N, K); None where they are too many for a table."""
+
     def draw(self, num_particles: int) -> tuple[Tensor, Tensor]:
         """ln p(x, z_s) and ln q(z_s | x), each (S, N), at S draws of q a datum."""
 

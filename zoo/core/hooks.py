@@ -37,12 +37,20 @@ class Computed(Objective):
 
     Args:
         noisy: the model whose batches have noise of their own, to be drawn anew for every step.
+        chosen: what the model says of discrete latents, if the step is made of that.
     """
 
     def __init__(
-        self, step: Callable[[Data], Step], column: str = "elbo", noisy: LatentVariableModel | None = None
+        self,
+        step: Callable[[Data], Step],
+        column: str = "elbo",
+        noisy: LatentVariableModel | None = None,
+        chosen: Callable[[Data], Choices] | None = None,
     ) -> None:
-        self.step, self.column, self.noisy = step, column, noisy
+        self.step, self.column, self.noisy, self.chosen = step, column, noisy, chosen
+
+    def outcomes(self, batch: Data) -> Tensor | None:
+        return None if self.chosen is None else self.chosen(batch).outcomes()
 
     def __call__(self, batch: Data) -> Step:
         return self.step(batch if self.noisy is None else fresh(self.noisy, batch))

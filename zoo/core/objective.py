@@ -42,6 +42,10 @@ class Objective:
     def at(self, fraction: float) -> None:
         """Told the fraction of the schedule done, before each step that is recorded: what anneals does it here."""
 
+    def outcomes(self, batch: Data) -> Tensor | None:
+        """ln q(z | x) of each outcome of all latents, (N, K), where there are few and q is a guide's; else None."""
+        return None
+
     def state(self) -> dict[str, Tensor]:
         """What it carries from step to step, for a checkpoint."""
         return {}

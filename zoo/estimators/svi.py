@@ -97,7 +97,10 @@ class SVI(GuidedEstimator):
             return HookedBound(model, int(self.num_particles), self._share(problem), column=column)
         if problem.lacks("choices") is None:
             problem.program.spend("model", "model", "guide")  # as elbo_module does: batches are drawn in the same order
-            return Computed(lambda batch: mean_bound(-total(choose(model, batch).bound(), batch), batch), column)
+            chosen = functools.partial(choose, model)
+            return Computed(
+                lambda batch: mean_bound(-total(chosen(batch).bound(), batch), batch), column, chosen=chosen
+            )
         loss = elbo_module(problem, int(self.num_particles))
         return Computed(pyro_step(functools.partial(call, loss)), column, model)
 

@@ -14,6 +14,7 @@ from zoo.core.stage import Stage
 from zoo.estimators.base import Outcome, Run
 from zoo.estimators.loop.floors import Floors
 from zoo.estimators.loop.loop import Loop, Watch
+from zoo.estimators.loop.metric import measured
 from zoo.estimators.loop.position import Diverged
 from zoo.estimators.loop.quasi_newton import QuasiNewton
 from zoo.estimators.loop.units import Units
@@ -57,7 +58,8 @@ class ExactLoop(Loop):
         self.units = Units(self.moving, self.scales)
         self.floors = Floors(self.problem, self.units)
         self._stands: Tensor | None = None  # the variables that the parameters are set to
-        self.optimizer = QuasiNewton(self._look_at, torch.zeros(self.units.size, dtype=torch.float64))
+        metric = measured(self.model, self.objective, self.x, self.units, set(self.scales))
+        self.optimizer = QuasiNewton(self._look_at, torch.zeros(self.units.size, dtype=torch.float64), metric)
 
     def _carried(self) -> dict[str, Tensor]:
         return {**self.optimizer.state(), **self.floors.state(), "start": self.units.start}

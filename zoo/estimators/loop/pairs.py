@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from zoo.estimators.loop.metric import Metric
+
 __all__ = ["Pairs"]
 
 #: A step whose gradient changed less along it than this share of its length says nothing of the curvature.
@@ -19,19 +21,19 @@ class Pairs:
     """Steps s and changes y of the gradient, and the inverse Hessian that BFGS makes of them.
 
     Byrd, Nocedal & Schnabel (1994), Representations of quasi-Newton matrices, theorem 2.2: with columns s and y of S
-    and Y, R the upper triangle of S^T Y and D its diagonal, H = γ I + [S, γ Y] M [S, γ Y]^T, where
-    M = [[R^-T (D + γ Y^T Y) R^-1, -R^-T], [-R^-1, 0]] and γ = s^T y / y^T y of the last pair. The inverse of R grows
-    by a column a pair.
+    and Y, R the upper triangle of S^T Y and D its diagonal, H = γ B + [S, γ B Y] M [S, γ B Y]^T, where
+    M = [[R^-T (D + γ Y^T B Y) R^-1, -R^-T], [-R^-1, 0]], B is a metric and γ = s^T y / y^T B y of the last pair. The
+    inverse of R grows by a column a pair.
 
     Args:
-        size: P, entries of a step. most: how many pairs are kept.
+        size: P, entries of a step. most: how many pairs are kept. metric: B.
 
     Attributes:
         steps, changes: (M, P) of the M kept, oldest first.
     """
 
-    def __init__(self, size: int, most: int) -> None:
-        self.most = most
+    def __init__(self, size: int, most: int, metric: Metric | None = None) -> None:
+        self.most, self.metric = most, metric or Metric()
         nothing = torch.zeros(0, size, dtype=torch.float64)
         self._make(nothing, nothing, nothing.new_zeros(0, 2), nothing.new_zeros(min(FIRST, most), 0))
 
@@ -59,6 +61,7 @@ class Pairs:
     def add(self, step: Tensor, change: Tensor) -> bool:
         """Remember one more, if its curvature s^T y says anything; whether it did."""
         curvature, length, turned = torch.stack([step @ change, step @ step, change @ change]).tolist()
+        measured = float(change @ self.metric.times(change)) if self.metric.places else turned
         if not curvature > CURVED * math.sqrt(length * turned):
             return False
         if self._kept == len(self._inverse):
@@ -69,7 +72,7 @@ class Pairs:
         column[kept].fill_(1 / curvature)
         self._steps[kept].copy_(step)
         self._changes[kept].copy_(change)
-        self._numbers[kept].copy_(torch.tensor([curvature, curvature / turned], dtype=torch.float64))
+        self._numbers[kept].copy_(torch.tensor([curvature, curvature / measured], dtype=torch.float64))
         self._kept += 1
         return True
 
@@ -81,24 +84,27 @@ class Pairs:
         self._make(self._steps[gone:], self._changes[gone:], self._numbers[gone:], inverse)
 
     def times(self, gradient: Tensor) -> Tensor:
-        """The inverse Hessian times a gradient, (P,); the gradient where nothing is remembered."""
+        """The inverse Hessian times a gradient, (P,): B times it where nothing is remembered."""
         kept = self._kept
         if not kept:
-            return gradient
+            return self.metric.times(gradient)
         steps, changes, triangle = self.steps, self.changes, self._inverse[:kept, :kept]
         first = triangle @ (steps @ gradient)
-        moved = (gradient - first @ changes) * self._numbers[kept - 1, 1]
+        moved = self.metric.times(gradient - first @ changes) * self._numbers[kept - 1, 1]
         return moved + ((self._numbers[:kept, 0] * first - changes @ moved) @ triangle) @ steps
 
     def state(self) -> dict[str, Tensor]:
         """Everything, by name."""
         kept = self._kept
-        numbers, inverse = self._numbers[:kept].clone(), self._inverse[:, :kept].clone()
-        return {"steps": self.steps, "changes": self.changes, "numbers": numbers, "inverse": inverse}
+        found = {"steps": self.steps, "changes": self.changes, "numbers": self._numbers[:kept]}
+        metric = {f"metric/{name}": value for name, value in self.metric.state().items()}
+        return {**found, "inverse": self._inverse[:, :kept], **metric}
 
     def load(self, values: dict[str, Tensor]) -> None:
         """Take over what :meth:`state` gave, or what an earlier version's did, which kept R ("products")."""
         steps, changes = values["steps"], values["changes"]
+        metric = {n.removeprefix("metric/"): v.clone() for n, v in values.items() if n.startswith("metric/")}
+        self.metric = Metric.of(metric)
         if "products" not in values:
             return self._make(steps, changes, values["numbers"], values["inverse"])
         products, kept = values["products"].triu(), len(steps)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.estimators.loop.line_search import Point, search
+from zoo.estimators.loop.metric import Metric
 from zoo.estimators.loop.pairs import Pairs
 
 __all__ = ["QuasiNewton"]
@@ -31,17 +32,24 @@ class QuasiNewton:
         function: (value, gradient (P,), whatever else) at variables (P,), float64; a value that is not finite where
             there is none.
         variables: where to begin, (P,).
+        metric: the inverse Hessian to begin with.
 
     Attributes:
         variables, value, gradient, beside: the present point, and what the function said of it, from :meth:`begin` on.
     """
 
-    def __init__(self, function: Callable[[Tensor], tuple[float, Tensor, Any]], variables: Tensor) -> None:
+    def __init__(
+        self,
+        function: Callable[[Tensor], tuple[float, Tensor, Any]],
+        variables: Tensor,
+        metric: Metric | None = None,
+    ) -> None:
         self.function, self.variables = function, variables
         self.value, self.gradient = math.nan, torch.zeros_like(variables)
         self.beside: Any = None
         self._direction: Tensor | None = None
         self.most = max(FEWEST, min(PAIRS, NUMBERS // max(1, 2 * len(variables))))
+        self.pairs = Pairs(len(variables), self.most, metric)
         self.forget()
 
     def begin(self) -> None:
@@ -51,7 +59,7 @@ class QuasiNewton:
 
     def forget(self) -> None:
         """Forget all steps: the next one goes down the gradient."""
-        self.pairs = Pairs(len(self.variables), self.most)
+        self.pairs = Pairs(len(self.variables), self.most, self.pairs.metric)
         self._direction = None
 
     @property

@@ -33,6 +33,9 @@ class OneOfMany:
         gain = self.log_likelihood + self.log_prior - self.log_guide
         return (q * gain.masked_fill(q == 0, 0.0)).sum(-1)  # what q rules out counts nothing, not 0 * -inf
 
+    def outcomes(self) -> Tensor:
+        return self.log_guide
+
     def draw(self, num_particles: int) -> tuple[Tensor, Tensor]:
         shape = (num_particles, *self.log_guide.shape)
         z = pick(self.log_guide.detach().expand(shape)).unsqueeze(-1)
@@ -70,6 +73,9 @@ class StatePaths:
         q = self._guide()
         p = Chain(finite(self.log_initial), finite(self.log_transition), self.emission, self.lengths)
         return q.expect(p) + q.entropy()
+
+    def outcomes(self) -> None:
+        return None
 
     def draw(self, num_particles: int) -> tuple[Tensor, Tensor]:
         first, steps = self.first.detach(), self.steps.detach().unbind(1)
