@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import torch
+from torch.distributions import constraints
 
 import zoo
 
@@ -35,6 +38,23 @@ def pixels() -> tuple[Any, Any]:
     return zoo.VAE(6, 2, hidden_dims=(5,)).double(), (torch.rand(53, 6, generator=draw) < 0.4).double()
 
 
+def two_poissons(x: torch.Tensor) -> None:
+    """A program of the user's: counts of two kinds, the rates a line in what is given."""
+    weights = pyro.param("weights", torch.tensor([0.6, 0.4], dtype=torch.float64), constraint=constraints.simplex)
+    offset = pyro.param("offset", torch.tensor([0.1, 1.5], dtype=torch.float64))
+    slope = pyro.param("slope", torch.tensor(0.2, dtype=torch.float64))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Categorical(weights))
+        pyro.sample("x", dist.Poisson((offset[z] + slope * x[:, 0]).exp()), obs=x[:, 1])
+
+
+def counts() -> tuple[Any, Any]:
+    draw = torch.Generator().manual_seed(4)
+    given = torch.rand(61, 1, generator=draw, dtype=torch.float64)
+    rates = (1.0 + 6 * torch.randint(2, (61, 1), generator=draw)) * (0.4 * given).exp()
+    return two_poissons, torch.cat([given, torch.poisson(rates, generator=draw)], 1)
+
+
 #: Fifty steps.
 STEPS = {"max_epochs": 50, "warmup": 5}
 #: By name: model and data, and what the fit is asked for.
@@ -45,6 +65,9 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "mixture, online_em": (mixture, {"estimator": "online_em", "max_epochs": 3, "batch_size": 47}),
     "chain, em": (chain, {"estimator": "em", "max_iter": 20}),
     "factors, em": (factors, {"estimator": "em", "max_iter": 50}),
+    "mixture, auto_em": (mixture, {"estimator": "auto_em", "max_iter": 40}),
+    "chain, auto_em": (chain, {"estimator": "auto_em", "max_iter": 20}),
+    "counts, auto_em": (counts, {"estimator": "auto_em", "max_iter": 10}),
     "mixture, svi": (mixture, {"estimator": "svi", **STEPS}),
     "mixture, adam": (mixture, {"estimator": "svi", "optimizer": "adam", **STEPS}),
     "chain, svi": (chain, {"estimator": "svi", **STEPS}),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from zoo.core.ranks import Ranks
 
 __all__ = ["climb"]
 
@@ -20,21 +24,27 @@ BATCH = 16
 _ONCE = ("differentiate twice", "once_differentiable", "not implemented", "differentiated once", "double backward")
 
 
-def climb(parameters: list[Tensor], terms: Sequence[Callable[[], Tensor]], steps: int = 8) -> None:
+def climb(
+    parameters: list[Tensor], terms: Sequence[Callable[[], Tensor]], steps: int = 8, ranks: Ranks | None = None
+) -> None:
     """Raise the sum of ``terms`` in the parameters, in place: damped Newton steps, or L-BFGS where there are many.
 
     Newton's direction takes the Hessian's eigenvalues by their size, so that it leads up where the function is not
     concave (Nocedal & Wright 2006, section 3.4); a step is halved until the value rises, or not taken. The terms are
     differentiated one after the other: no more than one of them is held in memory.
+
+    Args:
+        ranks: processes that have terms of their own; all climb the sum of all.
     """
+    ranks = Ranks() if ranks is None else ranks
     size = sum(p.numel() for p in parameters)
-    if size > NEWTON_SIZE or not _newton(parameters, terms, steps, size):
-        _lbfgs(parameters, terms, steps)
+    if size > NEWTON_SIZE or not _newton(parameters, terms, steps, ranks):
+        _lbfgs(parameters, terms, steps, ranks)
 
 
-def _total(terms: Sequence[Callable[[], Tensor]]) -> float:
+def _total(terms: Sequence[Callable[[], Tensor]], ranks: Ranks) -> float:
     with torch.no_grad():
-        return sum(float(term()) for term in terms)
+        return sum(ranks.each(lambda: sum(float(term()) for term in terms)))
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:
@@ -86,16 +96,28 @@ def _jacobian(gradient: Tensor, parameters: list[Tensor]) -> Tensor:
         return torch.stack([_flat(back(row, False)).detach() for row in eye])
 
 
-def _newton(parameters: list[Tensor], terms: Sequence[Callable[[], Tensor]], steps: int, size: int) -> bool:
+def _summed(parameters: list[Tensor], terms: Sequence[Callable[[], Tensor]]) -> tuple[float, Tensor, Tensor] | None:
+    """The derivatives of the terms together."""
+    found = []
+    for term in terms:
+        derivatives = _derivatives(parameters, term)
+        if derivatives is None:
+            return None
+        found.append(derivatives)
+    gradient, hessian = (torch.stack(parts).sum(0) for parts in list(zip(*found, strict=True))[1:])
+    return sum(value for value, _, _ in found), gradient, hessian
+
+
+def _newton(parameters: list[Tensor], terms: Sequence[Callable[[], Tensor]], steps: int, ranks: Ranks) -> bool:
     for step in range(steps):
-        found = []
-        for term in terms:
-            derivatives = _derivatives(parameters, term)
-            if derivatives is None:
-                return step > 0
-            found.append(derivatives)
+        every = ranks.each(lambda: _summed(parameters, terms))
+        found = [each for each in every if each is not None]
+        if len(found) < len(every):
+            return step > 0
         base = sum(value for value, _, _ in found)
-        gradient, hessian = (torch.stack(parts).sum(0) for parts in list(zip(*found, strict=True))[1:])
+        gradient, hessian = found[0][1:]
+        for _, more_gradient, more_hessian in found[1:]:
+            gradient, hessian = gradient + more_gradient, hessian + more_hessian
         if not (gradient.isfinite().all() and hessian.isfinite().all()):
             return step > 0
         curvature, basis = torch.linalg.eigh((hessian + hessian.mT) / 2)
@@ -108,7 +130,7 @@ def _newton(parameters: list[Tensor], terms: Sequence[Callable[[], Tensor]], ste
         length = 1.0
         for _ in range(30):
             _set(parameters, before + length * move)
-            if base + 1e-4 * length * expected <= _total(terms) < math.inf:
+            if base + 1e-4 * length * expected <= _total(terms, ranks) < math.inf:
                 break
             length /= 2
         else:
@@ -117,13 +139,13 @@ def _newton(parameters: list[Tensor], terms: Sequence[Callable[[], Tensor]], ste
     return True
 
 
-def _lbfgs(parameters: list[Tensor], terms: Sequence[Callable[[], Tensor]], steps: int) -> None:
+def _lbfgs(parameters: list[Tensor], terms: Sequence[Callable[[], Tensor]], steps: int, ranks: Ranks) -> None:
     before = _flat(parameters).detach().clone()
-    base = _total(terms)
+    base = _total(terms, ranks)
     scale = max(1.0, abs(base))
     optimizer = torch.optim.LBFGS(parameters, max_iter=2 * steps, line_search_fn="strong_wolfe")
 
-    def closure() -> Tensor:
+    def own() -> tuple[Tensor, list[Tensor | None]]:
         losses = []
         for p in parameters:
             p.grad = torch.zeros_like(p)
@@ -133,10 +155,17 @@ def _lbfgs(parameters: list[Tensor], terms: Sequence[Callable[[], Tensor]], step
                 if g is not None and p.grad is not None:
                     p.grad += g
             losses.append(loss.detach())
-        return torch.stack(losses).sum()
+        return torch.stack(losses).sum(), [p.grad for p in parameters]
+
+    def closure() -> Tensor:
+        losses, grads = zip(*ranks.each(own), strict=True)
+        for i, p in enumerate(parameters):
+            p.grad = functools.reduce(operator.add, [each[i] for each in grads])
+        total: Tensor = functools.reduce(operator.add, losses)
+        return total
 
     optimizer.step(closure)
     for p in parameters:
         p.grad = None
-    if not base <= _total(terms) < math.inf:
+    if not base <= _total(terms, ranks) < math.inf:
         _set(parameters, before)

@@ -24,6 +24,7 @@ from zoo.core import program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, num_data
 from zoo.core.edges import margin_of
+from zoo.core.ranks import Ranks
 from zoo.core.sites import family_of
 from zoo.core.statistics import Moments, wide
 from zoo.errors import ZooError
@@ -154,10 +155,10 @@ class Plan:
             self.space.assign(name, self.space.split(vector, name))
         return [note for rule in self.rules for note in rule.notes]
 
-    def climb(self, terms: list[Callable[[], Tensor]], climbs: int = 8) -> None:
+    def climb(self, terms: list[Callable[[], Tensor]], climbs: int = 8, ranks: Ranks | None = None) -> None:
         """Move the numeric parameters up the sum of the terms, those of the pieces of the data."""
         with torch.enable_grad():
-            climb([self.space.raw[name] for name in self.numeric], terms, climbs)
+            climb([self.space.raw[name] for name in self.numeric], terms, climbs, ranks)
 
     def reread(self, x: Data) -> None:
         """Take the arguments that are no lookups at the present parameters."""

@@ -33,7 +33,7 @@ from zoo.cli.options import (
     named,
 )
 from zoo.cli.output import RECORD, at_once, complain, dumps, stdout_for_result, tell
-from zoo.cli.several import begun_again, find_each_other, is_first
+from zoo.cli.several import begun_again, find_each_other, is_first, wait_for_first
 from zoo.cli.showing import print_parameters
 from zoo.cli.task import Source, Task, prepare
 from zoo.errors import LikelihoodDecreased, ZooError
@@ -120,6 +120,7 @@ def fit(
                 raise
             this = error.fit
         if not is_first():
+            wait_for_first()
             raise typer.Exit({"interrupted": 130, "diverged": 3}.get(this.status, 0))
         rows = [_row(this, task)]
         score = None if apart is None else apart.score(this)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+from datetime import timedelta
 from typing import Any
 
-__all__ = ["begun_again", "find_each_other", "is_first", "launched", "may_complain", "part"]
+__all__ = ["begun_again", "find_each_other", "is_first", "launched", "may_complain", "part", "wait_for_first"]
+
+#: What the first process leaves in the launcher's store when it has written all.
+WRITTEN = "written"
 
 
 def launched() -> int:
@@ -46,6 +51,12 @@ def find_each_other() -> None:
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
+def wait_for_first() -> None:
+    """Wait until the first process has written all: a launcher ends it as soon as another one ends with an error."""
+    with contextlib.suppress(RuntimeError):  # it has gone, and the store with it
+        _meeting()[0].wait([WRITTEN], timedelta(hours=1))
+
+
 def part() -> None:
     """End what :func:`find_each_other` began: its threads are not to be there when the process ends."""
     if launched() == 1:
@@ -53,6 +64,9 @@ def part() -> None:
     from torch import distributed
 
     if distributed.is_initialized():
+        if is_first():
+            with contextlib.suppress(RuntimeError):
+                _meeting()[0].set(WRITTEN, "1")
         distributed.destroy_process_group()
 
 

@@ -10,10 +10,11 @@ from typing import ClassVar
 import torch
 
 from zoo.automatic.enumeration import why_not_exact
-from zoo.automatic.plans import Plans, make_plans, parts
+from zoo.automatic.plans import Plans, divided, make_plans, parts
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
 from zoo.core.problem import Problem
+from zoo.core.ranks import present
 from zoo.core.statistics import Statistics
 from zoo.estimators.em import EM
 from zoo.estimators.steps import Steps, doubled
@@ -34,7 +35,6 @@ class AutoEM(EM):
     about_e: ClassVar[str] = "exact posterior, by enumeration of the program"
     about_m: ClassVar[str] = "closed form, site by site"
     takes_no_guide: ClassVar[bool] = True
-    spreads: ClassVar[bool] = False
     streams: ClassVar[bool] = False
     cause: ClassVar[str] = (
         "An update that was derived from the program is wrong, or the program changes from run to run"
@@ -61,6 +61,13 @@ class AutoEM(EM):
         model, x = problem.model, problem.data
         return PlanSteps(model, x, make_plans(model, x, checked=True))
 
+    def shared(self, problem: Problem) -> Steps:
+        ranks = present()
+        if ranks.size == 1:
+            return self.steps(problem)
+        model, own = problem.model, ranks.own(problem.data)
+        return PlanSteps(model, own, divided(model, own, ranks, checked=True))
+
 
 @dataclass(frozen=True)
 class PlanSteps:
@@ -74,12 +81,12 @@ class PlanSteps:
         return self.plans.e_step()
 
     def m_step(self, statistics: Statistics) -> Sequence[str]:
-        return self.plans.m_step(statistics)
+        return self.plans.ranks.as_first(lambda: self.plans.m_step(statistics), self.model)
 
     def reordered(self, generator: torch.Generator) -> PlanSteps:
         """As they are: in a program the order of the data may mean something."""
         return self
 
     def doubled(self) -> PlanSteps:
-        model, x = copy.deepcopy(self.model).double(), doubled(self.x)
-        return PlanSteps(model, x, make_plans(model, x))
+        model, x, ranks = copy.deepcopy(self.model).double(), doubled(self.x), self.plans.ranks
+        return PlanSteps(model, x, make_plans(model, x) if ranks.size == 1 else divided(model, x, ranks))
