@@ -24,6 +24,8 @@ from zoo.bayes.draws import Draws
 from zoo.core.contract import lacks, prepared
 from zoo.core.data import call, map_tensors
 from zoo.models import model_classes
+from zoo.models.gaussian_hmm import tiny as gaussian_hmm
+from zoo.runs.modes import told
 
 TINY = {name: sys.modules[cls.__module__].tiny()[0] for name, cls in model_classes().items()}
 BAYESIAN = sorted(name for name, model in TINY.items() if lacks(model, "prior", "numpyro_model") is None)
@@ -258,3 +260,9 @@ def test_pictures_of_draws(kind: str, tmp_path: Path) -> None:
         made_draws().plot(tmp_path / "q.png", sites=["c"])
     with pytest.raises(zoo.ZooError, match="expected draws that vary"):
         made_draws().plot(tmp_path / "q.png", sites=["b"])
+
+
+def test_the_priors_of_sequences_are_told() -> None:
+    model, x = gaussian_hmm()
+    notes, _ = told(model, x, sampled=True)
+    assert "transition_probs Dirichlet" in notes[0]

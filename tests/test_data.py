@@ -805,6 +805,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple
     file = File("tabular/lynx.csv", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), (f"{host}/lynx.csv",))
     small = dataclasses.replace(sets.DATA_SETS["lynx"], files={"": {"x": (file,)}})
     monkeypatch.setitem(sets.DATA_SETS, "lynx", small)
+    monkeypatch.setattr("zoo.data._fetch.SAFE", host)
     monkeypatch.setenv("ZOO_DATA", str(user))
     monkeypatch.setenv("ZOO_CACHE", str(cache))
     yield user, cache, asked

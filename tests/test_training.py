@@ -334,7 +334,7 @@ def test_a_full_disk_stops_no_training(tmp_path: Path, monkeypatch: pytest.Monke
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(zoo.storage.checkpoint, "save_file", full)
+    monkeypatch.setattr(zoo.storage.checkpoint, "write_tensors", full)
     fit = zoo.fit(Network(), binary(), estimator="svi", out=tmp_path / "r", checkpoint_every=5, **SMALL)
     assert fit.notes == ["the last checkpoint could not be written (No space left on device)"]
 

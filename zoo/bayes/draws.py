@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from zoo.bayes.joint import Values, log_likelihood
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
 from zoo.errors import ZooError
 from zoo.storage.json import to_json
+from zoo.storage.tensors import read_tensors, write_tensors
 
 __all__ = ["Draws"]
 
@@ -134,7 +134,7 @@ class Draws:
         """Write ``draws.safetensors`` and ``draws.json`` into a folder that exists."""
         groups = {"values": self.values, "stats": self.stats}
         flat = {f"{group}/{name}": v.contiguous() for group, part in groups.items() for name, v in part.items()}
-        save_file(flat, str(folder / "draws.safetensors"))
+        write_tensors(flat, folder / "draws.safetensors")
         (folder / "draws.json").write_text(to_json(self.diagnostics, None))
 
     @staticmethod
@@ -147,7 +147,7 @@ class Draws:
         if not (folder / "draws.safetensors").is_file():
             return None
         try:
-            flat = load_file(str(folder / "draws.safetensors"))
+            flat = read_tensors(folder / "draws.safetensors")
             diagnostics = json.loads((folder / "draws.json").read_text())
         except Exception as error:
             raise ZooError(

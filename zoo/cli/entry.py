@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 the user's mistake (one line on stderr), 3 a fit that dive
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import sys
@@ -134,11 +135,14 @@ def _explain(error: Exception) -> int:
         return complain(f"your program failed in {file}, line {line}: {name}: {error}. Run it by itself first.", 2)
     if isinstance(error, MemoryError):
         return complain("expected data and model to fit into memory, got too much. Take fewer rows or columns.", 2)
-    if isinstance(error, OSError) and error.filename is not None:
-        return complain(f"{error.filename}: {error.strerror}. Check the path and its permissions.", 2)
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):
+        where = "the disk" if error.filename is None else error.filename
+        return complain(f"{where}: {error.strerror}. Check the path, its permissions and the room on its disk.", 2)
     return complain(f"internal error, {name}: {error}. Set ZOO_DEBUG=1 to see where.", 1)
 
 
+#: What the system says of a disk that takes no more.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 #: Commands that a person looks for under other names.
 _MEANT = {
     "describe": "models", "list": "models", "train": "fit", "cluster": "fit", "tune": "select", "info": "show",

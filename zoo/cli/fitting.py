@@ -30,6 +30,7 @@ from zoo.cli.options import (
     Time,
     check_out,
     check_seed,
+    holding,
     named,
 )
 from zoo.cli.output import RECORD, at_once, complain, dumps, stdout_for_result, tell
@@ -208,10 +209,11 @@ def compare(
         if not names:
             raise ZooError(f"--estimators expected names with commas, got {estimators!r}. Take em,svi.")
     source = Source(columns, labels, targets, split, standardize, sequence, decimal, time, drop_missing)
-    with stdout_for_result(as_json):
+    with stdout_for_result(as_json), holding(out):
         stay = named(fixed)
         task = prepare(model, data, names, settings, guide, source, True, stay)
         import zoo.runs.compare
+        from zoo.storage.folders import new_folder
 
         template = task.model
         device = task.fit_options.pop("device", None)
@@ -227,8 +229,9 @@ def compare(
         rows = [_row(this, task) for this in made.fits]
         stopped = made.interrupted
         if out is not None:
-            made.save(out)
-            write_record(out, task, {"command": "compare", "seeds": seeds})
+            with new_folder(out) as staging:
+                made.write(staging)
+                write_record(staging, task, {"command": "compare", "seeds": seeds})
     tell(task.notes)
     if as_json:
         print(dumps({**made.to_dict(), "rows": rows}))
@@ -300,9 +303,11 @@ def _row(this: Fit, task: Task) -> dict[str, Any]:
 def write_record(folder: Path, task: Task, more: dict[str, Any]) -> None:
     """What a run was made of, beside its result."""
     from zoo.reporting.page_tables import versions
+    from zoo.storage.folders import written
 
     record = {**more, **task.record, "estimators": task.estimators, "versions": versions()}
-    (folder / RECORD).write_text(dumps(record, indent=1), encoding="utf-8")
+    with written(folder / RECORD) as file:
+        file.write_text(dumps(record, indent=1), encoding="utf-8")
 
 
 def _told(this: Fit, task: Task, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,6 +84,13 @@ def check_out(out: Path | None, resume: bool = False) -> None:
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise ZooError(f"--out expected a place to write to, got {str(parent)!r}, which is not. Choose another.")
+
+
+def holding(out: Path | None) -> AbstractContextManager[None]:
+    """Keep other runs out of a folder until the result is there."""
+    from zoo.storage.folders import held
+
+    return nullcontext() if out is None else held(out)
 
 
 def named(fixed: str | None) -> list[str]:

@@ -31,6 +31,7 @@ from zoo.cli.options import (
     Time,
     check_out,
     check_seed,
+    holding,
 )
 from zoo.cli.output import dumps, stdout_for_result, tell
 from zoo.cli.programs import arguments_of, find
@@ -97,10 +98,11 @@ def select(
     if many > max_fits:
         raise ZooError(f"--grid asks for {many} fits, expected at most {max_fits}. Allow them with --max-fits {many}.")
     source = Source(columns, None, targets, split, standardize, sequence, decimal, time, drop_missing)
-    with stdout_for_result(as_json):
+    with stdout_for_result(as_json), holding(out):
         given = [*(settings or ()), *([] if restarts is None else [f"restarts={restarts}"])]
         task, build = _task(model, data, estimator, given, guide, source, asked)
         import zoo
+        from zoo.storage.folders import new_folder
 
         ready()
         name = task.estimators[0]
@@ -110,8 +112,9 @@ def select(
             **task.options[name],
         )  # fmt: skip
         if out is not None:
-            made.save(out)
-            _complete(made, out, task, {"command": "select", "seed": seed, "grid": asked})
+            with new_folder(out) as staging:
+                made.write(staging)
+                _complete(made, staging, task, {"command": "select", "seed": seed, "grid": asked})
     tell(task.notes)
     if as_json:
         print(dumps(made.to_dict()))

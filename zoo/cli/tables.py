@@ -68,6 +68,7 @@ def bench(
     import platform
 
     import zoo
+    from zoo.storage.folders import written
     from zoo.storage.json import to_json
 
     root = Path(zoo.__file__).resolve().parent.parent
@@ -93,5 +94,5 @@ def bench(
                 f"benchmark {each} expected the package {error.name!r}. Run `pip install latent-zoo[bench]`."
             ) from error
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(to_json(record))
+        with written(out) as file:
+            file.write_text(to_json(record))

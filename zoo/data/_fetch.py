@@ -8,10 +8,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zoo.errors import ZooError
 
 __all__ = ["File", "cache_folder", "find", "locate"]
+
+#: How an address begins that nobody on the way can answer for.
+SAFE = "https://"
 
 
 @dataclass(frozen=True)
@@ -119,9 +123,18 @@ def _download(name: str, forms: Sequence[File], cache: Path, otherwise: str) -> 
     raise ZooError(f"Data set {name!r} could not be downloaded: {failure}. {fix}")
 
 
+def _refuse_plain(response: Any, *_: Any, **__: Any) -> None:
+    """Refuse an answer that came, or sends us on, without encryption."""
+    for url in (response.url, response.headers.get("location", "")):
+        if "://" in url and not url.startswith(SAFE):
+            raise ValueError(f"it expected https, got {url}")
+
+
 def _retrieve(url: str, target: Path, sha256: str) -> Path:
     import pooch
 
+    if not url.startswith(SAFE):
+        raise ValueError("it is no https address")
     log = pooch.get_logger()
     level = log.level
     log.setLevel(logging.WARNING)  # it announces every download on stderr, which is the command line's own
@@ -131,7 +144,7 @@ def _retrieve(url: str, target: Path, sha256: str) -> Path:
             known_hash=f"sha256:{sha256}",
             fname=target.name,
             path=target.parent,
-            downloader=pooch.HTTPDownloader(timeout=30),
+            downloader=pooch.HTTPDownloader(timeout=30, hooks={"response": _refuse_plain}),
         )
     finally:
         log.setLevel(level)

@@ -48,14 +48,14 @@ def _rdatasets(package: str, name: str, sha256: str, size: int) -> Mapping[str, 
 
 
 def _mnist(name: str, sha256: str, size: int) -> Forms:
-    hosts = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
-    return (File(f"mnist/{name}-ubyte.gz", sha256, size, tuple(f"{host}{name}-ubyte.gz" for host in hosts)),)
+    url = f"https://ossci-datasets.s3.amazonaws.com/mnist/{name}-ubyte.gz"
+    return (File(f"mnist/{name}-ubyte.gz", sha256, size, (url,)),)
 
 
 def _binarized(split: str, packed: tuple[str, int], plain: tuple[str, int]) -> Mapping[str, Forms]:
     # Published as plain text; the compressed form, 35 times smaller, is what people keep.
     path = f"binarized_mnist/binarized_mnist_{split}.amat"
-    url = f"http://www.cs.toronto.edu/~larocheh/public/datasets/{path}"
+    url = f"https://www.cs.toronto.edu/~larocheh/public/datasets/{path}"
     return {"x": (File(f"{path}.gz", *packed), File(path, *plain, (url,)))}
 
 

@@ -14,6 +14,7 @@ from zoo.reporting.fit_report import write_fit_report
 from zoo.reporting.latent_tables import Columns, latent_table, write_columns
 from zoo.reporting.parameters import frame, parameters_of, record
 from zoo.reporting.subjects import Fitted
+from zoo.storage.folders import written_into
 from zoo.storage.json import to_json
 
 __all__ = ["Answer", "write_answer"]
@@ -40,7 +41,7 @@ class Answer:
 def write_answer(
     fit: Fitted, x: Any, folder: Path, *, name: str, shown: Any = None, report: bool = True, rows: Any = None
 ) -> Answer:
-    """Write ``parameters.csv``, ``parameters.json``, ``posterior.csv``, pictures and ``report.html``.
+    """Write ``parameters.csv``, ``parameters.json``, ``posterior.csv``, pictures and ``report.html``; each whole.
 
     Args:
         x: the data of the fit. name: what they are called.
@@ -49,6 +50,16 @@ def write_answer(
         shown: data for pictures of networks where others than those of the fit are to be shown.
         rows: which rows of a file the data are, from 0, where some were left out: ``row`` says so, from 1.
     """
+    try:
+        with written_into(folder) as staging:
+            answer = _written(fit, x, staging, name, shown, report, rows)
+    except OSError as error:  # a full disk; the fit itself is there
+        return Answer(missing=[f"nothing was written beside the fit: {one_line(error)}"])
+    answer.files = [folder / path.relative_to(staging) for path in answer.files]
+    return answer
+
+
+def _written(fit: Fitted, x: Any, folder: Path, name: str, shown: Any, report: bool, rows: Any) -> Answer:
     answer, latents = Answer(), dict[str, Columns]()
 
     def parameters() -> None:

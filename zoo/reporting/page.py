@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.storage.folders import written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Figure
@@ -217,8 +218,8 @@ def write(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
         raise ZooError(f"picture expected a name ending in .png, .svg or .pdf, got {path.name!r}. Rename it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi="figure", facecolor=figure.get_facecolor())
+    with written(path) as file:
+        figure.savefig(file, dpi="figure", facecolor=figure.get_facecolor())
     return path
 
 

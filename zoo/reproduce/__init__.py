@@ -28,6 +28,7 @@ from zoo.core.spread import check_jobs
 from zoo.errors import ZooError, unknown_name
 from zoo.reporting.tables import Table, columns
 from zoo.reproduce._rows import spreading
+from zoo.storage.folders import written
 from zoo.storage.json import to_json
 
 __all__ = ["BUDGETS", "Reproduction", "find_table", "reproduce", "tables"]
@@ -66,8 +67,8 @@ class Reproduction:
     def save(self, path: str | Path) -> Path:
         """Write the record as JSON, and the figure beside it, its suffix .png."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(to_json(self.record) + "\n")
+        with written(path) as file:
+            file.write_text(to_json(self.record) + "\n")
         if self.figure is not None:
             self.figure(path.with_suffix(".png"))
         return path

@@ -203,17 +203,21 @@ class Comparison:
         Raises:
             ZooError: the folder already holds something.
         """
+        with new_folder(folder) as staging:
+            self.write(staging)
+        return Path(folder)
+
+    def write(self, folder: Path) -> None:
+        """The files of :meth:`save`, into a folder that exists."""
         from zoo.reporting.report import write_report
 
-        with new_folder(folder) as staging:
-            record = {**self.to_dict(), "gradients": [asdict(row) for row in self.gradients]}
-            (staging / "comparison.json").write_text(to_json(record))
-            for this in self.fits:
-                target = staging / "fits" / f"{folder_of(this.label)}-{this.seed}"
-                target.mkdir(parents=True)
-                this.write(target)
-            write_report(self, staging)
-        return Path(folder)
+        record = {**self.to_dict(), "gradients": [asdict(row) for row in self.gradients]}
+        (folder / "comparison.json").write_text(to_json(record))
+        for this in self.fits:
+            target = folder / "fits" / f"{folder_of(this.label)}-{this.seed}"
+            target.mkdir(parents=True)
+            this.write(target)
+        write_report(self, folder)
 
 
 @exclusive

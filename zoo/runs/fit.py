@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ from zoo.runs.side_by_side import start_together
 from zoo.runs.spreading import check_spreads
 from zoo.runs.starts import MOST, Trial, promising, run_trial, run_trials, same_start, scout, usual_number
 from zoo.storage.checkpoint import Checkpoints, RunFolder, fingerprint
+from zoo.storage.folders import held
 
 __all__ = ["as_device", "fit"]
 
@@ -155,7 +157,13 @@ def fit(
         raise unknown_name("init", init, {*template.inits, "current"})
     if out is None and (resume or checkpoint_every is not None):
         raise ZooError("fit: resume and checkpoint_every expected a folder for the run. Pass out=...")
-    with joined() as ranks, isolated(seed), remembered(), waited_for(ranks.first and progress, asked.name):
+    with (
+        joined() as ranks,
+        isolated(seed),
+        remembered(),
+        waited_for(ranks.first and progress, asked.name),
+        ExitStack() as until_done,
+    ):
         progress = ranks.first and progress
         base = duplicate(template)
         if device is not None:
@@ -183,6 +191,8 @@ def fit(
         folder = None
         if out is not None:
             identity = identify(base, whole, asked, seed, settings)
+            if not Path(out).is_file():
+                ranks.from_first(lambda: until_done.enter_context(held(Path(out))))
             folder = RunFolder(Path(out), Checkpoints(Path(out), identity, checkpoint_every), resume)
             if folder.complete:
                 whole_fit = load(out, base)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from zoo.bayes.draws import Draws
 from zoo.core.data import Data
@@ -21,6 +20,7 @@ from zoo.errors import ZooError
 from zoo.models import find_model
 from zoo.runs.result import FORMAT, SAVED, SAVED_LATER, Fit
 from zoo.runs.templates import expanded
+from zoo.storage.tensors import read_tensors
 
 __all__ = ["load"]
 
@@ -53,9 +53,12 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
         near = [p.parent.name for p in path.parent.glob("*/fit.json")] if path.parent.is_dir() else []
         hint = f"There are: {', '.join(sorted(near)[:5])}." if near else "Save one with fit.save(folder)."
         raise ZooError(f"load: expected a folder with fit.json, got {str(path)!r}. {hint}")
+    broken = "fit.json"
     try:
         record = json.loads((path / "fit.json").read_text())
-        state = load_file(str(path / "model.safetensors"))
+        broken = "model.safetensors"
+        state = read_tensors(path / broken)
+        broken = "fit.json"
         if record["format"] != FORMAT:
             raise ZooError(f"load: {str(path)!r} was written by another version. Fit and save again.")
         description = record["template"]
@@ -63,8 +66,7 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
         saved = {name: record[name] for name in SAVED} | {name: record.get(name) for name in SAVED_LATER}
     except ZooError:
         raise
-    except Exception as error:  # what safetensors and json make of broken files differs from version to version
-        broken = "fit.json" if isinstance(error, (ValueError, KeyError, TypeError)) else "model.safetensors"
+    except Exception:  # what safetensors and json make of broken files differs from version to version
         raise ZooError(f"load: {broken} in {str(path)!r} is damaged or cut short. Fit and save again.") from None
     template = template_from(description)
     if record["own_program"] or model is not None:

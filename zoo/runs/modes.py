@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, num_data
+from zoo.core.data import Data, call, num_data
 from zoo.core.edges import Inset, margin_of
 from zoo.core.sites import family_of
 from zoo.scores.evidence import enumerated_evidence
@@ -27,7 +27,7 @@ def told(model: LatentVariableModel, x: Data, sampled: bool = False) -> tuple[li
         sampled: whether the parameters are draws from their posterior, not a mode.
     """
     if sampled:
-        families = ", ".join(f"{name} {family_of(fn)}" for name, fn in model.prior(x).items())
+        families = ", ".join(f"{name} {family_of(fn)}" for name, fn in call(model.prior, x).items())
         return [f"priors of the parameters, as {type(model).__name__}.prior(x) states them: {families}"], False
     if model.points:
         return _told_of_points(model, x)

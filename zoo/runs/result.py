@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro
-from safetensors.torch import save_file
 
 from zoo.bayes.draws import Draws
 from zoo.core import program
@@ -19,6 +18,7 @@ from zoo.runs.answers import Answers
 from zoo.runs.templates import describe_template
 from zoo.storage.folders import new_folder
 from zoo.storage.json import to_json
+from zoo.storage.tensors import write_tensors
 
 if TYPE_CHECKING:
     from zoo.reporting.page import Figure
@@ -236,7 +236,7 @@ class Fit(Answers):
     def write(self, folder: Path) -> None:
         """The files of :meth:`save`, into a folder that exists."""
         state = {name: value.detach().cpu().contiguous().clone() for name, value in self.model.state_dict().items()}
-        save_file(state, str(folder / "model.safetensors"))
+        write_tensors(state, folder / "model.safetensors")
         if self.draws is not None:
             self.draws.write(folder)
         record: dict[str, Any] = {

@@ -201,13 +201,17 @@ class Selection:
         Raises:
             ZooError: the folder already holds something.
         """
+        with new_folder(folder) as staging:
+            self.write(staging)
+        return Path(folder)
+
+    def write(self, folder: Path) -> None:
+        """The files of :meth:`save`, into a folder that exists."""
         from zoo.reporting.selection import write_selection
 
-        with new_folder(folder) as staging:
-            (staging / "selection.json").write_text(to_json(self.to_dict()), encoding="utf-8")
-            self.table.to_csv(staging / "selection.csv", index=False)
-            if self.criterion in self.known:
-                (staging / "best").mkdir()
-                self.best.write(staging / "best")
-            write_selection(self, staging)
-        return Path(folder)
+        (folder / "selection.json").write_text(to_json(self.to_dict()), encoding="utf-8")
+        self.table.to_csv(folder / "selection.csv", index=False)
+        if self.criterion in self.known:
+            (folder / "best").mkdir()
+            self.best.write(folder / "best")
+        write_selection(self, folder)

@@ -17,20 +17,21 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zoo.core.data import Data, arguments, beside, stream_of, tensors
 from zoo.core.ranks import present
 from zoo.errors import ZooError
-from zoo.storage.folders import NEW, check_free, flush, published, staged
+from zoo.storage.folders import check_free, published, sweep, unwritten, written, written_into
 from zoo.storage.json import from_exact, to_exact, to_json
+from zoo.storage.tensors import read_tensors, write_tensors
 
 __all__ = ["Checkpoint", "Checkpoints", "RunFolder", "fingerprint", "interval", "random_state", "set_random_state"]
 
@@ -103,13 +104,11 @@ class Checkpoints:
         self._written = time.monotonic()
 
     def _write(self, record: dict[str, Any], values: dict[str, Tensor]) -> None:
-        for left in self.folder.glob(f"{NEW}*"):
-            shutil.rmtree(left, ignore_errors=True)
         there = self._there()
         number = int(there[-1].name) + 1 if there else 1
         with published(self.folder / f"{number:08d}") as staging:
             file = staging / "state.safetensors"
-            save_file({name: _plain(value) for name, value in values.items()}, str(file))
+            write_tensors({name: _plain(value) for name, value in values.items()}, file)
             record = {"format": FORMAT, "identity": self.identity, **record, "tensors_sha256": _digest(file)}
             text = to_exact(record)
             checked = f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n"
@@ -135,7 +134,7 @@ class Checkpoints:
                 record = from_exact(lines[1])
                 if _digest(path / "state.safetensors") != record["tensors_sha256"]:
                     raise ValueError("the checksum of its tensors is wrong")
-                values = load_file(str(path / "state.safetensors"))
+                values = read_tensors(path / "state.safetensors")
             except (OSError, ValueError, LookupError) as error:
                 reason = error.strerror if isinstance(error, OSError) else str(error)
                 damaged.append(f"checkpoint {path.name} is damaged ({reason})")
@@ -191,6 +190,7 @@ class RunFolder:
 
     def _complete(self, resume: bool) -> bool:
         path, checkpoints = self.path, self.checkpoints
+        sweep(path)  # what a process that was killed left of a result
         begun = checkpoints.folder.is_dir() or (path / IDENTITY).is_file()
         if not resume or path.is_file():
             check_free(path, "Resume the run, or choose another name." if begun else "Choose another name.")
@@ -204,7 +204,10 @@ class RunFolder:
             except ValueError:
                 raise ZooError(f"resume: {str(path / IDENTITY)!r} is damaged. Fit anew into another folder.") from None
             check_identity(path, found["identity"], checkpoints.identity)
-            return bool(found["complete"]) and (path / "fit.json").is_file()
+            complete = bool(found["complete"]) and (path / "fit.json").is_file()
+            if complete:
+                checkpoints.clear()  # of a run that was killed while it did so
+            return complete
         return False
 
     def finished(self, restart: int) -> Path | None:
@@ -223,26 +226,37 @@ class RunFolder:
         if seconds < 1 or not present().first:
             return
         shutil.rmtree(self.starts / str(restart), ignore_errors=True)
-        with published(self.starts / str(restart)) as staging:
+        with suppress(OSError), published(self.starts / str(restart)) as staging:  # or it is made again
             write(staging)
-            self._identify(staging, True)
+            (staging / IDENTITY).write_text(self._identity(True), encoding="utf-8")
 
     def publish(self, write: Callable[[Path], None], keep: bool = False) -> None:
-        """Put the result into the folder, what says so last; then drop the checkpoints, unless there is more to do."""
+        """Put the result into the folder, what says so last; then drop the checkpoints, unless there is more to do.
+
+        Raises:
+            ZooError: it cannot be written.
+        """
         if not present().first:
             return
-        with staged(self.path, asked=self.path) as staging:
-            write(staging)
-            self._identify(staging, not keep)
-            for path in sorted(staging.iterdir(), key=lambda path: path.name == IDENTITY):
-                flush(path)
-                path.replace(self.path / path.name)
+        try:
+            self._identify(False)  # from here on it is this run's, whatever happens
+            with written_into(self.path, self.path) as staging:
+                write(staging)
+            if not keep:
+                self._identify(True)
+        except OSError as error:
+            left = " Its checkpoints are there: resume it." if self.checkpoints.folder.is_dir() else ""
+            raise unwritten(self.path, error, left) from error
         if not keep:
             self.checkpoints.clear()
 
-    def _identify(self, folder: Path, complete: bool) -> None:
-        text = to_json({"identity": self.checkpoints.identity, "complete": complete})
-        (folder / IDENTITY).write_text(text, encoding="utf-8")
+    def _identify(self, complete: bool) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with written(self.path / IDENTITY) as file:
+            file.write_text(self._identity(complete), encoding="utf-8")
+
+    def _identity(self, complete: bool) -> str:
+        return to_json({"identity": self.checkpoints.identity, "complete": complete})
 
 
 def interval(every: float | str | None) -> tuple[float | None, int | None]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zoo.errors import ZooError
 
-__all__ = ["NEW", "check_free", "flush", "new_folder", "published", "staged", "written"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "check_free", "flush", "held", "new_folder", "published", "staged", "sweep", "unwritten", "written", "written_into"
+]  # fmt: skip
 
 #: How the names of folders begin that are being written.
 NEW = ".new-"
@@ -19,35 +27,122 @@ NEW = ".new-"
 
 @contextmanager
 def staged(parent: Path, name: str = "", asked: Path | None = None) -> Iterator[Path]:
-    """A new folder inside of ``parent``, which is made; what is left of it at the end is removed.
+    """A new folder inside of ``parent``, which is made; what is left of it at the end is removed, and what processes
+    that were killed left of others.
 
     Raises:
         ZooError: it cannot be made, and ``asked`` is the folder that a user asked for; else an OSError.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{NEW}{name}-", dir=parent))
+        sweep(parent, f"{name}-")
+        folder, handle = _begun(parent, name)
     except OSError as error:
         if asked is None:
             raise
         raise ZooError(f"output folder {str(asked)!r} cannot be made ({error.strerror}). Choose another.") from None
     try:
-        folder.chmod(0o755)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        _close(handle)
+
+
+def _begun(parent: Path, name: str) -> tuple[Path, int]:
+    """A folder of our own, and the handle that says so."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{NEW}{name}-", dir=parent))
+        handle = _locked(folder)
+        if handle is not None and folder.is_dir():  # or somebody swept it before it was locked
+            folder.chmod(0o755)
+            return folder, handle
+        _close(handle)
+
+
+def sweep(parent: Path, begins: str = "") -> None:
+    """Remove what processes that are no more left of :func:`staged` folders, where that can be told."""
+    for folder in parent.glob(f"{NEW}{glob.escape(begins)}*"):
+        handle = _locked(folder)
+        if handle is not None and handle >= 0:
+            shutil.rmtree(folder, ignore_errors=True)
+        _close(handle)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes from a folder, which is made, as long as they ask in this way too; one that is empty in the
+    end is removed, with what was made for it.
+
+    The lock is the system's, on the folder itself: it ends with the process, however that ends. Systems and network
+    disks without such locks keep nobody out.
+
+    Raises:
+        ZooError: another run holds it, or it cannot be made.
+    """
+    made = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ZooError(f"output folder {str(folder)!r} cannot be made ({error.strerror}). Choose another.") from None
+    handle = _locked(folder)
+    if handle is None:
+        raise ZooError(f"output folder {str(folder)!r} is another run's, which is at work. Wait, or choose another.")
+    try:
+        yield
+    finally:
+        _close(handle)
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
+
+
+def _locked(folder: Path) -> int | None:
+    """A handle of a folder that is locked as long as the handle is open; None where another has locked it, -1 where the
+    system has no such locks."""
+    if fcntl is None:
+        return -1
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except OSError:  # a network disk
+        os.close(handle)
+        return -1
+    return handle
+
+
+def _close(handle: int | None) -> None:
+    if handle is not None and handle >= 0:
+        os.close(handle)
 
 
 @contextmanager
 def written(file: Path) -> Iterator[Path]:
     """What is written to the path that this gives, of the same suffix, appears at ``file`` whole, in place of what was
     there, or not at all."""
-    staging = file.with_name(f".{file.stem}-{os.getpid()}{file.suffix}")
-    try:
+    with staged(file.absolute().parent, file.name) as folder:
+        staging = folder / file.name
         yield staging
+        flush(staging)
         staging.replace(file)
-    finally:
-        staging.unlink(missing_ok=True)
+        flush(file.absolute().parent)
+
+
+@contextmanager
+def written_into(target: Path, asked: Path | None = None) -> Iterator[Path]:
+    """Files that are written to the folder that this gives appear in ``target``, in place of what was there: one after
+    the other, each whole; ``asked``: see :func:`staged`."""
+    with staged(target, asked=asked) as folder:
+        yield folder
+        for path in sorted(folder.iterdir()):
+            flush(path)
+            path.replace(target / path.name)
+        flush(target)
 
 
 @contextmanager
@@ -55,13 +150,24 @@ def published(target: Path, asked: Path | None = None) -> Iterator[Path]:
     """What is written to the folder that this gives appears at ``target``, where there is nothing yet, whole or not at
     all; ``asked``: see :func:`staged`."""
     with staged(target.parent, target.name, asked) as folder:
-        yield folder
-        for path in (*folder.rglob("*"), folder):
-            flush(path)
-        if target.is_dir():
-            target.rmdir()  # empty, or it stays and this fails
-        folder.rename(target)
+        try:
+            yield folder
+            for path in (*folder.rglob("*"), folder):
+                flush(path)
+            if target.is_dir():
+                target.rmdir()  # empty, or it stays and this fails
+            folder.rename(target)
+        except OSError as error:
+            if asked is None:
+                raise
+            raise unwritten(asked, error) from error
         flush(target.parent)
+
+
+def unwritten(folder: Path, error: OSError, more: str = "") -> ZooError:
+    """The mistake that keeps a result from a folder: a full disk, one that is read only."""
+    why, where = error.strerror or str(error), f"output folder {str(folder)!r}"
+    return ZooError(f"{where} cannot take the result ({why}). Make room, or choose another.{more}")
 
 
 @contextmanager
@@ -80,6 +186,7 @@ def check_free(folder: Path, fix: str = "Choose another name.") -> None:
     """Raise ZooError unless a run may be written to ``folder``: it does not exist, or is an empty folder."""
     if folder.is_file():
         raise ZooError(f"output folder expected a folder, got the file {str(folder)!r}. Choose another name.")
+    sweep(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise ZooError(f"output folder {str(folder)!r} expected to be new or empty, but it holds files. {fix}")
 
