@@ -1,5 +1,5 @@
-"""The tables of models in the README, and what ``zoo models`` says: ``python docs/models.py`` prints both from each
-model's ``tiny()``.
+"""What the README has of models and speed, the page of who serves whom, and what ``zoo models`` says: ``python
+docs/models.py`` prints all from each model's ``tiny()`` and from results/.
 
 Which estimators serve a model is asked of themselves, on the smallest instance with its data.
 """
@@ -17,8 +17,10 @@ from zoo.core.contract import LatentVariableModel
 from zoo.estimators import estimator_classes
 from zoo.models import model_classes, snake_case
 
-TARGET = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+TARGET, SERVED = ROOT / "README.md", ROOT / "docs" / "served.md"
 BEGIN, END = "<!-- Printed by docs/models.py. -->\n", "<!-- End of what is printed. -->\n"
+FAST, FASTER = "<!-- Speed, printed by docs/models.py from results/. -->\n", "<!-- End of speed. -->\n"
 #: The order of the columns: by what they do of each step, exact ones first.
 ORDER = ("em", "hard_em", "online_em", "auto_em", "closed_form", "eg", "svi", "gumbel", "st_gumbel", "reinforce")
 
@@ -29,19 +31,56 @@ def descriptions() -> str:
     return printed()
 
 
-def tables() -> str:
-    """What each model is and where it comes from; then by which estimators it can be fitted."""
-    classes = sorted(model_classes().values(), key=lambda cls: (_family(cls), cls.__name__))
-    lines = ["| model | what it is | reference |", "|---|---|---|"]
-    for cls in classes:
+def _classes() -> list[type[LatentVariableModel]]:
+    return sorted(model_classes().values(), key=lambda cls: (_family(cls), cls.__name__))
+
+
+def models() -> str:
+    """What each model is and where it comes from."""
+    lines = ["| model | what it is | after |", "|---|---|---|"]
+    for cls in _classes():
         about = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
-        lines.append(f"| `{cls.__name__}` | {about.replace('|', chr(92) + '|')} | {cls.reference} |")
+        source = re.split(r"\), |\)$|\);", cls.reference)[0] + ")"
+        lines.append(f"| `{cls.__name__}` | {about.replace('|', chr(92) + '|')} | {source} |")
+    return "\n".join(lines) + "\n"
+
+
+def served() -> str:
+    """The page of who serves whom."""
     names = [*ORDER, *sorted(set(estimator_classes()) - set(ORDER))]
-    lines += ["", "| | " + " | ".join(f"`{name}`" for name in names) + " |", "|---|" + ":-:|" * len(names)]
-    served = {row["model"]: row["estimators"] for row in json.loads(descriptions())["models"]}
-    for cls in classes:
-        able = served[snake_case(cls.__name__)]
-        lines.append(f"| {cls.__name__} | " + " | ".join("●" if name in able else "" for name in names) + " |")
+    lines = [
+        "<!-- Printed by docs/models.py. -->\n# Which estimator serves which model\n",
+        "A dot: the estimator can fit the model; of the others `zoo fit` says why not.\n",
+        "| | " + " | ".join(f"`{name}`" for name in names) + " |",
+        "|---|" + ":-:|" * len(names),
+    ]
+    able = {row["model"]: row["estimators"] for row in json.loads(descriptions())["models"]}
+    for cls in _classes():
+        dots = ("●" if name in able[snake_case(cls.__name__)] else "" for name in names)
+        lines.append(f"| {cls.__name__} | " + " | ".join(dots) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def speed() -> str:
+    """A few of the recorded figures; the site has all."""
+    mixture, chain, steps = (
+        json.loads((ROOT / "results" / f"bench_{name}.json").read_text(encoding="utf-8"))["results"][name]
+        for name in ("gaussian_mixture", "hmm", "vae")
+    )
+    many, step = mixture["systems"], steps["systems"]["pyro.infer.SVI"]["ratio_to_ours"]
+    lines = [
+        "How often others' time holds ours (`zoo bench NAME`, recorded in `results/`; the site has all):\n",
+        "| what | beside | times |\n|---|---|---:|",
+        f"| Gaussian mixture, EM iteration, {mixture['rows']:,} × {mixture['features']} × {mixture['components']}, full"
+        f" | scikit-learn, pomegranate | {many['scikit-learn']['ratio']:.1f}, {many['pomegranate']['ratio']:.1f} |",
+    ]
+    for part in chain["em"][::2]:
+        shape = " × ".join(f"{n:,}" for n in part["shape"])
+        other = {name: system["ratio"] for name, system in part["systems"].items()}
+        best = min(other["hmmlearn scaling"], other["hmmlearn log"])
+        peers = f"{best:.1f}, {other['dynamax']:.1f}"
+        lines.append(f"| Gaussian HMM, EM iteration, {shape} | hmmlearn, dynamax | {peers} |")
+    lines.append(f"| VAE 784-400-20, a training step | `pyro.infer.SVI` | {step:.2f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -54,11 +93,14 @@ def _family(cls: type[LatentVariableModel]) -> int:
 def page() -> str:
     """The README with the tables of today."""
     text = TARGET.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    return before + BEGIN + tables() + END + rest.split(END)[1]
+    for begin, end, part in ((BEGIN, END, models()), (FAST, FASTER, speed())):
+        before, rest = text.split(begin)
+        text = before + begin + part + end + rest.split(end)[1]
+    return text
 
 
 if __name__ == "__main__":
     TARGET.write_text(page(), encoding="utf-8")
+    SERVED.write_text(served(), encoding="utf-8")
     PRINTED.write_text(descriptions(), encoding="utf-8")
-    print(f"wrote the tables of {TARGET.name}, and {PRINTED.name}")
+    print(f"wrote the tables of {TARGET.name}, {SERVED.name} and {PRINTED.name}")
