@@ -44,9 +44,11 @@ test-slow: .venv/.installed
 fuzz: .venv/.installed
 	ZOO_FUZZ=10000 .venv/bin/python -m pytest -n auto tests/test_fuzz.py
 
-# Every example as its users run it, about half an hour: the time that it promises, a line every ten seconds, a picture.
+# Every example as its users run it, about half an hour: the time that it promises, a line every ten seconds, a picture,
+# which stays in runs/examples and goes into the site's gallery.
 examples: .venv/.installed
-	ZOO_EXAMPLES=full .venv/bin/python -m pytest -m "slow or not slow" tests/test_examples.py $(PYTEST_ARGS)
+	ZOO_EXAMPLES=full ZOO_PICTURES=runs/examples .venv/bin/python -m pytest -m "slow or not slow" tests/test_examples.py $(PYTEST_ARGS)
+	.venv/bin/python docs/gallery.py runs/examples
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

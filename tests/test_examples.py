@@ -1,6 +1,7 @@
 """Every script in examples/ runs, returns finite figures, draws a picture where --out says, and is not silent for long.
 
-Small, but at full size with ZOO_EXAMPLES=full (``make examples``): then each also keeps to the time that it promises.
+Small, but at full size with ZOO_EXAMPLES=full (``make examples``): then each also keeps to the time that it promises,
+and its pictures stay in the folder ZOO_PICTURES.
 """
 
 from __future__ import annotations
@@ -109,11 +110,12 @@ def test_example_draws_a_picture(path: Path, monkeypatch: pytest.MonkeyPatch, tm
     from PIL import Image
 
     kind = "gif" if "gif" in (example(path).__doc__ or "") and path.stem != "hopfield_tsp" else "png"
-    place = tmp_path / "drawn" / f"picture.{kind}"
-    place.parent.mkdir()
+    kept = os.environ.get("ZOO_PICTURES")
+    place = (Path(kept).absolute() / path.stem if kept else tmp_path / "drawn") / f"picture.{kind}"
+    place.parent.mkdir(parents=True, exist_ok=True)
     metrics = ran(path, monkeypatch, tmp_path, "--out", str(place))
     check(metrics)
-    files = (p for p in tmp_path.glob("drawn/**/*") if p.is_file())
+    files = (p for p in place.parent.rglob("*") if p.is_file())
     pictures = [p for p in files if p.suffix in (".png", ".gif")]
     if not pictures and "skipped" in metrics:
         pytest.skip("its data are not at hand")

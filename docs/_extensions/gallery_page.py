@@ -1,4 +1,4 @@
-"""The gallery: every example with what its first lines say, and the picture that it drew."""
+"""The gallery: every example with what its first lines say, and the picture that ``make examples`` drew."""
 
 from __future__ import annotations
 
