@@ -27,7 +27,7 @@ LEAST, OFTEN, LEAST_BEFORE = 1e-9, 3, 1e-5
 #: Iterations within rounding that a gradient may go on to promise more.
 PATIENCE = 20
 #: Iterations between looks at floors; the last one is looked at too.
-LIFT_EVERY = 5
+LIFT_EVERY = 10
 #: How often floors let go of what they hold, where the gradient asks for it in the end.
 RELEASES = 5
 #: Roundings of the objective within which a difference means nothing.

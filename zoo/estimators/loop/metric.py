@@ -43,7 +43,9 @@ class Metric:
             return gradient
         found = gradient.clone()
         for place, inverse in zip(self.places, self.inverses, strict=True):
-            found[place] = gradient[place] @ inverse
+            index = place.view(-1)
+            rows = gradient.index_select(0, index).view(place.shape)
+            found.index_copy_(0, index, (rows @ inverse).view(-1))
         return found
 
     def state(self) -> dict[str, Tensor]:
