@@ -1,11 +1,17 @@
 """Data beyond memory: what is read in pieces gives what the same data give in memory, and memory stays bounded."""
 
+import gc
 import importlib
+import json
+import re
 import subprocess
 import sys
+import tempfile
 import textwrap
+import types
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -118,7 +124,7 @@ def test_em_begins_at_what_fits_a_sample_and_ends_where_it_does_in_memory(stream
     assert ours.status == "converged"
     assert ours.log_likelihood == pytest.approx(theirs.log_likelihood, abs=1e-3)
     assert "2000 rows" in ours.notes[-1]
-    assert "300 of them, which the best of" in ours.notes[-1]
+    assert "300 of them; begun where the best of" in ours.notes[-1]
     assert ours.options["init"] == theirs.options["init"]
 
 
@@ -229,3 +235,146 @@ def test_estimators_that_stream_are_those_that_take_parts():
         "em", "hard_em", "online_em", "svi", "eg", "iwae",
     }  # fmt: skip
     assert not any(find_estimator(name).streams for name in ("nuts", "advi", "auto_em", "mean_field", "closed_form"))
+
+
+@pytest.fixture
+def files(tmp_path, clusters, monkeypatch):
+    """The same rows in every kind of file, which all count as large."""
+    monkeypatch.setattr("zoo.data.opening.STREAMED", 10_000)
+    x = clusters.numpy()
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "x.npz", x=x)
+    np.savez_compressed(tmp_path / "packed.npz", x=x)
+    table = pd.DataFrame(x, columns=["a", "b", "c", "d"])
+    table.assign(id=np.arange(len(x)) + 7).to_parquet(tmp_path / "x.parquet", row_group_size=300)
+    for kind in ("arrays", "tables"):
+        (tmp_path / kind).mkdir()
+    for i in range(4):
+        np.save(tmp_path / "arrays" / f"{i}.npy", x[500 * i : 500 * (i + 1)])
+        table[500 * i : 500 * (i + 1)].to_parquet(tmp_path / "tables" / f"{i}.parquet")
+    return tmp_path
+
+
+class Rows(torch.utils.data.Dataset):
+    """A map-style dataset of rows and labels."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index], 3
+
+
+class Lines(torch.utils.data.IterableDataset):
+    """An iterable dataset of dicts."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __iter__(self):
+        return iter({"x": row} for row in self.x)
+
+
+KINDS = ["x.npy", "x.npz", "packed.npz", "x.parquet", "arrays", "tables"]
+
+
+@pytest.mark.filterwarnings("ignore:.*left out. id")
+@pytest.mark.parametrize("name", [*KINDS, "map-style", "iterable"])
+def test_large_files_folders_and_datasets_are_read_in_pieces(name, files, clusters, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(files))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    source = {"map-style": Rows(clusters), "iterable": Lines(clusters)}.get(name, str(files / name))
+    fit = zoo.fit("gaussian_mixture", source, num_components=3, estimator="em", restarts=1, max_iter=5, tol=0)
+    theirs = zoo.fit(zoo.GaussianMixture(3, 4), clusters, estimator="em", restarts=1, max_iter=5, tol=0)
+    assert "read in pieces" in fit.notes[-1]
+    assert fit.log_likelihood == pytest.approx(theirs.log_likelihood, rel=1e-12)
+    assert fit.columns == (("a", "b", "c", "d") if name in ("x.parquet", "tables") else None)
+    assert torch.equal(fit.predict(source), theirs.predict(clusters))
+    assert zoo.evaluate(fit, source).log_likelihood == pytest.approx(theirs.log_likelihood, rel=1e-12)
+    assert bool(list(files.glob("zoo-rows-*"))) == (name not in ("x.npy", "x.npz"))
+    del fit
+    gc.collect()
+    assert not list(files.glob("zoo-rows-*")), "what was laid out goes away with the data"
+
+
+def test_small_datasets_and_folders_are_read_into_memory(files, clusters, monkeypatch):
+    monkeypatch.setattr("zoo.data.opening.STREAMED", 2**30)
+    for source in (Rows(clusters), str(files / "arrays"), str(files / "tables")):
+        fit = zoo.fit("gaussian_mixture", source, num_components=3, max_iter=2, restarts=1)
+        assert isinstance(fit.x, torch.Tensor)
+        assert torch.equal(fit.x, clusters)
+
+
+def test_sequences_and_pairs_come_from_npz(tmp_path, monkeypatch):
+    model, x = importlib.import_module("zoo.models.gaussian_hmm").tiny()
+    x = prepared(model, x)
+    np.savez(tmp_path / "s.npz", y=x["x"][:, 0].numpy(), **{name: values.numpy() for name, values in x.items()})
+    there = zoo.open_data(tmp_path / "s.npz")
+    steps = {"estimator": "em", "restarts": 1, "max_iter": 2, "tol": 0}
+    assert zoo.fit(model, there, **steps).log_likelihood == pytest.approx(zoo.fit(model, x, **steps).log_likelihood)
+    assert isinstance(zoo.open_data(tmp_path / "s.npz", targets="y").take(slice(0, 2)), dict)
+    table = pd.DataFrame({"sequence": [0, 0, 1], "a": [1.0, 2, 3]})
+    table.to_parquet(tmp_path / "s.parquet")
+    with pytest.raises(zoo.ZooError, match=r"sequences of a table are read whole.* Save x \(N, T, D\)"):
+        zoo.open_data(tmp_path / "s.parquet")
+
+
+def test_what_cannot_be_opened_is_said_in_a_line(files, monkeypatch):
+    class Ragged(Rows):
+        def __getitem__(self, index):
+            return torch.zeros(1 + index % 2)
+
+    (files / "mixed").mkdir()
+    np.save(files / "mixed" / "a.npy", np.zeros(3))
+    pd.DataFrame({"a": [1.0]}).to_parquet(files / "mixed" / "b.parquet")
+    (files / "cut.npy").write_bytes((files / "x.npy").read_bytes()[:5000])
+    np.save(files / "words.npy", np.array(["a", "b"]))
+    pd.DataFrame({"a": ["u", "v"], "b": [1.0, 2]}).to_parquet(files / "words.parquet")
+    for source, words in {
+        files / "mixed": "expected a folder of .npy files, or of .parquet files",
+        files / "cut.npy": "cut.npy: expected 64000 bytes of rows, got a file of 5000",
+        files / "words.npy": "words.npy: expected numbers in rows, got dtype <U1",
+        files / "words.parquet": "words.parquet: expected a number in column 'a', row 1, got 'u'",
+        files / "no.npy": "There is no file 'no.npy'",
+        files / "x.csv": "There is no file",
+        Ragged(torch.zeros(9)): "Ragged: expected items of one shape, got",
+        3: "open_data expected a path, a mapped array or a torch dataset, got a int",
+    }.items():
+        with pytest.raises(zoo.ZooError, match=re.escape(words)):
+            zoo.open_data(source)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: types.SimpleNamespace(free=1000))
+    with pytest.raises(zoo.ZooError, match=r"x.parquet: expected .* GiB of free disk in .* to lay out its rows, got"):
+        zoo.open_data(files / "x.parquet")
+    with pytest.raises(zoo.ZooError, match=r"x.npy: drop_missing= expected a file that is read whole"):
+        zoo.data.read(files / "x.npy", drop_missing=True)
+    assert zoo.load_data(files / "x.npy").shape == (2000, 4)
+
+
+def test_the_command_line_fits_scores_and_predicts_in_pieces(run, files, monkeypatch):
+    monkeypatch.setattr("zoo.core.memory.PIECE_NUMBERS", 2**14)
+    command = ("fit", "gaussian_mixture", "--data", str(files / "x.parquet"), "--set", "num_components=3", "--out", "a")
+    done = run(*command)
+    assert done.code == 0, done.err
+    assert "read 2000 rows x 4 columns" in done.err
+    assert "GiB, read in pieces; begun where the best of 10 starts on these ended" in done.out
+    done = run("predict", "a", "--data", str(files / "x.parquet"), "--out", "p.parquet", "--proba", "--scores")
+    assert done.code == 0, done.err
+    made = pd.read_parquet("p.parquet")
+    fit = zoo.load("a")
+    x = torch.from_numpy(np.load(files / "x.npy"))
+    assert made["component"].tolist() == fit.predict(x).tolist()
+    assert made["log_likelihood"].to_numpy() == pytest.approx(fit.score_samples(x).numpy())
+    assert made[["p_0", "p_1", "p_2"]].to_numpy() == pytest.approx(fit.predict_proba(x).numpy())
+    assert run("predict", "a", "--data", str(files / "x.npy"), "--out", "p.csv").code == 0
+    assert pd.read_csv("p.csv")["component"].tolist() == made["component"].tolist()
+    printed = run("predict", "a", "--data", str(files / "x.npy"))
+    assert printed.out.count("component") == 1
+    assert len(printed.out.splitlines()) == 2001
+    refused = run("predict", "a", "--data", str(files / "x.npy"), "--out", "p.json")
+    assert refused.code == 2
+    assert "expected a name ending in .csv, .tsv, .parquet" in refused.err
+    scored = run("evaluate", "a", "--data", str(files / "x.npy"), "--json")
+    assert json.loads(scored.out)["log_likelihood"] == pytest.approx(fit.log_likelihood)

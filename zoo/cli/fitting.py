@@ -143,11 +143,15 @@ def fit(
     stopped = this.status == "interrupted"
     if out is not None:
         with stdout_for_result(as_json):
+            from zoo.core.data import stream_of
             from zoo.reporting.answer import write_answer
 
             try:
                 shown = None if apart is None else apart.x
                 rows_of_file = task.rows if apart is None else None
+                if (stream := stream_of(task.x)) is not None:
+                    task.x, rows_of_file = stream.sample, stream.sample_rows.numpy()
+                    tell([f"posteriors and pictures are of {len(rows_of_file)} rows; `zoo predict` writes all"])
                 answer = write_answer(
                     this, task.x, out, name=task.data_name, shown=shown, report=report, rows=rows_of_file
                 )

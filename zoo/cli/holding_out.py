@@ -58,9 +58,9 @@ def held_out(task: Task, share: float | None, seed: int) -> Apart | None:
         ZooError: no share from 0 to below 1, or no data on one side.
     """
     from zoo.core.contract import lacks, prepared
-    from zoo.core.data import num_data, take
+    from zoo.core.data import at_hand, num_data, stream_of, take
     from zoo.core.functions import as_model
-    from zoo.runs.prepare import drawn_apart
+    from zoo.runs.prepare import drawn_apart, held_apart
 
     if share is not None and not 0 <= share < 1:
         raise ZooError(f"--hold-out expected a share from 0 to below 1, got {share}. Take 0.1.")
@@ -73,8 +73,12 @@ def held_out(task: Task, share: float | None, seed: int) -> Apart | None:
     if share is None and rows < FEWEST:
         return None
     share = SHARE if share is None else share
-    if rows < 2 or round(share * rows) >= rows or num_data(prepared(model, task.x, new=True)) != rows:
+    few = at_hand(task.x)
+    if rows < 2 or round(share * rows) >= rows or num_data(prepared(model, few, new=True)) != num_data(few):
         raise ZooError(f"--hold-out {share} expected several data to choose from, got one sequence, or too few rows.")
+    if (stream := stream_of(task.x)) is not None:
+        task.x, x = held_apart(task.x, stream, share, seed)
+        return Apart(x, num_data(x), share)
     fitted, apart = drawn_apart(rows, share, seed)
     x = take(task.x, apart)
     task.x = take(task.x, fitted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated, Any
 
 import typer
 
@@ -24,6 +24,7 @@ from zoo.cli.options import (
 from zoo.cli.output import dumps, stdout_for_result
 from zoo.cli.saved import Folder, Program, check_new, data_for, load_fit
 from zoo.cli.task import Source
+from zoo.errors import ZooError
 from zoo.storage.folders import written
 
 __all__ = ["predict"]
@@ -63,10 +64,16 @@ def predict(
     """
     if out is not None:
         check_new(out, _KINDS)
+    screen = sys.stdout
     with stdout_for_result(as_json or out is None):
+        from zoo.core.data import stream_of
+
         this, record = load_fit(folder, model, guide)
         source = Source(columns, None, targets, split, standardize, sequence, decimal, time, drop_missing)
         name, x, _, rows = data_for(folder, this, record, source, data)
+        if stream_of(x) is not None:
+            _by_pieces(this, x, out or screen, proba, scores, as_json)
+            return
         from zoo.reporting.latent_tables import latent_table, write_columns
 
         made = latent_table(this, x, proba=proba, scores=scores)
@@ -84,3 +91,18 @@ def predict(
         pd.DataFrame(made).to_csv(sys.stdout, index=False)
     else:
         print(f"{count} rows of {', '.join(list(made)[:6])}{', ...' * (len(made) > 6)} in {out}")
+
+
+def _by_pieces(fit: Any, x: Any, out: Path | IO[str], proba: bool, scores: bool, as_json: bool) -> None:
+    """Data that stay in their file: read, answered and written in pieces."""
+    from zoo.reporting.table_pieces import table_pieces, write_pieces
+
+    if as_json:
+        raise ZooError(f"--json expected data that fit into memory, got the {len(x)} rows of {x.name}. Write --out.")
+    pieces = table_pieces(fit, x, proba=proba, scores=scores)
+    if not isinstance(out, Path):
+        write_pieces(pieces, out)
+        return
+    with written(out) as path:
+        count, names = write_pieces(pieces, path)
+    print(f"{count} rows of {', '.join(names[:6])}{', ...' * (len(names) > 6)} in {out}, read in pieces")

@@ -186,8 +186,9 @@ def prepare(
         program: a program and its guide, or None, in the place of what MODEL names.
     """
     from zoo.core.contract import LatentVariableModel
-    from zoo.core.data import as_data
+    from zoo.core.data import as_data, at_hand
     from zoo.core.schema import Schema
+    from zoo.core.streams import Stream
     from zoo.estimators import estimator_classes, find_estimator, option_names
     from zoo.estimators.base import check_option
     from zoo.runs.making import check_told, one_column
@@ -263,7 +264,7 @@ def prepare(
             arguments[key] = DEFAULTS[key]
             notes.append(f"{key}={DEFAULTS[key]}; another with --set {key}=...")
     try:
-        built = build_model(build, x, arguments)
+        built = build_model(build, at_hand(x), arguments)
     except ZooError as error:
         many_values = (f"{key}={value}" for key, value in arguments.items() if _SEVERAL.fullmatch(str(value)))
         if (several := next(many_values, None)) is None:
@@ -272,9 +273,9 @@ def prepare(
     notes += [f"{key}={word(v)}, by the data; another with --set {key}=..." for key, v in read_off(built, arguments)]
     if isinstance(built, LatentVariableModel) and schema:
         built.schema = schema
-    x = one_column(built, program_guide, x)
+    x = x if isinstance(x, Stream) else one_column(built, program_guide, x)
     if not estimators:
-        usual = usual_estimators(built, x, program_guide, first=not many, fixed=fixed)
+        usual = usual_estimators(built, at_hand(x), program_guide, first=not many, fixed=fixed)
         estimators = list(dict.fromkeys([*usual, *sorted(own)])) if many else usual[:1]
         notes.append(f"estimator{'s' if many else ''} {','.join(estimators)}; others with --estimator{'s' * many}")
     variants = [variant(text) for text in estimators]

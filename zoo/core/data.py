@@ -101,7 +101,8 @@ def as_data(x: Any, schema: Schema | None = None, symbols: bool = False) -> Data
     """
     schema = Schema() if schema is None else schema
     if isinstance(x, Stream):
-        return x
+        order = None if x.columns is None else schema.arrange(x.columns, "")
+        return x if order is None else x.then(functools.partial(_rearranged, order=order))
     if not isinstance(x, (dict, tuple)):
         return read_leaf(x, schema, "", symbols)
     places: Iterator[Any] = iter(x.keys() if isinstance(x, dict) else range(len(x)))
@@ -121,6 +122,11 @@ def as_data(x: Any, schema: Schema | None = None, symbols: bool = False) -> Data
     if isinstance(data, dict) and isinstance(data.get("x"), dict) and set(data["x"]) == {"x", "lengths"}:
         data = {**data, **data["x"]}
     return data
+
+
+def _rearranged(x: Data, order: list[int]) -> Data:
+    """Data with other columns, of a pair those of its first."""
+    return (x[0][:, order], *x[1:]) if isinstance(x, tuple) else x[:, order]
 
 
 def _is_data(argument: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import numpy as np
@@ -33,7 +33,8 @@ class Stream:
     Attributes:
         files: an array a field, alone or in a tuple or dict.
         name: of the file or folder, for messages.
-        columns: names of the columns, where they have some.
+        columns: names of the columns, where they have some; of the second field target_columns.
+        aside: columns of the file that were left out, and what they are.
         steps: what is done, in this order, to rows that are taken: each gets data and gives data.
         left_out: numbers of rows that do not count, sorted; None where all do.
         span: of the rows that count, the numbers of the first and of the one after the last; None: all.
@@ -43,6 +44,8 @@ class Stream:
     files: Any
     name: str
     columns: tuple[str, ...] | None = None
+    target_columns: tuple[str, ...] | None = None
+    aside: dict[str, str] = field(default_factory=dict)
     steps: tuple[Callable[[Any], Any], ...] = ()
     left_out: Tensor | None = None
     span: tuple[int, int] | None = None
@@ -142,10 +145,8 @@ class Stream:
             yield self.take(slice(begin, begin + rows))
 
     def raw_pieces(self, rows: int) -> Iterator[tuple[int, list[NDArray]]]:
-        """The same as they stand in the files, an array a field, and how many come before; none may be left out."""
-        assert self.left_out is None
-        assert self.span is None
-        for begin in range(0, len(self), rows):
+        """Rows as they stand in the files, an array a field, and how many come before: left out or not."""
+        for begin in range(0, len(self.arrays[0]), rows):
             yield begin, [array.raw(slice(begin, begin + rows)) for array in self.arrays]
 
     @property

@@ -191,7 +191,7 @@ def load_data(
     loaded = read(
         name_or_path, columns=columns, labels=labels, targets=targets, sequence=sequence, time=time,
         decimal=decimal, symbols=symbols, split=split, standardize=standardize, sentences=sentences,
-        vocabulary=vocabulary, drop_missing=drop_missing,
+        vocabulary=vocabulary, drop_missing=drop_missing, whole=True,
     )  # fmt: skip
     return loaded.data if labels is None or labels is False else (loaded.data, loaded.codes)
 
@@ -212,12 +212,14 @@ def read(
     vocabulary: int | Sequence[str] | None = None,
     drop_missing: bool = False,
     measured: bool = False,
+    whole: bool = False,
 ) -> Loaded:
     """What :func:`load_data` loads, with the names of the columns, and those that were left out.
 
     Args:
         measured: of a file where ``columns`` names none, whether to leave out columns that tell rows apart, or say
             when they were taken: numbers of rows, identifiers, times that go up. The others of :func:`load_data`.
+        whole: whether to read a large file into memory, too; else it is a :class:`~zoo.data.opening.Streamed`.
     """
     if isinstance(name_or_path, str) and name_or_path in DATA_SETS:
         for option, value in (("sequence", sequence), ("time", time), ("decimal", None if decimal == "." else decimal)):
@@ -237,6 +239,15 @@ def read(
         path = _as_path(name_or_path)
         if split is not None:
             raise ZooError(f"split= is for named data sets in parts, got {split!r} with {path.name}. Leave it out.")
+        if not whole:
+            from zoo.data.opening import streamed
+
+            asked = {"labels": labels, "sequence": sequence, "time": time, "standardize": standardize}
+            large = streamed(
+                path, asked | {"drop_missing": drop_missing}, columns=columns, targets=targets, measured=measured
+            )
+            if large is not None:
+                return large
         loaded = read_file(
             path, columns, labels, targets, sequence, decimal, symbols, sentences, vocabulary, time, measured
         )

@@ -21,7 +21,7 @@ from zoo.data._words import in_vocabulary
 from zoo.data.tsplib import read_tsp
 from zoo.errors import ZooError
 
-__all__ = ["SUFFIXES", "check_exists", "read_file"]
+__all__ = ["SUFFIXES", "check_exists", "from_frame", "read_file"]
 
 SUFFIXES = (*TEXT_SUFFIXES, ".mrg", ".npy", ".npz", ".parquet", ".tsp", ".xlsx")
 
@@ -154,7 +154,7 @@ def _read_parquet(path: Path) -> Table:
         raise _unreadable(path, "parquet", error) from None
     except Exception as error:  # what pyarrow makes of damaged files differs from version to version
         raise _unreadable(path, "parquet", error) from None
-    return _from_frame(path, frame)
+    return from_frame(path, frame)
 
 
 #: The package that reads a kind, and its name for pandas.
@@ -184,7 +184,7 @@ def _read_excel(path: Path) -> Table:
         header = ["" if not isinstance(cell, str) else cell.strip() for cell in frame.iloc[0]]
         if any(header):
             frame = frame.iloc[1:].set_axis(header, axis=1).infer_objects()
-    return _from_frame(path, frame)
+    return from_frame(path, frame)
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> ZooError:
@@ -192,7 +192,7 @@ def _unreadable(path: Path, kind: str, error: Exception) -> ZooError:
     return ZooError(f"{path.name} is no readable {kind} file: {reason}. Save it again.")
 
 
-def _from_frame(path: Path, frame: Any) -> Table:
+def from_frame(path: Path, frame: Any) -> Table:
     if not frame.shape[0] or not frame.shape[1]:
         raise ZooError(f"{path.name} has {len(frame)} rows and {frame.shape[1]} columns, expected data. Check it.")
     columns: list[NDArray] = []

@@ -25,7 +25,6 @@ from zoo.core.spread import check_jobs, spread
 from zoo.core.state import snapshot
 from zoo.core.streams import Stream
 from zoo.core.turns import exclusive
-from zoo.data.opening import opened
 from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Callback, Estimator, options_from
@@ -134,7 +133,6 @@ def fit(
         KeyboardInterrupt: before there was a start; from there on the fit comes back, its status "interrupted".
     """
     check_jobs("fit", jobs)
-    x = opened(x)
     data_name = Path(x).name if data_name is None and isinstance(x, (str, Path)) else data_name
     model, x = made(model, x, options, guide)
     template = as_model(model, guide)
@@ -209,7 +207,8 @@ def fit(
             began = [stream.told]
             if tries and scout(chosen) is not None and not isinstance(data, Rows):
                 first = fit(base, stream.sample, estimator=estimator, seed=seed, init=init, fixed=fixed, **options)
-                began, begin = [f"{stream.told}, which the best of {len(first.restarts)} starts fits first"], "current"
+                began = [f"{stream.told}; begun where the best of {len(first.restarts)} starts on these ended"]
+                begin = "current"
                 problem = problem.of(first.model)
             tries = False
         each = Restarts(chosen, problem, begin, seed, max_seconds, progress, track, folder, resumed)

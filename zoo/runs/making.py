@@ -16,7 +16,9 @@ from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.places import read_from
 from zoo.core.schema import Schema
+from zoo.core.streams import Stream
 from zoo.core.unsized import Unsized
+from zoo.data.opening import Streamed, opened
 from zoo.errors import ELSEWHERE, ZooError, unknown_name, warn_caller
 from zoo.estimators import option_names
 from zoo.models import find_model
@@ -43,9 +45,10 @@ def made(model: Any, x: Any, options: dict[str, Any], guide: Callable[..., Any] 
     kind = find_model(model) if isinstance(model, str) else model
     declared = kind.kind if isinstance(kind, Unsized) else kind
     names: tuple[str, ...] | None = None
+    x = opened(x, pair=bool(_kind_of(declared).fields.given), measured=True)
     if isinstance(x, Path) or (isinstance(x, str) and is_source(x, declared)):
         x, names = _read(x, declared)
-        if callable(kind) and not inspect.isclass(kind):
+        if callable(kind) and not inspect.isclass(kind) and not isinstance(x, Stream):
             x = one_column(kind, guide, x)
     if isinstance(kind, Unsized):
         return _named(kind.from_data(as_data(at_hand(x), symbols=declared.takes_symbols)), names), x
@@ -102,7 +105,13 @@ def _read(path: str | Path, declared: Any) -> tuple[Any, tuple[str, ...] | None]
     if loaded.aside:
         keep = f"keep {', '.join(loaded.aside)} with x=zoo.load_data(...)"
         warn_caller(f"{Path(path).name}: {loaded.told}; {keep}")
-    if loaded.names is None or loaded.lengths is not None or loaded.targets is not None or loaded.x.ndim != 2:
+    if (
+        isinstance(loaded, Streamed)
+        or loaded.names is None
+        or loaded.lengths is not None
+        or loaded.targets is not None
+        or loaded.x.ndim != 2
+    ):
         return loaded.data, loaded.names if loaded.lengths is not None else None
     import pandas
 

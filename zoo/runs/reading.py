@@ -8,6 +8,7 @@ from typing import Any
 from zoo.core import contract
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
+from zoo.data.opening import opened
 from zoo.runs.making import is_source
 
 __all__ = ["prepared"]
@@ -21,7 +22,7 @@ def prepared(model: LatentVariableModel, x: Any, **options: Any) -> Data:
     """
     text = isinstance(x, str) and is_source(x, model)
     prose = model.takes_sentences and str(x).endswith(".txt")
-    if (isinstance(x, Path) or text) and not prose:
+    if (isinstance(x, Path) or text) and not prose and not Path(x).is_dir():
         from zoo.data import read
 
         names = {} if model.schema is None else model.schema.columns
@@ -34,4 +35,6 @@ def prepared(model: LatentVariableModel, x: Any, **options: Any) -> Data:
             symbols=model.takes_symbols,
             measured=file,
         ).data
+    else:
+        x = opened(x, pair=bool(model.fields.given))
     return contract.prepared(model, x, **options)

@@ -1,0 +1,133 @@
+"""Tables in ``.parquet``, row group by row group, and what a PyTorch dataset gives, item by item."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.core.arrays import plain, series_array
+from zoo.core.mapped import Mapped
+from zoo.data._files import check_exists, from_frame
+from zoo.data._loaded import Loaded
+from zoo.data._spool import Spool
+from zoo.data._table import Column, arrange
+from zoo.errors import ZooError
+
+__all__ = ["parquet_size", "spooled_items", "spooled_parquet"]
+
+#: Rows that say which columns there are to read; rows, or items, that are written at a time.
+HEAD, PART = 10_000, 65_536
+
+
+def parquet_size(path: Path) -> int:
+    """Bytes of the table of a ``.parquet`` file, in double precision."""
+    about = _opened(path).metadata
+    return about.num_rows * about.num_columns * 8
+
+
+def spooled_parquet(
+    paths: Sequence[Path],
+    columns: Column | Sequence[Column] | None = None,
+    targets: Column | Sequence[Column] | None = None,
+    measured: bool = False,
+) -> tuple[dict[str, Mapped], Loaded]:
+    """The rows of tables of the same columns, and of their first rows how they were read.
+
+    Args:
+        columns, targets, measured: as for :func:`zoo.data.read`.
+
+    Raises:
+        ZooError: as :func:`zoo.data.read`; a table of sequences; too little free disk.
+    """
+    files = [_opened(path) for path in paths]
+    head = next(files[0].iter_batches(batch_size=HEAD)).to_pandas()
+    loaded = arrange(from_frame(paths[0], head), columns, None, targets, measured=measured)
+    if loaded.lengths is not None:
+        raise ZooError(
+            f"{paths[0].name}: sequences of a table are read whole, got one to read in pieces. Save x (N, T, D) and "
+            "lengths (N,) in .npz, or leave out the column 'sequence' by columns=."
+        )
+    if loaded.x.dtype == object or loaded.names is None:
+        raise ZooError(f"{paths[0].name}: expected columns of numbers with names, got others. Choose by columns=.")
+    fields = {"x": list(loaded.names)} | ({"y": list(loaded.target_names)} if loaded.target_names else {})
+    kinds = {str(file.schema_arrow.field(name).type) for file in files for names in fields.values() for name in names}
+    dtype = np.dtype(np.float32 if kinds == {"float"} else np.float64)
+    rows = sum(file.metadata.num_rows for file in files)
+    spool = Spool(paths[0].name, rows * sum(map(len, fields.values())) * dtype.itemsize)
+    for path, file in zip(paths, files, strict=True):
+        for batch in file.iter_batches(batch_size=PART, columns=[n for names in fields.values() for n in names]):
+            frame = batch.to_pandas()
+            spool.add({field: _columns(path, frame, names, dtype) for field, names in fields.items()})
+    return spool.arrays(), loaded
+
+
+def _opened(path: Path) -> Any:
+    check_exists(path)
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise ZooError(
+            f"Reading {path.name} needs pyarrow, which is not installed. Run: pip install 'latent-zoo[parquet]'."
+        ) from None
+    try:
+        return pq.ParquetFile(path, memory_map=False)
+    except Exception as error:  # what pyarrow makes of damaged files differs from version to version
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ZooError(f"{path.name} is no readable parquet file: {reason}. Save it again.") from None
+
+
+def _columns(path: Path, frame: Any, names: list[str], dtype: np.dtype[Any]) -> NDArray:
+    made = np.empty((len(frame), len(names)), dtype)
+    for i, name in enumerate(names):
+        column = series_array(frame[name])
+        if column.dtype == object:
+            raise ZooError(f"{path.name}: expected numbers in column {name!r}, got text. Leave it out by columns=.")
+        made[:, i] = column
+    return made
+
+
+def spooled_items(items: Iterable[Any], name: str, pair: bool) -> dict[str, Mapped]:
+    """What a dataset gives: tensors, arrays or numbers, or dicts of these; of tuples the first, or two for x and y.
+
+    Images (C, H, W) become rows of pixels.
+
+    Args:
+        pair: whether a tuple's first two are a datum: of a model of y given x.
+
+    Raises:
+        ZooError: items of several shapes, or that are no numbers; none; too little free disk.
+    """
+    spool, rest = Spool(name), iter(items)
+    while some := list(itertools.islice(rest, 1024)):
+        named = [_named(item, pair) for item in some]
+        if any(each.keys() != named[0].keys() for each in named):
+            raise ZooError(f"{name}: expected the same fields in each item, got {list(named[0])} and others.")
+        spool.add({field: _stacked([each[field] for each in named], name) for field in named[0]})
+    return spool.arrays()
+
+
+def _named(item: Any, pair: bool) -> dict[str, Any]:
+    if isinstance(item, Mapping):
+        return dict(item)
+    if isinstance(item, (tuple, list)):
+        return dict(zip(("x", "y"), item, strict=False)) if pair else {"x": item[0]}
+    return {"x": item}
+
+
+def _stacked(values: list[Any], name: str) -> NDArray:
+    arrays: Iterator[NDArray] = (np.asarray(value) for value in values)
+    try:
+        made = plain(np.stack([a.reshape(-1) if a.ndim == 3 else a for a in arrays]))
+    except ValueError:
+        shapes = sorted({np.asarray(value).shape for value in values})[:3]
+        raise ZooError(
+            f"{name}: expected items of one shape, got {', '.join(map(str, shapes))}. Pad them, or cut them."
+        ) from None
+    if made.dtype == object:
+        raise ZooError(f"{name}: expected items of numbers, got text. Code it first.")
+    return made
