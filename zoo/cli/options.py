@@ -35,7 +35,8 @@ DataName = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="A name from `zoo data`, or a file: .csv, .tsv, .txt, .npy, .npz, .parquet, .xlsx.",
+        help="A name from `zoo data`, or a file: .csv, .tsv, .txt, .npy, .npz, .parquet, .xlsx. Large .npy, .npz and "
+        ".parquet, and a folder of them, are read in pieces.",
         autocompletion=completing.data_names,
     ),
 ]

@@ -36,10 +36,11 @@ class Spool:
 
     def __init__(self, source: str, needed: int = 0) -> None:
         self.source, self.written, self.looked = source, 0, 0
-        self.folder = Path(tempfile.mkdtemp(prefix="zoo-rows-"))
+        made = tempfile.TemporaryDirectory(prefix="zoo-rows-", ignore_cleanup_errors=True)
+        self.folder = Path(made.name)
         self.fields: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
         self.rows = 0
-        self._ended = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self._ended = weakref.finalize(self, made.cleanup)
         self._check(needed)
 
     def __reduce__(self) -> tuple[Any, ...]:
