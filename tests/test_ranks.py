@@ -55,7 +55,7 @@ def compared(out: Path, names: list[str]) -> None:
 
 
 #: Those of the everyday run: statistics with lengths, a program of the user's, minibatches with noise.
-EVERY_DAY = ("chain, em", "counts, auto_em", "pixels, svi")
+EVERY_DAY = ("chain, em", "counts, auto_em", "mixture, svi", "pixels, svi")
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ class SharedObjective(Objective):
     def at(self, fraction: float) -> None:
         self.objective.at(fraction)
 
+    def outcomes(self, batch: Data) -> Tensor | None:
+        return self.objective.outcomes(batch)
+
     def state(self) -> dict[str, Tensor]:
         return self.objective.state()
 
