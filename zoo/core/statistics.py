@@ -164,5 +164,7 @@ def varying(variance: Tensor, mean: Tensor) -> Tensor:
     """
     rounding = (mean * torch.finfo(variance.dtype).eps).square() * 16
     moving = variance > rounding
+    if moving.all():
+        return variance
     typical = variance[moving].mean() if moving.any() else torch.ones_like(variance[0])
     return variance.where(moving, typical)

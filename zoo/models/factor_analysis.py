@@ -234,8 +234,8 @@ def best_noise(covariance: Array, loadings: Array, noise: Array, floor: Array) -
         The new noise variances, (S, D).
     """
     if len(loadings) <= FEW_COPIES:
-        of_each = np.broadcast_to(covariance, (len(loadings), *covariance.shape[-2:]))
-        return np.stack([_best_noise(*each) for each in zip(of_each, loadings, noise, floor, strict=True)])
+        of_each = covariance if covariance.ndim == 3 else [covariance] * len(loadings)
+        return np.array([_best_noise(*each) for each in zip(of_each, loadings, noise, floor, strict=True)])
     new = noise.copy()
     weighted = loadings / new[..., np.newaxis]
     identity = np.eye(loadings.shape[-1], dtype=loadings.dtype)
@@ -255,13 +255,12 @@ def best_noise(covariance: Array, loadings: Array, noise: Array, floor: Array) -
 FEW_COPIES = 4
 
 
-def _best_noise(covariance: Array, loadings: Array, noise: Array, floor: Array) -> Array:
+def _best_noise(covariance: Array, loadings: Array, noise: Array, floor: Array) -> list[float]:
     """The same of one copy, by as few calls as there can be: each takes longer than its arithmetic."""
     if loadings.shape[1] <= 2:
         return _best_noise_of_two(covariance, loadings, noise, floor)
     weighted = loadings / noise[:, np.newaxis]
-    turned, identity = weighted.T, np.eye(loadings.shape[1])
-    new = []
+    turned, identity, new = weighted.T, np.eye(loadings.shape[1]), list[float]()
     for d, least in enumerate(floor.tolist()):
         weighted[d] = 0
         gain = np.linalg.solve(turned.dot(loadings) + identity, loadings[d])
@@ -269,10 +268,10 @@ def _best_noise(covariance: Array, loadings: Array, noise: Array, floor: Array) 
         contrast[d] = -1
         new.append(max(float(contrast.dot(covariance.dot(contrast)) - loadings[d].dot(gain)), least))
         weighted[d] = loadings[d] / new[d]
-    return np.array(new)
+    return new
 
 
-def _best_noise_of_two(covariance: Array, loadings: Array, noise: Array, floor: Array) -> Array:
+def _best_noise_of_two(covariance: Array, loadings: Array, noise: Array, floor: Array) -> list[float]:
     """The same for at most two factors, whose equations are written out: a second one that is not there has loadings of
     zero."""
     weighted = np.zeros((len(loadings), 2))
@@ -282,7 +281,7 @@ def _best_noise_of_two(covariance: Array, loadings: Array, noise: Array, floor: 
     after = np.zeros_like(products)  # what the features after each one add to the system
     products[:0:-1].cumsum(0, out=after[-2::-1])
     weighted /= noise[:, np.newaxis]
-    gain, new = np.empty(2), []
+    gain, new = np.empty(2), list[float]()
     a, b, c = 1.0, 0.0, 1.0  # the system of those before, with their new noise: [[a, b], [b, c]]
     features = zip(weighted, pairs, after.tolist(), floor.tolist(), strict=True)
     for d, (row, (first, second), ((aa, ab), (_, bb)), least) in enumerate(features):
@@ -296,7 +295,7 @@ def _best_noise_of_two(covariance: Array, loadings: Array, noise: Array, floor: 
         new.append(value)
         row[0], row[1] = u, v = first / value, second / value
         a, b, c = a + u * first, b + u * second, c + v * second
-    return np.array(new)
+    return new
 
 
 def tiny() -> tuple[FactorAnalysis, Tensor]:

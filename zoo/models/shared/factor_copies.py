@@ -52,6 +52,7 @@ class FactorCopies:
         centred = x - mean
         self.moments = Moments(x.new_tensor([len(x)]), mean.unsqueeze(0), (centred.mT @ centred).unsqueeze(0))
         self.count = len(x)
+        self.identity = np.eye(self.first.num_factors)
         self.triangle = torch.linalg.qr(centred, mode="r").R.numpy()  # (at most D, D)
         self.present = FactorState(
             *(
@@ -72,7 +73,7 @@ class FactorCopies:
         s, d, q = loadings.shape
         scale = np.sqrt(noise)
         stacked = np.empty((s, d + q, q))
-        stacked[:, :d], stacked[:, d:] = loadings / scale[..., np.newaxis], np.eye(q)
+        stacked[:, :d], stacked[:, d:] = loadings / scale[..., np.newaxis], self.identity
         basis, root = (part.numpy() for part in torch.linalg.qr(torch.from_numpy(stacked)))
         rows = self.rows() / scale[:, np.newaxis]
         # What no factors explain: the distance of (row, 0) from the space that the basis spans.

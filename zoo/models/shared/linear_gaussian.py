@@ -138,8 +138,9 @@ class LinearGaussian(LatentVariableModel):
         self.encoder.set_from(x)
         if init == "current":
             return
-        variance = varying(x.var(0, correction=0), x.mean(0))
-        self.mean = x.mean(0)
+        mean = x.mean(0)
+        variance = varying(x.var(0, correction=0), mean)
+        self.mean = mean
         if init == "pca" and restart == 0:
             loadings, noise = self.principal_start(x, variance)
         else:
