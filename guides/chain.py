@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from guides import gated
 from guides.networks import Standardize
 from guides.packing import Packing
 from guides.walks import recur_both_ways
@@ -63,9 +64,10 @@ class AmortizedChain(nn.Module):
 
     def _walk(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """What the recurrent network says of inputs (N, T, D), (N, T, 2 H)."""
-        if torch.is_grad_enabled() and inputs.device.type == "cpu" and inputs.dtype == torch.float64:
+        if inputs.device.type == "cpu" and inputs.dtype == torch.float64:
             packing = Packing(lengths)
-            if len(packing.time) <= FEW_A_STEP * len(packing.sizes):
+            few = torch.is_grad_enabled() and len(packing.time) <= FEW_A_STEP * len(packing.sizes)
+            if few or gated.suits(inputs, packing.edges):
                 return packing.unpack(recur_both_ways(self.gru, packing.pack(inputs), packing), inputs.shape[1])
         packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
         hidden: Tensor = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=inputs.shape[1])[0]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, softplus
 
+from guides import gated
 from guides.packing import Packing
 
 __all__ = ["SMALLEST", "moments", "recur", "recur_both_ways", "walk"]
@@ -66,7 +67,10 @@ def moments(outputs: Tensor) -> tuple[Tensor, Tensor]:
 def _earlier(values: Tensor, start: Tensor, edges: Sequence[int]) -> Tensor:
     """What stands one step before each row of values (M, H); ``start`` (H,) before the first."""
     sizes = [last - first for first, last in pairwise(edges)]
-    goes_on = [values.narrow(-2, first, size) for first, size in zip(edges, sizes[1:], strict=False)]
+    if sizes[0] == sizes[-1]:
+        goes_on = [values.narrow(-2, 0, edges[-2])]
+    else:
+        goes_on = [values.narrow(-2, first, size) for first, size in zip(edges, sizes[1:], strict=False)]
     return torch.cat([start.unsqueeze(-2).expand(*start.shape[:-1], sizes[0], -1), *goes_on], -2)
 
 
@@ -106,6 +110,11 @@ class _Gated(torch.autograd.Function):
     def forward(ctx: Any, given: Tensor, start: Tensor, w: Tensor, b: Tensor, edges: Sequence[int]) -> Tensor:
         size, w_t, product = start.shape[-1], w.mT, torch.addmm if w.dim() == 2 else torch.baddbmm
         given = given.contiguous()
+        ctx.edges, ctx.looped = edges, gated.suits(given, edges)
+        if ctx.looped:
+            own, gates, new, hidden = gated.forwards(given, start, w, b, edges)
+            ctx.save_for_backward(own.narrow(-1, 2 * size, size), gates, new, hidden, start, w)
+            return hidden
         own, gates = torch.empty_like(given), given.new_empty(*given.shape[:-1], 2 * size)
         new, hidden = (given.new_empty(*given.shape[:-1], size) for _ in range(2))
         sizes = [last - first for first, last in pairwise(edges)]
@@ -121,7 +130,6 @@ class _Gated(torch.autograd.Function):
             torch.lerp(new_t, earlier, update, out=hidden_t)
             earlier = hidden_t
         ctx.save_for_backward(own.narrow(-1, 2 * size, size), gates, new, hidden, start, w)
-        ctx.edges = edges
         return hidden
 
     @staticmethod
@@ -136,7 +144,11 @@ class _Gated(torch.autograd.Function):
         slopes = torch.cat(
             [of_new * own * reset * (1 - reset), (before - new) * update * (1 - update), of_new * reset], -1
         ).unflatten(-1, (3, -1))  # of the three products W h + b in h_t
-        total, grads = grad.clone(), torch.empty_like(slopes)
+        total = grad.clone(memory_format=torch.contiguous_format)
+        if ctx.looped:
+            grads, carried = gated.backwards(total, slopes, update, w, ctx.edges)
+            return _Gated.shared(grads.flatten(-2), total, of_new, before, carried)
+        grads = torch.empty_like(slopes)
         carried = total.narrow(-2, 0, 0)
         steps = (t.split(sizes, -2) for t in (total, update))
         inner = zip(*steps, *(t.split(sizes, -3) for t in (slopes, grads)), strict=True)
@@ -144,9 +156,15 @@ class _Gated(torch.autograd.Function):
             total_t.narrow(-2, 0, carried.shape[-2]).add_(carried)
             torch.mul(total_t.unsqueeze(-2), slopes_t, out=grads_t)
             carried = product(total_t * update_t, grads_t.flatten(-2), w)
-        flat = grads.flatten(-2)
-        of_given = torch.cat([flat[..., : 2 * start.shape[-1]], total * of_new], -1)
-        return of_given, carried.sum(-2), flat.mT @ before, flat.sum(-2), None
+        return _Gated.shared(grads.flatten(-2), total, of_new, before, carried.sum(-2))
+
+    @staticmethod
+    def shared(
+        grads: Tensor, total: Tensor, of_new: Tensor, before: Tensor, of_start: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        """Gradients of all arguments, from those of the three products in each frame."""
+        of_given = torch.cat([grads[..., : 2 * before.shape[-1]], total * of_new], -1)
+        return of_given, of_start, grads.mT @ before, grads.sum(-2), None
 
 
 class _Walk(torch.autograd.Function):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from guides import chain
+from guides import chain, gated
 from guides.chain import AmortizedChain
 from guides.combiner import Combiner
 from guides.packing import Packing
-from guides.walks import recur
+from guides.walks import recur, recur_both_ways
 
 LENGTHS = torch.tensor([3, 5, 1, 5, 2])
 
@@ -51,12 +51,16 @@ def test_packing_puts_each_frame_where_it_says() -> None:
             assert torch.equal(kept[n, t], draws[t][:, n])
 
 
-@pytest.mark.parametrize("kind", [nn.GRU, nn.RNN])
-def test_recurrent_networks_and_their_gradients_are_torchs(kind: Any) -> None:
+@pytest.mark.parametrize(("kind", "size", "looped"), [(nn.GRU, 6, False), (nn.RNN, 6, False), (nn.GRU, 9, True)])
+def test_recurrent_networks_and_their_gradients_are_torchs(
+    kind: Any, size: int, looped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if looped:
+        monkeypatch.setattr(gated, "MANY_STEPS", 1)
     torch.manual_seed(0)
-    network = kind(4, 6, **({"nonlinearity": "relu"} if kind is nn.RNN else {})).double()
+    network = kind(4, size, **({"nonlinearity": "relu"} if kind is nn.RNN else {})).double()
     packing = Packing(LENGTHS)
-    x, start = packing.pack(frames()).requires_grad_(), torch.randn(6, dtype=torch.float64, requires_grad=True)
+    x, start = packing.pack(frames()).requires_grad_(), torch.randn(size, dtype=torch.float64, requires_grad=True)
     packed = pack_padded_sequence(packing.unpack(x), LENGTHS, batch_first=True, enforce_sorted=False)
     theirs = pad_packed_sequence(network(packed, start.expand(1, 5, -1).contiguous())[0], batch_first=True)[0]
     ours = packing.unpack(recur(network, x, start, packing))
@@ -86,6 +90,22 @@ def test_a_chains_two_way_network_and_its_gradients_are_torchs(monkeypatch: pyte
         assert theirs.abs().max() > 1e-3
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
     assert not torch.equal(found[0][2], found[1][2])  # two ways to the same numbers
+
+
+def test_a_long_series_takes_loops_whose_numbers_are_those_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = nn.GRU(3, 16, batch_first=True, bidirectional=True).double()
+    lengths = torch.tensor([gated.MANY_STEPS, 5])
+    packing, x = Packing(lengths), torch.randn(gated.MANY_STEPS + 5, 3, dtype=torch.float64, requires_grad=True)
+    found = []
+    for most in (gated.FEW_A_STEP, 0):
+        monkeypatch.setattr(gated, "FEW_A_STEP", most)
+        out = recur_both_ways(network, x, packing)
+        found.append((out, *torch.autograd.grad(out.square().sum(), [x, *network.parameters()])))
+    for ours, theirs in zip(*found, strict=True):
+        assert theirs.abs().max() > 1e-3
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+    assert not torch.equal(found[0][1], found[1][1])
 
 
 @pytest.mark.parametrize("draws", [1, 3])

@@ -129,6 +129,34 @@ def test_bad_data(x: Tensor, match: str) -> None:
         zoo.fit(PoissonHMM(2, 2), x)
 
 
+@pytest.mark.parametrize("length", [2, 100])
+def test_the_m_step_of_a_stationary_start_is_where_no_row_gains(length: int) -> None:
+    """Against the stationary distribution as a limit of powers, and its slope by torch."""
+    from zoo.models.shared.markov import stationary_m_step
+
+    generator = torch.Generator().manual_seed(length)
+    for k in (2, 3, 7):
+        steps = 100 * length * torch.rand(k, k, dtype=torch.float64, generator=generator)
+        steps[0, 2:] = 0.0
+        starts = 200 * torch.rand(k, dtype=torch.float64, generator=generator)
+
+        def score(matrix: Tensor, steps: Tensor = steps, starts: Tensor = starts) -> Tensor:
+            kept = torch.linalg.matrix_power(matrix, 2**14).mean(0)
+            return torch.special.xlogy(steps, matrix).sum() + (starts * kept.log()).sum()
+
+        closed = steps / steps.sum(-1, keepdim=True)
+        found = stationary_m_step(torch.full_like(closed, 1 / k), closed, steps, starts)
+        assert not found[0, 2:].any()
+        assert score(found) > score(closed)
+        torch.testing.assert_close(found.sum(-1), torch.ones(k, dtype=torch.float64), rtol=0, atol=1e-14)
+        logits = found.log().requires_grad_(True)
+        (slope,) = torch.autograd.grad(score(logits.softmax(-1)), logits)
+        assert slope.nan_to_num(0.0).abs().max() < 1e-5 * starts.sum()
+    gone = torch.tensor([[30.0, 10.0], [0.0, 0.0]], dtype=torch.float64)  # nothing is known of the second row
+    closed = torch.tensor([[0.75, 0.25], [0.4, 0.6]], dtype=torch.float64)
+    assert torch.equal(stationary_m_step(closed, closed, gone, gone[0])[1], closed[1])
+
+
 def test_a_stationary_start_of_a_chain_that_nearly_falls_apart():
     from zoo.models.shared.markov import _by_elimination, stationary
 

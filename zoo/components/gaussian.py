@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from zoo.components.base import Components
+from zoo.core.assigning import put
 from zoo.core.checks import assigned
 from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data, plain
@@ -155,10 +156,12 @@ class GaussianComponents(Components):
         if strength:
             moments = moments + self._pseudo_rows(strength, moments)
         alive = moments.count > 0
-        count = moments.count.where(alive, torch.ones_like(moments.count))
+        all_alive = bool(alive.all())
+        count = moments.count if all_alive else moments.count.where(alive, torch.ones_like(moments.count))
         floor = self.floor_under(moments)
         if not self.stays("means"):
-            self.means = moments.mean.where(alive.unsqueeze(-1), self.means.detach())
+            mean = moments.mean
+            put(self, "means", mean if all_alive else mean.where(alive.unsqueeze(-1), self.means.detach()))
         else:
             moments = moments.about(wide(self.means.detach()))
         if self.stays("scale_tril"):
@@ -173,9 +176,13 @@ class GaussianComponents(Components):
             variance = moments.scatter / count.unsqueeze(-1)
             if self.covariance_type == "spherical":
                 variance, floor = variance.mean(-1), floor.mean()
-            acted = (variance < floor).reshape(len(moments.count), -1).any(-1)
+            low = variance < floor
+            if all_alive and not low.any():
+                self.scale_tril = variance.sqrt()
+                return []
+            acted = low.reshape(len(moments.count), -1).any(-1)
             factor = variance.clamp_min(floor).sqrt()
-        if self.covariance_type != "tied":
+        if self.covariance_type != "tied" and not all_alive:
             shape = (-1, *[1] * (factor.dim() - 1))
             factor = factor.where(alive.reshape(shape), self.scale_tril.detach())
             acted = acted & alive
@@ -183,7 +190,7 @@ class GaussianComponents(Components):
         return self._acts_on(acted)
 
     def _acts_on(self, acted: Tensor) -> list[str]:
-        named = self.part_names(acted.reshape(-1).nonzero().flatten().tolist())
+        named = self.part_names([k for k, acts in enumerate(acted.reshape(-1).tolist()) if acts])
         which = "the tied covariance" if self.covariance_type == "tied" else ", ".join(named)
         return [f"covariance floor acts on {which}"] if named else []
 
@@ -200,7 +207,9 @@ class GaussianComponents(Components):
         name, scale = "scale_tril_unconstrained", wide(self.scale_tril)
         before = held.get(name, torch.zeros_like(scale, dtype=torch.bool))
         rows, weights = wide(self.rows(plain(x))), self.row_weights(x)
-        floor = self._floor(weighted_variance(rows, weights), weighted_mean(rows, weights))
+        known = self._known_variance()
+        variance = varying(weighted_variance(rows, weights), weighted_mean(rows, weights)) if known is None else known
+        floor = self.covariance_floor * wide(variance)
         if self.covariance_type in ("full", "tied"):
             lifted, acted = floored_factor(scale @ scale.mT, floor)
             which = acted[..., None, None].expand(scale.shape) & ~before
@@ -216,9 +225,12 @@ class GaussianComponents(Components):
 
     def floor_under(self, moments: Moments) -> Tensor:
         """The least variance by feature, (D,), of data with these moments (K) under weights that sum to one a datum."""
+        known = self._known_variance()
+        if known is not None:
+            return self.covariance_floor * wide(known)
         whole = moments.merged()
         scatter = whole.scatter[0] if whole.scatter.dim() == 2 else whole.scatter[0].diagonal()
-        return self._floor(scatter / whole.count, whole.mean[0])
+        return self.covariance_floor * wide(varying(scatter / whole.count, whole.mean[0]))
 
     def take_scale(self, rows: Tensor, weights: Tensor | None = None) -> None:
         there = ~rows.isnan()
@@ -233,20 +245,16 @@ class GaussianComponents(Components):
         """What messages call these Gaussians."""
         return [f"{self.part if i == 0 else ''} {k}".strip() for i, k in enumerate(which)]
 
-    def _floor(self, variance: Tensor, mean: Tensor) -> Tensor:
-        """The least variance by feature, (D,): a fraction of the data's own, which is never zero.
+    def _known_variance(self) -> Tensor | None:
+        """The data's variance by feature, (D,), never zero: of the entries that are there, or as the prior's pseudo-row
+        keeps it. Where there is neither it is read off the statistics or the rows.
 
-        Of the entries that are there; as the prior's pseudo-row keeps it; or of ``variance`` and ``mean`` (D,), read
-        off the statistics or the rows: the same in every iteration, else the climb were not monotone.
+        The least variance is a fraction of it, the same in every iteration, else the climb were not monotone.
         """
-        overall = getattr(self, "overall", None)
         if self.seen_variance is not None:
-            variance = self.seen_variance
-        elif overall is not None and overall[1:].any():
-            variance = varying(overall[1:].diagonal(), overall[0])
-        else:
-            variance = varying(variance, mean)
-        return self.covariance_floor * wide(variance)
+            return self.seen_variance
+        overall = getattr(self, "overall", None)
+        return varying(overall[1:].diagonal(), overall[0]) if overall is not None and overall[1:].any() else None
 
     def enter_support(self, x: Tensor) -> None:
         floor = self.covariance_floor * varying(wide(x).var(0, correction=0), wide(x).mean(0))

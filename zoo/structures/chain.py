@@ -297,10 +297,9 @@ def gaussian_totals(
     found = Layouts(chain).totals()
     if found is None:
         return None
-    value, starts, pairs, sums, bad = found
     d = x.shape[-1]
-    total = value.masked_fill(bad, 0.0).sum()
-    return Totals(total, starts.sum(0), pairs, sums[0], sums[1 : 1 + d].mT, sums[1 + d :].mT, bad.nonzero()[:, 0])
+    total, starts, pairs, sums, left = found
+    return Totals(total, starts, pairs, sums[0], sums[1 : 1 + d].mT, sums[1 + d :].mT, left)
 
 
 @torch.no_grad()

@@ -131,17 +131,18 @@ class Layouts:
         return torch.from_numpy(self.value), pairs if isinstance(pairs, CountsByItem) else torch.from_numpy(pairs)
 
     def totals(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
-        """Value (N,), p(z_1 | x) (N, K), expected transitions (K, K), the family's sums (1 + 2 D, K), failures (N,).
+        """Sums of the value (), p(z_1 | x) (K,), transitions (K, K), the family's sums (1 + 2 D, K), failures (M,).
 
         A sequence that failed is in none of the sums. None if there are too few sequences, and no blocks of them.
         """
         if self.chain.n < _FEW_SEQUENCES and not self._has_blocks:
             return None
         pairs = self._pass(True, False)
-        self.opening[self.bad] = 0.0
-        found = (self.value, self.opening, pairs, self.sums, self.bad)
-        value, opening, steps, sums, bad = (torch.from_numpy(part) for part in found)
-        return value, opening, steps, sums, bad
+        failed = np.flatnonzero(self.bad)
+        self.opening[failed], self.value[failed] = 0.0, 0.0
+        # By torch, whose sum of many is another in its last bit.
+        value, opening = torch.from_numpy(self.value).sum(), torch.from_numpy(self.opening).sum(0)
+        return value, opening, torch.from_numpy(pairs), torch.from_numpy(self.sums), torch.from_numpy(failed)
 
     def smoothed(self, marginals: Tensor) -> Tensor | None:
         """Fills marginals (N, T, K) from the data and a family; which failed, (N,). None as :meth:`totals`."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.core.assigning import put
 from zoo.core.pieces import added
 from zoo.core.rows import Known
 from zoo.core.sequences import inside
@@ -119,20 +120,27 @@ def marginals(model: Any, x: Tensor, lengths: Tensor) -> Tensor:
 
 def maximise(model: Any, statistics: Statistics) -> list[str]:
     """Closed form for each block; with a stationary start, transitions climb numerically and never fall."""
-    extra = model.concentration - 1
-    allowed = model.transition_probs_unconstrained > -math.inf
-    steps = statistics["steps"] + extra * allowed
+    extra, steps = model.concentration - 1, statistics["steps"]
+    if extra:
+        steps = steps + extra * (model.transition_probs_unconstrained > -math.inf)
     total = steps.sum(-1, keepdim=True)
-    closed = (steps / total.where(total > 0, torch.ones_like(total))).where(total > 0, model.transition_probs)
+    left = total > 0
+    if left.all():
+        closed = steps / total
+    else:
+        closed = (steps / total.where(left, torch.ones_like(total))).where(left, model.transition_probs)
     if model.initial == "free":
-        starts = statistics["starts"] + extra * (model.start_probs_unconstrained > -math.inf)
-        if starts.sum() > 0 and not model.stays("start_probs"):
-            model.start_probs = starts / starts.sum()
+        starts = statistics["starts"]
+        if extra:
+            starts = starts + extra * (model.start_probs_unconstrained > -math.inf)
+        in_all = starts.sum()
+        if in_all > 0 and not model.stays("start_probs"):
+            put(model, "start_probs", starts / in_all)
     if model.stays("transition_probs"):
         return model.update_components(statistics)
     if model.initial == "stationary":
         closed = stationary_m_step(model.transition_probs, closed, steps, statistics["starts"])
-    model.transition_probs = closed
+    put(model, "transition_probs", closed)
     return model.update_components(statistics)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, cast
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -143,29 +144,61 @@ def _by_elimination(transition: Tensor) -> Tensor:
     return probs
 
 
+@np.errstate(all="ignore")  # a way that leads nowhere scores NaN and is not taken
 def stationary_m_step(current: Tensor, closed: Tensor, steps: Tensor, starts: Tensor) -> Tensor:
-    """Climb sum steps ln A + sum starts ln stationary(A) over transition matrices; never below ``current``."""
-    current, closed, steps, starts = (wide(v.detach()) for v in (current, closed, steps, starts))
+    """Climb sum steps ln A + sum starts ln stationary(A) over transition matrices; never below ``current``.
 
-    def score(matrix: Tensor) -> Tensor:
-        return torch.special.xlogy(steps, matrix).sum() + (starts * stationary(matrix).log()).sum()
+    A stationary distribution p moves with A as dp = p dA Z, Z = (I - A + 1 p)^-1 (Schweitzer, 1968, "Perturbation
+    theory and finite Markov chains"), so the second sum's slope in A_ij is p_i g_j, g = Z (starts / p). Each iteration
+    goes towards the maximum of the first sum and that tangent, A_ij = steps_ij / (lambda_i - p_i g_j), a way that
+    rises, as far as the whole does. Where sequences are long a few are enough. A row without steps stays.
+    """
+    current, closed, steps, starts = (wide(v.detach()).cpu() for v in (current, closed, steps, starts))
+    counts, firsts, units = steps.numpy(), starts.numpy(), np.eye(len(steps))
+    taken = counts > 0
+    left = taken.any(1, keepdims=True)
 
-    possible = closed > 0
-    logits = closed.clamp_min(1e-12).log().detach().clone()
-    with torch.enable_grad():
-        logits.requires_grad_(True)
-        optimizer = torch.optim.LBFGS([logits], max_iter=50, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+    def scored(matrix: Any) -> tuple[float, Any]:
+        """The score, and the distribution that the matrix keeps."""
+        probs = stationary(torch.from_numpy(matrix)).numpy()
+        return float((counts[taken] * np.log(matrix[taken])).sum() + (firsts * np.log(probs)).sum()), probs
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = -score(torch.softmax(logits.masked_fill(~possible, -math.inf), -1)) / steps.sum()
-            loss.backward()
-            return loss
+    matrix = closed.numpy()
+    score, probs = scored(matrix)
+    for _ in range(100):
+        try:
+            slope = np.linalg.solve(units - matrix + probs, firsts / probs)
+        except np.linalg.LinAlgError:  # it falls into parts
+            break
+        towards = np.where(left, _rows_with_slope(counts, probs[:, None] * slope), matrix)
+        for halvings in range(10):
+            there = matrix + 0.5**halvings * (towards - matrix)
+            score_there, probs_there = scored(there)
+            if score_there > score:
+                break
+        else:
+            break
+        gain, matrix, score, probs = score_there - score, there, score_there, probs_there
+        if gain <= 1e-13 * abs(score):
+            break
+    return torch.from_numpy(matrix) if score >= scored(current.numpy())[0] else current
 
-        optimizer.step(closure)
-    candidates = [current, closed, torch.softmax(logits.detach().masked_fill(~possible, -math.inf), -1)]
-    scores = torch.stack([score(c) for c in candidates]).nan_to_num(-math.inf)
-    return candidates[int(scores.argmax())]
+
+def _rows_with_slope(counts: Any, slope: Any) -> Any:
+    """The rows A_i of sum one at the maximum of sum_j counts_ij ln A_ij + slope_ij A_ij, (K, K).
+
+    The multiplier of each row is sought from below, where the inverse of the sum, concave, leads to it without a leap
+    too far.
+    """
+    slope = np.where(counts > 0, slope, -np.inf)
+    multiplier = (slope + counts).max(1, keepdims=True)
+    for _ in range(50):
+        row = counts / (multiplier - slope)
+        total = row.sum(1, keepdims=True)
+        if (abs(total - 1) <= 1e-14).all():
+            break
+        multiplier = multiplier + total * (total - 1) / (row / (multiplier - slope)).sum(1, keepdims=True)
+    return row / total
 
 
 def path_counts(
