@@ -72,8 +72,11 @@ def part() -> None:
 
 @functools.cache
 def _meeting() -> tuple[Any, int, int]:
-    """The launcher's store, this process's rank, and how many there are."""
+    """The launcher's store, this process's rank, and how many there are.
+
+    The store outlives processes that are begun again: what those before them left in it has names of its own.
+    """
     from torch import distributed
 
     store, rank, size = next(iter(distributed.rendezvous("env://")))
-    return store, rank, size
+    return distributed.PrefixStore(f"begun/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store), rank, size
