@@ -178,6 +178,8 @@ def test_killed_runs_end_as_if_nothing_had_been(tmp_path: Path) -> None:
         if killed["at work"] == KILLS:
             break
         name = list(KINDS)[number % len(KINDS)]
+        if name == "zoo reproduce" and number >= len(KINDS):
+            continue  # it takes as long as many others
         out = tmp_path / f"killed-{number}"
         out.mkdir()
         for _ in range(1 + number % 2):  # every other run is killed twice
