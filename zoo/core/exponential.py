@@ -13,59 +13,28 @@ from zoo.core.parallel import compiled
 __all__ = ["compiled_exp", "compiled_exponential", "exp_in_place", "exponential"]
 
 
-def exp_in_place(x: Any, size: int, work: Any, bits: Any) -> None:
-    """exp of the first ``size`` entries of x in place, all at most 0; zero below -708. To about 1 ulp.
-
-    2^k e^r with |r| <= ln 2 / 2 and a Taylor polynomial. ``bits`` is ``work`` seen as int64. Sums are not to be
-    reordered.
-    """
-    magic = 6755399441055744.0  # 1.5 * 2^52: adding it rounds to an integer, which then stands in the low bits
+def exp_in_place(x: Any, size: int) -> None:
+    """:func:`exponential` of the first ``size`` entries of x, in place."""
     for i in range(size):
-        v = -708.0 if x[i] < -708.0 else x[i]
-        work[i] = v * 1.4426950408889634 + magic
-    for i in range(size):
-        v = -708.0 if x[i] < -708.0 else x[i]
-        whole = work[i] - magic
-        r = (v - whole * 0.6931471803691238) - whole * 1.9082149292705877e-10
-        p = 1.0 / 6227020800.0
-        p = p * r + 1.0 / 479001600.0
-        p = p * r + 1.0 / 39916800.0
-        p = p * r + 1.0 / 3628800.0
-        p = p * r + 1.0 / 362880.0
-        p = p * r + 1.0 / 40320.0
-        p = p * r + 1.0 / 5040.0
-        p = p * r + 1.0 / 720.0
-        p = p * r + 1.0 / 120.0
-        p = p * r + 1.0 / 24.0
-        p = p * r + 1.0 / 6.0
-        p = p * r + 0.5
-        p = p * r + 1.0
-        p = p * r + 1.0
-        x[i] = 0.0 if x[i] < -708.0 else p
-    for i in range(size):
-        bits[i] = (bits[i] << 52) + 4607182418800017408  # 1023 << 52, the bias
-    for i in range(size):
-        x[i] *= work[i]
-
-
-@functools.cache
-def compiled_exp() -> Any:
-    """:func:`exp_in_place` by numba, for other kernels to call."""
-    compiled(globals(), ["exp_in_place"], unordered=False)
-    return exp_in_place
+        x[i] = exponential(x[i])
 
 
 def exponential(x: Any) -> Any:
     """exp of x, at most 0, in its dtype, float64 or float32; zero below -708 or -64. To about 1 ulp.
 
-    One number of a loop that LLVM makes vectors of; sums are not to be reordered. NaN stays NaN. -64 is early for
-    float32 so that products with the result are no subnormal numbers, which many processors are slow at.
+    2^k e^r with |r| <= ln 2 / 2 and a Taylor polynomial: one number of a loop that LLVM makes vectors of. Sums are not
+    to be reordered. NaN stays NaN. -64 is early for float32 so that products with the result are no subnormal numbers,
+    which many processors are slow at.
     """
+    return _of_dtype(x)
+
+
+def _of_dtype(x: Any) -> Any:
     return math.exp(x)
 
 
 def _double(x: Any) -> Any:
-    magic = 6755399441055744.0  # 1.5 * 2^52
+    magic = 6755399441055744.0  # 1.5 * 2^52: adding it rounds to an integer, which then stands in the low bits
     t = x * 1.4426950408889634 + magic
     whole = t - magic
     r = (x - whole * 0.6931471803691238) - whole * 1.9082149292705877e-10
@@ -83,7 +52,8 @@ def _double(x: Any) -> Any:
     p = p * r + 0.5
     p = p * r + 1.0
     p = p * r + 1.0
-    power = np.int64((np.float64(t).view(np.int64) << 52) + 4607182418800017408).view(np.float64)
+    bias = 4607182418800017408  # 1023 << 52
+    power = np.int64((np.float64(t).view(np.int64) << 52) + bias).view(np.float64)
     return 0.0 if x < -708.0 else p * power
 
 
@@ -100,18 +70,28 @@ def _single(x: Any) -> Any:
     p = p * r + np.float32(0.5)
     p = p * r + one
     p = p * r + one
-    power = np.int32((np.float32(t).view(np.int32) << 23) + np.int32(1065353216)).view(np.float32)  # 127 << 23
+    bias = np.int32(1065353216)  # 127 << 23
+    power = np.int32((np.float32(t).view(np.int32) << 23) + bias).view(np.float32)
     return np.float32(0.0) if x < np.float32(-64.0) else p * power
 
 
 @functools.cache
 def compiled_exponential() -> Any:
-    """:func:`exponential` for compiled kernels to call."""
+    """:func:`exponential` by numba, for other kernels to call."""
     from numba import types
     from numba.extending import overload
 
-    @overload(exponential, jit_options={"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"})
+    @overload(_of_dtype, jit_options={"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"})
     def of_dtype(x: Any) -> Any:
         return _single if x == types.float32 else _double
 
+    compiled(globals(), ["exponential"], unordered=False)
     return exponential
+
+
+@functools.cache
+def compiled_exp() -> Any:
+    """:func:`exp_in_place` by numba, for other kernels to call."""
+    compiled_exponential()
+    compiled(globals(), ["exp_in_place"], unordered=False)
+    return exp_in_place

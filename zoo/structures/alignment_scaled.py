@@ -60,13 +60,13 @@ def _tilt(weights: Any, length: int, used: int, size: int) -> float:
     return (square * (1.0 + ratio) + root) / rest / ratio
 
 
-def _weigh(log_probs: Any, length: int, symbols: Any, used: int, weights: Any, work: Any, bits: Any) -> float:
+def _weigh(log_probs: Any, length: int, symbols: Any, used: int, weights: Any) -> float:
     """exp(log_probs - their largest of the frame) of the symbols used, a row a frame; the sum of what was taken off.
 
     At the end of each row stands a zero.
     """
     total, width = 0.0, used + 1
-    rows = max(1, len(work) // width)
+    rows = max(1, 1024 // width)
     for begin in range(0, length, rows):
         end = min(length, begin + rows)
         for t in range(begin, end):
@@ -79,7 +79,7 @@ def _weigh(log_probs: Any, length: int, symbols: Any, used: int, weights: Any, w
                 row[d] -= top  # NaN, and so refused, if nothing is possible
             row[used] = -np.inf
             total += top
-        _exp(weights[begin * width : end * width], (end - begin) * width, work, bits)
+        _exp(weights[begin * width : end * width], (end - begin) * width)
     return total
 
 
@@ -157,8 +157,6 @@ def scaled_kernel(
     symbols, place = np.empty(most + 1, dtype=np.int64), np.empty(width, dtype=np.int64)
     where, skip = np.empty(log_probs.shape[2], dtype=np.int64), np.empty(width)
     flat, shared = np.empty(longest * (most + 2)), np.empty(most + 2)
-    work = np.empty(max(1024, most + 2))
-    bits = work.view(np.int64)
     blanks, marks = np.empty((longest, width)), np.empty((longest, width))  # forward messages
     label, posterior = np.empty(width), np.empty(width)
     beta_blank, beta_mark = np.empty(width), np.empty(width)
@@ -172,7 +170,7 @@ def scaled_kernel(
         if length < needed:
             value[n] = -np.inf
             continue
-        total = _weigh(log_probs[n], length, symbols, used, flat, work, bits)
+        total = _weigh(log_probs[n], length, symbols, used, flat)
         tilt = _tilt(flat, length, used, size)
         for u in range(width):
             # Beyond the target stands a symbol of weight zero: each row of ``flat`` has one more than is used.

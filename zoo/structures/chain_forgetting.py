@@ -42,10 +42,9 @@ def _window(
     size, lanes = left.shape
     width, many, features = len(rows), size * lanes, seen.shape[1]
     new, norm = np.empty((size, many)), np.empty(lanes)
-    own_seen, own, shift, work = np.empty((features, lanes)), np.empty((size, lanes)), np.empty(lanes), np.empty(many)
-    bits = work.view(np.int64)
+    own_seen, own, shift = np.empty((features, lanes)), np.empty((size, lanes)), np.empty(lanes)
     for t in range(steps):
-        _weigh_lanes(emission, family, rows, start, 0, t, width, own_seen, own, shift, work, bits)
+        _weigh_lanes(emission, family, rows, start, 0, t, width, own_seen, own, shift)
         for q in range(lanes):  # copied, as computing in memory that is not in the cache takes twice as long
             shifts[t, q] = shift[q]
         for k in range(size):

@@ -33,8 +33,7 @@ def filter_lanes(
     """
     size, lanes = weights.shape[1:]
     total, product, inverse, least, norm, shift = scale[0], scale[1], scale[2], scale[3], scale[4], scale[5]
-    work, new = np.empty(size * lanes), np.empty((size, lanes))
-    bits = work.view(np.int64)
+    new = np.empty((size, lanes))
     active = width
     for t in range(begin, stop):
         while length[first + active - 1] <= t:
@@ -45,7 +44,7 @@ def filter_lanes(
             for q in range(active):
                 shift[q] = shifts[t, q]
         else:
-            _weigh_lanes(emission, family, rows, start, first, t, active, seen[at], weights[at], shift, work, bits)
+            _weigh_lanes(emission, family, rows, start, first, t, active, seen[at], weights[at], shift)
         if t == 0:
             for j in range(size):
                 for q in range(active):

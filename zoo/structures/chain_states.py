@@ -29,8 +29,7 @@ def weigh_kernel(emission: Any, family: Any, start: int, stop: int, weights: Any
     """weights[t] = exp(ln p - shift[t]), where shift is the largest ln p of the step, as in ``_weigh_lanes``."""
     size = weights.shape[1]
     features = len(family) // 2
-    work, peaks = np.empty(size), np.empty(8)
-    bits = work.view(np.int64)
+    peaks = np.empty(8)
     for t in range(start, stop):
         for k in range(size):
             weights[t, k] = family[0, k] if features else emission[t, k]
@@ -52,7 +51,7 @@ def weigh_kernel(emission: Any, family: Any, start: int, stop: int, weights: Any
         shift[t] = peak
         for k in range(size):
             weights[t, k] -= peak  # NaN, and so refused, if nothing is possible
-        _exp(weights[t], size, work, bits)
+        _exp(weights[t], size)
 
 
 def _times(a: Any, x: Any, out: Any) -> None:

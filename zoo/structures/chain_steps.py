@@ -52,7 +52,6 @@ def mix(a: Any, x: Any, out: Any, size: int, lanes: int) -> None:
 
 def weigh_lanes(
     emission: Any, family: Any, rows: Any, start: Any, low: int, t: int, active: int, seen: Any, out: Any, shift: Any,
-    work: Any, bits: Any,
 ) -> None:  # fmt: skip
     """out[k, q] = exp(ln p - shift[q]) at step t of each lane's row; shift is the largest ln p of the step.
 
@@ -101,7 +100,7 @@ def weigh_lanes(
             out[k, q] -= shift[q]  # NaN, and so refused, if nothing is possible
         for q in range(active, lanes):
             out[k, q] = 0.0
-    _exp(out.reshape(-1), size * lanes, work, bits)
+    _exp(out.reshape(-1), size * lanes)
 
 
 def gather(seen: Any, weight: Any, other: Any, other_weight: Any, family: Any, active: int, sums: Any) -> None:

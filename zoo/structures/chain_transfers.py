@@ -51,8 +51,6 @@ def transfer_kernel(
     size = a.shape[0]
     width = high - low
     seen, weights, shift = np.empty((len(family) // 2, lanes)), np.empty((size, lanes)), np.empty(lanes)
-    work = np.empty(size * lanes)
-    bits = work.view(np.int64)
     norm = np.empty(lanes)
     many = size * lanes
     state, new = np.ones((size, many)), np.empty((size, many))  # [to, from and lane]
@@ -62,7 +60,7 @@ def transfer_kernel(
     for t in range(length[low]):
         while length[low + active - 1] <= t:
             active -= 1
-        _weigh_lanes(emission, family, rows, start, low, t, active, seen, weights, shift, work, bits)
+        _weigh_lanes(emission, family, rows, start, low, t, active, seen, weights, shift)
         if len(kept_weights):  # copied, as computing in memory that is not in the cache takes twice as long
             for q in range(lanes):
                 kept_shifts[t, q] = shift[q]

@@ -110,13 +110,13 @@ def _cuts(scales: Any, n: int, i: int, w: int, logs: Any) -> float:
     return 0.0 if top == -np.inf else top
 
 
-def _weigh(logs: Any, level: float, w: int, work: Any, bits: Any) -> bool:
+def _weigh(logs: Any, level: float, w: int) -> bool:
     """exp(logs - level) in place; whether something small was among them."""
     small = False
     for v in range(1, w):
         logs[v] -= level
         small |= logs[v] < SMALL and logs[v] > -np.inf
-    _exp(logs[1:w], w - 1, work, bits)
+    _exp(logs[1:w], w - 1)
     return small
 
 
@@ -152,8 +152,7 @@ def inside_kernel(
     for n in range(low, high):
         longest, most = max(longest, lengths[n]), most + lengths[n]
     items, places = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
-    logs, work = np.empty(longest + 1), np.empty(longest + 1)
-    bits = work.view(np.int64)
+    logs = np.empty(longest + 1)
     square = width * width
     second, side = np.empty(longest * width), np.empty(width)
     joined, total, tops = np.zeros(ROWS * square), np.zeros(ROWS * width), np.empty(ROWS)
@@ -169,7 +168,7 @@ def inside_kernel(
                     row[j] = pairs[n, i, j] if w == 2 else 0.0
                 if w == 2:
                     continue
-                suspect[n] |= _weigh(logs, tops[r], w, work, bits)
+                suspect[n] |= _weigh(logs, tops[r], w)
                 start = (n * steps + i) * (steps + 1) * width
                 at = start + (steps + w) * width
                 for j in range(width):
@@ -221,8 +220,7 @@ def outside_kernel(
     for n in range(low, high):
         longest, most = max(longest, lengths[n]), most + lengths[n]
     items, places = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
-    weights, work = np.empty((ROWS, longest + 1)), np.empty(longest + 1)
-    bits = work.view(np.int64)
+    weights = np.empty((ROWS, longest + 1))
     square, table = width * width, size * width
     second, moved, turned = np.empty(longest * width), np.empty(longest * width), np.zeros(square)
     joined, grown, here = np.zeros(ROWS * square), np.zeros(ROWS * square), np.zeros(ROWS * width)
@@ -236,7 +234,7 @@ def outside_kernel(
                 own, row = back[start + w * width : start + (w + 1) * width], here[r * width : (r + 1) * width]
                 _cuts(scales, n, i, w, weights[r])
                 level = scales[n, i, w] - rule_scale
-                _weigh(weights[r], np.inf if level == -np.inf else level, w, work, bits)
+                _weigh(weights[r], np.inf if level == -np.inf else level, w)
                 for j in range(width):
                     row[j] = own[j]
                 if w == 2:

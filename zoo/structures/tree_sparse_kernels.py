@@ -36,13 +36,12 @@ def inside_kernel(
 ) -> None:  # fmt: skip
     """Fills chart (N, T, T + 1, S) and scales of items low..high from two words on."""
     longest = chart.shape[1]
-    logs, work, joined = np.empty(longest + 1), np.empty(longest + 1), np.empty(len(first))
-    bits = work.view(np.int64)
+    logs, joined = np.empty(longest + 1), np.empty(len(first))
     for n in range(low, high):
         for w in range(2, lengths[n] + 1):
             for i in range(lengths[n] - w + 1):
                 level = _cuts(scales, n, i, w, logs)
-                suspect[n] |= _weigh(logs, level, w, work, bits)
+                suspect[n] |= _weigh(logs, level, w)
                 _join_pairs(chart, n, i, w, logs, pair_ends, first, second, joined)
                 made, top = chart[n, i, w], 0.0
                 for k in range(len(above)):
@@ -62,14 +61,13 @@ def outside_kernel(
 ) -> None:  # fmt: skip
     """Adds to the adjoints of items low..high and to the counts (K,); ``back`` comes with those of whole sentences."""
     longest = chart.shape[1]
-    logs, work, joined = np.empty(longest + 1), np.empty(longest + 1), np.empty(len(first))
-    grown, bits = np.empty(len(first)), work.view(np.int64)
+    logs, joined, grown = np.empty(longest + 1), np.empty(len(first)), np.empty(len(first))
     for n in range(low, high):
         for w in range(lengths[n], 1, -1):
             for i in range(lengths[n] - w + 1):
                 _cuts(scales, n, i, w, logs)
                 level = scales[n, i, w] - rule_scale
-                _weigh(logs, np.inf if level == -np.inf else level, w, work, bits)
+                _weigh(logs, np.inf if level == -np.inf else level, w)
                 _join_pairs(chart, n, i, w, logs, pair_ends, first, second, joined)
                 here = back[n, i, w]
                 for j in range(len(grown)):
