@@ -28,7 +28,7 @@ from zoo.cli import main
 
 KILLS = int(os.environ.get("ZOO_KILLS", "100"))
 #: What a clock or the memory says, and names of files, may differ.
-VARYING = {"seconds", "peak_memory_mb", "machine", "versions", "date"}
+VARYING = {"seconds", "cpu_seconds", "peak_memory_mb", "machine", "versions", "date"}
 Run = Callable[[Path], None]
 
 
