@@ -23,7 +23,7 @@ SCATTERED = 1024
 class Mapped:
     """An array in a file, as ``numpy.memmap`` describes one.
 
-    The file is mapped for as long as rows are copied from it, so that no page of it stays in the process's memory.
+    No more of the file is mapped than the rows that are in use, so that no other page stays in the process's memory.
 
     Attributes:
         path: the file. dtype, shape, offset, order: of the array in it.
@@ -70,14 +70,22 @@ class Mapped:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def raw(self, index: Any) -> NDArray:
-        """Rows as they stand in the file, copied.
+        """Rows as they stand in the file: of a slice only its part of the file is mapped, as long as the array lives,
+        and what is written into the array stays out of the file; others are copied.
 
         Raises:
             ZooError: the file is gone, or is no longer what it was when it was opened.
         """
         if _stamp(self.path) != self.stamp:
             raise ZooError(f"{Path(self.path).name} expected as it was opened, got changed since. Begin anew with it.")
-        if isinstance(index, slice) or len(index) <= SCATTERED:
+        if isinstance(index, slice):
+            begin, end, step = index.indices(len(self))
+            row = self.size // len(self)
+            if self.order == "C" and step == 1 and end > begin and row:
+                part = (end - begin, *self.shape[1:])
+                return np.asarray(np.memmap(self.path, self.dtype, "c", self.offset + begin * row, part))
+            return self._copied(index)
+        if len(index) <= SCATTERED:
             return self._copied(index)
         return np.concatenate([self._copied(index[i : i + SCATTERED]) for i in range(0, len(index), SCATTERED)])
 
