@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import zoo
-from zoo.components.base import num_distinct
+from zoo.components.clusters import num_distinct
 from zoo.components.kmeans import kmeans
-from zoo.components.seeding import seeds
-from zoo.core.copies import duplicate
+from zoo.components.seeding import num_draws, seeds
 from zoo.core.data import call
+from zoo.core.duplicates import duplicate
 from zoo.core.isolation import isolated
 from zoo.models import model_classes
 from zoo.runs.prepare import start
@@ -213,9 +213,9 @@ def test_seeds_are_those_of_scikit_learn() -> None:
         number = int(numbers.integers(1, count + 1))
         rows = numbers.normal(size=(count, features)) * (1000, 1)[seed % 2]
         rows = np.round(rows) if seed % 3 else rows  # equal rows among them
-        assert np.array_equal(
-            seeds(rows, number, np.random.RandomState(seed)), kmeans_plusplus(rows, number, random_state=seed)[0]
-        )
+        draws = np.stack([np.random.RandomState(seed + i).random_sample(num_draws(number)) for i in range(3)])
+        for i, ours in enumerate(seeds(rows, number, draws)):
+            assert np.array_equal(ours, kmeans_plusplus(rows, number, random_state=seed + i)[0])
 
 
 def test_distinct_rows_are_counted_until_there_are_enough() -> None:
@@ -269,10 +269,16 @@ def test_a_copy_to_start_from_has_what_a_users_module_keeps() -> None:
     model = zoo.GaussianMixture(2, 2)
     model.kept = {"rows": torch.arange(3.0), "none": {}}
     model.table, model.ticks, model.names = torch.ones(2, 2), np.arange(4), set[str]()
+    model.pieces = [model.table, [0], torch.zeros(4)[:2]]
     twin = duplicate(model)
     assert torch.equal(twin.table, model.table)
     assert torch.equal(twin.kept["rows"], model.kept["rows"])
     assert twin.ticks.tolist() == model.ticks.tolist()
+    assert twin.pieces[0] is twin.table
+    twin.pieces[1].append(1)
+    twin.pieces[2].add_(1)
+    assert model.pieces[1] == [0]
+    assert model.pieces[2].tolist() == [0, 0]
     twin.table.zero_()
     twin.kept["rows"].zero_()
     twin.ticks[:] = 0

@@ -11,7 +11,8 @@ from pyro.poutine import trace, uncondition
 from torch import Tensor
 
 import zoo
-from zoo.components import climbs
+from zoo.components import climbs, first_steps
+from zoo.components.clusters import all_clustered, clusters_of
 from zoo.core.contract import lacks, prepared
 from zoo.core.data import map_tensors, num_data, take
 from zoo.core.isolation import isolated
@@ -220,12 +221,47 @@ def test_starts_ask_for_their_climbs_at_once(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setattr(climbs, "_climbed_together", climbed)
     together = zoo.fit(model, x, estimator="em", restarts=9, max_iter=3)
     assert max(sizes) >= 12, "more than one start's"
-    monkeypatch.setattr("zoo.runs.side_by_side.all_climbed", lambda several: list(map(climbs._climbed, several)))
+    monkeypatch.setattr("zoo.components.climbs.all_climbed", lambda several: list(map(climbs._climbed, several)))
     alone = zoo.fit(model, x, estimator="em", restarts=9, max_iter=3)
     for one, other in zip(together.restarts, alone.restarts, strict=True):
         assert one["seed"] == other["seed"]
         assert one["objective"] == pytest.approx(other["objective"], rel=1e-12)
     assert len({round(entry["objective"], 6) for entry in alone.restarts}) > 3
+
+
+def test_clusters_that_several_ask_for_are_those_of_each() -> None:
+    x = groups()
+    asked = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        asked += [clusters_of(x, 4, init, lloyd=lloyd) for init in ("kmeans++", "random") for lloyd in (False, True)]
+    asked.append(clusters_of(x[:40], 4, "kmeans++", lloyd=False))
+    found = all_clustered(asked)
+    assert len({tuple(labels.tolist()) for labels in found}) > 6
+    for question, labels in zip(asked, found, strict=True):
+        assert torch.equal(labels, all_clustered([question])[0])
+
+
+@pytest.mark.parametrize("name", ["gaussian_mixture", "poisson_mixture", "poisson_hmm", "bernoulli_hmm"])
+def test_first_steps_of_several_are_those_of_each(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    model, x = sys.modules[model_classes()[name].__module__].tiny()
+    made, step = [], first_steps._together
+    taken: list[int] = []
+
+    def together(several: Any) -> Any:
+        taken.append(sum(len(asked.steps) for asked in several))
+        return step(several)
+
+    monkeypatch.setattr("zoo.components.first_steps._together", together)
+    for at_once in (True, False):
+        if not at_once:
+            monkeypatch.setattr("zoo.components.first_steps.SMALL", 0)
+        fit = zoo.fit(model, x, estimator="em", restarts=5, max_iter=1)
+        made.append([(entry["status"], entry["objective"]) for entry in fit.restarts])
+    assert max(taken) >= 3
+    for one, other in zip(*made, strict=True):
+        assert one[0] == other[0]
+        assert one[1] == pytest.approx(other[1], rel=1e-12)
 
 
 def test_an_interrupt_keeps_what_had_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Families of components: K ways to emit a row of D features, shared by mixtures and hidden Markov models."""
 
-from zoo.components.base import Components, cluster
+from zoo.components.base import Components
 from zoo.components.bernoulli import BernoulliComponents
 from zoo.components.categorical import CategoricalComponents
 from zoo.components.gaussian import GaussianComponents
@@ -14,5 +14,4 @@ __all__ = [
     "GaussianComponents",
     "GaussianMixtureComponents",
     "PoissonComponents",
-    "cluster",
 ]

@@ -1,31 +1,20 @@
-"""The interface of a family of components, and how to start one from data."""
+"""The interface of a family of components."""
 
 from __future__ import annotations
 
-import functools
-import threading
 from typing import Any
 
-import numpy as np
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from zoo.components.climbs import Starting, alone
-from zoo.components.kmeans import kmeans
-from zoo.components.seeding import seeds
+from zoo.components.questions import Starting, alone
 from zoo.core.checks import matrix
 from zoo.core.contract import Axes, LatentVariableModel
 from zoo.core.data import Data, plain, weights_of
-from zoo.core.memory import PIECE_ROWS
-from zoo.core.parallel import in_parallel
 from zoo.core.statistics import Statistics, varying
-from zoo.errors import ZooError
 
-__all__ = ["Components", "cluster", "num_distinct", "partition"]
-
-#: Rows that k-means sees, at most.
-SEEN = 20_000
+__all__ = ["Components"]
 
 
 class Components(LatentVariableModel):
@@ -82,7 +71,7 @@ class Components(LatentVariableModel):
         alone(self.starting(x, init, restart))
 
     def starting(self, x: Data, init: str, restart: int = 0) -> Starting:
-        """The same on its way: it asks for the climbs of EM that choose it."""
+        """The same on its way: it asks for what others may want too."""
         raise NotImplementedError(f"{type(self).__name__} does not define starting(x, init, restart).")
 
     def enter_support(self, x: Tensor) -> None:
@@ -187,72 +176,3 @@ class Components(LatentVariableModel):
     def align_features(self) -> Tensor:
         """What to match components by, (K, D)."""
         raise NotImplementedError
-
-
-class _Draws(threading.local):
-    """A generator to be seeded: a new one would first ask the system for randomness, fifty times as long."""
-
-    def __init__(self) -> None:
-        self.generator = np.random.RandomState(0)
-
-
-_draws = _Draws()
-
-
-def cluster(x: Tensor, num_clusters: int, init: str, *, lloyd: bool, who: str) -> Tensor:
-    """Labels (N,) of a starting partition, see :func:`partition`.
-
-    Raises:
-        ZooError: fewer rows, or fewer distinct rows, than clusters.
-    """
-    distinct = num_distinct(x, num_clusters)
-    if distinct < num_clusters:
-        kind = "rows" if x.shape[0] < num_clusters else "distinct rows"
-        got = x.shape[0] if kind == "rows" else distinct
-        raise ZooError(
-            f"{who}: data expected at least num_components = {num_clusters} {kind}, got {got}. "
-            "Ask for fewer components."
-        )
-    return partition(x, num_clusters, init, lloyd=lloyd)
-
-
-def num_distinct(rows: Tensor, enough: int) -> int:
-    """How many distinct rows there are among (M, D); counting may stop at ``enough``."""
-    found = len(set(map(tuple, rows[: 4 * enough].tolist())))  # of a few, it takes a fraction of torch's time
-    if found >= enough or len(rows) <= 4 * enough:
-        return found
-    for some in (20_000, len(rows)):
-        found = torch.unique(rows[:some], dim=0).shape[0]
-        if found >= enough or len(rows) <= some:
-            break
-    return found
-
-
-def partition(x: Tensor, num_clusters: int, init: str, *, lloyd: bool) -> Tensor:
-    """Labels (N,) of rows of which at least ``num_clusters`` are distinct: seeds, perhaps Lloyd, the nearest centre.
-
-    Both kinds of start are needed: on iris the tied optimum is reached from Lloyd's partition, others only from
-    the bare seeds. Seeds and Lloyd see at most ``SEEN`` rows.
-
-    Args:
-        init: "kmeans++" (Arthur & Vassilvitskii 2007) or "random" (distinct rows as centres, never Lloyd).
-    """
-    if num_clusters == 1:
-        return torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
-    seed = int(torch.randint(2**31 - 1, (1,)))
-    rows = x if x.shape[0] <= SEEN else x[torch.randperm(x.shape[0])[:SEEN].to(x.device)]
-    array = rows.cpu().double().numpy()
-    array = array - array.mean(0)
-    if init == "random":
-        unique = np.unique(array, axis=0)
-        scarce = len(unique) < num_clusters  # among the rows seen here
-        centres = unique[np.random.default_rng(seed).choice(len(unique), num_clusters, replace=scarce)]
-    else:
-        _draws.generator.seed(seed)
-        centres = (kmeans if lloyd else seeds)(array, num_clusters, _draws.generator)
-    offset, middles = rows.double().mean(0), torch.as_tensor(centres, device=x.device)
-
-    def nearest(piece: Tensor) -> Tensor:
-        return torch.cdist(piece.double() - offset, middles, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1)
-
-    return torch.cat(in_parallel([functools.partial(nearest, piece) for piece in x.split(PIECE_ROWS)], pure=True))

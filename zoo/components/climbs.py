@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,7 +16,7 @@ from zoo.core.copies import Copies, with_parameters
 from zoo.core.data import Data, call, tensors
 from zoo.core.memory import SMALL
 
-__all__ = ["Asked", "Reached", "Starting", "all_climbed", "alone", "set_state", "state_of"]
+__all__ = ["Asked", "Reached", "State", "all_climbed", "set_state", "state_of"]
 
 #: A model's parameters; and what came of a climb: whether no constraint acts and the objective, and the parameters.
 State: TypeAlias = dict[str, Tensor]
@@ -31,20 +31,6 @@ class Asked:
     x: Data
     states: Sequence[State]
     iterations: int
-
-
-#: A start on its way: it asks for climbs, and goes on with what came of them.
-Starting: TypeAlias = Generator[Asked, list[Reached], None]
-
-
-def alone(starting: Starting) -> None:
-    """Take a start to its end, by itself."""
-    try:
-        asked = next(starting)
-        while True:
-            asked = starting.send(_climbed(asked))
-    except StopIteration:
-        pass
 
 
 @torch.no_grad()
@@ -139,7 +125,8 @@ def state_of(model: Any) -> State:
 
 
 def set_state(model: Any, state: State) -> None:
-    """Put them back."""
+    """Put them back, or some of them."""
     with torch.no_grad():
         for name, value in model.named_parameters():
-            value.copy_(state[name])
+            if name in state:
+                value.copy_(state[name])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.components.seeding import seeds
+from zoo.components.seeding import num_draws, seeds
 
 __all__ = ["kmeans"]
 
@@ -35,15 +35,15 @@ def kmeans(rows: NDArray, num_clusters: int, generator: np.random.RandomState) -
             return KMeans(num_clusters, n_init=SEEDINGS, random_state=generator).fit(rows).cluster_centers_
     mean, enough = rows.mean(0), SHIFT * np.var(rows, axis=0).mean()
     rows = np.ascontiguousarray(rows - mean)
-    columns = np.ascontiguousarray(rows.T)
-    best: tuple[float, NDArray, NDArray] | None = None
-    for _ in range(SEEDINGS):
-        centres, labels = _lloyd(rows, columns, seeds(rows, num_clusters, generator), enough)
-        within = float(((rows - centres[labels]) ** 2).sum())
-        if best is None or (within < best[0] and not _same(labels, best[2], num_clusters)):
-            best = within, centres, labels
+    begun = seeds(rows, num_clusters, generator.random_sample((SEEDINGS, num_draws(num_clusters))))
+    centres, labels = _lloyd(rows, np.ascontiguousarray(rows.T), begun, enough)
+    best: tuple[float, int] | None = None
+    for index in range(SEEDINGS):
+        within = float(((rows - centres[index][labels[index]]) ** 2).sum())
+        if best is None or (within < best[0] and not _same(labels[index], labels[best[1]], num_clusters)):
+            best = within, index
     assert best is not None
-    return best[1] + mean
+    return centres[best[1]] + mean
 
 
 @functools.cache
@@ -55,44 +55,61 @@ def _pools() -> Any:
 
 
 def _lloyd(rows: NDArray, columns: NDArray, centres: NDArray, enough: float) -> tuple[NDArray, NDArray]:
-    """Centres and labels where no label changes any more, or the centres hardly move."""
-    labels = np.full(len(rows), -1)
+    """Centres (S, K, D) and labels (S, N), each where no label changes any more, or the centres hardly move."""
+    labels = np.full((len(centres), len(rows)), -1)
+    final, active = centres.copy(), np.arange(len(centres))  # which of them still move
     for _ in range(ITERATIONS):
-        before, labels = labels, _labels(columns, centres)
-        moved = _means(rows, columns, labels, centres)
-        shift, centres = ((moved - centres) ** 2).sum(), moved
-        if np.array_equal(labels, before):
-            return centres, labels
-        if shift <= enough:
-            break
-    return centres, _labels(columns, centres)
+        before, now = labels[active], _labels(columns, centres)
+        moved = _means(rows, columns, now, centres)
+        shift, centres = ((moved - centres) ** 2).sum((1, 2)), moved
+        final[active], labels[active] = centres, now
+        still = (now == before).all(1)
+        hardly = ~still & (shift <= enough)
+        if hardly.any():
+            labels[active[hardly]] = _labels(columns, centres[hardly])
+        going = ~still & ~hardly
+        active, centres = active[going], centres[going]
+        if not len(active):
+            return final, labels
+    labels[active] = _labels(columns, centres)
+    return final, labels
 
 
 def _means(rows: NDArray, columns: NDArray, labels: NDArray, centres: NDArray) -> NDArray:
-    """The means of the clusters; an empty one takes a row of those farthest from their centres."""
-    k = len(centres)
-    counts = np.bincount(labels, minlength=k).astype(float)
-    sums = np.stack([np.bincount(labels, column, k) for column in columns], 1)
-    empty = np.flatnonzero(counts == 0)
-    if len(empty):
-        apart = ((rows - centres[labels]) ** 2).sum(1)
-        if apart.max() > 0:
-            for cluster, row in zip(empty, np.argsort(-apart, kind="stable")[: len(empty)], strict=True):
-                sums[labels[row]] -= rows[row]
-                counts[labels[row]] -= 1
-                sums[cluster], counts[cluster] = rows[row], 1
+    """The means (S, K, D) of the clusters; an empty one takes a row of those farthest from their centres."""
+    several, k = centres.shape[:2]
+    cells = (labels + k * np.arange(several)[:, np.newaxis]).ravel()
+    counts = np.bincount(cells, minlength=several * k).astype(float).reshape(several, k)
+    each = [np.bincount(cells, np.tile(column, several), several * k) for column in columns]
+    sums = np.stack(each, 1).reshape(centres.shape)
+    for one in np.flatnonzero((counts == 0).any(1)):
+        _fill(rows, labels[one], centres[one], counts[one], sums[one])
     filled = counts > 0
-    return np.where(filled[:, None], sums * (1.0 / np.where(filled, counts, 1.0))[:, None], centres)
+    return np.where(filled[..., None], sums * (1.0 / np.where(filled, counts, 1.0))[..., None], centres)
+
+
+def _fill(rows: NDArray, labels: NDArray, centres: NDArray, counts: NDArray, sums: NDArray) -> None:
+    """Give the empty clusters of one partition a row each, in counts (K,) and sums (K, D)."""
+    empty = np.flatnonzero(counts == 0)
+    apart = ((rows - centres[labels]) ** 2).sum(1)
+    if apart.max() > 0:
+        for cluster, row in zip(empty, np.argsort(-apart, kind="stable")[: len(empty)], strict=True):
+            sums[labels[row]] -= rows[row]
+            counts[labels[row]] -= 1
+            sums[cluster], counts[cluster] = rows[row], 1
 
 
 def _labels(columns: NDArray, centres: NDArray) -> NDArray:
-    """The nearest centre of each row, the first of equals; piece by piece, so that the distances stay in the cache."""
-    norms, twice = np.einsum("ij,ij->i", centres, centres)[:, None], -2.0 * centres
-    labels = np.zeros(columns.shape[1], dtype=np.intp)
-    for begin in range(0, len(labels), PIECE):
-        piece = labels[begin : begin + PIECE]
-        nearest, *others = twice @ columns[:, begin : begin + PIECE] + norms
-        for k, apart in enumerate(others, 1):  # argmin takes five times as long
+    """The nearest of its centres (S, K, D) of each row, (S, N), the first of equals; piece by piece, so that the
+    distances stay in the cache."""
+    norms, twice = np.einsum("sij,sij->si", centres, centres)[..., None], -2.0 * centres
+    labels = np.zeros((len(centres), columns.shape[1]), dtype=np.intp)
+    for begin in range(0, columns.shape[1], PIECE):
+        piece = labels[:, begin : begin + PIECE]
+        distances = twice @ columns[:, begin : begin + PIECE] + norms
+        nearest = distances[:, 0]
+        for k in range(1, distances.shape[1]):  # argmin takes five times as long
+            apart = distances[:, k]
             piece[apart < nearest] = k
             np.minimum(nearest, apart, out=nearest)
     return labels

@@ -2,7 +2,7 @@
 
 Arthur & Vassilvitskii (2007), "k-means++: the advantages of careful seeding"; of a few rows drawn for each seed the one
 that leaves least is taken. The draws and the arithmetic are those of scikit-learn's ``kmeans_plusplus``, whose checks
-of its arguments take longer than this does on small data.
+of its arguments take longer than this does on small data. Several sets of seeds on the same rows are found at once.
 """
 
 from __future__ import annotations
@@ -12,42 +12,55 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["seeds"]
+__all__ = ["num_draws", "seeds"]
 
 
-def seeds(rows: Any, number: int, generator: np.random.RandomState) -> Any:
-    """Rows to begin clusters from.
+def num_draws(number: int) -> int:
+    """How many random numbers a set of so many seeds takes."""
+    return 1 + (number - 1) * _trials(number)
+
+
+def seeds(rows: Any, number: int, draws: Any) -> Any:
+    """Rows to begin clusters from, S sets of them.
 
     Args:
         rows: (N, D), float64, an array.
-        number: how many, at most N.
-        generator: where draws come from.
+        number: how many in each set, at most N.
+        draws: (S, :func:`num_draws`), from 0 to 1: the random numbers of each set.
 
     Returns:
-        (number, D), rows among those given.
+        (S, number, D), rows among those given.
     """
-    count = len(rows)
-    trials = 2 + int(math.log(number))
-    sizes = np.einsum("ij,ij->i", rows, rows)
+    count, trials = len(rows), _trials(number)
+    sizes, every = np.einsum("ij,ij->i", rows, rows), np.arange(len(draws))
     each = np.ones(count)
-    chosen = [generator.choice(count, p=each / each.sum())]
-    nearest = _squares(rows[chosen], rows, sizes)
-    left = nearest @ each  # what the distances to the nearest seed sum to
-    for _ in range(1, number):
-        drawn = generator.uniform(size=trials) * left
-        candidates = np.searchsorted(np.cumsum(each * nearest), drawn)
+    even = np.cumsum(each / each.sum())
+    even /= even[-1]
+    first = np.searchsorted(even, draws[:, 0], side="right")
+    chosen = [first]
+    nearest = _squares(rows[first[:, np.newaxis]], rows, sizes)[:, 0]  # (S, N)
+    left = (nearest[:, np.newaxis] @ each)[:, 0]  # what the distances to the nearest seed sum to
+    for begin in range(1, draws.shape[1], trials):
+        drawn = draws[:, begin : begin + trials] * left[:, np.newaxis]
+        reached = np.cumsum(each * nearest, axis=-1)
+        candidates = np.stack([np.searchsorted(*both) for both in zip(reached, drawn, strict=True)])
         candidates = np.minimum(candidates, count - 1)  # rounding may lead beyond the last one
-        remaining = np.minimum(nearest, _squares(rows[candidates], rows, sizes))
-        totals = remaining @ each.reshape(-1, 1)
-        best = np.argmin(totals)
-        left, nearest = totals[best], remaining[best]
-        chosen.append(candidates[best])
-    return rows[chosen]
+        remaining = np.minimum(nearest[:, np.newaxis], _squares(rows[candidates], rows, sizes))
+        totals = (remaining @ each.reshape(-1, 1))[..., 0]
+        best = np.argmin(totals, axis=-1)
+        left, nearest = totals[every, best], remaining[every, best]
+        chosen.append(candidates[every, best])
+    return rows[np.stack(chosen, axis=-1)]
+
+
+def _trials(number: int) -> int:
+    """Rows drawn for a seed."""
+    return 2 + int(math.log(number))
 
 
 def _squares(some: Any, rows: Any, sizes: Any) -> Any:
-    """Squared distances of some rows (M, D) to all (N, D) of the squared norms ``sizes`` (N,), (M, N)."""
+    """Squared distances of some rows (S, M, D) to all (N, D) of the squared norms ``sizes`` (N,), (S, M, N)."""
     distances = -2 * (some @ rows.T)
-    distances += np.einsum("ij,ij->i", some, some)[:, np.newaxis]
+    distances += np.einsum("sij,sij->si", some, some)[..., np.newaxis]
     distances += sizes
     return np.maximum(distances, 0, out=distances)

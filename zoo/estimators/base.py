@@ -121,9 +121,13 @@ class Run:
         if log_likelihood is None and self.track is not None and self.iterations % self.track_every == 0:
             log_likelihood = self.track()
         row = {"objective": objective, "log_likelihood": log_likelihood, "elbo": elbo, "seconds": seconds, **columns}
-        count = self.iterations
-        for name in {**self.history, **row}:
-            self.history.setdefault(name, [None] * count).append(row.get(name))
+        count, history = self.iterations, self.history
+        if row.keys() == history.keys():
+            for name, value in row.items():
+                history[name].append(value)
+        else:
+            for name in {**history, **row}:
+                history.setdefault(name, [None] * count).append(row.get(name))
         if self.callback is not None:
             self.callback(row, fraction)
         if self._paused is None:

@@ -52,6 +52,9 @@ class Options(Protocol):
 class Climb:
     """A run of EM from where a model is.
 
+    Args:
+        start: the model's tensors, copied; None to have that done.
+
     Attributes:
         steps: E and M step of the model on its data.
         iteration: of the E step that is next, or was last, from 1 on; whoever takes it counts.
@@ -64,7 +67,9 @@ class Climb:
         save: writes a checkpoint, after an M step.
     """
 
-    def __init__(self, estimator: Options, steps: Steps, problem: Problem, run: Run) -> None:
+    def __init__(
+        self, estimator: Options, steps: Steps, problem: Problem, run: Run, start: dict[str, Tensor] | None = None
+    ) -> None:
         self.estimator, self.steps, self.model, self.run = estimator, steps, problem.model, run
         self.rows, self.units = count(problem.data), problem.model.num_units(problem.data)
         self.last, self.status, self.iteration = -math.inf, "max_iter", 0
@@ -76,7 +81,7 @@ class Climb:
         self.save: Callable[[], None] = self._save
         self.kept_notes: Sequence[str] = ()
         self.remarks: list[str] = []
-        self.start = snapshot(self.model)
+        self.start = snapshot(self.model) if start is None else start
         self._best: State = self.start
         self.best_log_likelihood: float | None = None
         self._here: State = self.start

@@ -23,6 +23,8 @@ __all__ = ["ModelSteps", "Steps", "allowance", "judged", "measured_rounding"]
 #: Iterations repeated from moved numbers, and what their spread is multiplied with. A fall of pure rounding is within
 #: a few spreads; a wrong M step's is orders of magnitude away from them.
 REPEATS, SAFETY = 8, 8.0
+#: The rounding of float64.
+_EPS = torch.finfo(torch.float64).eps
 
 
 class Steps(Protocol):
@@ -77,7 +79,7 @@ def objective_of(steps: Steps, statistics: Statistics) -> float:
 
 def allowance(objective: float, rows: float) -> float:
     """A fall that needs no second look, nats: 4096 roundings in float64 of the total, or of one nat a datum."""
-    return 4096 * torch.finfo(torch.float64).eps * max(rows, abs(objective))
+    return 4096 * _EPS * max(rows, abs(objective))
 
 
 def doubled(x: Data) -> Data:

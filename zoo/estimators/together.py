@@ -39,6 +39,7 @@ def run_together(
     told: Callable[[float], None] | None = None,
     checkpoints: Checkpoints | None = None,
     resumed: Checkpoint | None = None,
+    starts: Sequence[dict[str, Tensor]] | None = None,
 ) -> list[Outcome | Exception]:
     """How each run ended, or what it raised; as if they had come one after the other, but for rounding.
 
@@ -47,10 +48,13 @@ def run_together(
         runs: their clocks and histories; each clock counts its own share of the work.
         told: is told which fraction of them has ended.
         checkpoints: where to write those of all of them, or None. resumed: the one to go on from, or None.
+        starts: the tensors of each model, copied; None to have that done.
     """
     for run in runs:
         run.pause()
-    climbs = [Climb(estimator, estimator.steps(p), p, run) for p, run in zip(problems, runs, strict=True)]
+    places = [None] * len(runs) if starts is None else starts
+    every = zip(problems, runs, places, strict=True)
+    climbs = [Climb(estimator, estimator.steps(problem), problem, run, place) for problem, run, place in every]
     saved = Together(climbs, checkpoints)
     interrupted, begun = False, None if resumed is None else saved.take_over(resumed)
 

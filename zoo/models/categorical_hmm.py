@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.components import CategoricalComponents
-from zoo.components.climbs import Starting
+from zoo.components.questions import Starting
 from zoo.core.checks import positive
 from zoo.core.data import Data, as_data
 from zoo.core.offers import follows

@@ -9,12 +9,11 @@ Rabiner (1989), "A tutorial on hidden Markov models", section IV.A. The inner co
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.components.base import partition
+from zoo.components.clusters import partition
 from zoo.components.gaussian_mixture import GaussianMixtureComponents
 from zoo.core.checks import positive
 from zoo.models.shared.hidden_markov import HiddenMarkov
@@ -74,7 +73,7 @@ class GaussianMixtureHMM(GaussianMixtureComponents, HiddenMarkov):
             total = total + (self.concentration - 1) * logs[logs > -math.inf].sum()
         return total
 
-    def start_statistics(self, complete: Tensor, weight: Tensor) -> dict[str, Any]:
+    def start_weight(self, complete: Tensor, weight: Tensor) -> Tensor:
         """Each state's rows are clustered once more, into its M components."""
         inner = torch.zeros(len(complete), *self.mixture_weights.shape, dtype=weight.dtype)
         for k in range(self.num_states):
@@ -83,7 +82,7 @@ class GaussianMixtureHMM(GaussianMixtureComponents, HiddenMarkov):
             if kinds:
                 labels = partition(complete[mine], kinds, "kmeans++", lloyd=True)
                 inner[mine, k, labels] = weight[mine, k]
-        return self.component_statistics(complete, inner.flatten(1))
+        return inner.flatten(1)
 
     def permute_components(self, order: Tensor) -> None:
         """Relabel states; their components move with them."""

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from zoo.automatic.enumeration import remembered
 from zoo.core.contract import prepared
-from zoo.core.copies import duplicate
 from zoo.core.data import at_hand, num_data, plain, stream_of, weights_of
+from zoo.core.duplicates import duplicate
 from zoo.core.functions import as_model
-from zoo.core.isolation import isolated, threads
+from zoo.core.isolation import isolated, reseed, threads
 from zoo.core.places import counted
 from zoo.core.problem import Problem
 from zoo.core.ranks import joined
@@ -28,6 +29,7 @@ from zoo.core.turns import exclusive
 from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Callback, Estimator, options_from
+from zoo.estimators.em import EM
 from zoo.runs.beside import settled, with_beside
 from zoo.runs.identity import derived_seed, describe, identify
 from zoo.runs.load import load
@@ -45,7 +47,7 @@ from zoo.runs.progress import fraction_shown, waited_for
 from zoo.runs.ranking import PRINTED, leaders
 from zoo.runs.restarts import Restarts
 from zoo.runs.result import Fit
-from zoo.runs.side_by_side import start_together
+from zoo.runs.side_by_side import start_together, started
 from zoo.runs.spreading import check_spreads
 from zoo.runs.starts import MOST, Trial, promising, run_trial, run_trials, same_start, scout, usual_number
 from zoo.storage.checkpoint import Checkpoints, RunFolder, fingerprint
@@ -286,11 +288,11 @@ def _trials(estimator: Estimator, problem: Problem, init: str, seed: int) -> lis
     scouting, trials = scout(estimator), list[Trial]()
     if scouting is None:
         return trials
+    if scouting.takes_copies(problem):
+        return _trials_at_once(scouting, problem, init, seed)
     with isolated(seed):
-        first = start(model, x, init)
-        known = [snapshot(first)]
-    count, together = MOST, scouting.takes_copies(problem)
-    waiting: list[tuple[Problem, int, int]] = []  # to be run at once
+        known = [snapshot(start(model, x, init))]
+    count = MOST
     for restart in range(1, MOST):
         if restart >= count:
             break
@@ -304,18 +306,31 @@ def _trials(estimator: Estimator, problem: Problem, init: str, seed: int) -> lis
                 continue
             if len(known) == 1 and (count := usual_number(scouting, candidate, x)) <= restart:
                 break
-            if together:
-                waiting.append((problem.of(candidate), restart, start_seed))
-                known.append(snapshot(candidate))
-                continue
             trials.append(run_trial(scouting, problem.of(candidate), restart, start_seed))
             known.append(trials[-1].state)
             if trials[-1].outcome.status == "interrupted":
                 break
-    if waiting:
-        with isolated(seed), threads(estimator.elements(problem)):
-            trials = run_trials(scouting, *map(list, zip(*waiting, strict=True)))
     return trials
+
+
+def _trials_at_once(scouting: EM, problem: Problem, init: str, seed: int) -> list[Trial]:
+    """The same where starts are made, and run, at once."""
+    numbers = range(usual_number(scouting, problem.model, problem.data))
+    seeds = [seed, *(derived_seed(seed, restart) for restart in numbers[1:])]
+    known: list[dict[str, Tensor]] = []
+    waiting: list[tuple[Problem, int, int]] = []
+    with isolated(seed), threads(scouting.elements(problem)):
+        if len(numbers) > 1:
+            for each in zip(started(problem, init, numbers, seeds), numbers, seeds, strict=True):
+                candidate = each[0]
+                if isinstance(candidate, ZooError):
+                    continue  # the first one was made, and is fitted
+                if not any(same_start(state, candidate.model) for state in known):
+                    known.append(snapshot(candidate.model))
+                    waiting.append((candidate, *each[1:]))
+        others = [each for each in waiting if each[1] > 0]
+        reseed(seed)
+        return run_trials(scouting, *map(list, zip(*others, strict=True))) if others else []
 
 
 def _better(this: Fit, best: Fit) -> bool:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel, prepared
-from zoo.core.copies import duplicate
 from zoo.core.data import Data, num_data, plain, take
+from zoo.core.duplicates import duplicate
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.problem import Problem

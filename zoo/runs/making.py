@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.copies import duplicate
 from zoo.core.data import as_data, at_hand, call
+from zoo.core.duplicates import duplicate
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.places import read_from

@@ -13,7 +13,7 @@ from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, at_hand, count, map_tensors, plain
 from zoo.core.memory import PeakMemory
 from zoo.core.problem import Problem
-from zoo.core.state import restore, snapshot
+from zoo.core.state import restore, set_training, snapshot
 from zoo.errors import LikelihoodDecreased, one_line
 from zoo.estimators.base import Callback, Estimator, Outcome, Run
 from zoo.estimators.em import EM
@@ -107,21 +107,22 @@ def run_several(
             estimator.rehearse(problems[0])
             runs = [Run(None, max_seconds) for _ in problems]
             for problem in problems:
-                problem.model.train()
-            ends = run_together(estimator, problems, runs, told, checkpoints, resumed)
+                set_training(problem.model, True)
+            ends = run_together(estimator, problems, runs, told, checkpoints, resumed, begun)
         except KeyboardInterrupt:  # outside the estimator's own loop
             ends = [Outcome("interrupted", last_objective(run), exact_q=True) for run in runs]
             for problem, began in zip(problems, begun, strict=True):
                 restore(problem.model, began)
     fits: list[Fit | LikelihoodDecreased] = []
+    sound = _are_numbers([problem.model for problem in problems])
     for problem, run, end, began, seed in zip(problems, runs, ends, begun, seeds, strict=True):
-        problem.model.eval()
+        set_training(problem.model, False)
         if isinstance(end, Exception) and not isinstance(end, LikelihoodDecreased):
             raise end
         failure = end if isinstance(end, LikelihoodDecreased) else None
         outcome = Outcome("diverged", last_objective(run), [str(end)], exact_q=True) if failure else end
         assert isinstance(outcome, Outcome)
-        outcome = _with_numbers(problem.model, began, outcome)
+        outcome = outcome if sound else _with_numbers(problem.model, began, outcome)
         outcome.notes = [*outcome.notes, *_told(checkpoints, resumed)]
         this = finish(estimator, problem, run, outcome, seed, run.seconds, memory.peak_mb)
         if failure is not None:
@@ -142,6 +143,13 @@ def _with_numbers(model: LatentVariableModel, began: dict[str, Tensor], outcome:
         return outcome
     restore(model, began)
     return Outcome("diverged", -math.inf, [*outcome.notes, "a parameter became NaN; the starting point is kept"])
+
+
+def _are_numbers(models: Sequence[LatentVariableModel]) -> bool:
+    """Whether every number of these models is finite."""
+    values = [v.reshape(-1) for m in models for v in m.state_dict().values() if v.is_floating_point()]
+    kinds = {(v.dtype, v.device) for v in values}
+    return all(bool(torch.cat([v for v in values if (v.dtype, v.device) == kind]).isfinite().all()) for kind in kinds)
 
 
 def exact_log_likelihood_known(model: LatentVariableModel, x: Data) -> bool:

@@ -11,12 +11,12 @@ import torch
 from zoo.automatic.checks import NOTHING_OBSERVED
 from zoo.automatic.enumeration import remembered
 from zoo.automatic.starts import choose_start
-from zoo.components.climbs import Asked, Reached
+from zoo.components.questions import Question
 from zoo.core import program
 from zoo.core.checks import failed_on_data
 from zoo.core.contract import LatentVariableModel, lacks, prepared
-from zoo.core.copies import duplicate
 from zoo.core.data import Data, at_hand, num_data, plain, stream_of, take, tensors, weights_of
+from zoo.core.duplicates import duplicate
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
 from zoo.core.places import data_names
@@ -131,8 +131,8 @@ def start(
 
 def starting(
     model: LatentVariableModel, x: Data, init: str, restart: int = 0
-) -> Generator[Asked, list[Reached], LatentVariableModel]:
-    """:func:`start`, which asks for its climbs where the model does."""
+) -> Generator[Question, Any, LatentVariableModel]:
+    """:func:`start`, which asks for what others may want too where the model does."""
     candidate = _begun(model, init)
     if lacks(candidate, "starting") is None:
         yield from candidate.starting(x, init, restart)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from zoo.automatic.enumeration import remembered
-from zoo.components.climbs import all_climbed
+from zoo.components.questions import answers
 from zoo.core.isolation import reseed, threads
 from zoo.core.problem import Problem
-from zoo.errors import LikelihoodDecreased
+from zoo.errors import LikelihoodDecreased, ZooError
 from zoo.estimators.em import EM
 from zoo.estimators.together import STAGE
 from zoo.runs.one_start import run_several
@@ -19,7 +19,7 @@ from zoo.runs.prepare import starting
 from zoo.runs.progress import fraction_shown
 from zoo.runs.restarts import Restarts, Started
 
-__all__ = ["start_together"]
+__all__ = ["start_together", "started"]
 
 
 def start_together(each: Restarts, restarts: Sequence[int]) -> None:
@@ -38,7 +38,7 @@ def start_together(each: Restarts, restarts: Sequence[int]) -> None:
     if callable(shown):
         shown = False
     with threads(estimator.elements(problem)), fraction_shown("starts", shown) as told:
-        problems = _started(each, restarts, seeds)
+        problems = list(map(_made, started(problem, each.init, restarts, seeds)))
         reseed(each.seed)
         ends = run_several(estimator, problems, seeds, each.max_seconds, told, checkpoints, resumed if begun else None)
     for restart, seed, end in zip(restarts, seeds, ends, strict=True):
@@ -46,11 +46,16 @@ def start_together(each: Restarts, restarts: Sequence[int]) -> None:
         each.ready[restart] = Started(end.fit if isinstance(end, LikelihoodDecreased) else end, seed, True, fell)
 
 
-def _started(each: Restarts, restarts: Sequence[int], seeds: Sequence[int]) -> list[Problem]:
-    """The problem at each start, drawn from its own seed; climbs that several starts ask for are taken at once."""
-    model, x = each.problem.model, each.problem.data
-    steps = [starting(model, x, each.init, restart) for restart in restarts]
-    made: dict[int, Problem] = {}
+def _made(start: Problem | ZooError) -> Problem:
+    if isinstance(start, ZooError):
+        raise start
+    return start
+
+
+def started(problem: Problem, init: str, restarts: Sequence[int], seeds: Sequence[int]) -> list[Problem | ZooError]:
+    """The problem at each start, drawn from its own seed, or why there is none; what they ask for is done at once."""
+    steps = [starting(problem.model, problem.data, init, restart) for restart in restarts]
+    made: dict[int, Problem | ZooError] = {}
     waiting: dict[int, tuple[Any, torch.Tensor]] = {}  # what a start asks for, and where its generator stands
 
     def go_on(index: int, reached: Any) -> None:
@@ -58,7 +63,9 @@ def _started(each: Restarts, restarts: Sequence[int], seeds: Sequence[int]) -> l
             with remembered():
                 asked = steps[index].send(reached)
         except StopIteration as end:
-            made[index] = each.problem.of(end.value)
+            made[index] = problem.of(end.value)
+        except ZooError as error:
+            made[index] = error
         else:
             waiting[index] = asked, torch.get_rng_state()
 
@@ -67,8 +74,8 @@ def _started(each: Restarts, restarts: Sequence[int], seeds: Sequence[int]) -> l
         go_on(index, None)
     while waiting:
         asked, waiting = waiting, {}
-        answers = all_climbed([question for question, _ in asked.values()])
-        for (index, (_, drawn)), reached in zip(asked.items(), answers, strict=True):
+        found = answers([question for question, _ in asked.values()])
+        for (index, (_, drawn)), reached in zip(asked.items(), found, strict=True):
             torch.set_rng_state(drawn)
             go_on(index, reached)
     return [made[index] for index in range(len(steps))]

@@ -137,7 +137,7 @@ def run_trials(scouting: EM, problems: Sequence[Problem], restarts: Sequence[int
     from zoo.estimators.together import run_together
 
     begun, runs = [snapshot(problem.model) for problem in problems], [Run() for _ in problems]
-    ends = run_together(scouting, problems, runs)
+    ends = run_together(scouting, problems, runs, starts=begun)
     return [_trial(*each) for each in zip(ends, runs, restarts, seeds, begun, strict=True)]
 
 

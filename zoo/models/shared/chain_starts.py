@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from zoo.components import starts
-from zoo.components.base import num_distinct, partition
-from zoo.components.climbs import Starting
+from zoo.components.climbs import set_state
+from zoo.components.clusters import clusters_of, num_distinct
+from zoo.components.first_steps import FirstStep, FirstSteps
+from zoo.components.questions import Starting
 from zoo.core.data import Data
 from zoo.core.sequences import inside, lengths_of
-from zoo.core.statistics import Statistics
 from zoo.errors import ZooError
 from zoo.models.shared.markov import path_counts
 
@@ -48,7 +49,7 @@ def start(model: Any, x: Data, init: str, restart: int = 0) -> Starting:
         model.leave_boundary(complete, torch.full_like(model.log_transition[0], len(complete) / k), shake=False)
         return
     else:
-        labels = partition(complete, k, init, lloyd=restart == 0)
+        labels = yield clusters_of(complete, k, init, lloyd=restart == 0)
     path = torch.full(values.shape[:2], -1)
     path[there] = labels
     firsts, steps, _ = path_counts(path, k, model.dtype)
@@ -59,7 +60,8 @@ def start(model: Any, x: Data, init: str, restart: int = 0) -> Starting:
         firsts = firsts + 1.0
     else:
         steps = steps * (model.transition_probs > 0)  # a short sequence leaves out states
-    _start_from(model, complete, weight, firsts, steps)
+    first = _first_step(model, complete, weight, firsts, steps)
+    set_state(model, (yield FirstSteps(model, x, complete, [first]))[0])
     model.leave_boundary(complete, counts)
 
 
@@ -68,11 +70,10 @@ def _varies(model: Any, restart: int) -> bool:
     return restart > 0 and (not model.metric or restart % 3 == 1)
 
 
-def _start_from(model: Any, complete: Tensor, weight: Tensor, firsts: Tensor, steps: Tensor) -> None:
-    """One M step from responsibilities (M, K) of rows (M, D), first states (K,) and steps (K, K)."""
-    zero = torch.zeros((), dtype=model.dtype)
+def _first_step(model: Any, complete: Tensor, weight: Tensor, firsts: Tensor, steps: Tensor) -> FirstStep:
+    """From responsibilities (M, K) of rows (M, D), first states (K,) and steps (K, K)."""
     counts = {"starts": firsts, "steps": steps, "counts": weight.sum(0)}
-    model.m_step(Statistics(len(complete), zero, **counts, **model.start_statistics(complete, weight)))
+    return FirstStep(model.start_weight(complete, weight), counts)
 
 
 def _places(model: Any, num_steps: int, lengths: Tensor, restart: int) -> Tensor:
@@ -96,7 +97,7 @@ def _start_from_best(model: Any, x: Data, restart: int) -> Starting:
     features = model.start_features(rows)
     grid = features.new_zeros(*there.shape, features.shape[-1]).index_put((there,), features)
 
-    def draw(i: int) -> None:
+    def draw(i: int) -> FirstStep:
         labels = starts.window_labels(grid, there, k, average=i % 4 == 1) if i % 2 else None
         if labels is None:
             weight = starts.random_weights(features, k)
@@ -106,9 +107,9 @@ def _start_from_best(model: Any, x: Data, restart: int) -> Starting:
             soft = weight.new_zeros(*there.shape, k).index_put((there,), weight)
             steps = torch.einsum("nti,ntj->ij", soft[:, :-1], soft[:, 1:]) + 0.1
         firsts = torch.full((k,), len(which) / k, dtype=model.dtype) + 1.0
-        _start_from(model, rows, weight, firsts, steps)
+        return _first_step(model, rows, weight, firsts, steps)
 
-    yield from starts.keep_best(model, part, features, restart, draw)
+    yield from starts.keep_best(model, part, features, rows, restart, draw)
     with torch.no_grad():  # the climbs may have ruled out steps, from where no gradient leads anywhere
         model.transition_probs = 0.98 * model.transition_probs + 0.02 / k
         if model.initial == "free":

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.components.base import Components
+from zoo.components.first_steps import FirstStep
 from zoo.core.copies import with_parameters
 from zoo.core.memory import PIECE_NUMBERS
 from zoo.core.sequences import inside
@@ -77,6 +78,12 @@ class ComponentCopies:
         self.own = {name: value[list(which)] for name, value in self.own.items()}
         self.count = len(which)
 
+    def weighed(self, rows: Tensor, steps: Sequence[FirstStep]) -> Statistics:
+        """The statistics of all, from responsibilities of each for complete rows (M, D)."""
+        beside = {name: torch.cat([step.beside[name] for step in steps]) for name in steps[0].beside}
+        sums = self.many.component_statistics(rows, torch.cat([step.weight for step in steps], 1))
+        return Statistics(len(rows), torch.zeros(len(steps), dtype=rows.dtype), **beside, **sums)
+
     def kept(self, statistics: Statistics, which: Sequence[int]) -> Statistics:
         return self._cut(statistics, list(which))
 
@@ -84,11 +91,15 @@ class ComponentCopies:
         return self._cut(statistics, [index], alone=True)
 
     def _cut(self, statistics: Statistics, which: list[int], alone: bool = False) -> Statistics:
+        rows: dict[int, Tensor] = {}  # by how many numbers each copy has
+
         def cut(value: Any) -> Any:
             if isinstance(value, Moments):
                 return Moments(*(cut(getattr(value, part.name)) for part in fields(value)))
-            chosen = value.unflatten(0, (self.count, -1))[which]
-            return chosen.flatten(0, 1)
+            size = len(value) // self.count
+            if size not in rows:
+                rows[size] = (torch.tensor(which).unsqueeze(-1) * size + torch.arange(size)).flatten().to(value.device)
+            return value[rows[size]]
 
         values = dict(statistics)
         total, reached = values.pop("log_likelihood")[which], values.pop("objective")[which]

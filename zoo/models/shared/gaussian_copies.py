@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from zoo.core.statistics import Moments, Statistics
-from zoo.densities import gaussian
 from zoo.densities.covariance import above_floor
+from zoo.densities.gaussian_groups import GroupSums
 from zoo.models.shared.copies import MixtureCopies, State
 
 __all__ = ["FreeGaussianCopies", "GaussianCopies"]
@@ -21,12 +22,16 @@ PRESENT = ("log_shares", "means", "factor")
 class GaussianCopies(MixtureCopies):
     """Copies of a Gaussian mixture on rows ``x`` (N, D)."""
 
+    def __init__(self, models: Sequence[Any], x: Tensor) -> None:
+        super().__init__(models, x)
+        self.sums = GroupSums(x, models[0].covariance_type)
+
     def e_step(self) -> tuple[Tensor, Statistics]:
         many = self.many
         return self._expected(self.log_mixing, many.means.detach(), many.scale_tril.detach())
 
     def _expected(self, log_mixing: Tensor, means: Tensor, scale_tril: Tensor) -> tuple[Tensor, Statistics]:
-        total, moments = gaussian.e_steps(self.x, log_mixing, means, scale_tril, self.many.covariance_type)
+        total, moments = self.sums.e_step(log_mixing, means, scale_tril)
         return total, Statistics(len(self.x), total, counts=moments.count, moments=moments)
 
 
@@ -40,6 +45,7 @@ class FreeGaussianCopies(GaussianCopies):
     def __init__(self, models: Sequence[Any], x: Tensor) -> None:
         super().__init__(models, x)
         self.floor: Tensor | None = None
+        self.read: tuple[Any, State] | None = None  # a state as models store it
         self.present = self._read()
         self.begun = False  # until then what is stored is what it was
 
@@ -56,7 +62,7 @@ class FreeGaussianCopies(GaussianCopies):
         count = self._apart(moments.count)
         if self.floor is None:
             self.floor = self.many.floor_under(moments)
-        if not bool((count > 0).all()):
+        if not float(count.min()) > 0:
             return self._with_care(statistics)
         if self.many.covariance_type == "full":
             factor = above_floor(moments.scatter / moments.count[:, None, None], self.floor)
@@ -65,7 +71,7 @@ class FreeGaussianCopies(GaussianCopies):
             if self.many.covariance_type == "spherical":
                 variance, least = variance.mean(-1), least.mean()
             factor = None if bool((variance < least).any()) else variance.sqrt()
-        if factor is None or not bool(factor.isfinite().all()):
+        if factor is None or not math.isfinite(float(factor.sum())):
             return self._with_care(statistics)
         shares, dtype = (count / count.sum(-1, keepdim=True)).log(), self.x.dtype
         self.present, self.begun = (shares.to(dtype), moments.mean.to(dtype), factor.to(dtype)), True
@@ -104,9 +110,9 @@ class FreeGaussianCopies(GaussianCopies):
 
     def state_of(self, state: Any, index: int) -> dict[str, Tensor]:
         if len(state) == 3:
-            part = slice(index * self.k, (index + 1) * self.k)
-            whole, own = self._stored((state[0][index : index + 1], state[1][part], state[2][part]))
-            return {**whole, **{name: value[0] for name, value in own.items()}}
+            if self.read is None or self.read[0] is not state:
+                self.read = state, self._stored(state)
+            state = self.read[1]
         return super().state_of(state, index)
 
     def _stored(self, parameters: tuple[Tensor, ...]) -> State:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.components import starts
-from zoo.components.climbs import alone
+from zoo.components.questions import alone
 from zoo.core.data import take
 
 __all__ = ["drawn", "start"]
@@ -39,7 +39,7 @@ def start(model: Any, x: dict[str, Tensor], restart: int = 0) -> None:
     order = torch.randperm(len(x["x"])).to(x["x"].device)
     count = max(1, int((x["lengths"][order].cumsum(0) <= WORDS).sum()))
     part: Any = take({name: x[name] for name in ("x", "lengths")}, order[:count])
-    alone(starts.keep_best(model, part, part["x"], restart, lambda _: drawn(model), FIRST))
+    alone(starts.keep_best(model, part, part["x"], part["x"], restart, lambda _: drawn(model), FIRST))
     for name in model.keeps:
         if not model.stays(name):
             table = getattr(model, name)

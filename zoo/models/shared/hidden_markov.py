@@ -25,7 +25,7 @@ from torch.distributions import constraints
 from guides.chain import AmortizedChain
 from zoo.bayes import priors
 from zoo.components.base import Components
-from zoo.components.climbs import Starting
+from zoo.components.questions import Starting
 from zoo.core.checks import number_from, positive
 from zoo.core.contract import Axes, parameter, prepared
 from zoo.core.copies import Copies
@@ -340,9 +340,9 @@ class HiddenMarkov(Components):
         """From clusters of rows, parts of sequences, or the best of several kinds: see ``chain_starts.py``."""
         return start(self, x, init, restart)
 
-    def start_statistics(self, complete: Tensor, weight: Tensor) -> dict[str, Any]:
-        """The components' statistics of starting labels, one-hot (N, K)."""
-        return self.component_statistics(complete, weight)
+    def start_weight(self, complete: Tensor, weight: Tensor) -> Tensor:
+        """Responsibilities of all that a state is made of, for rows (M, D) whose states have the weight (M, K)."""
+        return weight
 
     def rows(self, x: Data) -> Tensor:
         """All time steps, (M, D); what is missing takes its column's mean."""

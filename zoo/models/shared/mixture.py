@@ -23,8 +23,11 @@ from torch.distributions import constraints
 
 from guides import AmortizedCategorical
 from zoo.components import starts
-from zoo.components.base import Components, cluster, num_distinct
-from zoo.components.climbs import Starting
+from zoo.components.base import Components
+from zoo.components.climbs import set_state
+from zoo.components.clusters import cluster, num_distinct
+from zoo.components.first_steps import FirstStep, FirstSteps
+from zoo.components.questions import Starting
 from zoo.core.checks import positive
 from zoo.core.contract import Axes, parameter
 from zoo.core.copies import Copies
@@ -214,8 +217,16 @@ class Mixture(Components):
             yield from self._start_from_best(x, restart)
             self.leave_boundary(x, self.weights.detach() * x.shape[0], shake=False)
             return
-        labels = cluster(points, k, init, lloyd=restart == 0, who=type(self).__name__)
-        weights = torch.eye(self.num_components, dtype=x.dtype, device=x.device)
+        labels = yield cluster(points, k, init, lloyd=restart == 0, who=type(self).__name__)
+        weights = torch.eye(k, dtype=x.dtype, device=x.device)
+        if len(x) <= PIECE_ROWS:
+            set_state(self, (yield FirstSteps(self, x, x, [_first_step(weights[labels])]))[0])
+        else:
+            self._start_from(x, labels, weights)
+        self.leave_boundary(x, self.weights.detach() * x.shape[0])
+
+    def _start_from(self, x: Tensor, labels: Tensor, weights: Tensor) -> None:
+        """The M step from labels (N,) of many rows, whose responsibilities are the ``weights`` (K, K)."""
         zero = torch.zeros((), dtype=x.dtype)
 
         def of_piece(rows: Tensor, chosen: Tensor) -> Statistics:
@@ -223,16 +234,14 @@ class Mixture(Components):
 
         pieces = zip(x.split(PIECE_ROWS), labels.split(PIECE_ROWS), strict=True)
         self.m_step(reduce(add, in_parallel([partial(of_piece, *piece) for piece in pieces], pure=True)))
-        self.leave_boundary(x, self.weights.detach() * x.shape[0])
 
     def _start_from_best(self, x: Tensor, restart: int) -> Starting:
         part = x[torch.randperm(x.shape[0])[: starts.SHORT].to(x.device)]
-        zero = torch.zeros((), dtype=x.dtype)
 
-        def draw(_: int) -> None:
-            self.m_step(self._statistics(part, starts.random_weights(part, self.num_components), zero, zero))
+        def draw(_: int) -> FirstStep:
+            return _first_step(starts.random_weights(part, self.num_components))
 
-        yield from starts.keep_best(self, part, part, restart, draw)
+        yield from starts.keep_best(self, part, part, part, restart, draw)
 
     def predict(self, x: Tensor) -> Tensor:
         """The most probable component of each datum, (N,) integers, the lowest of equals."""
@@ -253,6 +262,10 @@ class Mixture(Components):
         with torch.no_grad():
             self.weights_unconstrained.copy_(self.weights_unconstrained[order].clone())
         self.encoder.permute(order)
+
+
+def _first_step(weight: Tensor) -> FirstStep:
+    return FirstStep(weight, {"counts": weight.sum(0)})
 
 
 def _first_largest(piece: tuple[Tensor, float]) -> Tensor:
