@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -60,9 +61,11 @@ def spooled_parquet(
     rows = sum(file.metadata.num_rows for file in files)
     spool = Spool(paths[0].name, rows * sum(map(len, fields.values())) * dtype.itemsize)
     for path, file in zip(paths, files, strict=True):
-        for batch in file.iter_batches(batch_size=PART, columns=[n for names in fields.values() for n in names]):
-            frame = batch.to_pandas()
-            spool.add({field: _columns(path, frame, names, dtype) for field, names in fields.items()})
+        read = functools.partial(file.iter_batches, PART, columns=[n for names in fields.values() for n in names])
+        for group in range(file.metadata.num_row_groups):  # asked for all of them, the reader holds more than it gives
+            for batch in read([group]):
+                frame = batch.to_pandas()
+                spool.add({field: _columns(path, frame, names, dtype) for field, names in fields.items()})
     return spool.arrays(), loaded
 
 
