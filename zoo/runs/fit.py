@@ -290,9 +290,12 @@ def _trials(estimator: Estimator, problem: Problem, init: str, seed: int) -> lis
         return trials
     if scouting.takes_copies(problem):
         return _trials_at_once(scouting, problem, init, seed)
+    by_program = scouting.name == "auto_em"  # what that costs is seen where it has begun
+    count = MOST if by_program else usual_number(scouting, model, x)
+    if count == 1:  # a start of large data may cost what several iterations do
+        return trials
     with isolated(seed):
         known = [snapshot(start(model, x, init))]
-    count = MOST
     for restart in range(1, MOST):
         if restart >= count:
             break
@@ -304,7 +307,7 @@ def _trials(estimator: Estimator, problem: Problem, init: str, seed: int) -> lis
                 continue  # the first one was made, and is fitted
             if any(same_start(state, candidate) for state in known):
                 continue
-            if len(known) == 1 and (count := usual_number(scouting, candidate, x)) <= restart:
+            if by_program and len(known) == 1 and (count := usual_number(scouting, candidate, x)) <= restart:
                 break
             trials.append(run_trial(scouting, problem.of(candidate), restart, start_seed))
             known.append(trials[-1].state)
