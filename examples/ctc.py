@@ -52,7 +52,9 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     options = parser.parse_args(args)
     console = Console(width=110)
     try:
-        train, test = parts(options.smoke)
+        train = part("train", options.smoke)
+        console.print(f"{len(train['y'])} strings to learn from")
+        test = part("test", options.smoke)
     except ZooError as error:
         console.print(f"skipped: {error}", soft_wrap=True)
         return {"skipped": 1.0}
@@ -91,12 +93,12 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     return {"best_path": rates["best path"], "beam": rates[f"beam of {WIDTH}"], "nats_a_symbol": nats}
 
 
-def parts(smoke: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Training and test strings."""
+def part(name: str, smoke: bool) -> dict[str, Tensor]:
+    """Training or test strings."""
     if smoke:
         data: dict[str, Tensor] = dict(zoo.load_data("symbol_strings"))  # type: ignore[arg-type]
-        return take(data, slice(0, 60)), take(data, slice(60, 80))
-    return strings("train"), strings("test")
+        return take(data, slice(0, 60) if name == "train" else slice(60, 80))
+    return strings(name)
 
 
 if __name__ == "__main__":
