@@ -17,7 +17,7 @@ WIDTH = 900
 def main(source: Path) -> None:
     FOLDER.mkdir(exist_ok=True)
     for drawn in sorted(source.iterdir()):
-        pictures = sorted(p for p in drawn.rglob("*") if p.suffix in (".png", ".gif"))
+        pictures = sorted(p for p in drawn.rglob("*") if p.suffix in (".png", ".gif") and p.is_file())
         if not pictures:  # its data were not at hand
             continue
         with Image.open(pictures[0]) as image:

@@ -111,7 +111,9 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     for label, estimator, settings, arguments in RUNS[:3] if options.smoke else RUNS:
         model = zoo.VAE(x.shape[1], latent, widths, activation="tanh", binarization="dynamic", **arguments)
         fit = zoo.fit(model, x, estimator=estimator, progress=None, **common, **settings)
+        print(f"{label}: trained in {fit.seconds:.0f} s", flush=True)
         score = importance_nll(fit.model, held_out, options.samples)
+        print(f"{label}: {score.nll:.2f} nats by {options.samples} draws an image", flush=True)
         parts = bound_parts(fit.model, held_out)
         used = active_units(fit.model, held_out)
         table.add_row(
