@@ -67,6 +67,13 @@ def test_every_model_has_a_story() -> None:
         assert text.count("$$") % 2 == 0, page.name
 
 
+def test_every_example_has_a_picture_in_the_gallery() -> None:
+    """``make examples`` keeps them."""
+    assert {p.stem for p in (DOCS.parent / "examples").glob("*.py")} == {
+        p.stem for p in (DOCS / "gallery").glob("*.png")
+    }
+
+
 def test_every_plate_diagram_is_of_the_program_of_today() -> None:
     pytest.importorskip("graphviz", reason="pyro.render_model draws by it")
     plates = printed("plates")
