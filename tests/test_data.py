@@ -893,6 +893,7 @@ def test_the_second_address_is_tried(elsewhere: tuple[Path, Path, list[str]], mo
 def test_no_server_at_all(elsewhere: tuple[Path, Path, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     row = sets.DATA_SETS["lynx"]
     nowhere = dataclasses.replace(row.files[""]["x"][0], urls=("https://127.0.0.1:9/lynx.csv",))
+    monkeypatch.setattr("zoo.data._fetch.SAFE", "https://")
     monkeypatch.setitem(sets.DATA_SETS, "lynx", dataclasses.replace(row, files={"": {"x": (nowhere,)}}))
     assert "gave ConnectionError" in error("lynx")
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,3 +93,31 @@ def test_threads_that_wait_do_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module.torch, "ones", lambda *_, made=Values, **__: made())
         assert threads_pay(2) is expected
         assert torch.get_num_threads() == 1
+
+
+def test_two_threads_may_come_to_a_module_s_kernels_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second finds one compiled and the other not yet."""
+    numba = pytest.importorskip("numba")
+    from zoo.core.parallel import compiled
+
+    names: dict[str, Any] = {"__name__": "kernels", "first": lambda x: x + 1, "second": lambda x: x * 2}
+    begun, jit = threading.Event(), numba.njit
+
+    def slow(*args: Any, **options: Any) -> Any:
+        def wrap(function: Any) -> Any:
+            if function is second:
+                begun.set()
+                time.sleep(0.2)
+            return jit(*args, **{**options, "cache": False})(function)
+
+        return wrap
+
+    second = names["second"]
+    monkeypatch.setattr(numba, "njit", slow)
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(compiled, names, ["first", "second"])
+        begun.wait(10)
+        other = pool.submit(compiled, names, ["first", "second"])
+        one.result()
+        other.result()
+    assert [names["first"](3), names["second"](3)] == [4, 6]

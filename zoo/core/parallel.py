@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -17,6 +18,10 @@ import torch
 from zoo.core.isolation import available_threads, threads
 
 __all__ = ["compiled", "has_numba", "in_parallel", "pieces"]
+
+
+#: Threads that share a piece of work come to its kernels at once.
+_COMPILING = threading.RLock()
 
 
 @functools.cache
@@ -37,19 +42,22 @@ def compiled(names: dict[str, Any], kernels: Sequence[str], unordered: bool = Tr
     """
     import numba
 
-    others = _other_sources(names)
     flags = {"contract"} | ({"reassoc"} if unordered else set()) | (set() if signed_zeros else {"nsz"})
-    for name in kernels:
-        options: dict[str, Any] = {"nogil": True, "fastmath": flags, "error_model": "numpy"}
-        try:
-            names[name] = numba.njit(cache=True, **options)(names[name])
-        except RuntimeError:  # nowhere to write the cache
-            names[name] = numba.njit(**options)(names[name])
-        else:
-            names[name]._cache = _Forgiving(names[name]._cache)
-            with contextlib.suppress(AttributeError):  # numba's own stamp knows of this file alone
-                file = names[name]._cache._cache_file
-                file._source_stamp = (file._source_stamp, others) if others else file._source_stamp
+    options: dict[str, Any] = {"nogil": True, "fastmath": flags, "error_model": "numpy"}
+    with _COMPILING:
+        others = _other_sources(names)
+        for name in kernels:
+            if not isinstance(names[name], FunctionType):  # another thread was first
+                continue
+            try:
+                names[name] = numba.njit(cache=True, **options)(names[name])
+            except RuntimeError:  # nowhere to write the cache
+                names[name] = numba.njit(**options)(names[name])
+            else:
+                names[name]._cache = _Forgiving(names[name]._cache)
+                with contextlib.suppress(AttributeError):  # numba's own stamp knows of this file alone
+                    file = names[name]._cache._cache_file
+                    file._source_stamp = (file._source_stamp, others) if others else file._source_stamp
 
 
 def _other_sources(names: dict[str, Any]) -> list[tuple[str, float, int]]:
