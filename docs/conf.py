@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE / "_extensions")]
+sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE / "_extensions")]
 
 project = "A zoo of latent-variable models"
 author = "the zoo's authors"

@@ -6,11 +6,12 @@ Which estimators serve a model is asked of themselves, on the smallest instance 
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from functools import cache
 from pathlib import Path
+
+from wording import family, first_sentence
 
 from zoo.cli.descriptions import PRINTED, printed
 from zoo.core.contract import LatentVariableModel
@@ -32,16 +33,15 @@ def descriptions() -> str:
 
 
 def _classes() -> list[type[LatentVariableModel]]:
-    return sorted(model_classes().values(), key=lambda cls: (_family(cls), cls.__name__))
+    return sorted(model_classes().values(), key=lambda cls: (family(cls), cls.__name__))
 
 
 def models() -> str:
     """What each model is and where it comes from."""
     lines = ["| model | what it is | after |", "|---|---|---|"]
     for cls in _classes():
-        about = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
         source = re.split(r"\), |\)$|\);", cls.reference)[0] + ")"
-        lines.append(f"| `{cls.__name__}` | {about.replace('|', chr(92) + '|')} | {source} |")
+        lines.append(f"| `{cls.__name__}` | {first_sentence(cls)} | {source} |")
     return "\n".join(lines) + "\n"
 
 
@@ -82,12 +82,6 @@ def speed() -> str:
         lines.append(f"| Gaussian HMM, EM iteration, {shape} | hmmlearn, dynamax | {peers} |")
     lines.append(f"| VAE 784-400-20, a training step | `pyro.infer.SVI` | {step:.2f} |")
     return "\n".join(lines) + "\n"
-
-
-def _family(cls: type[LatentVariableModel]) -> int:
-    """Mixtures, factors, chains, networks."""
-    marks = (r"Mixture$", r"Factor|PCA$", r"HMM$")
-    return next((i for i, mark in enumerate(marks) if re.search(mark, cls.__name__)), len(marks))
 
 
 def page() -> str:

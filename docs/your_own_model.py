@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from wording import plain
+
 from zoo.core import contract
 from zoo.core.contract import LatentVariableModel
 from zoo.core.offers import OFFERS
@@ -90,11 +92,6 @@ def methods() -> list[tuple[str, str]]:
         takes = [p for p in inspect.signature(made).parameters if p not in ("self", "cls")]
         rows.append((name if isinstance(value, property) else f"{name}({', '.join(takes)})", about))
     return sorted(rows)
-
-
-def plain(text: str) -> str:
-    """A docstring's text in a table of Markdown."""
-    return re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text).replace("``", "`").replace("|", r"\|")
 
 
 def page() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import statistics
 from pathlib import Path
@@ -10,24 +9,17 @@ from types import ModuleType
 
 import pytest
 
+from tests.printing import printed
+
 ROOT = Path(__file__).resolve().parent.parent
 #: Files over the limit, each with the reason.
 LONG: dict[str, str] = {}
 LIMIT, MEDIAN = 400, 140
 
 
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("floors", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def floors() -> ModuleType:
-    return load(ROOT / "docs" / "floors.py")
+    return printed("floors")
 
 
 def test_no_import_goes_up_a_floor(floors):
@@ -81,7 +73,7 @@ def test_the_checks_see_a_climb_and_a_circle(floors, tmp_path):
 
 
 def test_the_names_for_type_checkers_are_of_today():
-    names = load(ROOT / "docs" / "public_names.py")
+    names = printed("public_names")
     assert names.TARGET.read_text(encoding="utf-8") == names.stub(), "run: python docs/public_names.py"
 
 
@@ -107,6 +99,6 @@ def test_there_is_one_of_each(words, floors):
 
 
 def test_the_page_on_a_model_of_ones_own_is_of_today():
-    page = load(ROOT / "docs" / "your_own_model.py")
+    page = printed("your_own_model")
     assert page.TARGET.read_text(encoding="utf-8") == page.page(), "run: python docs/your_own_model.py"
     assert set(page.OFFERS) <= set(re.findall(r"^\| `(\w+)\(", page.page(), re.M))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import itertools
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pyro
@@ -23,6 +21,7 @@ from torch.distributions.kl import kl_divergence
 
 import zoo
 from guides import AmortizedCategorical
+from tests.printing import printed
 from zoo.core.functions import as_model
 from zoo.core.problem import Problem
 from zoo.core.schedule import Schedule
@@ -561,13 +560,8 @@ def test_bad_options(options: dict[str, Any], match: str) -> None:
 
 
 def test_the_table_of_e_and_m_steps_is_printed_from_the_estimators() -> None:
-    path = Path(__file__).resolve().parent.parent / "docs" / "estimators.py"
-    spec = importlib.util.spec_from_file_location("printed_table", path)
-    assert spec is not None
-    assert spec.loader is not None
-    printed = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(printed)
-    text = printed.TARGET.read_text(encoding="utf-8")
-    assert text == printed.page(), "run: python docs/estimators.py"
+    table = printed("estimators")
+    text = table.TARGET.read_text(encoding="utf-8")
+    assert text == table.page(), "run: python docs/estimators.py"
     for name in estimator_classes():
         assert f"\n| `{name}` | " in text

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import warnings
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-DOCS = Path(__file__).parent.parent / "docs"
+from tests.printing import DOCS, printed
+
 CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(?::[^\n]*\n)*(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: Pages and folders of pages that are written when the site is built, which sees to their links.
 WRITTEN = {"api", "models", "choosing.md", "commands.md", "gallery.md", "performance.md"}
 PAGES = sorted(p for p in DOCS.rglob("*.md") if CELL.search(p.read_text(encoding="utf-8")))
-
-
-def printed(name: str) -> ModuleType:
-    """A script of docs/."""
-    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("page", [pytest.param(p, id=str(p.relative_to(DOCS).with_suffix(""))) for p in PAGES])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import doctest
-import importlib.util
+import importlib
 import inspect
 import json
 import re
 import shlex
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+
+from tests.printing import printed
 
 README = Path(__file__).parent.parent / "README.md"
 GUIDE = README.parent / "docs" / "guide.md"
@@ -84,15 +85,6 @@ def test_step_overheads_are_those_of_the_recorded_run():
 def test_every_recorded_run_is_on_its_page():
     made = printed("reproduced")
     assert made.TARGET.read_text(encoding="utf-8") == made.page(), "run: python docs/reproduced.py"
-
-
-def printed(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"docs_{name}", README.parent / "docs" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_tables_of_models_are_of_today():

@@ -5,26 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import re
 from pathlib import Path
 
+from wording import FAMILIES, family, first_sentence, plain
+
 DOCS = Path(__file__).resolve().parent.parent
-FAMILIES = (
-    ("Mixtures", r"Mixture$"),
-    ("Factors", r"Factor|PCA$"),
-    ("Hidden Markov models", r"HMM$"),
-    ("Networks, energies, grammars", r""),
-)
-
-
-def family(name: str) -> str:
-    """The first of the families whose mark the name of a class bears."""
-    return next(title for title, mark in FAMILIES if re.search(mark, name))
-
-
-def plain(text: str) -> str:
-    """A docstring's words in Markdown, where they stand in a table too."""
-    return re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text).replace("``", "`").replace("|", r"\|")
 
 
 def page(name: str, cls: type) -> str:
@@ -61,12 +46,10 @@ def pages() -> dict[str, str]:
     classes = model_classes()
     written = {name: page(name, cls) for name, cls in classes.items()}
     lines = ["# Models\n", "One page a model: its story, what is exact about it, what to look out for.\n"]
-    for title, _ in FAMILIES:
-        names = [name for name, cls in classes.items() if family(cls.__name__) == title]
+    for number, (title, _) in enumerate(FAMILIES):
+        names = [name for name, cls in classes.items() if family(cls) == number]
         lines.append(f"## {title}\n\n| | |\n|---|---|")
-        for name in names:
-            about = inspect.cleandoc(classes[name].__doc__ or "").split("\n\n")[0].replace("\n", " ").split(". ")[0]
-            lines.append(f"| [{classes[name].__name__}]({name}.md) | {plain(about).rstrip('.')} |")
+        lines += [f"| [{classes[name].__name__}]({name}.md) | {first_sentence(classes[name])} |" for name in names]
         lines.append("\n```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n")
     written["index"] = "\n".join(lines)
     return {f"models/{name}.md": text for name, text in written.items()}

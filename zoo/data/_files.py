@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from zoo.core.arrays import NotNumbers, is_missing, plain, series_array
 from zoo.data._loaded import Loaded
+from zoo.data._reading import pyarrow_parquet, unreadable
 from zoo.data._table import Column, Table, arrange, pick, rows_text
 from zoo.data._text import COMPRESSIONS, TEXT_SUFFIXES, read_lines, read_text_table
 from zoo.data._treebank import read_mrg
@@ -140,20 +141,15 @@ def read_sentences(path: Path, vocabulary: int | Sequence[str] | None = None) ->
 
 
 def _read_parquet(path: Path) -> Table:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise ZooError(
-            f"Reading {path.name} needs pyarrow, which is not installed. Run: pip install 'latent-zoo[parquet]'."
-        ) from None
+    pq = pyarrow_parquet(path)
     try:
         frame = pq.read_table(path).to_pandas()
     except OSError as error:
         if error.filename is not None:  # it could not be opened
             raise
-        raise _unreadable(path, "parquet", error) from None
+        raise unreadable(path, "parquet", error) from None
     except Exception as error:  # what pyarrow makes of damaged files differs from version to version
-        raise _unreadable(path, "parquet", error) from None
+        raise unreadable(path, "parquet", error) from None
     return from_frame(path, frame)
 
 
@@ -179,17 +175,12 @@ def _read_excel(path: Path) -> Table:
             f"Reading {path.name} needs {package}, which is not installed. Run: pip install {package}."
         ) from None
     except Exception as error:  # every package has its own errors for a damaged file
-        raise _unreadable(path, "Excel", error) from None
+        raise unreadable(path, "Excel", error) from None
     if len(frame) and all(cell is None or isinstance(cell, str) or cell != cell for cell in frame.iloc[0]):
         header = ["" if not isinstance(cell, str) else cell.strip() for cell in frame.iloc[0]]
         if any(header):
             frame = frame.iloc[1:].set_axis(header, axis=1).infer_objects()
     return from_frame(path, frame)
-
-
-def _unreadable(path: Path, kind: str, error: Exception) -> ZooError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return ZooError(f"{path.name} is no readable {kind} file: {reason}. Save it again.")
 
 
 def from_frame(path: Path, frame: Any) -> Table:

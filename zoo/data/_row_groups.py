@@ -15,6 +15,7 @@ from zoo.core.arrays import plain, series_array
 from zoo.core.mapped import Mapped
 from zoo.data._files import check_exists, from_frame
 from zoo.data._loaded import Loaded
+from zoo.data._reading import pyarrow_parquet, unreadable
 from zoo.data._spool import Spool
 from zoo.data._table import Column, arrange
 from zoo.errors import ZooError
@@ -71,17 +72,11 @@ def spooled_parquet(
 
 def _opened(path: Path) -> Any:
     check_exists(path)
-    try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise ZooError(
-            f"Reading {path.name} needs pyarrow, which is not installed. Run: pip install 'latent-zoo[parquet]'."
-        ) from None
+    pq = pyarrow_parquet(path)
     try:
         return pq.ParquetFile(path, memory_map=False)
     except Exception as error:  # what pyarrow makes of damaged files differs from version to version
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ZooError(f"{path.name} is no readable parquet file: {reason}. Save it again.") from None
+        raise unreadable(path, "parquet", error) from None
 
 
 def _columns(path: Path, frame: Any, names: list[str], dtype: np.dtype[Any]) -> NDArray:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.mapped import Mapped
+from zoo.core.sequences import inside
 from zoo.core.streams import Stream
 from zoo.data._files import check_exists
 from zoo.data._loaded import Loaded
@@ -212,7 +213,7 @@ def _of_arrays(arrays: dict[str, Mapped], path: Path, targets: Any) -> Stream:
 def _blank(data: dict[str, Tensor]) -> dict[str, Tensor]:
     """Sequences with zeros beyond their lengths: whatever was there must not reach a sum as 0 * nan."""
     x, lengths = data["x"], data["lengths"]
-    beyond = torch.arange(x.shape[1]) >= lengths.unsqueeze(-1)
+    beyond = ~inside(x, lengths)
     return {**data, "x": x.masked_fill(beyond.reshape(*beyond.shape, *[1] * (x.dim() - 2)), 0)}
 
 

@@ -30,6 +30,7 @@ from zoo.structures.chain_lanes import smooth_lanes as _smooth_lanes
 from zoo.structures.chain_steps import mix as _mix
 from zoo.structures.chain_steps import weigh_lanes as _weigh_lanes
 from zoo.structures.chain_transfers import proportional as _proportional
+from zoo.structures.chain_transfers import rescale as _rescale
 
 __all__ = ["compile_kernels", "forgetting_kernel", "one_pass"]
 
@@ -66,18 +67,7 @@ def _window(
                 for q in range(lanes):
                     state[j, i * lanes + q] = new[j, i * lanes + q] * own[j, q]
         if t % 8 == 7:  # eight steps shrink it by 1e-80 at most
-            for q in range(lanes):
-                norm[q] = 0.0
-            for j in range(size):
-                for i in range(size):
-                    for q in range(lanes):
-                        norm[q] += state[j, i * lanes + q]
-            for q in range(lanes):
-                norm[q] = 1.0 / norm[q]
-            for j in range(size):
-                for i in range(size):
-                    for q in range(lanes):
-                        state[j, i * lanes + q] *= norm[q]
+            _rescale(state.reshape(size * size, lanes), lanes, norm)
             if _proportional(state, width, left, 4e-15):
                 return t + 1
             # At this rate, rows are not alike at the end: no more work is lost on it.
@@ -226,5 +216,5 @@ def compile_kernels() -> None:
     names["_mix"], names["_weigh_lanes"] = chain_steps.mix, chain_steps.weigh_lanes
     names["_add_lane"], names["_begin_lanes"] = chain_lanes.add_lane, chain_lanes.begin_lanes
     names["_filter_lanes"], names["_smooth_lanes"] = chain_lanes.filter_lanes, chain_lanes.smooth_lanes
-    names["_proportional"] = chain_transfers.proportional
+    names["_proportional"], names["_rescale"] = chain_transfers.proportional, chain_transfers.rescale
     compiled(names, ("_window", "forgetting_kernel"))

@@ -12,7 +12,7 @@ from zoo.structures import chain_steps
 from zoo.structures.chain_steps import mix as _mix
 from zoo.structures.chain_steps import weigh_lanes as _weigh_lanes
 
-__all__ = ["compile_kernels", "cuts_kernel", "proportional", "transfer_kernel"]
+__all__ = ["compile_kernels", "cuts_kernel", "proportional", "rescale", "transfer_kernel"]
 
 
 def proportional(state: Any, active: int, left: Any, tolerance: float) -> bool:
@@ -36,6 +36,20 @@ def proportional(state: Any, active: int, left: Any, tolerance: float) -> bool:
         if apart:
             return False
     return True
+
+
+def rescale(values: Any, active: int, norm: Any) -> None:
+    """Divides each lane's numbers, values[:, lane], by their sum."""
+    for q in range(active):
+        norm[q] = 0.0
+    for i in range(len(values)):
+        for q in range(active):
+            norm[q] += values[i, q]
+    for q in range(active):
+        norm[q] = 1.0 / norm[q]
+    for i in range(len(values)):
+        for q in range(active):
+            values[i, q] *= norm[q]
 
 
 def transfer_kernel(
@@ -76,16 +90,7 @@ def transfer_kernel(
                 for q in range(active):
                     vector[j, q] = mixed[j, q] * weights[j, q]
             if t % 8 == 7:
-                for q in range(active):
-                    norm[q] = 0.0
-                for j in range(size):
-                    for q in range(active):
-                        norm[q] += vector[j, q]
-                for q in range(active):
-                    norm[q] = 1.0 / norm[q]
-                for j in range(size):
-                    for q in range(active):
-                        vector[j, q] *= norm[q]
+                rescale(vector, active, norm)
             continue
         if t == 0:
             for j in range(size):
@@ -102,18 +107,7 @@ def transfer_kernel(
                 for q in range(active):  # a row that has ended keeps its matrix
                     state[j, i * lanes + q] = new[j, i * lanes + q] * weights[j, q]
         if t % 8 == 7:  # eight steps shrink it by 1e-80 at most
-            for q in range(lanes):
-                norm[q] = 0.0
-            for j in range(size):
-                for i in range(size):
-                    for q in range(lanes):
-                        norm[q] += state[j, i * lanes + q]
-            for q in range(lanes):
-                norm[q] = 1.0 / norm[q]
-            for j in range(size):
-                for i in range(size):
-                    for q in range(lanes):
-                        state[j, i * lanes + q] *= norm[q]
+            rescale(state.reshape(size * size, lanes), lanes, norm)
             if proportional(state, active, left, 4e-15):
                 single = active
                 for j in range(size):
@@ -168,4 +162,4 @@ def compile_kernels() -> None:
     chain_steps.compile_kernels()
     names = globals()
     names["_mix"], names["_weigh_lanes"] = chain_steps.mix, chain_steps.weigh_lanes
-    compiled(names, ("proportional", "transfer_kernel", "cuts_kernel"))
+    compiled(names, ("proportional", "rescale", "transfer_kernel", "cuts_kernel"))
