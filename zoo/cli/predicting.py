@@ -96,6 +96,7 @@ def predict(
 def _by_pieces(fit: Any, x: Any, out: Path | IO[str], proba: bool, scores: bool, as_json: bool) -> None:
     """Data that stay in their file: read, answered and written in pieces."""
     from zoo.reporting.table_pieces import table_pieces, write_pieces
+    from zoo.runs.progress import fraction_shown
 
     if as_json:
         raise ZooError(f"--json expected data that fit into memory, got the {len(x)} rows of {x.name}. Write --out.")
@@ -103,6 +104,6 @@ def _by_pieces(fit: Any, x: Any, out: Path | IO[str], proba: bool, scores: bool,
     if not isinstance(out, Path):
         write_pieces(pieces, out)
         return
-    with written(out) as path:
+    with written(out) as path, fraction_shown("predict"):
         count, names = write_pieces(pieces, path)
     print(f"{count} rows of {', '.join(names[:6])}{', ...' * (len(names) > 6)} in {out}, read in pieces")

@@ -43,6 +43,7 @@ class Source:
         and names; with ``measured`` without columns that only tell rows apart."""
         from zoo.core.places import read_from
         from zoo.data import read
+        from zoo.runs.progress import waited_for
 
         targets = _columns(self.targets, "targets")
         labels: Any = None
@@ -50,22 +51,23 @@ class Source:
             labels = True if self.labels.lower() == "true" else _column(self.labels)
         prose = model.takes_sentences and Path(name.lower().removesuffix(".gz")).suffix == ".txt"
         try:
-            loaded = read(
-                name,
-                columns=_columns(self.columns, "columns"),
-                labels=labels,
-                targets=targets[0] if targets and len(targets) == 1 else targets,
-                sequence=None if self.sequence is None else _column(self.sequence),
-                time=None if self.time is None else _column(self.time),
-                decimal=self.decimal or ".",
-                symbols=model.takes_symbols,
-                sentences=prose,
-                vocabulary=_vocabulary(model) if prose else None,
-                split=self.split,
-                standardize=self.standardize,
-                drop_missing=self.drop_missing,
-                measured=measured,
-            )
+            with waited_for(None, "reading"):
+                loaded = read(
+                    name,
+                    columns=_columns(self.columns, "columns"),
+                    labels=labels,
+                    targets=targets[0] if targets and len(targets) == 1 else targets,
+                    sequence=None if self.sequence is None else _column(self.sequence),
+                    time=None if self.time is None else _column(self.time),
+                    decimal=self.decimal or ".",
+                    symbols=model.takes_symbols,
+                    sentences=prose,
+                    vocabulary=_vocabulary(model) if prose else None,
+                    split=self.split,
+                    standardize=self.standardize,
+                    drop_missing=self.drop_missing,
+                    measured=measured,
+                )
         except ZooError as error:
             raise type(error)(in_options(str(error))) if type(error) is ZooError else error from None
         read_from(loaded.line_of)

@@ -6,13 +6,14 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from numbers import Number
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.core.arrays import check_padding
+from zoo.core.passes import passing, through
 from zoo.core.rows import Rows, present
 from zoo.core.schema import Schema, read_leaf
 from zoo.core.statistics import weighted
@@ -36,6 +37,7 @@ __all__ = [
     "num_data",
     "numbers",
     "once",
+    "passed",
     "plain",
     "split",
     "stacked",
@@ -48,6 +50,8 @@ __all__ = [
 
 #: Tensor | tuple[Tensor, ...] | dict[str, Tensor]; beside tensors, arguments that are no data. Or a Stream of these.
 Data: TypeAlias = Any
+
+B = TypeVar("B", bound=Any)
 
 
 class Fields(NamedTuple):
@@ -198,7 +202,13 @@ def take(x: Data, index: Tensor | slice) -> Data:
 def split(x: Data, rows: int) -> Iterator[Data]:
     """The data in pieces of at most ``rows`` rows: memory then stays bounded however many data there are."""
     whole = num_data(x)
-    if whole <= rows and stream_of(x) is None:
+    if stream_of(x) is not None:
+        with passing(whole) as told:
+            for begin in range(0, whole, rows):
+                yield take(x, slice(begin, begin + rows))
+                told(min(begin + rows, whole))
+        return
+    if whole <= rows:
         yield x
         return
     for begin in range(0, whole, rows):
@@ -233,6 +243,11 @@ def batches(x: Data, size: int, device: torch.device | None = None) -> Sequence[
     if stream_of(x) is not None:
         return BlockOrder(num_data(x), size, int(torch.randint(2**62, (1,))))
     return torch.randperm(num_data(x)).to(device).split(size)
+
+
+def passed(order: Sequence[B], x: Data, done: int = 0) -> Iterator[B]:
+    """Batches of an order one after the other, after so many rows; of a stream it is told how far they have come."""
+    return iter(order) if stream_of(x) is None else through(order, num_data(x), done)
 
 
 def numbers(x: Data) -> int:

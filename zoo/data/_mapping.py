@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 
 from zoo.core.mapped import Mapped
+from zoo.core.passes import passing
 from zoo.data._files import check_exists
 from zoo.data._spool import Spool
 from zoo.errors import ZooError
@@ -76,8 +77,10 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Mapp
             )
         row = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
         spool = Spool(name, row * shape[0])
-        while content := packed.read(max(1, UNPACKED // row) * row):
-            spool.add({"x": np.frombuffer(content, dtype).reshape(-1, *shape[1:])})
+        with passing(shape[0]) as told:
+            while content := packed.read(max(1, UNPACKED // row) * row):
+                spool.add({"x": np.frombuffer(content, dtype).reshape(-1, *shape[1:])})
+                told(spool.rows)
     return _of_rows(spool.arrays()["x"], name, row * shape[0])
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from zoo.core.arrays import plain, series_array
 from zoo.core.mapped import Mapped
+from zoo.core.passes import passing
 from zoo.data._files import check_exists, from_frame
 from zoo.data._loaded import Loaded
 from zoo.data._reading import pyarrow_parquet, unreadable
@@ -61,12 +62,14 @@ def spooled_parquet(
     dtype = np.dtype(np.float32 if kinds == {"float"} else np.float64)
     rows = sum(file.metadata.num_rows for file in files)
     spool = Spool(paths[0].name, rows * sum(map(len, fields.values())) * dtype.itemsize)
-    for path, file in zip(paths, files, strict=True):
-        read = functools.partial(file.iter_batches, PART, columns=[n for names in fields.values() for n in names])
-        for group in range(file.metadata.num_row_groups):  # asked for all of them, the reader holds more than it gives
-            for batch in read([group]):
-                frame = batch.to_pandas()
-                spool.add({field: _columns(path, frame, names, dtype) for field, names in fields.items()})
+    with passing(rows) as told:
+        for path, file in zip(paths, files, strict=True):
+            read = functools.partial(file.iter_batches, PART, columns=[n for names in fields.values() for n in names])
+            for group in range(file.metadata.num_row_groups):  # asked for all, the reader holds more than it gives
+                for batch in read([group]):
+                    frame = batch.to_pandas()
+                    spool.add({field: _columns(path, frame, names, dtype) for field, names in fields.items()})
+                    told(spool.rows)
     return spool.arrays(), loaded
 
 
@@ -89,23 +92,26 @@ def _columns(path: Path, frame: Any, names: list[str], dtype: np.dtype[Any]) -> 
     return made
 
 
-def spooled_items(items: Iterable[Any], name: str, pair: bool) -> dict[str, Mapped]:
+def spooled_items(items: Iterable[Any], name: str, pair: bool, count: int | None = None) -> dict[str, Mapped]:
     """What a dataset gives: tensors, arrays or numbers, or dicts of these; of tuples the first, or two for x and y.
 
     Images (C, H, W) become rows of pixels.
 
     Args:
         pair: whether a tuple's first two are a datum: of a model of y given x.
+        count: how many items there are, where that is known.
 
     Raises:
         ZooError: items of several shapes, or that are no numbers; none; too little free disk.
     """
     spool, rest = Spool(name), iter(items)
-    while some := list(itertools.islice(rest, 1024)):
-        named = [_named(item, pair) for item in some]
-        if any(each.keys() != named[0].keys() for each in named):
-            raise ZooError(f"{name}: expected the same fields in each item, got {list(named[0])} and others.")
-        spool.add({field: _stacked([each[field] for each in named], name) for field in named[0]})
+    with passing(count) as told:
+        while some := list(itertools.islice(rest, 1024)):
+            named = [_named(item, pair) for item in some]
+            if any(each.keys() != named[0].keys() for each in named):
+                raise ZooError(f"{name}: expected the same fields in each item, got {list(named[0])} and others.")
+            spool.add({field: _stacked([each[field] for each in named], name) for field in named[0]})
+            told(spool.rows)
     return spool.arrays()
 
 

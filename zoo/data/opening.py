@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.mapped import Mapped
+from zoo.core.passes import passing
 from zoo.core.sequences import inside
 from zoo.core.streams import Stream
 from zoo.data._files import check_exists
@@ -66,10 +67,10 @@ def open_data(
         return Stream(mapped, Path(mapped.path).name)
     if isinstance(source, torch.utils.data.Dataset):
         name = type(source).__name__
-        items = (
-            source if isinstance(source, torch.utils.data.IterableDataset) else map(source.__getitem__, _all(source))
-        )
-        return _stream(spooled_items(items, name, pair), name)
+        if isinstance(source, torch.utils.data.IterableDataset):
+            return _stream(spooled_items(source, name, pair), name)
+        count = len(source)  # type: ignore[arg-type]  # a map-style dataset has a length
+        return _stream(spooled_items(map(source.__getitem__, range(count)), name, pair, count), name)
     if not isinstance(source, (str, Path)):
         raise ZooError(
             f"open_data expected a path, a mapped array or a torch dataset, got a {type(source).__name__}. "
@@ -182,10 +183,6 @@ def _in_memory(stream: Stream) -> Any:
     return pandas.DataFrame(data.numpy(), columns=list(stream.columns))
 
 
-def _all(dataset: Any) -> range:
-    return range(len(dataset))
-
-
 def _stream(arrays: dict[str, Mapped], name: str) -> Stream:
     """Fields as a model takes them: x alone, a pair (x, y), or a dict."""
     if set(arrays) == {"x"}:
@@ -221,8 +218,10 @@ def _joined(paths: list[Path], name: str) -> Mapped:
     """The rows of several arrays one after the other."""
     arrays = [mapped_npy(path) for path in paths]
     spool = Spool(name, sum(array.size for array in arrays))
-    for array in arrays:
-        rows = max(1, 2**24 * len(array) // max(1, array.size))
-        for begin in range(0, len(array), rows):
-            spool.add({"x": array.raw(slice(begin, begin + rows))})
+    with passing(sum(map(len, arrays))) as told:
+        for array in arrays:
+            rows = max(1, 2**24 * len(array) // max(1, array.size))
+            for begin in range(0, len(array), rows):
+                spool.add({"x": array.raw(slice(begin, begin + rows))})
+                told(spool.rows)
     return spool.arrays()["x"]

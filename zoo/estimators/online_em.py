@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zoo.core.data import batches, call, num_data, take
+from zoo.core.data import batches, call, num_data, passed, take
 from zoo.core.nested import tensors_in, with_tensors
 from zoo.core.problem import Problem
 from zoo.core.ranks import present
@@ -98,7 +98,7 @@ class _Way:
         at, run, order = self.at, self.run, self._resumed()
         while at["epoch"] < self.options.max_epochs:
             order = self._order() if order is None else order
-            for index in order[at["batch"] :]:
+            for index in passed(order[at["batch"] :], self.x, at["batch"] * self.size):
                 self._step(index)
                 if run.due():
                     self._save()

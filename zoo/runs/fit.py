@@ -136,7 +136,8 @@ def fit(
     """
     check_jobs("fit", jobs)
     data_name = Path(x).name if data_name is None and isinstance(x, (str, Path)) else data_name
-    model, x = made(model, x, options, guide)
+    with joined() as ranks, waited_for(ranks.first and progress, "reading"):
+        model, x = made(model, x, options, guide)
     template = as_model(model, guide)
     if estimator is None:
         beside: dict[str, Any] = {"weights": weights, "known": known, "fixed": fixed}

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from time import sleep
 from typing import Any
 
+from zoo.core.passes import heard_by
 from zoo.core.turns import kept_random
 from zoo.estimators.base import Callback
-from zoo.runs.notebook_line import NotebookLine
+from zoo.runs.notebook_line import PATIENCE, NotebookLine
 
 __all__ = ["fraction_shown", "shown", "waited_for"]
 
 #: Without a terminal a line is written when there has been none for so long, in seconds.
 SILENCE = 4.0
+#: Seconds between two states of a bar.
+EVERY = 0.1
 
 
 @contextmanager
@@ -46,9 +50,10 @@ def shown(progress: bool | Callback | None, title: str, unit: str = "iterations"
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     if console.is_jupyter:
-        with NotebookLine(f"{{rows:>6}} {unit}  {{values}} {{left}}", progress is True) as line:
-            bar = Bar(line, line.add_task(title, rows=0, values="", left=""), title)
-            yield bar
+        with NotebookLine(f"{{rows:>6}} {unit}  {{values}} {{left}} {{passed}}", progress is True) as line:
+            bar = Bar(line, line.add_task(title, rows=0, values="", left="", passed=""), title)
+            with heard_by(bar.passed):
+                yield bar
             bar.end()
         return
     columns = (
@@ -57,22 +62,27 @@ def shown(progress: bool | Callback | None, title: str, unit: str = "iterations"
         TextColumn("{task.fields[rows]:>6} " + unit + "  {task.fields[values]}"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[passed]}"),
     )
     with Progress(*columns, console=console, refresh_per_second=8) as bars:
-        bar = Bar(bars, bars.add_task(title, total=None, rows=0, values="", left=""), title)
-        yield bar
+        bar = Bar(bars, bars.add_task(title, total=None, rows=0, values="", left="", passed=""), title)
+        with heard_by(bar.passed):
+            yield bar
         bar.end()
 
 
 @contextmanager
 def waited_for(progress: bool | Callback | None, title: str) -> Iterator[None]:
     """Around all of a run, what comes before its bar (starts) and after it (scores) too: where lines are written, they
-    say that it is at work."""
-    if progress is None and _console(progress) is None:
+    say that it is at work; a bar shows a pass through data that are read in pieces, while it lasts."""
+    if progress is False or callable(progress):
+        yield
+    elif (console := _console(progress)) is None:
         with _clock.at_work(Lines(title)):
             yield
     else:
-        yield
+        with heard_by(PassBar(title, console, progress is True)):
+            yield
 
 
 @contextmanager
@@ -88,18 +98,64 @@ def fraction_shown(title: str, progress: bool | None = None) -> Iterator[Callabl
         with _clock.at_work(lines):
             yield lambda fraction: lines.update(None, completed=fraction)
         return
+    with _fraction_bar(title, console, progress is True) as bar:
+
+        def heard(done: int | None, rows: int | None) -> None:
+            bar(**pass_fields(done, rows))
+
+        with heard_by(heard):
+            yield lambda fraction: bar(completed=fraction)
+
+
+@contextmanager
+def _fraction_bar(title: str, console: Any, asked: bool) -> Iterator[Callable[..., None]]:
+    """What updates the fields of a bar that goes with the work."""
     with kept_random():
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     if console.is_jupyter:
-        with NotebookLine("", progress is True) as line:
-            task = line.add_task(title, total=1.0)
-            yield lambda fraction: line.update(task, completed=fraction)
+        with NotebookLine("{passed}", asked) as line:
+            yield functools.partial(line.update, line.add_task(title, total=1.0, passed=""))
         return
-    columns = (TextColumn("{task.description:>12}"), BarColumn(bar_width=30), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task(title, total=1.0)
-        yield lambda fraction: bars.update(task, completed=fraction)
+    words = [TextColumn("{task.description:>12}"), TextColumn("{task.fields[passed]}")]
+    with Progress(
+        words[0], BarColumn(bar_width=30), TimeRemainingColumn(), words[1], console=console, transient=True
+    ) as bars:
+        yield functools.partial(bars.update, bars.add_task(title, total=1.0, passed=""))
+
+
+class PassBar:
+    """Shows a pass through data that stay in their files, while it lasts; not one that is done in :data:`PATIENCE`."""
+
+    def __init__(self, title: str, console: Any, asked: bool) -> None:
+        self.title, self.console, self.asked = title, console, asked
+        self._began: float | None = None
+        self._shown = ExitStack()
+        self._bar: Callable[..., None] | None = None
+
+    def __call__(self, done: int | None, rows: int | None) -> None:
+        now = time.monotonic()
+        if done is None:
+            self._shown.close()
+            self._began = self._bar = None
+        elif self._began is None:
+            self._began = now
+        elif self._bar is None and now - self._began > PATIENCE:
+            self._bar = self._shown.enter_context(_fraction_bar(self.title, self.console, self.asked))
+        if self._bar is not None:
+            self._bar(**pass_fields(done, rows))
+
+
+def pass_fields(done: int | None, rows: int | None) -> dict[str, Any]:
+    """The fields of a bar that say how far a pass has come; none of its words where it is over."""
+    if done is None:
+        return {"passed": ""}
+    of = "" if rows is None else f" of {_spaced(rows)}"
+    return {"passed": f"rows {_spaced(done)}{of}"} | ({"completed": done / rows} if rows else {})
+
+
+def _spaced(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
 
 
 def _console(progress: bool | None) -> Any:
@@ -139,7 +195,8 @@ class _Clock:
             self._thread = threading.Thread(target=self._watch, name="zoo-progress", daemon=True)
             self._thread.start()
         try:
-            yield
+            with heard_by(lines.passed):
+                yield
         finally:
             self._workers.remove(lines)
             if not self._workers:
@@ -176,7 +233,16 @@ class Lines:
 
     def __init__(self, title: str, unit: str = "") -> None:
         self.unit, self.began = unit, time.monotonic()
-        self.fields: dict[str, Any] = {"description": title, "rows": 0, "values": "", "completed": 0.0, "left": ""}
+        texts = dict.fromkeys(("values", "left", "passed"), "")
+        self.fields: dict[str, Any] = {"description": title, "rows": 0, "completed": 0.0, **texts}
+
+    def passed(self, done: int | None, rows: int | None) -> None:
+        """How far a pass through data that stay in their files has come."""
+        words = {"passed": pass_fields(done, rows)["passed"]}
+        if done is None:
+            self.fields |= words
+        else:
+            self.update(None, **words)
 
     def update(self, task: Any, **fields: Any) -> None:
         self.fields |= fields
@@ -185,11 +251,11 @@ class Lines:
 
     def line(self, waited: bool = False) -> str:
         """How far it is, and where that may be no news since when it is at work."""
-        description, rows, shown, completed, left = (
-            self.fields[name] for name in ("description", "rows", "values", "completed", "left")
+        description, rows, shown, completed, left, passed = (
+            self.fields[name] for name in ("description", "rows", "values", "completed", "left", "passed")
         )
         parts = [f"{rows} {self.unit}" if rows else "", f"{completed:.0%}" if completed else ""]
-        parts += [*shown.split("  "), left]
+        parts += [*shown.split("  "), passed, left]
         if waited:
             parts.append(f"at work for {time.monotonic() - self.began:.0f} s")
         return f"{description}: {', '.join(part for part in parts if part)}"
@@ -201,7 +267,7 @@ class Bar:
     def __init__(self, bars: Any, task: Any, title: str = "") -> None:
         self.bars, self.task, self.title, self.count = bars, task, title, 0
         self._stage: str | None = None
-        self._began, self._drawn = time.monotonic(), 0.0
+        self._began, self._drawn, self._told = time.monotonic(), 0.0, 0.0
         self._first: float | None = None
         self._last: dict[str, Any] = {}
 
@@ -209,7 +275,7 @@ class Bar:
         self.count += 1
         self._last = row
         now, fields = time.monotonic(), {} if fraction is None else self._at(fraction)
-        if self.count == 1 or now - self._drawn > 0.1 or fraction == 1.0:
+        if self.count == 1 or now - self._drawn > EVERY or fraction == 1.0:
             self._drawn = now
             fields |= {"rows": self.count, "values": values(row)}
         if fields:
@@ -218,7 +284,7 @@ class Bar:
     def end(self) -> None:
         """The bar is full, and shows the last row."""
         last = {"values": values(self._last)} if self._last else {}
-        self.bars.update(self.task, total=1.0, completed=1.0, rows=self.count, left="", **last)
+        self.bars.update(self.task, total=1.0, completed=1.0, rows=self.count, left="", passed="", **last)
 
     def stage(self, name: str, fraction: float) -> None:
         """How far a stage before the climb has come."""
@@ -229,6 +295,13 @@ class Bar:
 
     def tick(self, fraction: float) -> None:
         self.bars.update(self.task, **self._at(fraction))
+
+    def passed(self, done: int | None, rows: int | None) -> None:
+        """How far a pass through data that stay in their files has come."""
+        now = time.monotonic()
+        if done is None or now - self._told > EVERY:
+            self._told = now
+            self.bars.update(self.task, passed=pass_fields(done, rows)["passed"])
 
     def _at(self, fraction: float) -> dict[str, Any]:
         if self._stage is not None:

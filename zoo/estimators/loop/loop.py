@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from zoo.core.data import at_hand, batches, count, num_data, stream_of
+from zoo.core.data import at_hand, batches, count, num_data, passed, stream_of
 from zoo.core.problem import Problem
 from zoo.core.ranks import present
 from zoo.core.stage import Stage
@@ -108,7 +108,7 @@ class Loop(ABC):
             while self.at.epoch < self.epochs:
                 if batches is None:
                     batches = self._order()
-                for index in batches[self.at.batch :]:
+                for index in passed(batches[self.at.batch :], self.x, self.at.batch * self.batch_size):
                     try:
                         self._step(index)
                     except (ValueError, RuntimeError) as error:  # what distributions and factorisations make of NaN
