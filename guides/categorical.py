@@ -21,6 +21,10 @@ class AmortizedCategorical(MLP):
 
     Shapes:
         x: (..., num_features) to a Categorical of batch shape (...) over ``num_categories``.
+
+    Example:
+        >>> AmortizedCategorical(4, 3, (8,))(torch.zeros(5, 4))
+        Categorical(logits: torch.Size([5, 3]))
     """
 
     def __init__(self, num_features: int, num_categories: int, hidden_dims: Sequence[int] = (32,)) -> None:

@@ -29,6 +29,11 @@ class AmortizedChain(nn.Module):
     Shapes:
         x: (N, T, D), NaN where missing; lengths: (N,), what lies beyond is never read.
         Returns ln q(z_1), (N, K), and ln q(z_t | z_{t-1}), (N, T - 1, K, K).
+
+    Example:
+        >>> initial, steps = AmortizedChain(2, 3)(torch.zeros(5, 7, 2), torch.full((5,), 7))
+        >>> initial.shape, steps.shape
+        (torch.Size([5, 3]), torch.Size([5, 6, 3, 3]))
     """
 
     def __init__(self, num_features: int, num_states: int, hidden_dim: int = 32) -> None:

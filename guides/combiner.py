@@ -49,6 +49,14 @@ class Combiner(nn.Module):
 
     Shapes:
         x: (F, D), the frames of sequences as a :class:`Packing` has them. ahead: (F, H). z: (..., L).
+
+    Example:
+        >>> guide, frames = Combiner(3, 2, 8), torch.zeros(2, 5, 3)
+        >>> packing = Packing(torch.tensor([5, 4]))
+        >>> ahead = guide.ahead(packing.pack(frames), packing)
+        >>> q = guide(torch.zeros(9, 2), ahead)
+        >>> q.batch_shape, q.event_shape
+        (torch.Size([9]), torch.Size([2]))
     """
 
     def __init__(

@@ -17,6 +17,11 @@ class AmortizedCode(MLP):
 
     Shapes:
         x: (..., num_features) to a distribution of batch shape (...) and event shape (V, K).
+
+    Example:
+        >>> q = AmortizedCode(4, 2, 3)(torch.zeros(5, 4))
+        >>> q.batch_shape, q.event_shape
+        (torch.Size([5]), torch.Size([2, 3]))
     """
 
     def __init__(
@@ -40,6 +45,11 @@ class AmortizedBits(MLP):
 
     Shapes:
         x: (..., num_features) to a distribution of batch shape (...) and event shape (V,).
+
+    Example:
+        >>> q = AmortizedBits(4, 6)(torch.zeros(5, 4))
+        >>> q.batch_shape, q.event_shape
+        (torch.Size([5]), torch.Size([6]))
     """
 
     def __init__(

@@ -18,6 +18,11 @@ class FiniteSupport(dist.TorchDistribution):
     Args:
         values: (K,) or (K, ...), all different; what follows K is the event's shape.
         logits: (..., K), unnormalised log-probabilities.
+
+    Example:
+        >>> q = FiniteSupport(torch.tensor([1.0, 5.0]), torch.tensor([0.0, 0.0]))
+        >>> q.log_prob(torch.tensor(5.0)).exp()
+        tensor(0.5000)
     """
 
     arg_constraints: ClassVar = {"logits": constraints.independent(constraints.real, 1)}

@@ -35,6 +35,13 @@ class AmortizedFlow(nn.Module):
 
     Shapes:
         x: (N, D) to a distribution of batch shape (N,) and event shape (L,).
+
+    Example:
+        >>> from guides import AmortizedNormal
+        >>> base = AmortizedNormal(4, 2, (8,))
+        >>> q = AmortizedFlow(base, 4, 2, "iaf", 2)(torch.zeros(3, 4))
+        >>> q.batch_shape, q.event_shape
+        (torch.Size([3]), torch.Size([2]))
     """
 
     def __init__(self, base: AmortizedNormal, context_dim: int, latent_dim: int, kind: str, length: int) -> None:

@@ -18,6 +18,11 @@ class AmortizedGaussian(nn.Module):
 
     Shapes:
         x: (..., num_features) to a MultivariateNormal of batch shape (...) and event shape (latent_dim,).
+
+    Example:
+        >>> q = AmortizedGaussian(4, 2)(torch.zeros(3, 4))
+        >>> q.batch_shape, q.event_shape
+        (torch.Size([3]), torch.Size([2]))
     """
 
     def __init__(self, num_features: int, latent_dim: int) -> None:

@@ -21,6 +21,12 @@ class Standardize(nn.Module):
 
     Shapes:
         x: (..., num_features), and so is the result.
+
+    Example:
+        >>> change = Standardize(2)
+        >>> change.set_from(torch.tensor([[0.0, 5.0], [2.0, 9.0]]))
+        >>> change(torch.tensor([[1.0, 9.0]])).round(decimals=3)
+        tensor([[0., 1.]])
     """
 
     loc: Tensor
@@ -53,6 +59,10 @@ class MLP(nn.Sequential):
     Shapes:
         x: (..., sizes[0]) to (..., sizes[-1]). Several inputs whose widths add up to sizes[0] are taken side by side
         and broadcast against each other: each passes its columns of the first layer by itself, before it is repeated.
+
+    Example:
+        >>> MLP((4, 8, 2))(torch.zeros(3, 4)).shape
+        torch.Size([3, 2])
     """
 
     def __init__(self, sizes: Sequence[int], activation: str = "tanh") -> None:
@@ -106,6 +116,10 @@ class ConvEncoder(nn.Module):
 
     Raises:
         ValueError: the image is not square, or its side not a multiple of 4.
+
+    Example:
+        >>> ConvEncoder(64, 10)(torch.zeros(3, 64)).shape
+        torch.Size([3, 10])
     """
 
     def __init__(
@@ -138,6 +152,10 @@ class ConvDecoder(nn.Module):
 
     Shapes:
         z: (..., latent_dim) to (..., num_pixels * outputs), a pixel's numbers side by side.
+
+    Example:
+        >>> ConvDecoder(2, 64, 10)(torch.zeros(3, 2)).shape
+        torch.Size([3, 64])
     """
 
     def __init__(

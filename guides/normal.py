@@ -28,6 +28,11 @@ class AmortizedNormal(nn.Module):
     Shapes:
         x: (..., D) to a Normal of batch shape (...) and event shape (L,). Several inputs whose widths add up to D are
         taken side by side, broadcast against each other.
+
+    Example:
+        >>> q = AmortizedNormal(4, 2, (8,))(torch.zeros(3, 4))
+        >>> q.batch_shape, q.event_shape
+        (torch.Size([3]), torch.Size([2]))
     """
 
     def __init__(

@@ -23,6 +23,10 @@ class Packing:
     Attributes:
         sizes: number of sequences that have a t-th step, T numbers. edges: where each step begins, T + 1 numbers.
         sequence, time: of each frame, (F,), F the sum of the lengths.
+
+    Example:
+        >>> Packing(torch.tensor([3, 2, 2])).sizes
+        [3, 3, 1]
     """
 
     def __init__(self, lengths: Tensor) -> None:

@@ -19,6 +19,10 @@ class Recurrent(nn.Module):
 
     Shapes:
         x: (N, T, D); lengths: (N,), what lies beyond is never read. Returns (N, T, 2 hidden_dim + D).
+
+    Example:
+        >>> Recurrent(2, 8)(torch.zeros(5, 7, 2), torch.full((5,), 7)).shape
+        torch.Size([5, 7, 18])
     """
 
     def __init__(self, num_features: int, hidden_dim: int) -> None:

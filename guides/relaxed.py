@@ -29,6 +29,10 @@ class RelaxedCategorical:
         temperature: positive; 0 is the discrete variable, in the limit.
         logits: (..., K), need not be normalised; -inf allowed (that corner is never taken).
         straight_through: return the nearest corner, with the gradient of the relaxed point.
+
+    Example:
+        >>> RelaxedCategorical(0.5, torch.zeros(3, 4)).rsample().shape
+        torch.Size([3, 4])
     """
 
     def __init__(self, temperature: float, logits: Tensor, straight_through: bool = False) -> None:
@@ -60,7 +64,12 @@ class RelaxedCategorical:
 
 
 class RelaxedBernoulli:
-    """sigmoid((logits + logistic noise) / temperature), the binary case; shapes (...) throughout."""
+    """sigmoid((logits + logistic noise) / temperature), the binary case; shapes (...) throughout.
+
+    Example:
+        >>> RelaxedBernoulli(0.5, torch.zeros(3, 4)).rsample().shape
+        torch.Size([3, 4])
+    """
 
     def __init__(self, temperature: float, logits: Tensor, straight_through: bool = False) -> None:
         if not temperature > 0:

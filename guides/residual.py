@@ -33,6 +33,10 @@ class Residual(nn.Module):
 
     Shapes:
         x: (..., num_inputs) to (..., num_outputs).
+
+    Example:
+        >>> Residual(4, 2, (8,))(torch.zeros(3, 4)).shape
+        torch.Size([3, 2])
     """
 
     def __init__(
@@ -69,6 +73,11 @@ class ResidualNormal(nn.Module):
 
     Shapes:
         x: (..., D). moments(x): mean (..., L), and F: standard deviations (..., L), or (..., L, L).
+
+    Example:
+        >>> q = ResidualNormal(4, 2, (8,))(torch.zeros(3, 4))
+        >>> q.batch_shape, q.event_shape
+        (torch.Size([3]), torch.Size([2]))
     """
 
     def __init__(

@@ -72,6 +72,11 @@ class DiscreteTables:
     Raises:
         ValueError: a latent without finite support, or a plate that takes a part of the data.
         OtherData: when called, on data of other sizes than those it was made for.
+
+    Example:
+        >>> program = lambda x: pyro.sample("z", pyro.distributions.Bernoulli(torch.tensor(0.5)))
+        >>> DiscreteTables(program, torch.zeros(3)).parents
+        {'z': []}
     """
 
     def __init__(self, model: Callable[..., Any], *args: Any, max_entries: int = 2**24, **kwargs: Any) -> None:

@@ -132,6 +132,12 @@ def discrete_posterior(
 
     Raises:
         ZooError: a latent that cannot be enumerated, too large a sum, data of probability zero.
+
+    Example:
+        >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
+        >>> posterior = zoo.discrete_posterior(fit.model, zoo.load_data("iris"))
+        >>> posterior.marginals["z"].probs[77].round(decimals=3)
+        tensor([0.0000, 0.3290, 0.6710], dtype=torch.float64)
     """
     owner = as_model(model, guide)
     with isolated(seed), torch.enable_grad():

@@ -27,7 +27,12 @@ Prior: TypeAlias = dict[str, Any]
 
 
 def dirichlet(name: str, like: Tensor, concentration: float) -> Prior:
-    """A Dirichlet of equal concentrations for each row of ``like``, (..., K); none where K = 1 leaves no choice."""
+    """A Dirichlet of equal concentrations for each row of ``like``, (..., K); none where K = 1 leaves no choice.
+
+    Example:
+        >>> dirichlet("weights", torch.ones(3) / 3, 1.0)
+        {'weights': Dirichlet(concentration: torch.Size([3]))}
+    """
     if like.shape[-1] == 1:
         return {}
     made = dist.Dirichlet(torch.full_like(like.detach(), concentration))
@@ -43,6 +48,11 @@ def gaussians(x: Tensor, num_components: int, covariance_type: str) -> Prior:
 
     Args:
         x: complete rows, (M, D).
+
+    Example:
+        >>> prior = gaussians(torch.randn(20, 2), 3, "full")
+        >>> {name: tuple(d.event_shape) for name, d in prior.items()}
+        {'means': (3, 2), 'scales': (3, 2), 'correlations': (3, 2, 2)}
     """
     k, d = num_components, x.shape[-1]
     mean, spread = x.mean(0), _spread(x)
@@ -66,6 +76,10 @@ def rates(x: Tensor, num_components: int) -> Prior:
 
     Args:
         x: complete rows of counts, (M, D).
+
+    Example:
+        >>> {name: tuple(d.event_shape) for name, d in rates(torch.ones(20, 2), 3).items()}
+        {'rates': (3, 2)}
     """
     mean = (x.sum(0) + 0.5) / (len(x) + 0.5)  # positive
     shape = torch.full((num_components, x.shape[-1]), 2.0, dtype=x.dtype, device=x.device)
@@ -79,6 +93,10 @@ def factors(x: Tensor, num_factors: int) -> Prior:
 
     Args:
         x: (N, D).
+
+    Example:
+        >>> {name: tuple(d.event_shape) for name, d in factors(torch.randn(20, 4), 2).items()}
+        {'mean': (4,), 'loadings': (4, 2), 'noise_variance': (4,)}
     """
     spread = _spread(x)
     loadings = torch.zeros(len(spread), num_factors, dtype=x.dtype, device=x.device)

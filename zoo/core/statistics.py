@@ -93,6 +93,11 @@ class Statistics(Mapping[str, Any]):
     - ``num_data``: number of data (rows, or sequences);
     - ``log_likelihood``: total exact ln p(x) of those data at the parameters the E step used;
     - ``objective``: what EM climbs: the log-likelihood, or ln p(x, z) at the most probable z for hard EM.
+
+    Example:
+        >>> half = zoo.Statistics(2, -3.0, total=torch.tensor([1.0, 2.0]))
+        >>> (half + half)["total"]
+        tensor([2., 4.])
     """
 
     def __init__(self, num_data: float, log_likelihood: Tensor, objective: Tensor | None = None, **values: Any) -> None:

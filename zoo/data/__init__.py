@@ -57,7 +57,12 @@ class DataInfo:
 
 
 def list_data() -> list[DataInfo]:
-    """All named data sets, sorted by name, with where each would be taken from; nothing is read or downloaded."""
+    """All named data sets, sorted by name, with where each would be taken from; nothing is read or downloaded.
+
+    Example:
+        >>> "iris" in [row.name for row in zoo.list_data()]
+        True
+    """
     return [_info(name, DATA_SETS[name]) for name in sorted(DATA_SETS)]
 
 
@@ -187,6 +192,11 @@ def load_data(
     Raises:
         ZooError: an unknown name, a file that is missing or not what it should be, a failed download. The text says
             what was expected, what came, and one way out.
+
+    Example:
+        >>> x, species = zoo.load_data("iris", labels=True)
+        >>> x.shape, species.bincount()
+        (torch.Size([150, 4]), tensor([50, 50, 50]))
     """
     loaded = read(
         name_or_path, columns=columns, labels=labels, targets=targets, sequence=sequence, time=time,
@@ -267,6 +277,10 @@ def load_trees(name_or_path: str | Path) -> list[ParseTree]:
 
     Raises:
         ZooError: an unknown name, a set or file without trees, brackets that do not match (with the line).
+
+    Example:
+        >>> print(zoo.load_trees("known_grammar")[0])
+        (S (NP (DT every) (NN cat)) (VP (VT hears) (PRP she)))
     """
     if isinstance(name_or_path, str) and name_or_path in DATA_SETS:
         known = DATA_SETS[name_or_path]

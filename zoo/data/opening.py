@@ -60,6 +60,13 @@ def open_data(
 
     Raises:
         ZooError: a file that cannot be read, or is of another kind; too little free disk.
+
+    Example:
+        >>> import numpy
+        >>> numpy.save("rows.npy", zoo.load_data("iris"))
+        >>> rows = zoo.open_data("rows.npy")
+        >>> round(zoo.fit("gaussian_mixture", rows, num_components=3).log_likelihood, 4)
+        -180.1855
     """
     if isinstance(source, Stream):
         return source

@@ -23,6 +23,11 @@ class ParseTree:
         children: phrases and tags below a phrase; the word alone below a tag.
 
     ``str(tree)`` is one line of brackets, which :func:`parse_trees` reads again; ``tree.draw()`` a picture in text.
+
+    Example:
+        >>> tree = zoo.ParseTree("S", (zoo.ParseTree("N", ("cats",)), zoo.ParseTree("V", ("sleep",))))
+        >>> str(tree), tree.words()
+        ('(S (N cats) (V sleep))', ('cats', 'sleep'))
     """
 
     label: str
@@ -115,6 +120,11 @@ def parse_trees(text: str, source: str = "the text") -> list[ParseTree]:
 
     Raises:
         ZooError: brackets that do not match, a word beside brackets, an empty bracket, each with its line.
+
+    Example:
+        >>> trees = zoo.parse_trees("(S (NP (D the) (N cat)) (V sleeps))")
+        >>> trees[0].words(), trees[0].spans()
+        (('the', 'cat', 'sleeps'), {(0, 1), (1, 2), (0, 3), (2, 3), (0, 2)})
     """
     trees: list[ParseTree] = []
     open_brackets: list[tuple[int, str, list[ParseTree | str]]] = []  # line, label, children

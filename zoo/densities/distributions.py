@@ -31,6 +31,11 @@ class Selected(dist.TorchDistribution):
 
     Shapes:
         log_prob(x): broadcast of x's and z's batch shapes, nats.
+
+    Example:
+        >>> components = torch.distributions.Poisson(torch.tensor([2.0, 9.0]))
+        >>> zoo.Selected(components, torch.tensor([0, 1])).log_prob(torch.tensor(3.0)).round(decimals=3)
+        tensor([-1.7120, -4.2000])
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -96,7 +101,13 @@ def _one_of(many: Any, k: int) -> Any:
 
 
 class ExactBernoulli(dist.Bernoulli):
-    """Bernoulli whose impossible outcome scores -inf, also at infinite logits; torch's gives NaN there."""
+    """Bernoulli whose impossible outcome scores -inf, also at infinite logits; torch's gives NaN there.
+
+    Example:
+        >>> x, logits = torch.tensor([0.0, 1.0]), torch.tensor(float("inf"))
+        >>> zoo.ExactBernoulli(logits=logits).log_prob(x)
+        tensor([-inf, 0.])
+    """
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> ExactBernoulli:
         return ExactBernoulli(logits=self.logits.expand(batch_shape), validate_args=False)

@@ -12,7 +12,12 @@ __all__ = ["find_model", "model_classes", "snake_case"]
 
 @cache
 def model_classes() -> dict[str, type[LatentVariableModel]]:
-    """Every model of the zoo by its snake-case name: those that the files here offer."""
+    """Every model of the zoo by its snake-case name: those that the files here offer.
+
+    Example:
+        >>> zoo.model_classes()["vae"]
+        <class 'zoo.models.vae.VAE'>
+    """
     return {snake_case(cls.__name__): cls for cls in classes_in(__name__, LatentVariableModel)}
 
 

@@ -63,7 +63,7 @@ class BoltzmannMachine(EnergyModel):
     Example:
         >>> model, x = tiny()
         >>> model.log_marginal(x).shape
-        torch.Size([6])
+        torch.Size([12])
     """
 
     reference = "Ackley, Hinton & Sejnowski (1985), A learning algorithm for Boltzmann machines"

@@ -38,6 +38,11 @@ class VonMisesMixture(Mixture):
 
     Raises:
         ZooError: x of another shape, not finite, or beyond 2π.
+
+    Example:
+        >>> model, x = tiny()
+        >>> model.log_marginal(x).shape
+        torch.Size([6])
     """
 
     default_data = "turtles"

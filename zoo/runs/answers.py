@@ -54,6 +54,11 @@ class Answers:
 
         Raises:
             ZooError: neither an exact posterior nor a trained guide is to be had.
+
+        Example:
+            >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
+            >>> fit.posterior(zoo.load_data("iris")).probs.shape
+            torch.Size([150, 3])
         """
         x = prepared(self.model, x)
         warn_of_impossible("posterior", self.model, x)
@@ -62,7 +67,13 @@ class Answers:
 
     @exclusive
     def structure(self, x: Any) -> Any:
-        """p(z | x) of whole paths, a :class:`zoo.structures.Structure`; ``posterior`` has the marginals of steps."""
+        """p(z | x) of whole paths, a :class:`zoo.structures.Structure`; ``posterior`` has the marginals of steps.
+
+        Example:
+            >>> fit = zoo.fit("poisson_hmm", "earthquakes", num_states=2)
+            >>> fit.structure(zoo.load_data("earthquakes")).log_partition().round(decimals=3)
+            tensor([-341.8790], dtype=torch.float64)
+        """
         if (reason := lacks(self.model, "structure")) is not None:
             raise ZooError(f"structure: expected a model whose latents are one, but {reason}. Use posterior.")
         return self.model.structure(prepared(self.model, x))
@@ -78,7 +89,13 @@ class Answers:
         return latents(self.model, x, trained=self.guide_trained, estimator=self.estimator, seed=self.seed)
 
     def discrete_posterior(self, x: Any) -> DiscretePosterior:
-        """Marginals, mode, draws and entropy of the discrete latents given x, exact by enumeration of the program."""
+        """Marginals, mode, draws and entropy of the discrete latents given x, exact by enumeration of the program.
+
+        Example:
+            >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
+            >>> round(fit.discrete_posterior(zoo.load_data("iris")).log_evidence, 3)
+            -180.185
+        """
         from zoo.automatic.posteriors import discrete_posterior
 
         return discrete_posterior(self.model, x, seed=self.seed)
@@ -94,6 +111,11 @@ class Answers:
 
         Raises:
             ZooError: neither an exact posterior nor a trained guide is to be had.
+
+        Example:
+            >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
+            >>> fit.predict(zoo.load_data("iris"))[::25]
+            tensor([0, 0, 1, 1, 2, 2])
         """
         if lacks(self.model, "predict") is None:
             given_alone = bool(self.model.fields.given)
@@ -121,6 +143,11 @@ class Answers:
 
         Raises:
             ZooError: the latent is continuous, or there are several.
+
+        Example:
+            >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
+            >>> fit.predict_proba(zoo.load_data("iris"))[77].round(decimals=3)
+            tensor([0.0000, 0.3290, 0.6710], dtype=torch.float64)
         """
         if lacks(self.model, "state_probs") is None:
             x = prepared(self.model, x)
@@ -158,6 +185,11 @@ class Answers:
 
         Raises:
             ZooError: the latent is discrete, or there are several.
+
+        Example:
+            >>> fit = zoo.fit("factor_analysis", "iris", num_factors=1)
+            >>> fit.transform(zoo.load_data("iris")).shape
+            torch.Size([150, 1])
         """
         if lacks(self.model, "encoded") is None:
             codes: Tensor = by_pieces(
@@ -190,6 +222,12 @@ class Answers:
 
         Raises:
             ZooError: the model's latents are no chain whose paths can be summed.
+
+        Example:
+            >>> fit = zoo.fit("poisson_hmm", "earthquakes", num_states=2)
+            >>> path, log_joint = fit.viterbi(zoo.load_data("earthquakes"))
+            >>> path.shape, log_joint.round(decimals=2)
+            (torch.Size([1, 107]), tensor([-346.6200], dtype=torch.float64))
         """
         if (reason := lacks(self.model, "viterbi")) is not None:
             raise ZooError(f"viterbi: expected a model with a chain of states, but {reason}. Use predict.")
@@ -202,6 +240,11 @@ class Answers:
 
         Raises:
             ZooError: ln p(x) is not tractable, or is no sum over data.
+
+        Example:
+            >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
+            >>> fit.score_samples(zoo.load_data("iris"))[:3].round(decimals=3)
+            tensor([1.5710, 0.7380, 1.1440], dtype=torch.float64)
         """
         from zoo.scores.evidence import row_log_likelihoods
 
@@ -219,7 +262,13 @@ class Answers:
 
     @exclusive
     def score(self, x: Any) -> float | None:
-        """Exact total ln p(x) of other data, nats; None where not tractable. Warns where it is -inf, and says why."""
+        """Exact total ln p(x) of other data, nats; None where not tractable. Warns where it is -inf, and says why.
+
+        Example:
+            >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
+            >>> round(fit.score(zoo.load_data("iris")[:100]), 3)
+            -69.783
+        """
         from zoo.scores.evidence import exact_log_likelihood
 
         x = prepared(self.model, x)
@@ -241,6 +290,11 @@ class Answers:
 
         Raises:
             ZooError: a model of p(observed | given) without ``given``; lengths of what is no sequence.
+
+        Example:
+            >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
+            >>> fit.sample(5).shape
+            torch.Size([5, 4])
         """
         if self.template is None:
             raise ZooError("sample: this fit does not know the shape of its data. Fit again with this version.")
@@ -267,6 +321,11 @@ class Answers:
 
         Raises:
             ZooError: no data; a program that is no density of data; latents without a posterior.
+
+        Example:
+            >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
+            >>> fit.posterior_predictive(num_draws=20).shape
+            torch.Size([20, 150, 4])
         """
         from zoo.runs.predictive import predictive_draws
 
@@ -293,6 +352,11 @@ class Answers:
 
         Raises:
             ZooError: the model is not one of sequences that can be filtered.
+
+        Example:
+            >>> fit = zoo.fit("poisson_hmm", "earthquakes", num_states=2)
+            >>> fit.filter(zoo.load_data("earthquakes"))[0, -1].round(decimals=3)
+            tensor([0.0010, 0.9990], dtype=torch.float64)
         """
         return filtered(self.model, x, self.seed)
 
@@ -303,6 +367,11 @@ class Answers:
 
         Raises:
             ZooError: the model is not one of sequences that can be gone on with.
+
+        Example:
+            >>> fit = zoo.fit("poisson_hmm", "earthquakes", num_states=2)
+            >>> fit.forecast(zoo.load_data("earthquakes"), num_steps=3).shape
+            torch.Size([100, 1, 3, 1])
         """
         return forecasts(self.model, x, num_steps, num_samples, self.seed if seed is None else seed)
 

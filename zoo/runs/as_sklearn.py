@@ -37,6 +37,12 @@ def as_sklearn(model: Any, **options: Any) -> Any:
 
     Raises:
         ZooError: a model that is not known, or an option that neither it nor any estimator has.
+
+    Example:
+        >>> x = zoo.load_data("iris").numpy()
+        >>> model = zoo.as_sklearn("gaussian_mixture", num_components=3).fit(x)
+        >>> round(float(model.score(x)), 4), model.predict(x)[::50]
+        (-1.2012, array([0, 1, 2]))
     """
     if isinstance(model, Unsized):
         model, options = model.kind, {**model.arguments, **options}

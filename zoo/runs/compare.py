@@ -266,6 +266,11 @@ def compare(
     Raises:
         ZooError: a mistake in the arguments, or an estimator that cannot serve the model; nothing has been done then.
         KeyboardInterrupt: before anything was fitted; after that the comparison comes back as far as it went.
+
+    Example:
+        >>> found = zoo.compare("ppca", "iris", num_factors=2, estimators=["closed_form", "em"], gradients=False)
+        >>> [(fit.estimator, round(fit.log_likelihood, 3)) for fit in found.fits]
+        [('closed_form', -404.963), ('em', -404.963)]
     """
     check_jobs("compare", jobs)
     if jobs != 1 and callable(progress):

@@ -35,9 +35,9 @@ def deep_belief_net(
 
     Example:
         >>> x = zoo.load_data("digits")
-        >>> net = zoo.deep_belief_net(x, [64, 32], max_epochs=20)
+        >>> net = zoo.deep_belief_net(x, [64, 32], max_epochs=5)
         >>> vae = zoo.VAE.from_data(x, hidden_dims=[64, 32], activation="tanh", binarization="threshold")
-        >>> fit = zoo.fit(net.start(vae, x), x, init="current")
+        >>> fit = zoo.fit(net.start(vae, x), x, init="current", max_epochs=5)
     """
     machines: list[RestrictedBoltzmannMachine] = []
     unit = x

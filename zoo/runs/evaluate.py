@@ -195,6 +195,11 @@ def evaluate(
 
     Raises:
         ZooError: neither an exact sum nor a guide is to be had.
+
+    Example:
+        >>> fit = zoo.fit("ppca", "iris", num_factors=2, estimator="closed_form")
+        >>> round(zoo.evaluate(fit, zoo.load_data("iris")).log_likelihood, 3)
+        -404.963
     """
     trained = model.guide_trained if isinstance(model, Fit) else True
     model = as_model(model.model if isinstance(model, Fit) else model, guide)

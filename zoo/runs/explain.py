@@ -106,6 +106,11 @@ def explain(
 
     Raises:
         ZooError: an argument that is not known; the program cannot be summed, named by site.
+
+    Example:
+        >>> found = zoo.explain("poisson_mixture", "earthquakes", num_components=2)
+        >>> [update.how for update in found.updates]
+        ['closed form: expected counts, normalised', 'closed form: expected events over exposure']
     """
     from zoo.runs.making import made
     from zoo.runs.prepare import first_run, serving, start

@@ -133,6 +133,11 @@ def fit(
         ZooError: a mistake in the arguments or the data; nothing has been done then.
         LikelihoodDecreased: EM's objective fell; its ``fit`` holds what was reached.
         KeyboardInterrupt: before there was a start; from there on the fit comes back, its status "interrupted".
+
+    Example:
+        >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
+        >>> fit.estimator, fit.status, round(fit.log_likelihood, 4)
+        ('em', 'converged', -180.1855)
     """
     check_jobs("fit", jobs)
     data_name = Path(x).name if data_name is None and isinstance(x, (str, Path)) else data_name

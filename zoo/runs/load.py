@@ -45,6 +45,12 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
 
     Raises:
         ZooError: the folder, or a file in it, is missing or damaged; a user's own program is not given.
+
+    Example:
+        >>> fit = zoo.fit("poisson_hmm", "earthquakes", num_states=2)
+        >>> zoo.load(fit.save("kept")).parameters["rates"].round(2)
+        array([[26.02],
+               [15.42]])
     """
     path = Path(folder)
     if not (path / "fit.json").is_file():

@@ -61,6 +61,13 @@ class Fit(Answers):
             their means, and the bound of ``advi`` is one on ln p(x) with the parameters integrated out.
         label: what a comparison calls it; the estimator's name elsewhere.
         x: the data that were fitted, as the model takes them; not saved: None of a fit that was loaded.
+
+    Example:
+        >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
+        >>> fit.status, fit.num_parameters, round(fit.log_likelihood, 4), round(fit.bic, 2)
+        ('converged', 44, -180.1855, 580.84)
+        >>> sorted(fit.parameters)
+        ['covariances', 'means', 'weights']
     """
 
     model: LatentVariableModel
@@ -136,6 +143,12 @@ class Fit(Answers):
 
         Parameters of a program have the names its author gave them, those with a prior their site's. Weights of
         networks have torch's names. A guide's are among them if the estimator trained it.
+
+        Example:
+            >>> fit = zoo.fit("poisson_hmm", "earthquakes", num_states=2)
+            >>> fit.parameters["rates"].round(2)
+            array([[26.02],
+                   [15.42]])
         """
         names = None if self.guide_trained else self.model.of_program()
         if names is None and not self.guide_trained and self.template is not None:
@@ -150,7 +163,15 @@ class Fit(Answers):
     def parameters_frame(self) -> Any:
         """:attr:`parameters` as a pandas ``DataFrame``, a row a number: ``parameter``, a column for each kind of axis
         (``component``, ``feature``: by the names of the data's columns), ``value``, and ``standard_error`` where there
-        are draws of the parameters. Weights of networks are left out."""
+        are draws of the parameters. Weights of networks are left out.
+
+        Example:
+            >>> fit = zoo.fit("poisson_hmm", "earthquakes", num_states=2)
+            >>> fit.parameters_frame().tail(2)
+              parameter  state  next state feature      value
+            6     rates      0        <NA>   count  26.017629
+            7     rates      1        <NA>   count  15.420481
+        """
         from zoo.reporting.parameters import frame, parameters_of
 
         return frame(parameters_of(self))
@@ -191,13 +212,25 @@ class Fit(Answers):
 
         Raises:
             ZooError: no data, or a model without a picture.
+
+        Example:
+            >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
+            >>> figure = fit.plot()
+            >>> figure.savefig("iris.png")
         """
         from zoo.reporting.fit_pictures import main_figure
 
         return main_figure(self, self.known_data(x, "plot"), path, dark=dark)
 
     def summary(self) -> dict[str, Any]:
-        """One row of a comparison: plain numbers and words."""
+        """One row of a comparison: plain numbers and words.
+
+        Example:
+            >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
+            >>> row = fit.summary()
+            >>> row["estimator"], row["status"], round(row["log_likelihood"], 4)
+            ('em', 'converged', -180.1855)
+        """
         names = ("status", "log_likelihood", "elbo", "evidence_gap", "iterations", "seconds", "peak_memory_mb")
         return {"estimator": self.label, "seed": self.seed, **{name: getattr(self, name) for name in names}}
 
@@ -228,6 +261,12 @@ class Fit(Answers):
 
         Raises:
             ZooError: the folder already holds something.
+
+        Example:
+            >>> fit = zoo.fit("poisson_hmm", "earthquakes", num_states=2)
+            >>> place = fit.save("quakes")
+            >>> zoo.load(place).log_likelihood == fit.log_likelihood
+            True
         """
         with new_folder(folder) as staging:
             self.write(staging)

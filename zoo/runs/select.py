@@ -82,6 +82,11 @@ def select(
     Raises:
         ZooError: a mistake in the arguments, or every point failed.
         KeyboardInterrupt: before anything was fitted; after that the selection comes back as far as it went.
+
+    Example:
+        >>> found = zoo.select("poisson_hmm", "earthquakes", grid={"num_states": range(1, 4)})
+        >>> found.chosen, [round(candidate.fit.bic, 1) for candidate in found.candidates]
+        ({'num_states': 2}, [788.5, 707.1, 708.5])
     """
     check_jobs("select", jobs)
     if criterion not in CRITERIA:

@@ -26,6 +26,10 @@ class Variant:
         estimator: the estimator's name.
         options: options of its own.
         model: another model than the comparison's, to be fitted to the same data; None takes the comparison's.
+
+    Example:
+        >>> zoo.Variant("cold", "gumbel", {"temperature": 0.2})
+        Variant(label='cold', estimator='gumbel', options={'temperature': 0.2}, model=None)
     """
 
     label: str

@@ -48,6 +48,13 @@ def bracketing(trees: Sequence[ParseTree | None], gold: Sequence[ParseTree], who
 
     Raises:
         ZooError: another number of trees, or of words in one.
+
+    Example:
+        >>> gold = zoo.parse_trees("(S (NP (D the) (N cat)) (VP (V sees) (N mice)))")
+        >>> found = zoo.parse_trees("(S (NP (D the) (N cat)) (V sees) (N mice))")
+        >>> score = zoo.bracketing(found, gold)
+        >>> score.precision, score.recall, round(score.f1, 3)
+        (1.0, 0.5, 0.667)
     """
     if len(trees) != len(gold):
         raise ZooError(f"bracketing: expected a tree for each of {len(gold)} sentences, got {len(trees)}. Give all.")

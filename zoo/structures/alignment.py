@@ -52,7 +52,7 @@ class Alignment(Structure[Tensor]):
         >>> from zoo.structures import Alignment
         >>> said = Alignment(torch.zeros(1, 3, 3), torch.tensor([[1, 2]]))  # every symbol of weight 1
         >>> said.log_partition().exp()  # 112, 122, 012, 102, 120
-        tensor([5.0000])
+        tensor([5.])
     """
 
     potentials: ClassVar[tuple[str, ...]] = ("log_probs",)

@@ -25,6 +25,13 @@ class Structured(dist.TorchDistribution):
         that shape is scored, -inf where it is none of the structure's.
 
     KL divergences between two of the same kind are exact.
+
+    Example:
+        >>> import pyro
+        >>> chain = zoo.structures.Chain(torch.zeros(2), torch.zeros(2, 2), torch.zeros(1, 4, 2))
+        >>> paths = pyro.sample("z", Structured(chain))
+        >>> paths.shape, Structured(chain).log_prob(paths) == -4 * torch.tensor(2.0).log()
+        (torch.Size([1, 4]), tensor([True]))
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}

@@ -55,7 +55,7 @@ class Tree(Structure[Tensor]):
         >>> from zoo.structures.tree import Tree
         >>> tree = Tree(torch.zeros(1), torch.zeros(1, 2, 2), torch.zeros(1, 4, 1))
         >>> tree.log_partition().exp()  # the binary trees over four words
-        tensor([5.0000])
+        tensor([5.])
     """
 
     potentials: ClassVar[tuple[str, ...]] = ("root", "rules", "preterminals")
