@@ -58,9 +58,10 @@ lint: .venv/.installed
 bench: .venv/.bench
 	.venv/bin/zoo bench
 
-# The site, in site/index.html: its pages' cells are run, what is wrong with one is an error. A few minutes.
+# The site, in site/index.html: its pages' cells are run, what is wrong with one is an error. A few minutes. All of it
+# anew (-E): the search of a build that goes on from an earlier one forgets the index of pages that it leaves be.
 docs: .venv/.docs
-	.venv/bin/python -m sphinx -W --keep-going -q -b html docs site
+	.venv/bin/python -m sphinx -E -W --keep-going -q -b html docs site
 
 clean:
 	rm -rf .venv site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from pathlib import Path
 
 #: From the ground up. Packages on one floor do not import each other.
@@ -111,41 +112,45 @@ def circles(root: Path = ROOT) -> list[list[str]]:
 
 
 def drawn(root: Path = ROOT) -> str:
-    """The floors as an SVG: a box a package with its number of files, a line for every pair where one imports."""
-    width, height, gap, top = 132, 40, 34, 12
-    count: dict[str, int] = {}
-    for module in files(root):
-        count[package(module)] = count.get(package(module), 0) + 1
-    whole = max(len(names) for names in FLOORS) * (width + gap) + gap
-    boxes: dict[str, tuple[float, float]] = {}
-    for level, names in enumerate(reversed(FLOORS)):
-        left = (whole - len(names) * width - (len(names) - 1) * gap) / 2
-        for i, name in enumerate(names):
-            boxes[name] = left + i * (width + gap), top + level * (height + gap)
-    pairs = {(package(m), package(t)) for m, targets in imports(root).items() for t in targets}
-    lines = [
-        f'<line x1="{boxes[a][0] + width / 2:g}" y1="{boxes[a][1] + height:g}" '
-        f'x2="{boxes[b][0] + width / 2:g}" y2="{boxes[b][1]:g}"/>'
-        for a, b in sorted(pairs)
-        if a != b and "zoo" not in (a, b) and b not in ("errors", "core")
+    """The floors as an SVG: a band a floor, from the roof down, and a dot for each package that one imports."""
+    side, left, top = 30, 226, 100
+    names = [name for floor in reversed(FLOORS) for name in floor]
+    place = {name: i for i, name in enumerate(names)}
+    size = left + side * len(names), top + side * len(names)
+    count = Counter(package(module) for module in files(root))
+    pairs = {(package(module), package(target)) for module, targets in imports(root).items() for target in targets}
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0] + 28} {size[1] + 12}" '
+        f'width="{size[0] + 28}" height="{size[1] + 12}">',
+        "<style>text{font:14px sans-serif;fill:#1d2430} .few{font-size:12px;fill:#5c6673} .of{text-anchor:end} "
+        ".dot{fill:#2f6db5} line{stroke:#d5dbe2} .own{fill:#e3e8ee} .paper{fill:#fff} "
+        ".odd{fill:#f5f7f9}</style>",
+        f'<rect class="paper" width="{size[0] + 28}" height="{size[1] + 12}"/>',
+        f'<text class="few" x="12" y="{top - 12}">floor</text>',
+        f'<text class="few of" x="{left - 12}" y="{top - 12}">files</text>',
+        f'<text class="few of" x="{left - 12}" y="20">imports from:</text>',
     ]
-    rooms = [
-        f'<rect x="{x:g}" y="{y:g}" width="{width}" height="{height}" rx="6"/>'
-        f'<text x="{x + width / 2:g}" y="{y + 18:g}">{name}</text>'
-        f'<text class="small" x="{x + width / 2:g}" y="{y + 33:g}">{count[name]} '
-        f"{'file' if count[name] == 1 else 'files'}</text>"
-        for name, (x, y) in boxes.items()
-    ]
-    style = (
-        "line{stroke:#8a94a3;stroke-width:1;opacity:.55} rect{fill:#f5f7f9;stroke:#5c6673} "
-        "text{font:14px sans-serif;text-anchor:middle;fill:#1d2430} .small{font-size:10px;fill:#5c6673}"
-    )
-    bottom = top * 2 + len(FLOORS) * (height + gap) - gap
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole:g} {bottom}" width="{whole:g}" height="{bottom}">'
-    )
-    paper = f'<rect x="0" y="0" width="{whole:g}" height="{bottom}" style="fill:#fff;stroke:none"/>'
-    return "\n".join([head, f"<style>{style}</style>", paper, *lines, *rooms, "</svg>", ""])
+    row = 0
+    for level, floor in enumerate(reversed(FLOORS)):
+        y, number = top + side * row, len(FLOORS) - 1 - level
+        band = "odd" if number % 2 else "paper"
+        parts.append(f'<rect class="{band}" x="0" y="{y}" width="{size[0]}" height="{side * len(floor)}"/>')
+        parts.append(f'<text class="few" x="12" y="{y + 20}">{number}</text>')
+        row += len(floor)
+    for name, i in place.items():
+        x, y = left + side * i, top + side * i
+        parts.append(
+            f'<line x1="0" y1="{y}" x2="{size[0]}" y2="{y}"/><line x1="{x}" y1="{top}" x2="{x}" y2="{size[1]}"/>'
+        )
+        parts.append(f'<rect class="own" x="{x}" y="{y}" width="{side}" height="{side}"/>')
+        parts.append(f'<text x="44" y="{y + 20}">{name}</text>')
+        parts.append(f'<text class="few of" x="{left - 12}" y="{y + 20}">{count[name]}</text>')
+        parts.append(f'<text transform="translate({x + 19} {top - 10}) rotate(-60)">{name}</text>')
+    for name, there in sorted(pairs):
+        if name != there and name in place and there in place:
+            x, y = left + side * place[there] + side // 2, top + side * place[name] + side // 2
+            parts.append(f'<circle class="dot" cx="{x}" cy="{y}" r="7"/>')
+    return "\n".join([*parts, "</svg>", ""])
 
 
 if __name__ == "__main__":

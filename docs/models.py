@@ -11,6 +11,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from timings import beside
 from wording import family, first_sentence
 
 from zoo.cli.descriptions import PRINTED, printed
@@ -63,25 +64,21 @@ def served() -> str:
 
 def speed() -> str:
     """A few of the recorded figures; the site has all."""
-    mixture, chain, steps = (
-        json.loads((ROOT / "results" / f"bench_{name}.json").read_text(encoding="utf-8"))["results"][name]
-        for name in ("gaussian_mixture", "hmm", "vae")
-    )
-    many, step = mixture["systems"], steps["systems"]["pyro.infer.SVI"]["ratio_to_ours"]
-    lines = [
+    rows = [
         "How often others' time holds ours (`zoo bench NAME`, recorded in `results/`; the site has all):\n",
         "| what | beside | times |\n|---|---|---:|",
-        f"| Gaussian mixture, EM iteration, {mixture['rows']:,} × {mixture['features']} × {mixture['components']}, full"
-        f" | scikit-learn, pomegranate | {many['scikit-learn']['ratio']:.1f}, {many['pomegranate']['ratio']:.1f} |",
     ]
-    for part in chain["em"][::2]:
-        shape = " × ".join(f"{n:,}" for n in part["shape"])
-        other = {name: system["ratio"] for name, system in part["systems"].items()}
-        best = min(other["hmmlearn scaling"], other["hmmlearn log"])
-        peers = f"{best:.1f}, {other['dynamax']:.1f}"
-        lines.append(f"| Gaussian HMM, EM iteration, {shape} | hmmlearn, dynamax | {peers} |")
-    lines.append(f"| VAE 784-400-20, a training step | `pyro.infer.SVI` | {step:.2f} |")
-    return "\n".join(lines) + "\n"
+    shown = (
+        ("gaussian_mixture", "Gaussian mixture", ("scikit-learn", "pomegranate")),
+        ("hmm", "Gaussian HMM", ("hmmlearn scaling", "dynamax")),
+        ("vae", "VAE", ("pyro.infer.SVI",)),
+    )
+    for name, kind, peers in shown:
+        timed = [(what, ratios) for what, ratios in beside(name).items() if set(peers) <= set(ratios)]
+        for what, ratios in timed[::2]:
+            times = ", ".join(f"{ratios[peer]:.3g}" for peer in peers)
+            rows.append(f"| {kind}, {what} | {', '.join(peers)} | {times} |")
+    return "\n".join(rows) + "\n"
 
 
 def page() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 
-__all__ = ["FAMILIES", "family", "first_sentence", "plain"]
+__all__ = ["FAMILIES", "family", "first_sentence", "plain", "prose"]
 
 #: What models are grouped by, in order, and the mark that names of such classes bear.
 FAMILIES = (
@@ -30,3 +30,16 @@ def first_sentence(cls: type) -> str:
 def plain(text: str) -> str:
     """A docstring's text in a table of Markdown."""
     return re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text).replace("``", "`").replace("|", r"\|")
+
+
+def prose(text: str) -> str:
+    """A docstring as Markdown: what is indented is what was printed, the rest are paragraphs."""
+    parts = []
+    for block in re.split(r"\n\n(?=\S)|(?<=\S)\n\n(?= )", text.rstrip()):
+        if block.startswith("    "):
+            parts.append(f"```text\n{inspect.cleandoc(block)}\n```")
+            continue
+        options = r"(?<![\w`-])(--[a-z][\w-]*)"  # two hyphens would become a dash
+        pieces = re.split("(`[^`]*`)", re.sub(options, r"`\1`", plain(block).replace(r"\|", "|")))
+        parts.append("".join(p if p[:1] == "`" else re.sub(r"([*<])", r"\\\1", p) for p in pieces))
+    return "\n\n".join(parts) + "\n"

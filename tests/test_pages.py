@@ -12,7 +12,7 @@ from tests.printing import DOCS, printed
 
 CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(?::[^\n]*\n)*(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: Pages and folders of pages that are written when the site is built, which sees to their links.
-WRITTEN = {"api", "models", "choosing.md", "commands.md", "gallery.md", "performance.md"}
+WRITTEN = {"api", "examples", "models", "choosing.md", "commands.md", "gallery.md", "performance.md"}
 PAGES = sorted(p for p in DOCS.rglob("*.md") if CELL.search(p.read_text(encoding="utf-8")))
 
 

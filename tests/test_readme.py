@@ -17,9 +17,10 @@ from tests.printing import printed
 
 README = Path(__file__).parent.parent / "README.md"
 GUIDE = README.parent / "docs" / "guide.md"
+INDEX = README.parent / "docs" / "index.md"
 
 
-@pytest.mark.parametrize(("page", "many"), [(README, 7), (GUIDE, 15)], ids=["README", "guide"])
+@pytest.mark.parametrize(("page", "many"), [(README, 7), (GUIDE, 15), (INDEX, 4)], ids=["README", "guide", "index"])
 def test_sessions_print_what_they_say(page, many, monkeypatch):
     monkeypatch.chdir(README.parent)
     result = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)

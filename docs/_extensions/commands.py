@@ -26,9 +26,9 @@ zoo fit gaussian_mixtur --data iris
 
 
 def output(line: str, folder: Path) -> str:
-    """What a line prints, both streams, as a terminal of 100 columns would wrap it."""
+    """What a line prints, both streams, as a terminal of 92 columns would wrap it."""
     words = shlex.split(line)
-    env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "COLUMNS": "92", "NO_COLOR": "1", "TERM": "dumb", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", "zoo", *words[1:]], cwd=folder, env=env, capture_output=True, text=True, check=False
     )
@@ -50,7 +50,9 @@ def pages() -> dict[str, str]:
         parts = [
             f"{stamp}\n# The command line\n\nEverything below was printed when this page was built.\n\n## A session\n"
         ]
-        parts += [f"```console\n$ {line}\n{output(line, folder)}\n```\n" for line in SESSION]
+        parts += [
+            f"```{{code-block}} text\n:class: printed\n\n$ {line}\n{output(line, folder)}\n```\n" for line in SESSION
+        ]
         parts.append("A mistake gets one line and exit code 2.\n\n## Every command\n")
         for name in (command.callback.__name__ for command in app.registered_commands if command.callback):
             parts.append(f"### zoo {name}\n\n```text\n{output(f'zoo {name} --help', folder)}\n```\n")

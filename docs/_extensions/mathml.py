@@ -15,16 +15,21 @@ def spaced(text: str) -> str:
     return re.sub(r"\\(ln|exp|log|arg|max)(?![A-Za-z_({\\])", r"\\\1\\,", text)
 
 
+def mathml(text: str, display: str = "inline") -> str:
+    """The converter makes a name of the relation that is read "is drawn from": without the spaces of a relation."""
+    return str(convert(spaced(text), display=display)).replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
+
+
 def inline(visitor: Any, node: nodes.math) -> None:
-    visitor.body.append(convert(spaced(node.astext())))
+    visitor.body.append(mathml(node.astext()))
     raise nodes.SkipNode
 
 
 def displayed(visitor: Any, node: nodes.math_block) -> None:
-    text = spaced(node.astext()).replace("{aligned}", "{align*}")  # the converter knows one of the two
+    text = node.astext().replace("{aligned}", "{align*}")  # the converter knows one of the two
     if "\\\\" in text and "\\begin" not in text:
         text = rf"\begin{{align*}}{text}\end{{align*}}"
-    visitor.body.append(f'<div class="formula">{convert(text, display="block")}</div>')
+    visitor.body.append(f'<div class="formula">{mathml(text, "block")}</div>')
     raise nodes.SkipNode
 
 

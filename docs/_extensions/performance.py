@@ -2,120 +2,53 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent.parent.parent / "results"
-#: A line of a table: what was timed, beside whom, how often their time holds ours.
-Line = tuple[str, str, float]
+from timings import TITLES, lines, record
+
+HEAD = """# Performance
+
+Times of the others over ours: above 1 we are faster. Medians of turns taken by each in one process, on an
+otherwise idle machine. `zoo bench NAME --out results/bench_NAME.json` recorded them; `zoo bench` takes the same figures
+on yours.
+"""
 
 
-def gaussian_mixture(found: dict[str, Any]) -> list[Line]:
-    what = f"one EM iteration, {found['rows']:,} × {found['features']}, {found['components']} full components"
-    return _systems(what, found["systems"])
+def heading(title: str, whole: dict[str, Any]) -> str:
+    machine = whole["machine"]
+    return f"## {title}\n\n`{whole['command']}`, {machine['processor']}, {machine['cores']} cores.\n"
 
 
-def hmm(found: dict[str, Any]) -> list[Line]:
-    lines = []
-    for part in found["em"]:
-        lines += _systems(f"one EM iteration, {_shape(part['shape'])}", part["systems"])
-    gradient = found["gradient"]
-    return lines + _systems(f"value and gradient, {_shape(gradient['shape'])}", gradient["systems"])
-
-
-def small(found: dict[str, Any]) -> list[Line]:
-    gains = found["climbs"]["times_faster_than_adam"]
-    lines = [(f"`{name}` on iris, one start", "itself by Adam", gain) for name, gain in gains.items()]
-    for name, systems in found["restarts"].items():
-        lines += _systems(f"restarts, {name}", systems)
-    lines.append(("a step of `svi`, 272 × 2", "pyro.infer.SVI", found["steps"]["times_faster_than_pyro"]))
-    busy = found["busy"]
-    for load, where in (("alone", "alone"), ("busy", f"beside {busy['processes']} busy processes")):
-        lines += _systems(f"EM, {busy['rows']:,} × 16, 16 full, {where}", busy[load]["gaussian_mixture"])
-        for shape, systems in busy[load]["hmm"].items():
-            lines += _systems(f"HMM {shape}, {where}", systems)
-    return lines
-
-
-def vae(found: dict[str, Any]) -> list[Line]:
-    layers = "-".join(map(str, found["layers"]))
-    what = f"a training step, {layers}, batch {found['batch_size']}"
-    systems = found["systems"].items()
-    return [(what, name, row["ratio_to_ours"]) for name, row in systems if name != "zoo svi"]
-
-
-def ctc(found: dict[str, Any]) -> list[Line]:
-    return [
-        (
-            f"forward and backward, {r['frames']} frames × {r['items']}, {r['dtype']}",
-            "torch's ctc_loss",
-            r["times_faster"],
-        )
-        for r in found["rows"]
+def stream() -> str:
+    """More data than memory: how memory and time grow with the rows."""
+    whole = record("stream")
+    found = whole["results"]["stream"]
+    mapped, times = found["fits"]["mapped"], found["times_in_memory"]
+    grown = mapped[-1]["peak_mb"] - mapped[-1]["start_mb"]
+    parts = [
+        heading("More data than memory", whole),
+        f"EM of five full Gaussians on {mapped[-1]['rows']:,} rows of 16, {found['largest_gb']:.0f} GB on disk, took "
+        f"{grown:.0f} MB more than the process had at its start. An iteration takes {times['mapped']:.2f} times as "
+        f"long as on the same rows in memory (from Parquet {times['parquet']:.2f} times), and time grows as the rows "
+        f"to the power {found['slope']:.2f}. One thread, processor time.\n",
+        "| where the data are | rows | GB | seconds an iteration | megabytes beyond the start |",
+        "|---|---:|---:|---:|---:|",
     ]
-
-
-def pcfg(found: dict[str, Any]) -> list[Line]:
-    return [
-        (f"forward and backward, {r['items']} sentences of {r['words']} words", "torch-struct", r["times_faster"])
-        for r in found["rows"]
-        if "times_faster" in r
-    ]
-
-
-def sequences(found: dict[str, Any]) -> list[Line]:
-    lines = [
-        (f"a step of a {r['model']} of {r['states']} states, {r['items']} × {r['steps']}", "torch", r["times_faster"])
-        for r in found["rows"]
-        if "times_faster" in r
-    ]
-    return lines + [
-        (row["what"], "the same Pyro programs", 1 / row["ratio"]) for row in found["deep_markov"] if "ratio" in row
-    ]
-
-
-def rbm(found: dict[str, Any]) -> list[Line]:
-    what = f"`pcd`, images a second, {found['data']}"
-    return [(what, name.replace("_", " "), ratio) for name, ratio in found["times_faster_than"].items()]
-
-
-TITLES: dict[str, tuple[str, Callable[[dict[str, Any]], list[Line]]]] = {
-    "small": ("Small data, many starts, busy machines", small),
-    "gaussian_mixture": ("Gaussian mixtures", gaussian_mixture),
-    "hmm": ("Hidden Markov models", hmm),
-    "vae": ("Variational autoencoders", vae),
-    "sequences": ("Neural and deep sequence models", sequences),
-    "ctc": ("Alignments", ctc),
-    "pcfg": ("Grammars", pcfg),
-    "rbm": ("Boltzmann machines", rbm),
-}
-
-
-def _shape(shape: list[int]) -> str:
-    return " × ".join(f"{n:,}" for n in shape)
-
-
-def _systems(what: str, systems: dict[str, dict[str, Any]]) -> list[Line]:
-    return [(what, name, row["ratio"]) for name, row in systems.items() if name != "ours"]
+    places = {"mapped": "`.npy`, mapped", "parquet": "Parquet", "memory": "in memory"}
+    for kind, place in places.items():
+        for fit in found["fits"][kind]:
+            size, beyond = fit["rows"] * 16 * 8 / 1e9, fit["peak_mb"] - fit["start_mb"]
+            parts.append(
+                f"| {place} | {fit['rows']:,} | {size:.2f} | {fit['seconds_an_iteration']:.2f} | {beyond:,.0f} |"
+            )
+    return "\n".join(parts) + "\n"
 
 
 def pages() -> dict[str, str]:
     """By their places, the texts."""
-    parts = [
-        "# Performance\n\nTimes of the others over ours: above 1 we are faster. Medians of interleaved turns in one "
-        "process, recorded by `zoo bench NAME --out results/bench_NAME.json` on an otherwise idle machine. Machines "
-        "differ; `zoo bench` takes the same figures on yours.\n"
-    ]
-    for name, (title, lines) in TITLES.items():
-        record = RESULTS / f"bench_{name}.json"
-        if not record.is_file():
-            continue
-        whole = json.loads(record.read_text(encoding="utf-8"))
-        machine = whole["machine"]
-        parts.append(f"## {title}\n\n`{whole['command']}`, {machine['processor']}, {machine['cores']} cores.\n")
-        parts.append("| what | beside | times |\n|---|---|---:|")
-        parts += [f"| {what} | {who} | {ratio:.2f} |" for what, who, ratio in lines(whole["results"][name])]
+    parts = [HEAD]
+    for name, (title, _) in TITLES.items():
+        parts += [heading(title, record(name)), "| what | beside | times |\n|---|---|---:|"]
+        parts += [f"| {what} | {who} | {ratio:.2f} |" for what, who, ratio in lines(name)]
         parts.append("")
-    return {"performance.md": "\n".join(parts)}
+    return {"performance.md": "\n".join([*parts, stream()])}

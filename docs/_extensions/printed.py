@@ -23,7 +23,7 @@ def write(app: Sphinx) -> None:
         target.parent.mkdir(exist_ok=True)
         if not target.exists() or target.read_text(encoding="utf-8") != text:  # else it is read anew
             target.write_text(text, encoding="utf-8")
-    for folder in ("api", "models"):
+    for folder in ("api", "examples", "models"):
         for page in (root / folder).glob("*.md"):
             if page not in written:
                 page.unlink()
