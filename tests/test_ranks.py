@@ -155,12 +155,13 @@ linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="proc
 
 
 @linux
-@pytest.mark.slow  # a worker that is killed: the other one ends, and a run of one process goes on from the checkpoint
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_process_ends_all_and_the_run_can_go_on(tmp_path: Path, rank: int) -> None:
+@pytest.mark.slow  # a worker or the launcher is killed: all end, and a run of one process goes on from the checkpoint
+@pytest.mark.parametrize("whom", ["first", "second", "launcher"])
+def test_a_killed_process_ends_all_and_the_run_can_go_on(tmp_path: Path, whom: str) -> None:
     run = begun(tmp_path, 1500)
-    os.kill(workers(run)[rank], signal.SIGKILL)
-    _out, err = run.communicate(timeout=60)
+    first, second = workers(run)
+    os.kill({"launcher": run.pid, "first": first, "second": second}[whom], signal.SIGKILL)
+    _out, err = run.communicate(timeout=60)  # until nobody can write there any more
     assert run.returncode != 0
     assert err.count("\nzoo: ") + err.startswith("zoo: ") <= 1
     assert not (tmp_path / "run" / "fit.json").exists()

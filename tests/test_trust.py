@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -121,6 +122,29 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
         file.write_text("0")
     assert left_over(tmp_path) == []
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["labels.csv", "r", "whole"]
+
+
+@linux
+def test_workers_leave_with_the_process_that_started_them() -> None:
+    work = "import os, time; from zoo.core.parent import leave_with; leave_with(os.getppid()); time.sleep(60)"
+    code = (
+        "import subprocess, sys\n"
+        f"worker = subprocess.Popen([sys.executable, '-c', {work!r}])\n"
+        "print(worker.pid, flush=True)\nworker.wait()"
+    )
+    command = [sys.executable, "-S", "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as run:
+        assert run.stdout is not None
+        worker = Path("/proc", run.stdout.readline().strip())
+        while b"leave_with" not in (worker / "cmdline").read_bytes():  # it is a copy of its parent for a moment
+            time.sleep(0.01)
+        time.sleep(1)
+        assert worker.exists()
+        run.kill()
+    waited = time.monotonic() + 10
+    while worker.exists() and (worker / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < waited
+        time.sleep(0.05)
 
 
 # --- disks ------------------------------------------------------------------------------------------------------------

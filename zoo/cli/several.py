@@ -8,7 +8,16 @@ import os
 from datetime import timedelta
 from typing import Any
 
-__all__ = ["begun_again", "find_each_other", "is_first", "launched", "may_complain", "part", "wait_for_first"]
+__all__ = [
+    "begun_again",
+    "find_each_other",
+    "is_first",
+    "launched",
+    "leave_with_launcher",
+    "may_complain",
+    "part",
+    "wait_for_first",
+]
 
 #: What the first process leaves in the launcher's store when it has written all.
 WRITTEN = "written"
@@ -32,6 +41,15 @@ def may_complain() -> bool:
 def begun_again() -> bool:
     """Whether the launcher had to start the processes again, as one of them had ended."""
     return launched() > 1 and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def leave_with_launcher() -> None:
+    """End with ``torchrun``, should it be killed: what begins the run again then finds its folder free. To be said
+    first of all, as long as it is there. (Other launchers may end before the processes that they started.)"""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from zoo.core.parent import leave_with
+
+        leave_with(os.getppid())
 
 
 def find_each_other() -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from zoo.core.parcels import Parcel, folders, pack, unpack
+from zoo.core.parent import leave_with
 from zoo.core.places import counting_as
 from zoo.core.turns import turn, waiting_for_others
 from zoo.errors import ZooError, one_line
@@ -28,8 +28,6 @@ __all__ = ["Done", "Setup", "frames_of", "serve"]
 
 #: The work that was sent last, by its token: it is unpacked once a process.
 _HELD: dict[str, Any] = {}
-#: Workers that look whether the process that started them is still there, by that process.
-_WATCHED: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -70,15 +68,7 @@ class Setup:
         torch.set_num_threads(self.threads)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if self.process not in _WATCHED:
-            _WATCHED.add(self.process)
-            threading.Thread(target=_leave_with, args=(self.process,), daemon=True).start()
-
-
-def _leave_with(process: int) -> None:
-    while os.getppid() == process:
-        time.sleep(0.5)
-    os._exit(1)
+        leave_with(self.process)
 
 
 @dataclass
