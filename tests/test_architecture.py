@@ -80,7 +80,7 @@ def test_the_names_for_type_checkers_are_of_today():
 #: What there is one of: words of code, and the one file that has them.
 ONE_OF_EACH = {
     "json.dump": "zoo/storage/json.py",
-    "mkdtemp(": "zoo/storage/folders.py",
+    "mkdtemp(": "zoo/core/locks.py",
     "os.fsync(": "zoo/storage/folders.py",
     "iter_modules(": "zoo/core/found.py",
     "matplotlib.figure": "zoo/reporting/page.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ __all__ = ["Mapped"]
 
 #: Rows here and there that are taken while a file is mapped: with each of them the system maps some pages around it.
 SCATTERED = 1024
+#: What the system is told of rows side by side, and of rows here and there: large pages spare it, and us, most of what
+#: bringing a file into memory costs, but each comes in as a whole, 2 MiB.
+LARGE_PAGES: int | None = getattr(mmap, "MADV_HUGEPAGE", None)
+SMALL_PAGES: int | None = getattr(mmap, "MADV_NOHUGEPAGE", None)
 
 
 @dataclass(frozen=True)
@@ -82,16 +87,26 @@ class Mapped:
             begin, end, step = index.indices(len(self))
             row = self.size // len(self)
             if self.order == "C" and step == 1 and end > begin and row:
-                part = (end - begin, *self.shape[1:])
-                return np.asarray(np.memmap(self.path, self.dtype, "c", self.offset + begin * row, part))
+                return self._at(self.offset + begin * row, (end - begin, *self.shape[1:]), LARGE_PAGES)
             return self._copied(index)
         if len(index) <= SCATTERED:
             return self._copied(index)
         return np.concatenate([self._copied(index[i : i + SCATTERED]) for i in range(0, len(index), SCATTERED)])
 
     def _copied(self, index: Any) -> NDArray:
-        order: Any = self.order
-        return np.array(np.memmap(self.path, self.dtype, "r", self.offset, self.shape, order)[index])
+        return np.array(self._at(self.offset, self.shape, SMALL_PAGES)[index])
+
+    def _at(self, offset: int, shape: tuple[int, ...], pages: int | None) -> NDArray:
+        """An array at a place in the file."""
+        size = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
+        before = offset % mmap.ALLOCATIONGRANULARITY
+        with open(self.path, "rb") as file:
+            there = mmap.mmap(file.fileno(), before + size, access=mmap.ACCESS_COPY, offset=offset - before)
+        if pages is not None:
+            with suppress(OSError):  # a kernel without such pages
+                there.madvise(pages)
+        order: Any = self.order if shape == self.shape else "C"
+        return np.ndarray(shape, self.dtype, there, before, order=order)
 
 
 def _stamp(path: str | Path) -> tuple[int, int]:

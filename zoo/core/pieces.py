@@ -55,7 +55,9 @@ def statistics_of(model: LatentVariableModel, x: Data, **options: Any) -> Statis
     step = functools.partial(model.e_step, **options) if options else model.e_step
     if (stream := stream_of(x)) is None:
         return call(step, x)
-    size = max(model.datum_size(x), PIECES // 2 * stream.row_numbers)  # rows are there twice while they are copied
+    size = stream.row_numbers  # the more rows at once, the less each costs
+    if "e_step" not in model.in_pieces:
+        size = max(model.datum_size(x), PIECES // 2 * size)
     return functools.reduce(operator.add, (call(step, piece) for piece in split(x, rows_at_once(size, PIECES))))
 
 

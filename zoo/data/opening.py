@@ -42,8 +42,8 @@ def open_data(
     """Data that stay in their files: rows come into memory when they are worked on.
 
     What ``zoo.fit`` does by itself with files of more than a GiB is done here with any. A ``.npy`` file and the arrays
-    of a ``.npz`` file that is not compressed are read where they lie. Anything else is written once, in pieces, into a
-    temporary folder (``TMPDIR``), which goes away with the data.
+    of a ``.npz`` file that is not compressed are read where they lie. Anything else is written once, in pieces, into
+    temporary files (``TMPDIR``), which go away with the data.
 
     Args:
         source: the path of a ``.npy``, ``.npz`` (``x``, or with ``lengths`` sequences) or ``.parquet`` file, or of a

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from zoo.core import locks
 from zoo.errors import ZooError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "check_free", "flush", "held", "new_folder", "published", "staged", "sweep", "unwritten", "written", "written_into"
@@ -45,27 +39,19 @@ def staged(parent: Path, name: str = "", asked: Path | None = None) -> Iterator[
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        _close(handle)
+        locks.close(handle)
 
 
 def _begun(parent: Path, name: str) -> tuple[Path, int]:
     """A folder of our own, and the handle that says so."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=f"{NEW}{name}-", dir=parent))
-        handle = _locked(folder)
-        if handle is not None and folder.is_dir():  # or somebody swept it before it was locked
-            folder.chmod(0o755)
-            return folder, handle
-        _close(handle)
+    folder, handle = locks.new_held(parent, f"{NEW}{name}-")
+    folder.chmod(0o755)
+    return folder, handle
 
 
 def sweep(parent: Path, begins: str = "") -> None:
     """Remove what processes that are no more left of :func:`staged` folders, where that can be told."""
-    for folder in parent.glob(f"{NEW}{glob.escape(begins)}*"):
-        handle = _locked(folder)
-        if handle is not None and handle >= 0:
-            shutil.rmtree(folder, ignore_errors=True)
-        _close(handle)
+    locks.sweep(parent, f"{NEW}{begins}")
 
 
 @contextmanager
@@ -84,41 +70,16 @@ def held(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ZooError(f"output folder {str(folder)!r} cannot be made ({error.strerror}). Choose another.") from None
-    handle = _locked(folder)
+    handle = locks.locked(folder)
     if handle is None:
         raise ZooError(f"output folder {str(folder)!r} is another run's, which is at work. Wait, or choose another.")
     try:
         yield
     finally:
-        _close(handle)
+        locks.close(handle)
         with suppress(OSError):
             for path in made:
                 path.rmdir()
-
-
-def _locked(folder: Path) -> int | None:
-    """A handle of a folder that is locked as long as the handle is open; None where another has locked it, -1 where the
-    system has no such locks."""
-    if fcntl is None:
-        return -1
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return -1
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    except OSError:  # a network disk
-        os.close(handle)
-        return -1
-    return handle
-
-
-def _close(handle: int | None) -> None:
-    if handle is not None and handle >= 0:
-        os.close(handle)
 
 
 @contextmanager

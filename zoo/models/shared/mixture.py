@@ -58,7 +58,7 @@ class Mixture(Components):
 
     axes: ClassVar[Axes] = {"weights": ("component",)}
     keeps: tuple[str, ...] = ("weights",)
-    in_pieces = ("log_marginal", "posterior", "predict")
+    in_pieces = ("e_step", "log_marginal", "posterior", "predict")
     weights: Tensor
     weights_unconstrained: Tensor
     encoder: AmortizedCategorical
