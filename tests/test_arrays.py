@@ -157,6 +157,12 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "text field": (np.array([(1, "x")], dtype=[("a", "i4"), ("k", "U1")]), "got text in field 'k'"),
     "text": (np.array(["a", "b"]), r"got text \('a'\)"),
     "text among numbers": (pd.DataFrame({"a": [1], "kind": ["u"]}), r"got text \('u'\) in column 'kind'"),
+    "texts among numbers": (
+        pd.DataFrame({"a": [1], "kind": ["u"], "b": [2.0], "id": ["C1"]}),
+        r"text in columns 'kind' \('u'\), 'id' \('C1'\). Leave them out: x.select_dtypes\('number'\)",
+    ),
+    "decimal commas": (pd.DataFrame({"a": [1], "v": ["6,5"]}), r"\('6,5'\) in column 'v'. .*decimal=','"),
+    "decimal commas alone": (pd.DataFrame({"v": ["6,5", "7"]}), r"got text \('6,5'\). .*decimal=','"),
     "categories": (pd.DataFrame({"a": [1], "k": pd.Categorical(["u"])}), r"got text \('u'\) in column 'k'"),
     "dicts": ([{"a": 1}], "objects of type dict"),
     "set": ({1, 2}, "objects of type set"),

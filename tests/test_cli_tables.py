@@ -112,6 +112,7 @@ def test_sequences_and_a_decimal_comma(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("python", "words"),
     [
+        ("Choose with columns=['a', 'my kind', 3].", "Choose with --columns 'a,my kind,3'."),
         ("Leave it out with columns=, or labels='my kind'.", "Leave it out with --columns, or --labels 'my kind'."),
         ("got split='trian' with t.csv.", "got --split trian with t.csv."),
         ("labels=True is for named sets, labels=... for files", "--labels true is for named sets, --labels for files"),

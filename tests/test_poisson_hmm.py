@@ -174,3 +174,19 @@ def test_a_stationary_start_of_a_chain_that_nearly_falls_apart():
         torch.testing.assert_close(probs @ matrix, probs)
     leaky = torch.tensor([[1 - 1e-20, 1e-20], [3e-20, 1 - 3e-20]], dtype=torch.float64)
     torch.testing.assert_close(_by_elimination(leaky), torch.tensor([0.75, 0.25], dtype=torch.float64))
+
+
+def test_one_sequence_is_taken_wherever_a_batch_is():
+    model = zoo.PoissonHMM(2, 1)
+    x = torch.tensor([[3.0], [0.0], [9.0]], dtype=torch.float64)
+    whole = model.log_marginal(x[None])
+    for alone in (x, x[:, 0], x.float()):
+        assert torch.equal(model.log_marginal(alone), whole)
+        assert torch.equal(model.posterior(alone).probs, model.posterior(x[None]).probs)
+    assert model.log_marginal(x).requires_grad
+    with pytest.raises(zoo.ZooError, match="x expected counts"):
+        model.log_marginal(-x)
+    with pytest.raises(zoo.ZooError, match=r"x expected shape \(N, T, 1\) or one sequence \(T, 1\), got \(1, 3, 2\)"):
+        model.log_marginal(torch.ones(1, 3, 2).double())
+    with pytest.raises(zoo.ZooError, match=r"GaussianMixture: x expected shape \(N, 3\), got \(4, 2\)"):
+        zoo.GaussianMixture(2, 3).log_marginal(torch.ones(4, 2).double())

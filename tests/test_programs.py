@@ -186,6 +186,91 @@ def test_a_users_parameters_in_the_global_store_stay_unseen_and_untouched():
     pyro.clear_param_store()
 
 
+def near_its_data(x):
+    mean = pyro.param("mean", x.mean())
+    scale = pyro.param("scale", x.std(), constraint=constraints.positive)
+    low = pyro.param("low", x[:3].sort().values.float())
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Categorical(torch.ones(3) / 3))
+        pyro.sample("x", dist.StudentT(4.0, mean + low[z], scale), obs=x)
+
+
+def test_a_program_that_starts_at_its_datas_spread_loads_where_there_are_no_data(tmp_path):
+    fit = zoo.fit(near_its_data, X, max_iter=3)
+    again = zoo.load(fit.save(tmp_path / "run"), model=near_its_data)
+    assert again.score(X) == fit.score(X)
+
+
+class Shifted(zoo.LatentVariableModel):
+    def __init__(self, shift: float = 1.0) -> None:
+        super().__init__()
+        self.shift = shift
+        self.loc = PyroParam(torch.tensor(0.5, dtype=self.dtype))
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(torch.tensor(0.5, dtype=x.dtype)))
+            pyro.sample("x", dist.Normal(self.loc + self.shift * z, 1.0), obs=x)
+
+
+def test_a_class_of_a_users_own_is_built_as_it_was_saved(tmp_path):
+    fit = zoo.fit(Shifted(shift=7.0), X, max_iter=3)
+    fit.save(tmp_path / "run")
+    with pytest.raises(ZooError, match=r"holds the class 'shifted' of a user; pass model=\.\.\."):
+        zoo.load(tmp_path / "run")
+    again = zoo.load(tmp_path / "run", model=Shifted)
+    assert again.model.shift == 7.0
+    assert again.score(X) == fit.score(X)
+    with pytest.raises(ZooError, match="Silent cannot be built as it was saved"):
+        zoo.load(tmp_path / "run", model=Silent)
+
+
+class Silent(zoo.LatentVariableModel):
+    def __init__(self) -> None:
+        self.shift = 1.0
+
+    model = Shifted.model
+
+
+class Unborn(Shifted):
+    def __init__(self) -> None:
+        self.loc = nn.Parameter(torch.ones(1))
+
+
+class Bare(zoo.LatentVariableModel):
+    def model(self, x):
+        near_its_data(x)
+
+
+def test_classes_that_lack_something_say_what():
+    for kind in (Silent, Unborn):
+        with pytest.raises(ZooError, match=f"{kind.__name__}: __init__ expected to call super\\(\\).__init__\\(\\)"):
+            kind()
+    with pytest.raises(ZooError, match="Empty: expected a method model"):
+        type("Empty", (zoo.LatentVariableModel,), {})()
+    assert Bare().config == {}  # needs no constructor
+    with pytest.raises(TypeError):
+        Shifted(1.0, 2.0)
+
+
+def regression(x, y):
+    slope = pyro.param("slope", torch.tensor(1.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Bernoulli(0.5))
+        pyro.sample("y", dist.Normal(slope * x + z, 1.0), obs=y)
+
+
+def test_data_that_are_not_the_arguments_of_a_program_are_refused_by_name():
+    fit = zoo.fit(regression, (X, 2 * X), max_iter=2)
+    with pytest.raises(ZooError, match=r"regression: data expected for its arguments x, y, got one array"):
+        fit.predict(X)
+    for data, got in ((X, "one array"), ((X, X, X), "3 of them"), ({"x": X, "t": X}, "x, t")):
+        with pytest.raises(ZooError, match=rf"arguments x, y, got {got} .* Pass \(x, y\), or a dict"):
+            zoo.fit(regression, data)
+    with pytest.raises(ZooError, match=r"near_its_data: data expected for its arguments x, got 2 of them .* one array"):
+        zoo.fit(near_its_data, (X, X))
+
+
 def test_saved_programs_load_with_the_program_given(tmp_path):
     fit = zoo.fit(model, X, estimator="svi", guide=guide, max_epochs=50)
     fit.save(tmp_path / "run")

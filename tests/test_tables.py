@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from zoo.data import load_data
+from zoo.data import load_data, read
 from zoo.errors import ZooError
 
 NAN = math.nan
@@ -95,6 +95,16 @@ def test_everyday_tables(
         ("d.csv", "a;b\n1.234,5;2\n", {"decimal": ","}, "got '1.234,5'. Write numbers without marks between thousands"),
         ("d.csv", "a;b\n1,234.5;2\n", {}, "got '1,234.5'. Write numbers without marks between thousands"),
         ("d.csv", "a\n1\n", {"decimal": ";"}, "decimal= expected '.' or ','"),
+        (
+            "m.csv",
+            "n,c,k,v\n1,DE,x,3\n2,FR,y,4\n",
+            {},
+            "got text in 2 columns: 'c' ('DE'), 'k' ('x'). Choose with columns=['n', 'v'], or read it as labels='c'",
+        ),
+        ("m.csv", "n,v\n1,3\n2,unknown\n", {}, "got 'unknown'. Write a number, empty the cell where it stands for"),
+        ("m.csv", "n,d\n1,2024-05-01\n2,2023-05-01\n", {}, "with columns=, or sort by it with time='d'."),
+        ("m.csv", "n,v\n1,3\n", {"columns": ["n", 0]}, "columns= expected each column once, got column 'n' again."),
+        ("m.csv", "n\n1\n", {"columns": 3}, "m.csv has 1 column, got number 3. Columns are counted from 0."),
         ("p.csv", "a\n5%\n6\n", {}, "got '5%'. Write numbers without units"),
         ("w.txt", "1 2 3\n4 5\n", {}, "expected 3 cells in every row, as in the first row, got 2 in row 2 (line 2)"),
         ("w.csv", "1,2\n3\n4,5,6\n", {}, "got 1 in row 2 (line 2)"),  # as many delimiters as in whole rows
@@ -212,3 +222,10 @@ def test_excel(tmp_path: Path) -> None:
     assert load_data(path).tolist() == [[1.5, 2]]  # type: ignore[union-attr]
     path.write_bytes(b"PK\x03\x04 junk")
     assert "no readable Excel file" in refusal(path)
+
+
+def test_what_was_read_says_which_columns_never_change(write: Write) -> None:
+    assert read(write("a,v,b\n1,7,2\n2,7,2\n3,7,3\n")).told == "read 3 rows x 3 columns: a, v, b; constant: v"
+    assert "constant" not in read(write("v\n7\n7\n")).told
+    steps = read(write("sequence,a,v\n1,1,7\n1,2,7\n2,3,7\n"))  # the padding of the second is no value
+    assert steps.told == "read 2 sequences x 2 columns: a, v; constant: v"

@@ -110,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ZooError as error:
             if debug:
                 raise
-            return complain(str(error).replace("zoo.load_data(..., drop_missing=True)", "--drop-missing"), 2)
+            told = str(error).replace("zoo.load_data(..., drop_missing=True) or a frame's x.dropna()", "--drop-missing")
+            return complain(told, 2)
         except Exception as error:
             if debug:
                 raise

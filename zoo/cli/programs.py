@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.errors import ZooError, unknown_name
 
-__all__ = ["arguments_of", "build_model", "find", "listed", "load_object", "read_off", "rebuilt"]
+__all__ = ["arguments_of", "build_model", "find", "listed", "load_object", "read_off"]
 
 #: Modules made of users' files are named so; an error raised in one is the user's.
 USER_MODULE = "_zoo_user_"
@@ -183,15 +183,6 @@ def build_model(build: Any, x: Any, arguments: dict[str, Any]) -> Any:
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items()) or "no arguments"
         raise ZooError(
             f"{build.__name__} cannot be built with {given}: {error}. Check them with `zoo models`."
-        ) from error
-
-
-def rebuilt(build: Any, config: dict[str, Any]) -> Any:
-    try:
-        return build(**config)
-    except (TypeError, RuntimeError) as error:
-        raise ZooError(
-            f"{build.__name__} cannot be built as it was saved: {error}. Pass the class it was fitted with."
         ) from error
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from zoo.cli.output import RECORD
-from zoo.cli.programs import find, load_object, rebuilt
+from zoo.cli.programs import find, load_object
 from zoo.cli.task import Source
 from zoo.errors import ZooError
 
@@ -90,19 +91,16 @@ def load_fit(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, d
             break
     built = None
     if model is not None:
-        build = find(model)
-        import inspect
-
-        # A class is built from its recorded arguments; a function is the program itself.
-        if inspect.isclass(build):
-            with contextlib.suppress(OSError, ValueError):
-                config = json.loads((folder / "fit.json").read_text(encoding="utf-8")).get("config", {})
-                built = rebuilt(build, config)
-        elif isinstance(point := record.get("point"), dict):  # a selection's best: the function makes the program
-            build = build(**point)
-            build = build[0] if isinstance(build, tuple) else build
-        built = build if built is None else built
-    return zoo.load(folder, built, load_object(guide, "guide") if guide is not None else None), record
+        built = find(model)
+        if isinstance(point := record.get("point"), dict) and not isinstance(built, type):
+            built = built(**point)  # a selection's best: the function makes the program
+            built = built[0] if isinstance(built, tuple) else built
+    try:
+        return zoo.load(folder, built, load_object(guide, "guide") if guide is not None else None), record
+    except ZooError as error:
+        ways = {"model": record.get("model"), "guide": record.get("guide")}
+        ours = [f"--{name} {shlex.quote(way)}" for name, way in ways.items() if way and ".py" in str(way)]
+        raise ZooError(str(error).replace("model=...", " ".join(ours) or "--model file.py:name")) from None
 
 
 def fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source | None = None) -> Asked:

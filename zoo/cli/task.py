@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import math
@@ -96,7 +97,7 @@ def _vocabulary(model: Any) -> Any:
 
 
 _OPTION = re.compile(
-    r"""\b(columns|labels|targets|split|decimal|sequence|time|standardize)=('[^']*'|"[^"]*"|\.\.\.|\w+)?"""
+    r"""\b(columns|labels|targets|split|decimal|sequence|time|standardize)=(\[[^]]*\]|'[^']*'|"[^"]*"|\.\.\.|\w+)?"""
 )
 
 
@@ -105,6 +106,8 @@ def in_options(message: str) -> str:
 
     def option(match: re.Match[str]) -> str:
         name, value = match[1], (match[2] or "").strip("'\"")
+        if value.startswith("["):
+            value = ",".join(map(str, ast.literal_eval(value)))
         if value in ("True", "...") or not value:
             value = "true" if (name, value) == ("labels", "True") else ""
         return f"--{name} {shlex.quote(value)}" if value else f"--{name}"

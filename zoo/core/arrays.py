@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import numbers
+import re
 from collections.abc import Collection
 from decimal import Decimal
 from typing import Any
@@ -265,10 +266,24 @@ def frame_array(frame: Any) -> NDArray:
             raise error.within(f"column {name!r}") from None
     text = [i for i, column in enumerate(columns) if column.dtype == object]
     if text and len(text) < len(columns):
-        cell = next((cell for cell in columns[text[0]] if cell is not None), "nothing")
-        name = frame.columns[text[0]]
-        raise NotNumbers(f"text ({_shown(cell)})", f"Leave it out: x.drop(columns={name!r})", f" in column {name!r}")
+        cells = [next((cell for cell in columns[i] if cell is not None), "nothing") for i in text]
+        if (
+            comma := next((i for i, cell in zip(text, cells, strict=True) if _COMMA.fullmatch(cell)), None)
+        ) is not None:
+            fix = "Read it with decimals as they are written: pandas.read_csv(..., decimal=',')"
+            raise NotNumbers(f"text ({cells[text.index(comma)]!r})", fix, f" in column {frame.columns[comma]!r}")
+        names = [frame.columns[i] for i in text]
+        if len(names) == 1:
+            fix = f"Leave it out: x.drop(columns={names[0]!r})"
+            raise NotNumbers(f"text ({_shown(cells[0])})", fix, f" in column {names[0]!r}")
+        told = ", ".join(f"{name!r} ({_shown(cell)})" for name, cell in zip(names[:6], cells, strict=False))
+        more = f" and {len(names) - 6} more" * (len(names) > 6)
+        raise NotNumbers(f"text in columns {told}{more}", "Leave them out: x.select_dtypes('number')")
     return np.column_stack(columns) if columns else np.empty((len(frame), 0))
+
+
+#: A number of which only the comma before its decimals is unusual.
+_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
 def _shown(cell: str) -> str:
@@ -285,8 +300,9 @@ def to_tensor(array: NDArray) -> Tensor:
         NotNumbers: text.
     """
     if array.dtype == object:
-        cell = next((cell for cell in array.reshape(-1) if cell is not None), "nothing")
-        raise NotNumbers(f"text ({_shown(str(cell))})", "Convert it to numbers, or leave it out")
+        cell = str(next((cell for cell in array.reshape(-1) if cell is not None), "nothing"))
+        comma = "pandas.read_csv(..., decimal=',') reads a comma before decimals" if _COMMA.fullmatch(cell) else None
+        raise NotNumbers(f"text ({_shown(cell)})", comma or "Convert it to numbers, or leave it out")
     size = array.dtype.itemsize
     if not array.flags.writeable or any(stride < 0 or stride % size for stride in array.strides):
         array = array.copy()

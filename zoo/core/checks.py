@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 import traceback
@@ -13,7 +14,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from zoo.core.data import Data, tensors
+from zoo.core.data import Data, plain, tensors
 from zoo.core.places import row_names
 from zoo.errors import ZooError
 
@@ -22,6 +23,7 @@ __all__ = [
     "assigned",
     "counts",
     "failed_on_data",
+    "fits_program",
     "in_brief",
     "magnitudes",
     "matrix",
@@ -47,6 +49,31 @@ def failed_on_data(name: str, error: Exception) -> ZooError:
     if "dtype" in first:
         fix = "Make its constants in the dtype of the data, or give the data in theirs: x.float()."
     return ZooError(f"the program {name!r} failed on its data{place} ({type(error).__name__}: {first}). {fix}")
+
+
+def fits_program(name: str, program: Any, x: Data) -> Data:
+    """The data, unless a user's program has no argument for some of them, or some for which there are none.
+
+    Raises:
+        ZooError: by which names the program takes its data.
+    """
+    data = plain(x)
+    args, kwargs = ((), data) if isinstance(data, dict) else (data if isinstance(data, tuple) else (data,), {})
+    try:
+        signature = inspect.signature(program)
+    except (TypeError, ValueError):  # what is built in has none
+        return x
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        names = list(signature.parameters)
+        got = ", ".join(kwargs) if kwargs else f"{len(args)} of them" if len(args) > 1 else "one array"
+        several = f"({', '.join(names)}), or a dict by these names; of a file, targets name the columns of the last"
+        raise ZooError(
+            f"{name}: data expected for its arguments {', '.join(names) or '(none)'}, got {got} ({error}). "
+            f"Pass {several if len(names) > 1 else 'one array'}."
+        ) from None
+    return x
 
 
 def rows(bad: Tensor) -> str:
@@ -81,7 +108,7 @@ def matrix(x: Data, num_features: int, who: str) -> Tensor:
         if nan.any():
             raise ZooError(
                 f"{who}: x expected no missing values, got NaN in {rows(nan)}. Drop or fill those rows; "
-                "zoo.load_data(..., drop_missing=True) does."
+                "zoo.load_data(..., drop_missing=True) or a frame's x.dropna() does."
             )
         if x.isinf().any():
             raise ZooError(f"{who}: x expected finite values, got infinite entries in {rows(x.isinf())}. Remove them.")

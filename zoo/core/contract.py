@@ -34,7 +34,7 @@ from zoo.core.schema import Schema
 from zoo.core.streams import Stream
 from zoo.core.turns import turn
 from zoo.core.unsized import of_constructor, unsized
-from zoo.core.wrapping import takes_data_whole, wrap_init, wrap_program
+from zoo.core.wrapping import begin, takes_data_whole, wrap_init, wrap_program
 from zoo.errors import ZooError
 
 __all__ = ["Axes", "LatentVariableModel", "lacks", "parameter", "prepared", "read_by"]
@@ -139,6 +139,7 @@ class LatentVariableModel(PyroModule):
     def __init__(self) -> None:
         with turn(), pyro.settings.context(module_local_params=True):
             super().__init__()
+        begin(self, LatentVariableModel.model)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """As every module, and ``dtype`` follows its parameters (``model.float()``)."""

@@ -14,7 +14,7 @@ from torch.distributions import constraints, transform_to
 
 from guides.tables import DiscreteTables, OtherData
 from zoo.core.boxes import Box, Keep, key_of, name_of
-from zoo.core.checks import failed_on_data
+from zoo.core.checks import failed_on_data, fits_program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data, plain, tensors
 from zoo.core.networks import Lender
@@ -245,7 +245,7 @@ class FunctionModel(LatentVariableModel):
                 self.register_parameter(key_of(name), nn.Parameter(torch.empty_like(state[key_of(name)])))
 
     def adopt(self, x: Data, given_alone: bool = False) -> Data:
-        return self.fields.given_of(x) if given_alone else x  # as they are, whatever the program takes
+        return self.fields.given_of(x) if given_alone else fits_program(self.name, self._program(0), x)
 
     def probe(self, x: Data) -> Data:
         return x  # a program of the user's own may not work on a part of its data
@@ -391,10 +391,10 @@ def as_model(model: Any, guide: Callable[..., Any] | None = None) -> LatentVaria
             raise ZooError(f"{type(model).__name__} has its own guide; got another. Subclass it and override guide(x).")
         return model
     if isinstance(model, type) and issubclass(model, LatentVariableModel):
-        name = model.__name__
-        raise ZooError(f"model expected an instance, got the class {name}. Use {name}.from_data(x, ...).")
+        raise ZooError(f"model expected an instance, got the class {(n := model.__name__)}. Use {n}.from_data(x, ...).")
     if isinstance(model, Unsized):
         raise ZooError(f"model expected all its sizes, got {model!r}. Make it with model.from_data(x).")
     if not callable(model):
-        raise ZooError(f"model expected a zoo model or a function model(x), got {type(model).__name__}.")
+        kind = type(model).__name__
+        raise ZooError(f"model expected a zoo model or a function model(x), got {kind}. Write def model(x): ...")
     return FunctionModel(model, guide, bool(pyro.settings.get("module_local_params")))

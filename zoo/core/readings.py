@@ -16,9 +16,10 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from zoo.core.data import at_hand, call, split, stream_of
+from zoo.core.data import at_hand, call, split, stream_of, tensors
 from zoo.core.data import plain as plain_data
 from zoo.core.memory import rows_at_once
+from zoo.errors import ZooError
 
 __all__ = [
     "Axes",
@@ -119,17 +120,43 @@ def takes_arrays(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
         data = (*args, *(value for name, value in kwargs.items() if name != "known"))
-        if all(isinstance(value, (Tensor, bool, type(None))) for value in data):
+        if not all(isinstance(value, (Tensor, bool, type(None))) for value in data):
+            return _of_arrays(self, method, signature.bind(self, *args, **kwargs).arguments)
+        try:
             return method(self, *args, **kwargs)
-        return _of_arrays(self, method, signature.bind(self, *args, **kwargs).arguments)
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            if _depth.value or isinstance(error, ZooError):
+                raise
+            return _laid_out(self, method, signature.bind(self, *args, **kwargs).arguments, error)
 
     return wrapped
 
 
-def _of_arrays(model: Any, method: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+def _parts(model: Any, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of a method's arguments those that are data, by name, and the others."""
     names = list(inspect.signature(type(model).model).parameters)[1:]
     rest = dict(list(arguments.items())[1:])
-    data = {name: rest.pop(name) for name in names if rest.get(name) is not None}
+    return {name: rest.pop(name) for name in names if rest.get(name) is not None}, rest
+
+
+def _laid_out(model: Any, method: Callable[..., Any], arguments: dict[str, Any], error: Exception) -> Any:
+    """What failed on tensors, once more on these as the model lays them out (one sequence as a batch of one).
+
+    Raises:
+        ZooError: they are no data for the model. Where they were laid out so before, what it raised is raised again.
+    """
+    data, rest = _parts(model, arguments)
+    if not data or set(data) == set(model.fields.given):
+        raise error
+    x = model.prepare(next(iter(data.values())) if len(data) == 1 else data)
+    taken = [(value.shape, value.dtype) for value in tensors(x)]
+    if taken[: len(data)] == [(value.shape, value.dtype) for value in data.values()]:
+        raise error
+    return call(functools.partial(method, model, **rest), x)
+
+
+def _of_arrays(model: Any, method: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    data, rest = _parts(model, arguments)
     if not data or any(isinstance(value, (int, float)) for value in data.values()):
         return method(model, **dict(list(arguments.items())[1:]))
     alone = bool(model.fields.given) and set(data) <= set(model.fields.given)

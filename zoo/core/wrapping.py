@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -16,7 +17,7 @@ from zoo.core.rows import present, present_rows
 from zoo.core.turns import turn
 from zoo.errors import ZooError
 
-__all__ = ["takes_data_whole", "wrap_init", "wrap_program"]
+__all__ = ["begin", "takes_data_whole", "wrap_init", "wrap_program"]
 
 
 def wrap_init(init: Callable[..., None]) -> Callable[..., None]:
@@ -26,7 +27,7 @@ def wrap_init(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
         # A fixed seed: the caller's generator is untouched and two new models of one kind are equal.
-        with forked_rng(0), pyro.settings.context(module_local_params=True):
+        with forked_rng(0), pyro.settings.context(module_local_params=True), _begun(self):
             init(self, *args, **kwargs)
         if type(self).__init__ is wrapped:  # the outermost constructor that runs
             bound = signature.bind(self, *args, **kwargs)
@@ -41,6 +42,31 @@ def wrap_init(init: Callable[..., None]) -> Callable[..., None]:
             }
 
     return wrapped
+
+
+def begin(model: Any, nothing: Any) -> None:
+    """What the constructor of the base class does: of a class without one of its own there are no arguments.
+
+    Raises:
+        ZooError: the class has no program but ``nothing``, that of the base.
+    """
+    if type(model).model is nothing:
+        raise ZooError(f"{type(model).__name__}: expected a method model(self, x), got none. Write p(x, z) there.")
+    model.config = {}
+
+
+@contextmanager
+def _begun(model: Any) -> Iterator[None]:
+    """Refuse a constructor that has not called that of its base: torch names what it lacks by names of its own."""
+    try:
+        yield
+    except AttributeError:
+        if "_modules" in model.__dict__:
+            raise
+    if "_modules" not in model.__dict__:
+        raise ZooError(
+            f"{type(model).__name__}: __init__ expected to call super().__init__(), got none. Make it the first line."
+        )
 
 
 def wrap_program(program: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from zoo.core.arrays import is_number, numbers_of
 
-__all__ = ["moments", "set_aside"]
+__all__ = ["mixed_up", "moments", "odd_moment", "set_aside"]
 
 _IDENTIFIERS = {"id", "ids", "uid", "uuid", "guid", "key", "row", "rowid"}
 _TIMES = {"t", "time", "date", "datetime", "timestamp", "step"}
@@ -81,6 +81,29 @@ def _goes_up(values: NDArray[np.float64] | None, which: NDArray[np.int64] | None
     order = np.argsort(which, kind="stable")
     within = np.diff(which[order]) == 0
     return int(within.sum()) >= FEWEST // 2 and bool((np.diff(values[order])[within] > 0).all())
+
+
+def mixed_up(name: str, column: NDArray, which: NDArray[np.int64]) -> bool:
+    """Whether a column is called a time, and each sequence's rows have times of their own that go up and down."""
+    if name.strip().lower() not in _TIMES:
+        return False
+    values = moments(column)
+    if values is None or np.isnan(values).any() or _goes_up(values, which):
+        return False
+    order = np.lexsort((values, which))
+    within = np.diff(which[order]) == 0
+    return int(within.sum()) >= FEWEST // 2 and bool((np.diff(values[order])[within] > 0).all())
+
+
+def odd_moment(column: NDArray) -> object:
+    """The first cell that is no date in ISO 8601, of text that :func:`moments` cannot read."""
+    import pandas as pd
+
+    cells = pd.Series(list(column), dtype=object)
+    dates = pd.to_datetime(cells, format="ISO8601", utc=True, errors="coerce")
+    return next(
+        (cell for cell, date in zip(cells, dates, strict=True) if cell is not None and pd.isna(date)), column[0]
+    )
 
 
 def moments(column: NDArray) -> NDArray[np.float64] | None:

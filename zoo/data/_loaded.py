@@ -90,8 +90,20 @@ class Loaded:
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         aims = f"; targets: {', '.join(self.target_names)}" if self.target_names else ""
         by = f", sorted by {self.sorted_by}" if self.sorted_by else ""
+        same = f"; constant: {', '.join(self.constant[:8])}" if self.constant else ""
         left_out = f"; left out: {', '.join(out)}" if out else ""
-        return f"read {size} x {len(names)} column{'s' * (len(names) > 1)}: {shown}{aims}{by}{left_out}"
+        return f"read {size} x {len(names)} column{'s' * (len(names) > 1)}: {shown}{aims}{by}{same}{left_out}"
+
+    @property
+    def constant(self) -> list[str]:
+        """Columns of x that have one value alone, where there are other columns beside them."""
+        x, names = self.x, self.names or ()
+        if x.dtype == object or x.ndim != 2 + (self.lengths is not None) or x.shape[-1] != len(names):
+            return []
+        if self.lengths is not None:
+            x = x[np.arange(x.shape[1]) < self.lengths[:, None]]
+        found = [name for name, same in zip(names, (x == x[:1]).all(0).tolist(), strict=True) if same]
+        return found if len(x) > 1 and len(found) < len(names) else []
 
     def line_of(self, row: int, sequence: int | None = None) -> int | None:
         """The line of the file that a datum, or a step of a sequence, is on, all numbered from 0; None if unknown."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.core.arrays import check_padding, is_number, numbers_of
-from zoo.data._aside import moments, set_aside
+from zoo.core.arrays import check_padding, numbers_of
+from zoo.data._aside import mixed_up, moments, odd_moment, set_aside
+from zoo.data._cells import Column, as_part, holds_numbers, is_text, reads_as_number, shown, way_out
 from zoo.data._loaded import Loaded
 from zoo.errors import ZooError
 
 __all__ = ["Column", "NoNames", "Table", "arrange", "pick", "rows_text", "shown"]
-
-Column = int | str
 
 # What R, pandas and spreadsheets call the column of row names they write in front of the data.
 _ROW_NAME_HEADERS = {"", "rownames", "unnamed: 0", "__index_level_0__"}
@@ -89,7 +87,8 @@ def pick(source: str, names: Sequence[str] | None, number: int, wanted: Column) 
     if isinstance(wanted, (int, np.integer)) and not isinstance(wanted, bool):
         if not -number <= wanted < number:
             raise ZooError(
-                f"{source} has {number} columns, got number {wanted}. Columns are counted from 0 to {number - 1}."
+                f"{source} has {number} column{'s' * (number > 1)}, got number {wanted}. "
+                f"Columns are counted from 0{f' to {number - 1}' * (number > 1)}."
             )
         return int(wanted) % number
     if not isinstance(wanted, str):
@@ -118,52 +117,31 @@ def _numeric(table: Table, index: int) -> NDArray[np.float64]:
     if column.dtype != object:
         return column.astype(np.float64, copy=False)
     # A word alone in a column of numbers is the mistake to point at, and so is the first one in a column of words.
-    row = next(i for i, cell in enumerate(column) if cell is not None and not _reads_as_number(cell, table.decimal))
+    row = next(i for i, cell in enumerate(column) if cell is not None and not reads_as_number(cell, table.decimal))
     value = column[row]
     raise ZooError(
         f"{table.source}: expected a number in {table.title(index)}, {table.place(row)}, got {shown(value)}. "
-        f"{_way_out(table, index, value)}."
+        f"{way_out(column, _called(table, index), value, table.decimal)}."
     )
 
 
-def _is_text(column: NDArray) -> bool:
-    return column.dtype == object and numbers_of(column).dtype == object
+def _called(table: Table, index: int) -> Column:
+    return table.names[index] if table.names and table.names[index] else index
 
 
-def _reads_as_number(cell: str, decimal: str) -> bool:
-    return is_number(cell) if decimal == "." else "." not in cell and is_number(cell.replace(decimal, "."))
-
-
-def _way_out(table: Table, index: int, value: str) -> str:
-    if table.decimal != "." and is_number(value):
-        return f"Write decimals with {table.decimal!r}, or leave decimal= out"
-    if _is_decimal_comma(value):
-        return 'Write decimals with a point, or pass decimal="," for a comma'
-    if _GROUPED.fullmatch(value):
-        return "Write numbers without marks between thousands"
-    if value.endswith("%") or value[:1] in "$€£":
-        return "Write numbers without units"
-    name = table.names[index] if table.names and table.names[index] else index
-    return f"Leave it out with columns=, or read it as labels={name!r} or sequence={name!r}"
-
-
-_GROUPED = re.compile(r"[+-]?\d{1,3}([,. '’]\d{3})+([.,]\d*)?")
-
-
-def shown(value: str) -> str:
-    """A cell as error texts quote it."""
-    return repr(value if len(value) <= 40 else value[:37] + "...")
-
-
-def _is_decimal_comma(cell: str) -> bool:
-    return cell.count(",") == 1 and cell.replace(",", "").lstrip("+-").isdigit()
-
-
-def _holds_numbers(column: NDArray) -> bool:
-    """Whether one cell at least is meant as a number; the text beside it is then the mistake to point at."""
-    if column.dtype != object:
-        return True
-    return any(cell is not None and (is_number(cell) or _is_decimal_comma(cell)) for cell in column)
+def _refuse_words(table: Table, chosen: Sequence[int]) -> None:
+    """Refuse several columns of words at once, as one that is left out would only bring up the next."""
+    words = [i for i in chosen if not holds_numbers(table.columns[i])]
+    if len(words) < 2 or len(words) == len(chosen):
+        return
+    cells = [next((cell for cell in table.columns[i] if cell is not None), "") for i in words[:6]]
+    told = ", ".join(f"{_called(table, i)!r} ({shown(cell)})" for i, cell in zip(words, cells, strict=False))
+    rest = [_called(table, i) for i in chosen if i not in words]
+    fix = f"Choose with columns={rest}" if len(rest) <= 12 else "Leave them out with columns="
+    raise ZooError(
+        f"{table.source}: expected numbers, got text in {len(words)} columns: {told}{', ...' * (len(words) > 6)}. "
+        f"{fix}, or {as_part(_called(table, words[0]))}."
+    )
 
 
 def _codes(table: Table, index: int) -> NDArray[np.int64]:
@@ -236,8 +214,10 @@ def arrange(
         chosen = [i for i in range(number) if i not in (label, steps, when, *aims)]
         if measured and table.names:
             aside = set_aside(table.names, table.columns, chosen, which)
+            if which is not None and when is None:
+                _refuse_mixed_up(table, [i for i in chosen if i not in aside], which)
             chosen = [i for i in chosen if i not in aside]
-        if not (symbols and chosen) and not any(_holds_numbers(table.columns[i]) for i in chosen):
+        if not (symbols and chosen) and not any(holds_numbers(table.columns[i]) for i in chosen):
             raise ZooError(
                 f"{table.source} has no numeric columns: expected one at least, got only text or labels in {number}. "
                 "Pass a file with numbers."
@@ -256,12 +236,14 @@ def arrange(
     ):
         x = np.column_stack([table.columns[i] for i in chosen])
     else:
-        if symbols and columns is None and any(_is_text(table.columns[i]) for i in chosen):
-            words = ", ".join([table.title(i) for i in chosen if _is_text(table.columns[i])][:5])
+        if symbols and columns is None and any(is_text(table.columns[i]) for i in chosen):
+            words = ", ".join([table.title(i) for i in chosen if is_text(table.columns[i])][:5])
             raise ZooError(
                 f"{table.source}: expected numbers alone or symbols alone, got both, symbols in {words}. "
                 "Choose with columns=."
             )
+        if columns is None:
+            _refuse_words(table, chosen)
         x = np.column_stack([_numeric(table, i) for i in chosen])
     codes = None if label is None else _codes(table, label)
     names = tuple(table.names[i] for i in chosen) if table.names else None
@@ -290,7 +272,13 @@ def _picked(table: Table, columns: Column | Sequence[Column], option: str) -> li
     wanted = [columns] if isinstance(columns, (int, str)) else list(columns)
     if not wanted:
         raise ZooError(f"{option}= should name at least one column, got an empty list. Leave it out.")
-    return [pick(table.source, table.names, len(table.columns), column) for column in wanted]
+    places = [pick(table.source, table.names, len(table.columns), column) for column in wanted]
+    twice = next((place for place in places if places.count(place) > 1), None)
+    if twice is not None:
+        raise ZooError(
+            f"{table.source}: {option}= expected each column once, got {table.title(twice)} again. Keep one."
+        )
+    return places
 
 
 def _sequences(table: Table, sequence: int) -> NDArray[np.int64]:
@@ -312,6 +300,18 @@ def _sequences(table: Table, sequence: int) -> NDArray[np.int64]:
     return rank[inverse.reshape(-1)].astype(np.int64)
 
 
+def _refuse_mixed_up(table: Table, chosen: Sequence[int], which: NDArray[np.int64]) -> None:
+    """Refuse steps in another order than that of their times: as a feature, a time would lead a fit astray unseen."""
+    assert table.names is not None
+    for i in chosen:
+        if mixed_up(table.names[i], table.columns[i], which):
+            name = table.names[i]
+            raise ZooError(
+                f"{table.source}: expected the rows of each sequence in the order of their time, got column {name!r} "
+                f"up and down. Sort by it with time={name!r}, or choose with columns=."
+            )
+
+
 def _order(table: Table, time: int | None, which: NDArray[np.int64] | None) -> NDArray[np.intp] | None:
     """The rows sequence by sequence, those of each by their time, else as in the file; None for the file's order."""
     if time is None:
@@ -319,8 +319,8 @@ def _order(table: Table, time: int | None, which: NDArray[np.int64] | None) -> N
     values = moments(table.columns[time])
     if values is None:
         raise ZooError(
-            f"{table.source}: expected numbers or dates such as 2024-05-31 in {table.title(time)}, got other text. "
-            "Write the times so, or leave time= out."
+            f"{table.source}: expected numbers or dates such as 2024-05-31 in {table.title(time)}, "
+            f"got {shown(str(odd_moment(table.columns[time])))}. Write the times so, or leave time= out."
         )
     missing = np.flatnonzero(np.isnan(values))
     if len(missing):

@@ -140,6 +140,11 @@ class Streamed(Loaded):
         return super().told.replace(f"read {len(self.x)} rows", f"read {len(self.stream)} rows", 1)
 
     @property
+    def constant(self) -> list[str]:
+        """None: a column may begin with equal values."""
+        return []
+
+    @property
     def data(self) -> Any:
         return self.stream
 

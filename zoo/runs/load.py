@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 
 from zoo.bayes.draws import Draws
+from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
 from zoo.core.functions import as_model
 from zoo.core.isolation import isolated
@@ -35,13 +38,55 @@ def template_from(description: Any) -> Data:
     return torch.zeros(description["shape"], dtype=getattr(torch, description["dtype"]))
 
 
+def _rebuilt(kind: Callable[..., Any], config: dict[str, Any]) -> Any:
+    try:
+        return kind(**config)
+    except (TypeError, RuntimeError) as error:
+        name = getattr(kind, "__name__", "the class")
+        raise ZooError(
+            f"load: {name} cannot be built as it was saved: {error}. Pass the class it was fitted with."
+        ) from None
+
+
+def _created(model: Any, guide: Callable[..., Any] | None, rows: Data) -> LatentVariableModel:
+    """A program with its parameters, made by a run on data of the shapes it was fitted to, which are not kept.
+
+    Zeros are data for most programs. One that starts where its data are (at their standard deviation) has to see some
+    that differ: whole numbers, as they are counts, too.
+    """
+    failure: ZooError | None = None
+    for draw in (torch.zeros_like, _uneven):
+        built = as_model(model, guide)
+        try:
+            with isolated(0), pyro.validation_enabled(False):
+                built.create(_filled(rows, draw))
+            return built
+        except ZooError as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure
+
+
+def _filled(x: Data, draw: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    if isinstance(x, dict):
+        return {name: _filled(value, draw) for name, value in x.items()}
+    if isinstance(x, tuple):
+        return tuple(_filled(value, draw) for value in x)
+    return draw(x) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+
+
+def _uneven(x: torch.Tensor) -> torch.Tensor:
+    return torch.randint(1, 10, x.shape).to(x)
+
+
 @exclusive
 def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None = None) -> Fit:
     """Read a fit back. Nothing found in a file is ever imported or run.
 
     Args:
         folder: what :meth:`Fit.save` wrote.
-        model: the program, for a fit of a user's own; a zoo model is rebuilt from its recorded arguments.
+        model: for a fit of a user's own: the program, or the class, which is built from its recorded arguments, as a
+            zoo model is.
 
     Raises:
         ZooError: the folder, or a file in it, is missing or damaged; a user's own program is not given.
@@ -75,21 +120,25 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
     except Exception:  # what safetensors and json make of broken files differs from version to version
         raise ZooError(f"load: {broken} in {str(path)!r} is damaged or cut short. Fit and save again.") from None
     template = template_from(description)
+    if inspect.isclass(model):
+        model = _rebuilt(model, record["config"])
     if record["own_program"] or model is not None:
         if model is None:
             raise ZooError(
                 f"load: {str(path)!r} holds the program {record['model']!r} of a user; pass model=... to load it."
             )
-        built = as_model(model, guide)
-        rows = expanded(
-            template, (record.get("data") or {}).get("rows", record["num_data"])
-        )  # parameters may be as many as the data
-        with isolated(0):
-            built.create(rows)
+        # Parameters may be as many as the data.
+        built = _created(model, guide, expanded(template, (record.get("data") or {}).get("rows", record["num_data"])))
         if isinstance(record.get("guide_tables"), dict) and not built.has_guide:
             built.restore_guide(record["guide_tables"], state)
     else:
-        built = find_model(record["model"])(**record["config"])
+        try:
+            kind = find_model(record["model"])
+        except ZooError:
+            raise ZooError(
+                f"load: {str(path)!r} holds the class {record['model']!r} of a user; pass model=... to load it."
+            ) from None
+        built = kind(**record["config"])
     own = built.state_dict()
     if {n: tuple(v.shape) for n, v in own.items()} != {n: tuple(v.shape) for n, v in state.items()}:
         raise ZooError(

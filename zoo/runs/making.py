@@ -93,13 +93,18 @@ def _read(path: str | Path, declared: Any) -> tuple[Any, tuple[str, ...] | None]
 
     kind = _kind_of(declared)
     prose = kind.takes_sentences and str(path).lower().removesuffix(".gz").endswith(".txt")
-    loaded = read(
-        path,
-        symbols=kind.takes_symbols,
-        sentences=prose,
-        vocabulary=kind.vocabulary if prose else None,
-        measured=True,
-    )
+    try:
+        loaded = read(
+            path,
+            symbols=kind.takes_symbols,
+            sentences=prose,
+            vocabulary=kind.vocabulary if prose else None,
+            measured=True,
+        )
+    except ZooError as error:
+        if type(error) is not ZooError or not re.search(r"\b(columns|decimal|sequence|time)=", str(error)):
+            raise
+        raise ZooError(f"{error} So loaded: x=zoo.load_data({str(path)!r}, ...).") from None
     read_from(loaded.line_of)
     check_told(kind, loaded, "zoo.load_data(..., targets=...)")
     if loaded.aside:
