@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -386,3 +387,36 @@ def test_the_command_line_fits_scores_and_predicts_in_pieces(run, files, monkeyp
     assert "expected a name ending in .csv, .tsv, .parquet" in refused.err
     scored = run("evaluate", "a", "--data", str(files / "x.npy"), "--json")
     assert json.loads(scored.out)["log_likelihood"] == pytest.approx(fit.log_likelihood)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.parquet", "arrays"])
+def test_a_fit_of_a_stream_finds_its_data_again(name, run, files, monkeypatch):
+    hold_out = ("--hold-out", "0.1") if name == "x.npy" else ()
+    options = ("--set", "num_components=3", "--set", "max_iter=2", "--set", "restarts=1", "--no-report", *hold_out)
+    done = run("fit", "gaussian_mixture", "--data", name, "--out", "a", *options)
+    assert done.code == 0, done.err
+    fit, rows = zoo.load("a"), 1800 if hold_out else 2000
+    (files / "elsewhere").mkdir()
+    monkeypatch.chdir(files / "elsewhere")
+    done = run("predict", "../a", "--out", "p.csv", "--scores")
+    assert done.code == 0, done.err
+    assert "read in pieces" in done.out
+    made = pd.read_csv("p.csv")
+    assert len(made) == fit.num_data == rows
+    assert made["log_likelihood"].sum() == pytest.approx(fit.log_likelihood)
+    scored = json.loads(run("evaluate", "../a", "--json").out)
+    assert scored["log_likelihood"] == pytest.approx(fit.log_likelihood)
+    changed = files / "arrays" / "2.npy" if name == "arrays" else files / name
+    other = pd.read_parquet(changed).to_numpy() if name == "x.parquet" else np.load(changed)
+    other[7, 1] += 1
+    if name == "x.parquet":
+        pd.DataFrame(other, columns=["a", "b", "c", "d", "id"]).to_parquet(changed)
+    else:
+        np.save(changed, other)
+    for command in ("predict", "evaluate"):
+        refused = run(command, "../a")
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert "expected the data it was fitted to, but" in refused.err
+    shutil.move(files / name, files / "moved")
+    refused = run("evaluate", "../a")
+    assert f"expected the data it was fitted to in {files / name}, got no such file. Pass --data." in refused.err

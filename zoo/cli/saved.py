@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import json
 import shlex
@@ -60,7 +61,7 @@ def data_for(folder: Path, this: Fit, record: dict[str, Any], source: Source, da
     else:
         laid_out = ("targets", "sequence", "decimal", "time", *(() if this.columns else ("columns",)))
         kept = {key: record.get(key) for key in laid_out}
-        source = source.or_else(kept) if Path(data).suffix else source
+        source = source.or_else(kept) if Path(data).suffix or Path(data).is_dir() else source
         loaded = source.read_like(data, this.columns, this.model)
         found = Asked(data, loaded.data, _codes(loaded), loaded.kept)
     return found._replace(name=Path(found.name).name if Path(found.name).suffix else found.name)
@@ -106,9 +107,10 @@ def load_fit(folder: Path, model: str | None, guide: str | None) -> tuple[Fit, d
 def fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source | None = None) -> Asked:
     """The data a saved fit was made of, other columns or another part where these are asked for."""
     from zoo.core.contract import prepared
-    from zoo.core.data import num_data, take, tensors
+    from zoo.core.data import num_data, stream_of, take, tensors
     from zoo.data import list_data
-    from zoo.runs.prepare import drawn_apart
+    from zoo.runs.prepare import drawn_apart, held_apart
+    from zoo.runs.progress import waited_for
     from zoo.storage.checkpoint import fingerprint
 
     known = this.data or {}
@@ -117,16 +119,27 @@ def fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source 
         name = known["name"]
     if name is None:
         raise ZooError(f"{folder}: --data expected, as the folder does not say what was fitted. Name the data.")
+    place = record.get("file")  # the command may be given in another folder
+    if place is not None and not Path(name).exists():
+        if not Path(place).exists():
+            raise ZooError(f"{folder}: expected the data it was fitted to in {place}, got no such file. Pass --data.")
+        name = place
     loaded = asked.or_else(record).read_like(name, this.columns, this.model)
     x, codes, rows = loaded.data, _codes(loaded), loaded.kept
     plain = dataclasses.replace(asked, labels=None) == Source()
     if getattr(x, "ndim", 0) == 2 and getattr(this.template, "ndim", 2) == 1:
         x = x.reshape(-1)  # a program that took one column as a vector
-    if plain and record.get("hold_out"):
+    if plain and record.get("hold_out") and (stream := stream_of(x)) is not None:
+        x, _ = held_apart(x, stream, record["hold_out"], record["seed"])
+    elif plain and record.get("hold_out"):
         kept = drawn_apart(num_data(x), record["hold_out"], record["seed"])[0]
         x, codes = take(x, kept), None if codes is None else codes[kept]
         rows = None if rows is None else rows[kept.cpu().numpy()]
     checksum = known.get("checksum")
-    if plain and checksum and tensors(x) and fingerprint(prepared(this.model, x)) != checksum:
-        raise ZooError(f"{folder}: expected the data it was fitted to, but {name!r} holds others now. Pass --data.")
+    if plain and checksum and tensors(x):
+        whole = stream_of(x) is not None  # the checksum of a stream is that of all rows, which are looked at for it
+        with waited_for(None, "data of the fit"):
+            there = fingerprint(prepared(copy.deepcopy(this.model), x, new=whole))
+        if there != checksum:
+            raise ZooError(f"{folder}: expected the data it was fitted to, but {name!r} holds others now. Pass --data.")
     return Asked(name, x, codes, rows)

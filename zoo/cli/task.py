@@ -78,7 +78,8 @@ class Source:
         """The same, with the columns of these names where a file has a header and none are asked for."""
         from zoo.data import NoNames
 
-        if names is None or self.columns is not None or not Path(name).suffix or len(set(names)) < len(names):
+        file = Path(name).suffix or Path(name).is_dir()
+        if names is None or self.columns is not None or not file or len(set(names)) < len(names):
             return self.read(name, model)
         try:
             return dataclasses.replace(self, columns=list(names)).read(name, model)
@@ -194,6 +195,7 @@ def prepare(
     from zoo.core.data import as_data, at_hand
     from zoo.core.schema import Schema
     from zoo.core.streams import Stream
+    from zoo.data import list_data
     from zoo.estimators import estimator_classes, find_estimator, option_names
     from zoo.estimators.base import check_option
     from zoo.runs.making import check_told, one_column
@@ -296,6 +298,8 @@ def prepare(
     estimators = [each.label for each in variants]
     title = Path(source_name).name if Path(source_name).suffix else source_name
     record = {"model": model, "guide": guide, "data": source_name, **dataclasses.asdict(source), "settings": given}
+    if Path(source_name).exists() and source_name not in {info.name for info in list_data()}:
+        record["file"] = str(Path(source_name).absolute())
     return Task(
         built,
         program_guide,

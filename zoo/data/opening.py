@@ -149,8 +149,9 @@ class Streamed(Loaded):
         return self.stream
 
 
-def streamed(path: Path, asked: dict[str, Any], **options: Any) -> Streamed | None:
-    """A file of a GiB or more as it is read in pieces; None of others.
+def streamed(path: Path, asked: dict[str, Any], **options: Any) -> Loaded | None:
+    """A file of a GiB or more as it is read in pieces, or a folder, which is in memory if it is smaller; None of other
+    files.
 
     Args:
         asked: by name, what a file that is read in pieces cannot be asked for, with what was asked.
@@ -159,30 +160,33 @@ def streamed(path: Path, asked: dict[str, Any], **options: Any) -> Streamed | No
     Raises:
         ZooError: as :func:`open_data`; something that is asked for.
     """
-    kind = path.suffix.lower()
-    if kind not in KINDS or not path.is_file():
+    kind, folder = path.suffix.lower(), path.is_dir()
+    if not folder and (kind not in KINDS or not path.is_file()):
         return None
-    size = parquet_size(path) if kind == ".parquet" else path.stat().st_size
-    if size < STREAMED:
+    size = 0 if folder else parquet_size(path) if kind == ".parquet" else path.stat().st_size
+    if not folder and size < STREAMED:
         return None
     name, value = next(((n, v) for n, v in asked.items() if v not in (None, False)), (None, None))
     if name is not None:
+        which = "a folder" if folder else f"one of {size / 2**30:.3g} GiB"
         raise ZooError(
-            f"{path.name}: {name}= expected a file that is read whole, got {name}={value!r} with one of "
-            f"{size / 2**30:.3g} GiB, which is read in pieces. Leave it out, or prepare the file."
+            f"{path.name}: {name}= expected a file that is read whole, got {name}={value!r} with {which}, which is "
+            "read in pieces. Leave it out, or prepare the file."
         )
     stream = open_data(path, **options)
-    sample = stream.sample
-    pair, of_sequences = isinstance(sample, tuple), isinstance(sample, dict)
-    found = Streamed(
-        (sample[0] if pair else sample["x"] if of_sequences else sample).numpy(),
+    large = stream.size >= STREAMED or not folder
+    rows = stream.sample if large else stream.take(slice(0, None))
+    pair, of_sequences = isinstance(rows, tuple), isinstance(rows, dict)
+    found = (Streamed if large else Loaded)(
+        (rows[0] if pair else rows["x"] if of_sequences else rows).numpy(),
         names=stream.columns,
-        targets=sample[1].numpy() if pair else None,
-        lengths=sample["lengths"].numpy() if of_sequences else None,
+        targets=rows[1].numpy() if pair else None,
+        lengths=rows["lengths"].numpy() if of_sequences else None,
         aside=stream.aside,
         target_names=stream.target_columns,
     )
-    found.stream = stream
+    if isinstance(found, Streamed):
+        found.stream = stream
     return found
 
 
