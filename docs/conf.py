@@ -17,6 +17,7 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinx.ext.intersphinx",
     "sphinx_copybutton",
     "sphinx_design",
@@ -46,7 +47,19 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 napoleon_google_docstring = True
 napoleon_use_ivar = True  # what a class says of its attributes is not said again by each
-napoleon_custom_sections = [("Shapes", "params_style"), ("Units", "notes_style")]
+napoleon_custom_sections = [
+    ("Shapes", "params_style"),
+    ("Args of every subclass", "params_style"),
+    ("Units", "notes_style"),
+]
 # Nothing is fetched while the site is built: links to other projects are written out where they are wanted.
 intersphinx_mapping: dict[str, tuple[str, None]] = {}
+# Every other cross-reference has to lead somewhere: to a name of this project, as types of others have no page here.
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(torch|pyro|numpy|pandas|matplotlib|collections|pathlib|typing|arviz|contextlib|abc|dist)\..*"),
+    (r"py:class", r"(nn\.)?Module|Tensor|Path|Figure|ExpandedDistribution|_DependentProperty"),
+    (r"py:.*", r"(zoo\.\w+\.base\.)?(Weighable|Parts|Self)|Axes|Data|Column|Fields|Schema|ScoreMoments"),
+    (r"py:class", r"zoo\.core\..*|zoo\.runs\.answers\.Answers"),
+]
 suppress_warnings = ["mystnb.unknown_mime_type"]

@@ -44,8 +44,8 @@ class Combiner(nn.Module):
 
     Args:
         num_features: D. latent_dim: L. hidden_dim: H, of g and h.
-        cell: of the recurrent network, a name in :data:`CELLS`; "rnn" is a plain one of rectified units.
-        flow: a name in :data:`~guides.flows.FLOWS`, or None. num_flows: how many, one after another.
+        cell: of the recurrent network, "gru" or "rnn"; the second is a plain one of rectified units.
+        flow: "planar" or "iaf", or None. num_flows: how many, one after another.
 
     Shapes:
         x: (F, D), the frames of sequences as a :class:`Packing` has them. ahead: (F, H). z: (..., L).

@@ -22,7 +22,7 @@ class Packing:
 
     Attributes:
         sizes: number of sequences that have a t-th step, T numbers. edges: where each step begins, T + 1 numbers.
-        sequence, time: of each frame, (F,), F the sum of the lengths.
+        sequence: of each frame, (F,), F the sum of the lengths. time: the same.
 
     Example:
         >>> Packing(torch.tensor([3, 2, 2])).sizes

@@ -88,7 +88,7 @@ class DiscreteTables:
 
     @classmethod
     def restored(cls, model: Callable[..., Any], parents: dict[str, list[str]]) -> DiscreteTables:
-        """The guide that had these :attr:`parents`, for the same program; its tables are Pyro's parameters."""
+        """The guide that had these ``parents``, for the same program; its tables are Pyro's parameters."""
         guide = cls.__new__(cls)
         guide.model, guide.parents, guide._seen = model, parents, None
         return guide

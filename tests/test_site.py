@@ -63,7 +63,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("furo", reason="the extra docs is not installed")
     pytest.importorskip("myst_nb", reason="the extra docs is not installed")
     sources, built = tmp_path_factory.mktemp("site") / "docs", tmp_path_factory.mktemp("site") / "built"
-    for name in ("zoo", "guides", "examples", "results"):
+    for name in ("zoo", "guides", "examples", "results", "notebooks", "CHANGELOG.md", "CONTRIBUTING.md"):
         (sources.parent / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "docs", sources)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

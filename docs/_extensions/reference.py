@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from typing import Any
 
 #: Page by page: its title, and the module whose ``__all__`` it shows.
@@ -11,6 +12,20 @@ MODULES = {
     "structures": ("Structures: exact sums", "zoo.structures"),
     "guides": ("Guides: families of q", "guides"),
     "bayes": ("Priors", "zoo.bayes.priors"),
+}
+#: What public names return, hold or raise, by module.
+PARTS = {
+    "zoo.automatic.assignment": ("Update",),
+    "zoo.automatic.plan": ("SiteRow",),
+    "zoo.bayes.draws": ("Draws",),
+    "zoo.core.streams": ("Stream",),
+    "zoo.data": ("DataInfo",),
+    "zoo.models.shared.belief_net": ("DeepBeliefNet",),
+    "zoo.runs.folds": ("HeldOutScore",),
+    "zoo.runs.gradients": ("GradientQuality",),
+    "zoo.scores.bracketing": ("Bracketing",),
+    "zoo.structures.tree_problem": ("Expected",),
+    "guides.tables": ("OtherData",),
 }
 HEAD = "# {title}\n\n{about}\n\n```{{eval-rst}}\n"
 
@@ -20,6 +35,8 @@ def entry(module: str, name: str, thing: Any, members: bool = True) -> str:
     lines = [f".. auto{kind}:: {module}.{name}"]
     if kind == "class" and members:
         lines += ["   :members:", "   :show-inheritance:"]
+    if name == "Fit":  # its answers stand in a base of their own
+        lines.append("   :inherited-members:")
     return "\n".join(lines) + "\n\n"
 
 
@@ -27,18 +44,28 @@ def page(title: str, about: str, entries: list[str]) -> str:
     return HEAD.format(title=title, about=about) + "".join(entries) + "```\n"
 
 
+def bases(classes: list[type], public: set[type]) -> list[type]:
+    """The classes of the house that several classes are made of, and that are not public themselves."""
+    found = {base for cls in classes for base in cls.__mro__ if base.__module__.startswith("zoo.")}
+    return sorted(found - public - set(classes), key=lambda cls: (cls.__module__, cls.__name__))
+
+
+def spoken(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """A colon in an attribute's first line is one of prose: left there, what is before it would be taken for a type."""
+    if what in ("attribute", "data", "property") and lines:
+        lines[0] = re.sub(r"(?<!:):(?= )", " –", lines[0])
+
+
 def pages() -> dict[str, str]:
     """By their places, the texts."""
     import zoo
     from zoo.core.contract import LatentVariableModel
     from zoo.estimators import estimator_classes
+    from zoo.models import model_classes
 
-    public = {name: getattr(zoo, name) for name in zoo.__all__ if name != "__version__"}
-    is_model = {
-        name: inspect.isclass(thing) and issubclass(thing, LatentVariableModel) for name, thing in public.items()
-    }
-    verbs = [n for n, thing in public.items() if inspect.isfunction(thing)]
-    results = [n for n, thing in public.items() if inspect.isclass(thing) and not is_model[n]]
+    public = {name: getattr(zoo, name) for name in zoo.__all__}
+    verbs = [n for n, thing in public.items() if not inspect.isclass(thing)]
+    results = [n for n, thing in public.items() if inspect.isclass(thing) and thing is not LatentVariableModel]
     written = {
         "verbs": page("Verbs", "What one calls: `zoo.fit` and its like.", [entry("zoo", n, public[n]) for n in verbs]),
         "results": page("Results", "What the verbs return.", [entry("zoo", n, public[n]) for n in results]),
@@ -47,17 +74,27 @@ def pages() -> dict[str, str]:
             "What every model is, and may offer; [Your own model](../your_own_model.md) has it in tables.",
             [entry("zoo", "LatentVariableModel", public["LatentVariableModel"])],
         ),
-        "models": page(
-            "Models",
-            "Each has a page of its own under [Models](../models/index.md).",
-            [entry("zoo", n, public[n], members=False) for n in public if is_model[n] and n != "LatentVariableModel"],
-        ),
         "estimators": page(
             "Estimators",
             "Named in `zoo.fit(..., estimator=name)`, their fields are its options.",
             [entry(cls.__module__, cls.__name__, cls, members=False) for _, cls in sorted(estimator_classes().items())],
         ),
     }
+    made = [*model_classes().values(), *estimator_classes().values()]
+    written["bases"] = page(
+        "What models and estimators are made of",
+        "Their bases, each with the arguments or options that it gives to all that inherit from it.",
+        [entry(c.__module__, c.__name__, c, members=False) for c in bases(made, {LatentVariableModel})],
+    )
+    written["parts"] = page(
+        "Parts of results",
+        "What results hold, and what a few calls return or raise.",
+        [
+            entry(module, name, getattr(importlib.import_module(module), name))
+            for module, names in PARTS.items()
+            for name in names
+        ],
+    )
     for name, (title, module) in MODULES.items():
         this = importlib.import_module(module)
         names = [n for n in this.__all__ if getattr(getattr(this, n), "__module__", "") != "builtins"]  # not an alias
@@ -65,7 +102,8 @@ def pages() -> dict[str, str]:
         written[name] = page(title, about, [entry(module, n, getattr(this, n)) for n in names])
     listed = "\n".join(written)
     written["index"] = (
-        "# API\n\nFrom the docstrings: shapes, units, errors and sources of every public name.\n\n"
+        "# API\n\nFrom the docstrings: shapes, units, errors and sources of every public name. "
+        "[Models](../models/index.md) have a page each.\n\n"
         f"```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
     )
     return {f"api/{name}.md": text for name, text in written.items()}

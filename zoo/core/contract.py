@@ -45,7 +45,7 @@ class LatentVariableModel(PyroModule):
 
     Write ``model`` (data batch first, inside ``pyro.plate("data", ...)``) and ``guide``; parameters are
     ``PyroParam``, ``nn.Parameter`` or networks created in ``__init__``. What a model may offer beyond these, and what
-    that unlocks, is :data:`zoo.core.offers.OFFERS`; :func:`lacks` asks for it.
+    that unlocks, is ``OFFERS`` of ``zoo/core/offers.py``; ``lacks`` asks for it.
 
     What the base class does for its subclasses: a constructor leaves the caller's random numbers alone
     and records its arguments (for ``save``); ``model`` and ``guide`` keep their parameters to themselves
@@ -194,7 +194,7 @@ class LatentVariableModel(PyroModule):
         return nullcontext()
 
     def prepare(self, x: Any, given_alone: bool = False) -> Data:
-        """:func:`prepared`, for methods that are called with arrays."""
+        """What ``fit`` does with data, for methods that are called with arrays."""
         return prepared(self, x, given_alone=given_alone)
 
     def adopt(self, x: Data, given_alone: bool = False) -> Data:

@@ -40,7 +40,7 @@ SCORED_ROWS = 1024
 
 @dataclass(frozen=True)
 class GradientEstimator(Estimator):
-    """An estimator that climbs an :class:`~zoo.core.objective.Objective`.
+    """An estimator that climbs an objective by its gradient.
 
     Attributes:
         max_epochs: passes over the data; None takes enough for 3000 steps. Of "lbfgs" the most iterations.
@@ -50,7 +50,7 @@ class GradientEstimator(Estimator):
             each parameter's scale. A sampled gradient must be no longer than its own noise, and the bound must not have
             moved over the last tenth by more than ``tol`` (nats per datum) or its noise. Else "max_iter", or "stalled"
             where held-out data ended the run.
-        decay: how the rate falls: "cosine", "constant", or "stages" (:class:`~zoo.core.schedule.Schedule`).
+        decay: how the rate falls: "cosine", "constant", or "stages".
         clip_norm: the longest gradient to follow, a norm over all parameters, each in units of its scale; None follows
             any.
         validation: a fraction of the data to hold out, or held-out data as the model takes them; the exact

@@ -37,7 +37,7 @@ class NUTS(Estimator):
 
     Chains start about the model's present parameters. Components and factors may be renumbered and turned without
     changing the posterior, so every draw is brought into line with the most probable one before anything is
-    averaged (:func:`relabelled`). The fitted model holds posterior means, ``fit.draws`` the draws. Status "converged"
+    averaged (``relabelled``). The fitted model holds posterior means, ``fit.draws`` the draws. Status "converged"
     means a largest R-hat below 1.01 and no divergence.
 
     Attributes:

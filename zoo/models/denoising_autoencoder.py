@@ -50,7 +50,7 @@ class DenoisingAutoencoder(NeuralModel):
         num_features: D.
         hidden_dims: widths of the encoder's layers, from x on, each a sigmoid of its inputs; the decoder has them in
             reverse. A code may be wider than the data.
-        corruption: "masking", "salt_and_pepper" or "gaussian", see :mod:`zoo.models.shared.corruption`.
+        corruption: "masking", "salt_and_pepper" or "gaussian".
         noise: ν, the share of features that are spoilt; of the Gaussian kind the standard deviation, in units of white,
             or of each feature's own deviation under a Gaussian likelihood. 0: a plain autoencoder.
         corrupts: "data", or "code": the noise then falls on z, as in a stochastic autoencoder.

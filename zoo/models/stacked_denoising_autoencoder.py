@@ -44,7 +44,7 @@ class StackedDenoisingAutoencoder(DenoisingAutoencoder):
 
     Args:
         num_features: D. hidden_dims: widths of the layers, from x on.
-        corruption, tied, likelihood, white: see :class:`~zoo.models.DenoisingAutoencoder`; codes of lower layers are
+        corruption, tied, likelihood, white: see :class:`~zoo.DenoisingAutoencoder`; codes of lower layers are
             scored by their cross-entropy.
         noise: one amount for all layers, or one a layer.
         num_classes: C; None: no labels.

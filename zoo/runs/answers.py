@@ -307,8 +307,8 @@ class Answers:
     def posterior_predictive(
         self, x: Any = None, num_draws: int = 100, seed: int | None = None
     ) -> Tensor | dict[str, Tensor]:
-        """Draws of what each datum might have been: of z from its posterior, then of x given z, (num_draws, *data); a
-        dict of them by site where several are observed.
+        """Draws of what each datum might have been: of z from its posterior, then of x given z,
+        ``(num_draws, *data)``; a dict of them by site where several are observed.
 
         z is drawn from its exact posterior wherever that is to be had, else from the guide's q if this fit trained it;
         of a fit with draws of its parameters (``nuts``, ``advi``) each at one of these, spread evenly over all of them.

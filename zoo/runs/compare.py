@@ -75,7 +75,7 @@ class Comparison:
 
     @functools.cached_property
     def _weighted(self) -> dict[int, tuple[float, float]]:
-        """By ``id`` of a fit, its importance-weighted bound by :data:`DRAWS` draws and the standard error of that.
+        """By ``id`` of a fit, its importance-weighted bound by ``DRAWS`` draws and the standard error of that.
 
         What estimators that climb different bounds are compared by. Empty where the evidence is known, or a model does
         not offer ``log_weights``.
@@ -97,7 +97,7 @@ class Comparison:
 
     @property
     def weighted_bounds(self) -> dict[int, float]:
-        """By ``id`` of a fit, its importance-weighted bound by :data:`DRAWS` draws, total, nats."""
+        """By ``id`` of a fit, its importance-weighted bound by ``DRAWS`` draws, total, nats."""
         return {key: value for key, (value, _) in self._weighted.items()}
 
     @functools.cached_property

@@ -28,7 +28,7 @@ def deep_belief_net(
         seed: where every random number comes from.
 
     Returns:
-        The net: ``net.bound(x)``, ``net.codes(x)``; ``net.start(model, x)`` starts a VAE or a classifier from it.
+        The net, with ``net.bound(x)``, ``net.codes(x)``; ``net.start(model, x)`` starts a VAE or a classifier from it.
 
     Raises:
         ZooError: what :func:`zoo.fit` raises.

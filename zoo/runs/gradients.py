@@ -32,7 +32,7 @@ class GradientQuality:
         estimator: its label. point: "start" or "optimum".
         exact_norm: length of the exact gradient ∇ ln p(x) / N.
         bias: length of (mean of the draws - exact). bias_se: its Monte-Carlo noise; below about twice that it is none.
-        A bias may be true and still have no noise: ``svi`` with exact sums is off by what its guide misses.
+            A bias may be true and still have no noise: ``svi`` with exact sums is off by what its guide misses.
         sd: root of the summed variance of a single draw.
         num_draws: draws taken.
     """

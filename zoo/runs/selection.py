@@ -153,7 +153,7 @@ class Selection:
 
     @property
     def best(self) -> Fit:
-        """The fit that :attr:`criterion` prefers, see :meth:`chosen_by`."""
+        """The fit that ``criterion`` prefers, see :meth:`chosen_by`."""
         fitted = self.chosen_by(self.criterion).fit
         assert fitted is not None
         return fitted

@@ -53,7 +53,7 @@ class Mixture(Components):
     Shapes:
         x: (N, D).
         log_marginal(x): (N,), nats. posterior(x): Categorical of batch shape (N,) over K.
-        e_step(x): ``counts`` (K,), and what :meth:`component_statistics` adds.
+        e_step(x): ``counts`` (K,), and what ``component_statistics`` adds.
     """
 
     axes: ClassVar[Axes] = {"weights": ("component",)}
