@@ -55,11 +55,11 @@ class Draws:
 
     def summary(self) -> Any:
         """ArviZ's table of every entry: mean, sd, 94% interval, Monte-Carlo errors, effective sizes and R-hat."""
-        import arviz
+        from zoo.reporting.arviz import summary_table
 
         with _quiet():
             # Draws from an approximation are independent: nothing there to diagnose.
-            return arviz.summary(self.inference_data(), kind="all" if self.stats else "stats", round_to="none")
+            return summary_table(self.inference_data(), kind="all" if self.stats else "stats")
 
     def rhat(self) -> dict[str, np.ndarray[Any, Any]]:
         """Rank-normalised split R-hat (Vehtari et al. 2021) of every entry, by site; NaN where an entry is constant.

@@ -21,7 +21,7 @@ from zoo.errors import ZooError
 from zoo.reporting.subjects import Fitted
 from zoo.scores.evidence import exact_log_likelihood
 
-__all__ = ["data_groups", "from_groups", "predictive_group", "to_inference_data"]
+__all__ = ["data_groups", "from_groups", "predictive_group", "summary_table", "to_inference_data"]
 
 #: Numbers of posterior predictive draws that go into an export without being asked for, about 80 MB.
 MOST = 10_000_000
@@ -91,12 +91,27 @@ def predictive_group(fit: Fitted, x: Data, num_draws: int, num_chains: int = 1, 
 
 
 def from_groups(groups: dict[str, dict[str, Any]]) -> Any:
-    """``InferenceData`` of groups of arrays whose first dimensions are chain and draw."""
+    """``InferenceData`` of groups of arrays whose first dimensions are chain and draw; of ArviZ 1.x the ``DataTree``
+    that took its place."""
     import arviz
 
-    # ArviZ 1.x has no InferenceData: there from_dict takes one dict of groups and gives a DataTree.
     from_dict: Any = arviz.from_dict
-    return from_dict(**groups) if hasattr(arviz, "InferenceData") else from_dict(groups)
+    return from_dict(groups) if _gives_trees() else from_dict(**groups)
+
+
+def summary_table(data: Any, kind: str) -> Any:
+    """ArviZ's summary in full digits, with the highest-density interval of 94% that 0.x gives unasked."""
+    import arviz
+
+    interval: dict[str, Any] = {"ci_prob": 0.94, "ci_kind": "hdi"} if _gives_trees() else {"hdi_prob": 0.94}
+    return arviz.summary(data, kind=kind, round_to="none", **interval)
+
+
+def _gives_trees() -> bool:
+    """Whether this is ArviZ 1.x, whose own name ``InferenceData`` is an alias that warns."""
+    import arviz
+
+    return int(arviz.__version__.split(".")[0]) >= 1
 
 
 def latent_draws(fit: Fitted, x: Data, num_draws: int) -> dict[str, Tensor]:
