@@ -15,4 +15,15 @@ def plot_predictive_check(data: Any) -> None:
     """ArviZ's picture of posterior predictive draws beside the data."""
     import arviz
 
-    (arviz.plot_ppc if hasattr(arviz, "plot_ppc") else arviz.plot_ppc_dist)(data)
+    if hasattr(arviz, "plot_ppc"):
+        arviz.plot_ppc(data)
+    else:
+        arviz.plot_ppc_dist(data, num_samples=10)
+
+
+def loo_estimate(data: Any) -> float:
+    """ArviZ's leave-one-out estimate of the log predictive density."""
+    import arviz
+
+    found = arviz.loo(data)
+    return float(found.elpd_loo if hasattr(arviz, "plot_ppc") else found.elpd)

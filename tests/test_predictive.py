@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import arviz
 import matplotlib.pyplot as plt
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from arviz_versions import group_names, plot_predictive_check
+from arviz_versions import group_names, loo_estimate, plot_predictive_check
 from scipy import stats
 
 import zoo
@@ -129,7 +128,7 @@ def test_draws_of_parameters_widen_and_arviz_checks_them(tmp_path: Path) -> None
     assert found.posterior_predictive["x"].shape == (1, 50, 12, 1)
     plot_predictive_check(found)
     plt.close("all")
-    assert np.isfinite(arviz.loo(found).elpd_loo)
+    assert np.isfinite(loo_estimate(found))
     fit.save(tmp_path / "a")
     again = zoo.load(tmp_path / "a")
     assert again.x is None

@@ -68,19 +68,23 @@ class Draws:
         """
         import arviz
 
+        from zoo.reporting.arviz import by_site
+
         halves = self
         if self.num_chains == 1:
             half = self.num_draws // 2
             halves = Draws({n: torch.cat([v[:, :half], v[:, half : 2 * half]]) for n, v in self.values.items()})
         with _quiet():
-            return _plain(arviz.rhat(halves.inference_data()))
+            return by_site(arviz.rhat(halves.inference_data()), self.values)
 
     def ess(self, method: str = "bulk") -> dict[str, np.ndarray[Any, Any]]:
         """Effective sample size of every entry, by site, by ArviZ's ``method``; NaN where an entry is constant."""
         import arviz
 
+        from zoo.reporting.arviz import by_site
+
         with _quiet():
-            found = _plain(arviz.ess(self.inference_data(), method=method))
+            found = by_site(arviz.ess(self.inference_data(), method=method), self.values)
         varied = {name: value.flatten(0, 1).std(0).numpy() > 0 for name, value in self.values.items()}
         return {name: np.where(varied[name], value, np.nan) for name, value in found.items()}
 
@@ -166,10 +170,6 @@ class Draws:
 
 def _brief(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _plain(found: Any) -> dict[str, np.ndarray[Any, Any]]:
-    return {str(name): np.asarray(found[name]) for name in found}
 
 
 def _extreme(arrays: Any, pick: Callable[..., Any]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from zoo.errors import ZooError
 from zoo.reporting.subjects import Fitted
 from zoo.scores.evidence import exact_log_likelihood
 
-__all__ = ["data_groups", "from_groups", "predictive_group", "summary_table", "to_inference_data"]
+__all__ = ["by_site", "data_groups", "from_groups", "predictive_group", "summary_table", "to_inference_data"]
 
 #: Numbers of posterior predictive draws that go into an export without being asked for, about 80 MB.
 MOST = 10_000_000
@@ -92,19 +92,27 @@ def predictive_group(fit: Fitted, x: Data, num_draws: int, num_chains: int = 1, 
 
 def from_groups(groups: dict[str, dict[str, Any]]) -> Any:
     """``InferenceData`` of groups of arrays whose first dimensions are chain and draw; of ArviZ 1.x the ``DataTree``
-    that took its place."""
+    that took its place, where a site's name has a dot for each "/", which are paths there."""
     import arviz
 
     from_dict: Any = arviz.from_dict
-    return from_dict(groups) if _gives_trees() else from_dict(**groups)
+    if not _gives_trees():
+        return from_dict(**groups)
+    return from_dict({group: {name.replace("/", "."): v for name, v in of.items()} for group, of in groups.items()})
 
 
 def summary_table(data: Any, kind: str) -> Any:
     """ArviZ's summary in full digits, with the highest-density interval of 94% that 0.x gives unasked."""
     import arviz
 
+    summary: Any = arviz.summary
     interval: dict[str, Any] = {"ci_prob": 0.94, "ci_kind": "hdi"} if _gives_trees() else {"hdi_prob": 0.94}
-    return arviz.summary(data, kind=kind, round_to="none", **interval)
+    return summary(data, kind=kind, round_to="none", **interval)
+
+
+def by_site(data: Any, names: Iterable[str]) -> dict[str, np.ndarray[Any, Any]]:
+    """What ArviZ says of each site of the draws that it was given, by :func:`from_groups`."""
+    return {name: np.asarray(data[name.replace("/", ".") if _gives_trees() else name]) for name in names}
 
 
 def _gives_trees() -> bool:

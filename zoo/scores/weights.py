@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -112,8 +113,6 @@ def pareto_k(log_weight: Tensor) -> Tensor | None:
     """
     if log_weight.shape[0] < 25:
         return None
-    import arviz
-
     columns = log_weight.T.double().cpu().numpy()
     khat = np.full(len(columns), -np.inf)
     steps = np.diff(np.sort(columns, axis=-1), axis=-1) > 1e-9
@@ -121,5 +120,17 @@ def pareto_k(log_weight: Tensor) -> Tensor | None:
     if varied.any():
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            khat[varied] = arviz.psislw(columns[varied])[1]
+            khat[varied] = _smoothed(columns[varied])[1]
     return torch.as_tensor(khat)
+
+
+def _smoothed(log_weight: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """ArviZ's Pareto-smoothed log-weights and k̂ of each row."""
+    import arviz
+
+    if hasattr(arviz, "psislw"):
+        smoothed: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] = arviz.psislw(log_weight)
+    else:
+        base: Any = importlib.import_module("arviz_stats.base")  # of ArviZ 1.x; it takes what is divided by
+        smoothed = base.array_stats.psislw(-log_weight)
+    return smoothed
