@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,12 @@ def test_sequences_sorted_on_the_command_line_are_those_of_a_sorted_file(run: Ca
     said = notes(run(*CHAIN, "--data", "m.csv", "--time", "t", "--out", "m"))
     assert said[0] == "read 3 sequences x 1 column: speed, sorted by t"
     assert zoo.load("m").log_likelihood == zoo.load("s").log_likelihood
+    found = pd.read_csv("m/posterior.csv")  # in the order of time, by the rows of the file
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(run("predict", "m", "--proba").out)), found, rtol=1e-5)
+    there = mixed.reset_index(drop=True).iloc[found["row"] - 1]
+    assert there["t"].tolist() == [0.5, 2, 10, 11] * 3
+    assert there["subject"].tolist() == list("bbbbaaaacccc")
+    assert "row" not in pd.read_csv("s/posterior.csv")
     by_record = json.loads(run("evaluate", "s", "--data", "m.csv", "--time", "t", "--json").out)
     assert by_record["log_likelihood"] == pytest.approx(zoo.load("s").log_likelihood, abs=1e-9)
     assert json.loads(run("evaluate", "m", "--json").out)["log_likelihood"] == by_record["log_likelihood"]

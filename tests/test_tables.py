@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 import math
+import re
 import sys
 import zipfile
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
+import zoo
 from zoo.data import load_data, read
 from zoo.errors import ZooError
 
@@ -229,3 +231,30 @@ def test_what_was_read_says_which_columns_never_change(write: Write) -> None:
     assert "constant" not in read(write("v\n7\n7\n")).told
     steps = read(write("sequence,a,v\n1,1,7\n1,2,7\n2,3,7\n"))  # the padding of the second is no value
     assert steps.told == "read 2 sequences x 2 columns: a, v; constant: v"
+
+
+def test_a_data_frame_is_read_as_a_file_of_its_columns(write: Write) -> None:
+    path = write("who,t,n,k\nb,2,5,u\na,1,3,v\nb,1,4,u\na,2,,u\nb,3,6,v\n")
+    frame = pd.read_csv(path)
+    for options in ({"sequence": "who", "time": "t", "columns": "n"}, {"columns": ["n", "t"], "drop_missing": True}):
+        for labels in (None, "k"):
+            of_file, of_frame = (load_data(source, labels=labels, **options) for source in (path, frame))  # type: ignore[call-overload]
+            torch.testing.assert_close(of_frame, of_file, equal_nan=True, rtol=0, atol=0)
+    assert load_data(frame, sequence="who", time="t", columns="n")["x"][0, :, 0].tolist() == [4, 5, 6]  # type: ignore[index]
+    for options, says in (
+        ({}, "the data frame: expected numbers, got text in 2 columns: 'who' ('b'), 'k' ('u')"),
+        ({"columns": "m"}, "the data frame has no column 'm'"),
+        ({"decimal": ","}, "decimal= is for files"),
+        ({"split": "train"}, "split= is for named data sets"),
+        ({"labels": True}, "Pass the column's name"),
+    ):
+        with pytest.raises(ZooError, match=re.escape(says)):
+            load_data(frame, **options)  # type: ignore[call-overload]
+
+
+def test_lists_of_numbers_of_unequal_length_are_sequences_of_one_feature() -> None:
+    counts = [[3, 4, 0], [1, 9], [0, 0, 2, 8]]
+    fit = zoo.fit("poisson_hmm", counts, num_states=2, max_iter=3)
+    assert fit.model.num_features == 1
+    columns = [torch.tensor(row).reshape(-1, 1) for row in counts]
+    assert zoo.fit("poisson_hmm", columns, num_states=2, max_iter=3).log_likelihood == fit.log_likelihood

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import itertools
 import os
 import re
 import sys
@@ -115,18 +116,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             if debug:
                 raise
-            return _explain(error)
+            return _explain(error, arguments)
         finally:
             part()
             if "--install-completion" in arguments:  # which ends by SystemExit
                 installed()
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, arguments: Sequence[str]) -> int:
     """One line for what is not a ZooError, and whose mistake it is."""
     message = getattr(error, "format_message", None)
     if callable(message):  # a usage error; its class lives in click or in typer, depending on the version
-        return complain(_usage(error, str(message())), 2)
+        return complain(_usage(error, str(message()), arguments), 2)
     name = type(error).__name__
     from zoo.core.worker import frames_of
 
@@ -151,10 +152,15 @@ _MEANT = {
 }  # fmt: skip
 
 
-def _usage(error: Exception, message: str) -> str:
+def _usage(error: Exception, message: str, arguments: Sequence[str]) -> str:
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", None) or "zoo"
     message = " ".join(message.split()).rstrip(".")
+    if word := re.fullmatch(r"Invalid value for '(--?[\w-]+)'.*\b(integer|number|float)\b.*", message):
+        option, kind = word[1], "a whole number" if word[2] == "integer" else "a number"
+        said = [b for a, b in itertools.pairwise([*arguments, ""]) if a == option]
+        said += [a.partition("=")[2] for a in arguments if a.startswith(f"{option}=")]
+        return f"{option} expected {kind}, got {(said or ['another word'])[0]!r}. See '{path} --help'."
     if (asked := re.fullmatch(r"No such command '(\w+)'", message)) and asked[1] in _MEANT:
         message += f". Did you mean '{_MEANT[asked[1]]}'?"
     if (option := getattr(error, "option_name", None)) and message.startswith("No such option"):

@@ -56,8 +56,8 @@ def predict(
 ) -> None:
     """Say of every datum which component it is of, of every step which state: labels, scores, codes, parses, by a fit.
 
-    A row a datum, or a step of a sequence, in the order of the data; a file's columns are found by their names. With
-    --drop-missing a column `row` counts the file's rows.
+    A row a datum, or a step of a sequence, in the order of the data; a file's columns are found by their names. Where
+    rows of the file were left out or sorted, a column `row` counts them as they are there, from 1.
     Without --data: of the data it was fitted to.
 
     Example: zoo predict runs/a --data new.csv --out labels.csv --proba
@@ -74,10 +74,9 @@ def predict(
         if stream_of(x) is not None:
             _by_pieces(this, x, out or screen, proba, scores, as_json)
             return
-        from zoo.reporting.latent_tables import latent_table, write_columns
+        from zoo.reporting.latent_tables import latent_table, with_rows, write_columns
 
-        made = latent_table(this, x, proba=proba, scores=scores)
-        made = made if rows is None else {"row": rows + 1, **made}
+        made = with_rows(latent_table(this, x, proba=proba, scores=scores), rows)
         if out is not None:
             with written(out) as path:
                 write_columns(made, path)

@@ -44,7 +44,7 @@ class Asked(NamedTuple):
     Attributes:
         name: what they are called. x: as the model takes them.
         codes: their classes, whole numbers or -1, where labels are asked for.
-        rows: which rows of a file they are, from 0, where some were left out.
+        rows: which rows of a file they are, from 0, where some were left out or moved.
     """
 
     name: str
@@ -63,7 +63,7 @@ def data_for(folder: Path, this: Fit, record: dict[str, Any], source: Source, da
         kept = {key: record.get(key) for key in laid_out}
         source = source.or_else(kept) if Path(data).suffix or Path(data).is_dir() else source
         loaded = source.read_like(data, this.columns, this.model)
-        found = Asked(data, loaded.data, _codes(loaded), loaded.kept)
+        found = Asked(data, loaded.data, _codes(loaded), loaded.places())
     return found._replace(name=Path(found.name).name if Path(found.name).suffix else found.name)
 
 
@@ -125,7 +125,7 @@ def fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source 
             raise ZooError(f"{folder}: expected the data it was fitted to in {place}, got no such file. Pass --data.")
         name = place
     loaded = asked.or_else(record).read_like(name, this.columns, this.model)
-    x, codes, rows = loaded.data, _codes(loaded), loaded.kept
+    x, codes, rows = loaded.data, _codes(loaded), loaded.places()
     plain = dataclasses.replace(asked, labels=None) == Source()
     if getattr(x, "ndim", 0) == 2 and getattr(this.template, "ndim", 2) == 1:
         x = x.reshape(-1)  # a program that took one column as a vector
@@ -134,7 +134,7 @@ def fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source 
     elif plain and record.get("hold_out"):
         kept = drawn_apart(num_data(x), record["hold_out"], record["seed"])[0]
         x, codes = take(x, kept), None if codes is None else codes[kept]
-        rows = None if rows is None else rows[kept.cpu().numpy()]
+        rows = loaded.places(kept.cpu().numpy())
     checksum = known.get("checksum")
     if plain and checksum and tensors(x):
         whole = stream_of(x) is not None  # the checksum of a stream is that of all rows, which are looked at for it

@@ -157,7 +157,7 @@ def _column(name: str) -> str | int:
 class Task:
     """A model, its data and the options, all checked; nothing has been fitted yet.
 
-    ``rows``: which rows of the file the data are, from 0, where some were left out.
+    ``rows``: which rows of the file the data are, from 0, where some were left out or moved.
     """
 
     model: Any
@@ -286,6 +286,12 @@ def prepare(
         estimators = list(dict.fromkeys([*usual, *sorted(own)])) if many else usual[:1]
         notes.append(f"estimator{'s' if many else ''} {','.join(estimators)}; others with --estimator{'s' * many}")
     variants = [variant(text) for text in estimators]
+    stray = next((name for name in own if name not in {each.estimator for each in variants}), None)
+    if stray is not None:
+        raise ZooError(
+            f"--set {stray}.{next(iter(own[stray]))}: expected an option of {', '.join(estimators)}, "
+            f"got one of {stray}. Pass --estimator {stray}, or leave it out."
+        )
     unused = [key for key in common if not any(key in known[each.estimator] for each in variants)]
     if unused:
         raise unknown_name(
@@ -312,7 +318,7 @@ def prepare(
         fit_options,
         record,
         notes,
-        loaded.kept,
+        loaded.places(),
     )
 
 

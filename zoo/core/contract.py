@@ -16,7 +16,7 @@ from torch.distributions import constraints
 
 from zoo.core.admitting import admitted
 from zoo.core.checks import assigned, in_brief, magnitudes, rows
-from zoo.core.data import Data, Fields, as_data, count, map_tensors, num_data, take, tensors
+from zoo.core.data import Data, Fields, as_data, count, map_tensors, num_data, num_features_of, take, tensors
 from zoo.core.data import plain as plain_data
 from zoo.core.edges import is_simplex
 from zoo.core.found import snake_case
@@ -264,9 +264,9 @@ class LatentVariableModel(PyroModule):
             ZooError: an argument the constructor does not have, or one it needs is missing.
         """
         parameters = inspect.signature(cls).parameters
-        first = tensors(as_data(x, symbols=cls.takes_symbols))[:1]
-        if "num_features" in parameters and "num_features" not in arguments and first:
-            arguments["num_features"] = first[0].shape[-1] if first[0].dim() > 1 else 1
+        width = num_features_of(as_data(x, symbols=cls.takes_symbols))
+        if "num_features" in parameters and "num_features" not in arguments and width is not None:
+            arguments["num_features"] = width
         missing = [n for n, p in parameters.items() if p.default is p.empty and n not in arguments]
         if missing:
             raise ZooError(f"{cls.__name__}: expected {missing[0]}, got nothing for it. Pass {missing[0]}=...")

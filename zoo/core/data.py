@@ -35,6 +35,7 @@ __all__ = [
     "map_tensors",
     "mass",
     "num_data",
+    "num_features_of",
     "numbers",
     "once",
     "passed",
@@ -321,6 +322,19 @@ def call(function: Callable[..., Any], x: Data) -> Any:
     if isinstance(x, tuple):
         return function(*x)
     return function(x)
+
+
+def num_features_of(x: Data) -> int | None:
+    """The features that each row of the data has, D; None where they are no tensors.
+
+    Padded sequences (N, T) whose lengths say so have one; other tensors as many as their last axis is long.
+    """
+    first = next(iter(tensors(x)), None)
+    if first is None:
+        return None
+    lengths = x.get("lengths") if isinstance(x, dict) else None
+    padded = isinstance(lengths, Tensor) and lengths.shape == first.shape[:1] and int(lengths.sum()) != len(first)
+    return 1 if first.dim() < 2 or (padded and first.dim() == 2) else first.shape[-1]
 
 
 def stacked(x: Tensor, lengths: Tensor, num_features: int) -> Tensor:

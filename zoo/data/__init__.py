@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,16 @@ from zoo.core.turns import kept_random
 from zoo.data._data_set import DataSet
 from zoo.data._fetch import File, find, locate
 from zoo.data._files import check_exists, read_file
+from zoo.data._frames import SOURCE, is_frame, read_frame
 from zoo.data._loaded import Loaded
 from zoo.data._sets import DATA_SETS
 from zoo.data._table import Column, NoNames, pick, rows_text
 from zoo.data._treebank import read_mrg
 from zoo.data.parse_tree import ParseTree
 from zoo.errors import ZooError, unknown_name
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["Data", "DataInfo", "NoNames", "list_data", "load_data", "load_trees", "read"]
 
@@ -87,7 +91,7 @@ def _info(name: str, known: DataSet) -> DataInfo:
 
 @overload
 def load_data(
-    name_or_path: str | Path,
+    name_or_path: str | Path | DataFrame,
     *,
     columns: Column | Sequence[Column] | None = None,
     labels: None = None,
@@ -106,7 +110,7 @@ def load_data(
 
 @overload
 def load_data(
-    name_or_path: str | Path,
+    name_or_path: str | Path | DataFrame,
     *,
     columns: Column | Sequence[Column] | None = None,
     labels: Column,
@@ -125,7 +129,7 @@ def load_data(
 
 @kept_random()
 def load_data(
-    name_or_path: str | Path,
+    name_or_path: str | Path | DataFrame,
     *,
     columns: Column | Sequence[Column] | None = None,
     labels: Column | bool | None = None,
@@ -140,7 +144,7 @@ def load_data(
     vocabulary: int | Sequence[str] | None = None,
     drop_missing: bool = False,
 ) -> Data | tuple[Data, Tensor]:
-    """Loads a named data set or a file.
+    """Loads a named data set, a file, or what a data frame holds.
 
     A name is looked up in the folder that the environment variable ``ZOO_DATA`` names, in the cache (``ZOO_CACHE``
     moves it), and is downloaded last; every file is held against its checksum. ``list_data`` says what there is.
@@ -162,7 +166,7 @@ def load_data(
       ``targets`` of sequences are symbols (N, U), padded with 0; ``target_lengths`` (N,) may stand beside them.
 
     Args:
-        name_or_path: a name from ``list_data``, or a path.
+        name_or_path: a name from ``list_data``, a path, or a data frame, which is read as a file of its columns.
         columns: the columns to read, by name or by number from 0 (row names not counted), in this order.
         labels: ``True`` for the labels of a named set; for a file the column (in ``.npz`` the array) of labels.
         targets: for a model of y given x: the columns of a file (in ``.npz`` the array) that are y.
@@ -207,7 +211,7 @@ def load_data(
 
 
 def read(
-    name_or_path: str | Path,
+    name_or_path: str | Path | DataFrame,
     *,
     columns: Column | Sequence[Column] | None = None,
     labels: Column | bool | None = None,
@@ -245,6 +249,14 @@ def read(
         if loaded.x.dtype == object and not symbols:
             loaded.x = _coded(loaded.x, loaded.symbols)
         source = f"Data set {name_or_path!r}"
+    elif is_frame(name_or_path):
+        if split is not None:
+            raise ZooError(f"split= is for named data sets in parts, got {split!r} with a data frame. Leave it out.")
+        loaded = read_frame(
+            name_or_path, columns=columns, labels=labels, targets=targets, sequence=sequence, time=time,
+            symbols=symbols, measured=measured, decimal=decimal, sentences=sentences, vocabulary=vocabulary,
+        )  # fmt: skip
+        source = SOURCE
     else:
         path = _as_path(name_or_path)
         if split is not None:
@@ -306,7 +318,7 @@ def _as_path(name_or_path: str | Path) -> Path:
         return name_or_path.expanduser()
     if not isinstance(name_or_path, str):
         raise ZooError(
-            f"load_data expects a data set's name or a path, got {type(name_or_path).__name__}. "
+            f"load_data expects a data set's name, a path or a data frame, got {type(name_or_path).__name__}. "
             "A tensor needs no loading: pass it to fit as it is."
         )
     path = Path(name_or_path).expanduser()

@@ -11,7 +11,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.core.arrays import NotNumbers, is_missing, plain, series_array
+from zoo.core.arrays import plain
+from zoo.data._frames import from_frame
 from zoo.data._loaded import Loaded
 from zoo.data._reading import pyarrow_parquet, unreadable
 from zoo.data._table import Column, Table, arrange, pick, rows_text
@@ -22,7 +23,7 @@ from zoo.data._words import in_vocabulary
 from zoo.data.tsplib import read_tsp
 from zoo.errors import ZooError
 
-__all__ = ["SUFFIXES", "check_exists", "from_frame", "read_file"]
+__all__ = ["SUFFIXES", "check_exists", "read_file"]
 
 SUFFIXES = (*TEXT_SUFFIXES, ".mrg", ".npy", ".npz", ".parquet", ".tsp", ".xlsx")
 
@@ -150,7 +151,7 @@ def _read_parquet(path: Path) -> Table:
         raise unreadable(path, "parquet", error) from None
     except Exception as error:  # what pyarrow makes of damaged files differs from version to version
         raise unreadable(path, "parquet", error) from None
-    return from_frame(path, frame)
+    return from_frame(path.name, frame)
 
 
 #: The package that reads a kind, and its name for pandas.
@@ -180,23 +181,7 @@ def _read_excel(path: Path) -> Table:
         header = ["" if not isinstance(cell, str) else cell.strip() for cell in frame.iloc[0]]
         if any(header):
             frame = frame.iloc[1:].set_axis(header, axis=1).infer_objects()
-    return from_frame(path, frame)
-
-
-def from_frame(path: Path, frame: Any) -> Table:
-    if not frame.shape[0] or not frame.shape[1]:
-        raise ZooError(f"{path.name} has {len(frame)} rows and {frame.shape[1]} columns, expected data. Check it.")
-    columns: list[NDArray] = []
-    for i in range(frame.shape[1]):
-        try:
-            columns.append(series_array(frame.iloc[:, i]))
-        except NotNumbers:  # dates, lists and the like are text to us, to be left out by columns=
-            cells = frame.iloc[:, i].astype(object).to_numpy()
-            text = np.empty(len(cells), dtype=object)
-            text[:] = [None if is_missing(cell) else str(cell) for cell in cells]
-            columns.append(text)
-    named = any(isinstance(name, str) and name for name in frame.columns)
-    return Table(path.name, tuple(map(str, frame.columns)) if named else None, columns)
+    return from_frame(path.name, frame)
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------------

@@ -94,6 +94,24 @@ class Loaded:
         left_out = f"; left out: {', '.join(out)}" if out else ""
         return f"read {size} x {len(names)} column{'s' * (len(names) > 1)}: {shown}{aims}{by}{same}{left_out}"
 
+    def places(self, chosen: Any = None) -> NDArray[np.intp] | None:
+        """The rows of the file that the data are, or the steps of sequences one after the other, (M,), from 0.
+
+        Args:
+            chosen: of which of the data; None for all.
+
+        Returns:
+            None where they stand as in the file, none left out, so that nobody has to look them up.
+        """
+        of = self.kept if self.origin is None else self.origin
+        if of is None:
+            return None
+        there = of[of >= 0]
+        if self.kept is None and np.array_equal(there, np.arange(len(there))):
+            return None
+        of = of if chosen is None else of[chosen]
+        return of[of >= 0]
+
     @property
     def constant(self) -> list[str]:
         """Columns of x that have one value alone, where there are other columns beside them."""

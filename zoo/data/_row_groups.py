@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from zoo.core.arrays import plain, series_array
 from zoo.core.mapped import Mapped
 from zoo.core.passes import passing
-from zoo.data._files import check_exists, from_frame
+from zoo.data._files import check_exists
+from zoo.data._frames import from_frame
 from zoo.data._loaded import Loaded
 from zoo.data._reading import pyarrow_parquet, unreadable
 from zoo.data._spool import Spool
@@ -49,7 +50,7 @@ def spooled_parquet(
     """
     files = [_opened(path) for path in paths]
     head = next(files[0].iter_batches(batch_size=HEAD)).to_pandas()
-    loaded = arrange(from_frame(paths[0], head), columns, None, targets, measured=measured)
+    loaded = arrange(from_frame(paths[0].name, head), columns, None, targets, measured=measured)
     if loaded.lengths is not None:
         raise ZooError(
             f"{paths[0].name}: sequences of a table are read whole, got one to read in pieces. Save x (N, T, D) and "

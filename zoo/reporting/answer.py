@@ -11,7 +11,7 @@ from zoo.core.contract import lacks
 from zoo.core.data import num_data
 from zoo.errors import one_line
 from zoo.reporting.fit_report import write_fit_report
-from zoo.reporting.latent_tables import Columns, latent_table, write_columns
+from zoo.reporting.latent_tables import Columns, latent_table, with_rows, write_columns
 from zoo.reporting.parameters import frame, parameters_of, record
 from zoo.reporting.subjects import Fitted
 from zoo.storage.folders import written_into
@@ -81,8 +81,7 @@ def _written(fit: Fitted, x: Any, folder: Path, name: str, shown: Any, report: b
             answer.missing.append("posterior.csv left out, of so many numbers; zoo predict writes it")
             return
         latents["of all"] = made
-        numbered = made if rows is None else {"row": rows + 1, **made}
-        answer.files.append(write_columns(numbered, folder / "posterior.csv"))
+        answer.files.append(write_columns(with_rows(made, rows), folder / "posterior.csv"))
 
     def page() -> None:
         files, missing = write_fit_report(

@@ -21,7 +21,7 @@ from zoo.errors import ZooError
 from zoo.reporting.page import array
 from zoo.reporting.subjects import Fitted
 
-__all__ = ["Columns", "latent_table", "write_columns"]
+__all__ = ["Columns", "latent_table", "with_rows", "write_columns"]
 
 #: By name, columns of one length.
 Columns = dict[str, NDArray[Any]]
@@ -151,6 +151,15 @@ def _by_step(data: Data, parts: dict[str, Tensor], word: str) -> Columns:
         rows = _values(value)[there]
         made |= {word: rows} if rows.ndim == 1 else _numbered(name or word, rows)
     return made
+
+
+def with_rows(made: Columns, rows: NDArray[np.intp] | None) -> Columns:
+    """The same behind a column ``row``: which rows of a file they are of, counted there from 1.
+
+    Args:
+        rows: (M,), from 0; None where they are as in the file. Tables of another length (a row a sequence) stay.
+    """
+    return made if rows is None or len(rows) != _rows(made) else {"row": rows + 1, **made}
 
 
 def _symbols(fit: Fitted, values: NDArray[Any]) -> Columns:

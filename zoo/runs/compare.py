@@ -26,7 +26,7 @@ from zoo.runs.gradients import GradientQuality, gradient_quality, sampled_gradie
 from zoo.runs.grounds import ComparedFits, Ground
 from zoo.runs.making import made
 from zoo.runs.one_start import exact_log_likelihood_known
-from zoo.runs.prepare import check_serves, usual_estimators
+from zoo.runs.prepare import check_init, check_serves, usual_estimators
 from zoo.runs.progress import fraction_shown
 from zoo.runs.ranking import leaders
 from zoo.runs.result import Fit
@@ -298,6 +298,7 @@ def compare(
     with isolated(seed_list[0]):
         for each in variants:
             check_serves(each.made(), grounds[id(each.model)].problem)
+            check_init(grounds[id(each.model)].problem.model, init)
     fits: list[Fit] = []
     pairs = [(seed, i) for seed in seed_list for i in range(len(variants))]
     aside = jobs != 1 and len(pairs) > 1

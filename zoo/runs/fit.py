@@ -26,7 +26,7 @@ from zoo.core.spread import check_jobs, spread
 from zoo.core.state import snapshot
 from zoo.core.streams import Stream
 from zoo.core.turns import exclusive
-from zoo.errors import LikelihoodDecreased, ZooError, unknown_name
+from zoo.errors import LikelihoodDecreased, ZooError
 from zoo.estimators import find_estimator
 from zoo.estimators.base import Callback, Estimator, options_from
 from zoo.estimators.em import EM
@@ -35,6 +35,7 @@ from zoo.runs.identity import derived_seed, describe, identify
 from zoo.runs.load import load
 from zoo.runs.making import made
 from zoo.runs.prepare import (
+    check_init,
     check_moves,
     check_serves,
     first_run,
@@ -159,8 +160,7 @@ def fit(
             "fit: progress expected True, False or None with jobs, got a function of this process. Leave out jobs."
         )
     asked_init, init = init, template.inits[0] if init is None else init
-    if init not in {*template.inits, "current"}:
-        raise unknown_name("init", init, {*template.inits, "current"})
+    check_init(template, init)
     if out is None and (resume or checkpoint_every is not None):
         raise ZooError("fit: resume and checkpoint_every expected a folder for the run. Pass out=...")
     with (

@@ -24,7 +24,7 @@ from zoo.core.problem import Problem
 from zoo.core.rows import Rows
 from zoo.core.sites import is_auxiliary, sample_sites
 from zoo.core.streams import Stream
-from zoo.errors import ZooError
+from zoo.errors import ZooError, unknown_name
 from zoo.estimators import estimator_classes, find_estimator
 from zoo.estimators.base import Estimator
 from zoo.runs.beside import align_to_known, settled, with_beside
@@ -251,6 +251,12 @@ def check_guide(problem: Problem) -> None:
                 f"the guide expected to draw every continuous latent of the program {model.name!r}, got none for "
                 f"{name!r}. Sample {name!r} in it."
             )
+
+
+def check_init(model: LatentVariableModel, init: str | None) -> None:
+    """Raise ZooError for a start that the model does not know; None is its first one."""
+    if init is not None and init not in {*model.inits, "current"}:
+        raise unknown_name("init", init, {*model.inits, "current"})
 
 
 def check_serves(estimator: Estimator, problem: Problem) -> None:
