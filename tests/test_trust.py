@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import json
 import os
 import pickle
 import resource
@@ -29,7 +30,7 @@ from zoo.errors import ZooError
 from zoo.models.gaussian_hmm import tiny
 from zoo.reporting import page
 from zoo.storage import folders
-from zoo.storage.checkpoint import Checkpoints
+from zoo.storage.checkpoint import Checkpoints, RunFolder
 
 ROOT = Path(__file__).parent.parent
 OPTIONS: dict[str, Any] = {"estimator": "em", "tol": 0, "max_iter": 30, "init": "current"}
@@ -259,6 +260,65 @@ def test_what_stands_beside_a_fit_is_no_condition_of_it(
     assert "No space left on device" in capsys.readouterr().err
     assert (tmp_path / "r/parameters.csv").is_file()
     assert not (tmp_path / "r/posterior.csv").exists()
+
+
+# --- many fits in one folder ------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """In place of a signal that nobody can catch."""
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ("comparison", "compare --estimators em,eg --seeds 2 --set max_epochs=3 --no-gradients"),
+        ("selection", "select --grid num_components=1..2 --folds 2"),
+    ],
+)
+def test_finished_fits_are_not_made_again(
+    result: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A comparison, or a selection, ends before its last fit is kept, and then before all is; it is gone on with."""
+    monkeypatch.chdir(tmp_path)
+    published, stops, publish = list[Path](), list[int](), RunFolder.publish
+
+    def publishing(self: RunFolder, *rest: Any, **more: Any) -> None:
+        if len(published) in stops:
+            stops.remove(len(published))
+            raise Killed
+        publish(self, *rest, **more)
+        published.append(self.path)
+
+    monkeypatch.setattr(RunFolder, "publish", publishing)
+    verb, *options = words.split()
+    command = [verb, "poisson_mixture", *options, "--set", "max_iter=5", "--out"]
+    assert main([*command, "whole"]) == 0
+    assert len(published) > 4
+    stops[:] = [len(published) - 2, len(published) - 1]
+    expected, published[:] = [Path("r", path.relative_to("whole")) for path in published], []
+    for more in ((), ("--resume",)):
+        with pytest.raises(Killed):
+            main([*command, "r", *more])
+    capsys.readouterr()
+    assert main([*command, "r"]) == 2
+    assert "Go on with --resume" in capsys.readouterr().err
+    assert main([*command, "r", "--resume", "--set", "tol=0.5"]) == 2
+    assert "holds another run" in capsys.readouterr().err
+    assert main([*command, "r", "--resume"]) == 0
+    assert published == expected  # each once
+    assert sorted(path.name for path in Path("r").iterdir()) == sorted(path.name for path in Path("whole").iterdir())
+    assert left_over(Path("r")) == []
+    assert not Path("r/checkpoints").exists()
+    rows = [json.loads(Path(name, f"{result}.json").read_text())["rows"] for name in ("whole", "r")]
+    for row in (*rows[0], *rows[1]):
+        del row["seconds"]
+        row.pop("peak_memory_mb", None)
+    assert rows[0] == rows[1]
+    capsys.readouterr()
+    assert main([*command, "r", "--resume"]) == 0
+    assert f"{result}.json" in capsys.readouterr().err
+    assert published == expected
 
 
 # --- what changed meanwhile -------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@
 ``options``       options that several commands have
 ``completing``    what Tab offers
 ``several``       one fit in several processes
+``resuming``      many fits in one folder, gone on with
 ``output``        what is printed
 ================  ====================================================================
 """

@@ -22,6 +22,7 @@ from zoo.cli.options import (
     Labels,
     ModelName,
     Out,
+    Resume,
     Sequence,
     Settings,
     Split,
@@ -34,6 +35,7 @@ from zoo.cli.options import (
     named,
 )
 from zoo.cli.output import RECORD, at_once, complain, dumps, stdout_for_result, tell
+from zoo.cli.resuming import keeping, run_folder
 from zoo.cli.several import begun_again, find_each_other, is_first, wait_for_first
 from zoo.cli.showing import print_parameters
 from zoo.cli.task import Source, Task, prepare
@@ -76,9 +78,7 @@ def fit(
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="With --out: draw the pictures, and write report.html.")
     ] = True,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out; give the other options as they were.")
-    ] = False,
+    resume: Resume = False,
     checkpoint_every: Annotated[
         str | None, typer.Option(help="With --out: 90s or 500 (steps) between checkpoints; by default 60s.")
     ] = None,
@@ -95,8 +95,8 @@ def fit(
     Example: zoo fit gaussian_mixture --data iris --estimator em --set num_components=3 --set tol=1e-8 --out runs/a
     """
     resume = resume or (out is not None and begun_again())
-    if out is None and (resume or checkpoint_every is not None):
-        raise ZooError(f"--{'resume' if resume else 'checkpoint-every'} expected --out with it. Pass the run's folder.")
+    if out is None and checkpoint_every is not None:
+        raise ZooError("--checkpoint-every expected --out with it. Pass the run's folder.")
     check_out(out, resume)
     check_seed(seed)
     source = Source(columns, labels, targets, split, standardize, sequence, decimal, time, drop_missing)
@@ -194,17 +194,19 @@ def compare(
         bool, typer.Option("--gradients/--no-gradients", help="Measure the sampled gradients' bias and spread.")
     ] = True,
     out: Out = None,
+    resume: Resume = False,
     jobs: Jobs = 1,
     as_json: Json = False,
 ) -> None:
     """Fit one model by several estimators from the same starts, and set the results side by side.
 
     Options of one estimator alone: --set svi.learning_rate=0.01; the same one twice: --estimators
-    gumbel:temperature=0.5,gumbel:temperature=1. With --out: all fits, pictures and report.html.
+    gumbel:temperature=0.5,gumbel:temperature=1. With --out: all fits, pictures and report.html;
+    after a crash the same command with --resume goes on with the fits that are there.
 
     Example: zoo compare gaussian_mixture --data iris --estimators em,eg,svi,gumbel --seeds 5 --out runs/iris
     """
-    check_out(out)
+    check_out(out, resume)
     if seeds < 1:
         raise ZooError(f"--seeds expected a number of at least 1, got {seeds}. Take --seeds 5.")
     names = None
@@ -217,8 +219,9 @@ def compare(
         stay = named(fixed)
         task = prepare(model, data, names, settings, guide, source, True, stay)
         import zoo.runs.compare
-        from zoo.storage.folders import new_folder
 
+        record = {"command": "compare", "seeds": seeds}
+        folder = run_folder(out, resume, "comparison.json", task, {**record, "gradients": gradients})
         template = task.model
         device = task.fit_options.pop("device", None)
         if device is not None:
@@ -226,16 +229,21 @@ def compare(
             task.guide = None
         ready()
         # The options are sorted out already; what is common has been handed to each estimator.
-        made = zoo.compare(
-            template, task.x, estimators=task.estimators, seeds=seeds, guide=task.guide, options=task.options,
-            progress=None, data_name=task.data_name, gradients=gradients, fixed=stay, jobs=jobs, **task.fit_options,
-        )  # fmt: skip
+        with keeping(folder) as kept:
+            made = zoo.compare(
+                template, task.x, estimators=task.estimators, seeds=seeds, guide=task.guide, options=task.options,
+                progress=None, data_name=task.data_name, gradients=gradients, fixed=stay, jobs=jobs, checkpoints=kept,
+                **task.fit_options,
+            )  # fmt: skip
         rows = [_row(this, task) for this in made.fits]
         stopped = made.interrupted
-        if out is not None:
-            with new_folder(out) as staging:
+        if folder is not None:
+
+            def write(staging: Path) -> None:
                 made.write(staging)
-                write_record(staging, task, {"command": "compare", "seeds": seeds})
+                write_record(staging, task, record)
+
+            folder.publish(write, keep=stopped)
     tell(task.notes)
     if as_json:
         print(dumps({**made.to_dict(), "rows": rows}))

@@ -68,6 +68,9 @@ Fixed = Annotated[
     str | None, typer.Option(help="Parameters that stay at the values the model has, with commas: means,weights.")
 ]
 Out = Annotated[Path | None, typer.Option(help="A new folder for the result.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out; give the other options as they were.")
+]
 Jobs = Annotated[int, typer.Option(help="Processes to divide the fits among; -1: as many as there are cores.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
 
@@ -75,11 +78,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 def check_out(out: Path | None, resume: bool = False) -> None:
     """Refuse a folder that cannot take the result, before any work."""
     if out is None:
+        if resume:
+            raise ZooError("--resume expected --out with it. Pass the run's folder.")
         return
     from zoo.storage.folders import check_free
 
     if not resume:
-        check_free(out)
+        begun = (out / "checkpoints").is_dir()
+        check_free(out, "Go on with --resume, or choose another name." if begun else "Choose another name.")
     parent = out.absolute().parent
     while not parent.exists():
         parent = parent.parent

@@ -23,6 +23,7 @@ from zoo.cli.options import (
     Json,
     ModelName,
     Out,
+    Resume,
     Sequence,
     Settings,
     Split,
@@ -35,6 +36,7 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import dumps, stdout_for_result, tell
 from zoo.cli.programs import arguments_of, find
+from zoo.cli.resuming import keeping, run_folder
 from zoo.cli.task import Source, Task, prepare
 from zoo.errors import ZooError, unknown_name
 from zoo.reporting.subjects import CRITERIA
@@ -75,6 +77,7 @@ def select(
     drop_missing: DropMissing = False,
     max_fits: Annotated[int, typer.Option(help="The most fits to make, those to folds among them.")] = 200,
     out: Out = None,
+    resume: Resume = False,
     jobs: Jobs = 1,
     as_json: Json = False,
 ) -> None:
@@ -82,11 +85,12 @@ def select(
 
     Prints BIC, AIC, ICL (where z is discrete) and, with --folds, the mean held-out log-likelihood. MODEL may be
     file.py:make, a function of the grid's names that makes a program. With --out: the table, a picture, report.html
-    and the best fit's folder, DIR/best.
+    and the best fit's folder, DIR/best; after a crash the same command with --resume goes on with the fits that are
+    there.
 
     Example: zoo select gaussian_mixture --data faithful --grid num_components=1..6 --grid covariance_type=full,tied
     """
-    check_out(out)
+    check_out(out, resume)
     check_seed(seed)
     if folds is not None and folds < 2:
         raise ZooError(f"--folds expected a number of at least 2, got {folds}. Take --folds 5.")
@@ -102,19 +106,24 @@ def select(
         given = [*(settings or ()), *([] if restarts is None else [f"restarts={restarts}"])]
         task, build = _task(model, data, estimator, given, guide, source, asked)
         import zoo
-        from zoo.storage.folders import new_folder
 
         ready()
         name = task.estimators[0]
-        made = zoo.select(
-            build, task.x, grid=asked, criterion=criterion, estimator=name, guide=task.guide, folds=folds, seed=seed,
-            max_fits=max_fits, progress=None, jobs=jobs, data_name=task.data_name, **task.fit_options,
-            **task.options[name],
-        )  # fmt: skip
-        if out is not None:
-            with new_folder(out) as staging:
+        record = {"command": "select", "seed": seed, "grid": asked}
+        folder = run_folder(out, resume, "selection.json", task, {**record, "criterion": criterion, "folds": folds})
+        with keeping(folder) as kept:
+            made = zoo.select(
+                build, task.x, grid=asked, criterion=criterion, estimator=name, guide=task.guide, folds=folds,
+                seed=seed, max_fits=max_fits, progress=None, jobs=jobs, data_name=task.data_name, checkpoints=kept,
+                **task.fit_options, **task.options[name],
+            )  # fmt: skip
+        if folder is not None:
+
+            def write(staging: Path) -> None:
                 made.write(staging)
-                _complete(made, staging, task, {"command": "select", "seed": seed, "grid": asked})
+                _complete(made, staging, task, record)
+
+            folder.publish(write, keep=made.interrupted)
     tell(task.notes)
     if as_json:
         print(dumps(made.to_dict()))

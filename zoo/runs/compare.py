@@ -241,6 +241,7 @@ def compare(
     known: Mapping[str, Any] | None = None,
     fixed: str | Iterable[str] = (),
     jobs: int = 1,
+    checkpoints: str | Path | None = None,
     **common: Any,
 ) -> Comparison:
     """Fit one model by several estimators from the same starting points.
@@ -261,6 +262,8 @@ def compare(
         weights: how often each row counts, as for ``fit``, like ``known`` latents and ``fixed`` parameters.
         jobs: processes among which the fits are divided, as for ``fit``; the comparison is the same, and a bar counts
             fits. What is scored after them stays in this process.
+        checkpoints: a folder for what each fit keeps on the way and in the end; the same call with it goes on from
+            there. It is the caller's to remove when the comparison is saved.
         common: options for every estimator that has them; arguments of a model that is given by its name or class.
 
     Raises:
@@ -303,7 +306,9 @@ def compare(
     pairs = [(seed, i) for seed in seed_list for i in range(len(variants))]
     aside = jobs != 1 and len(pairs) > 1
     settings = {**beside, "max_seconds": max_seconds, "track": track, "data_name": data_name}
-    run = ComparedFits(variants, [grounds[id(each.model)] for each in variants], init, settings, not aside and progress)
+    places = [grounds[id(each.model)] for each in variants]
+    kept = None if checkpoints is None else Path(checkpoints)
+    run = ComparedFits(variants, places, init, settings, not aside and progress, kept)
     bar = progress if aside and not callable(progress) else False
     try:
         with spread(run, pairs, jobs) as found, fraction_shown("compare", bar) as shown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -95,8 +96,8 @@ class Folds:
             )
         self.parts = list(KFold(folds, shuffle=True, random_state=seed % 2**32).split(range(count)))
 
-    def score(self, which: int) -> FoldScore:
-        """The score of one fold, numbered from 0.
+    def score(self, which: int, kept_in: Path | None = None) -> FoldScore:
+        """The score of one fold, numbered from 0; ``kept_in``: a folder for its fit's checkpoints, or None.
 
         Raises:
             KeyboardInterrupt: its fit was interrupted.
@@ -104,7 +105,10 @@ class Folds:
         kept, apart = (torch.as_tensor(part) for part in self.parts[which])
         named = f"fold {which + 1} of {len(self.parts)}"
         try:
-            this = fit(self.model, take(self.rows, kept), guide=self.guide, seed=self.seed, **self.options)
+            this = fit(
+                self.model, take(self.rows, kept), guide=self.guide, seed=self.seed, out=kept_in,
+                resume=kept_in is not None, **self.options,
+            )  # fmt: skip
             if this.status == "diverged":
                 return FoldScore(reason=f"{named} diverged")
             if this.status == "interrupted":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from zoo.core.contract import LatentVariableModel, prepared
@@ -16,7 +17,7 @@ from zoo.runs.beside import settled, with_beside
 from zoo.runs.fit import as_device, fit
 from zoo.runs.prepare import first_run, possible_rows, start
 from zoo.runs.result import Fit
-from zoo.runs.variants import Variant
+from zoo.runs.variants import Variant, folder_of
 
 __all__ = ["ComparedFits", "Ground"]
 
@@ -61,7 +62,7 @@ class ComparedFits:
     """What all fits of a comparison have in common; called with a seed and the number of a variant, it makes theirs.
 
     Attributes:
-        grounds: one for each variant. settings: of every fit.
+        grounds: one for each variant. settings: of every fit. checkpoints: a folder for those of all fits, or None.
     """
 
     variants: Sequence[Variant]
@@ -69,15 +70,17 @@ class ComparedFits:
     init: str | None
     settings: dict[str, Any]
     progress: Any
+    checkpoints: Path | None = None
 
     def __call__(self, which: tuple[int, int]) -> Fit:
         seed, i = which
         each, ground = self.variants[i], self.grounds[i]
         shown = self.progress(each.label, seed) if callable(self.progress) else self.progress
+        own = None if self.checkpoints is None else self.checkpoints / f"{folder_of(each.label)}-{seed}"
         try:
             this = fit(
                 ground.begun(seed, self.init), ground.data, estimator=each.estimator, seed=seed, init="current",
-                progress=shown, **self.settings, **each.options,
+                progress=shown, out=own, resume=own is not None, **self.settings, **each.options,
             )  # fmt: skip
         except LikelihoodDecreased as error:
             this = error.fit

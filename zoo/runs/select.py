@@ -54,6 +54,7 @@ def select(
     progress: bool | None = False,
     data_name: str | None = None,
     jobs: int = 1,
+    checkpoints: str | Path | None = None,
     **options: Any,
 ) -> Selection:
     """Fit a model at every point of a grid and choose by a criterion: how many components, states or factors.
@@ -77,6 +78,7 @@ def select(
         progress: True shows a bar; None one if stderr is a terminal.
         data_name: what the data are called, for the record.
         jobs: processes among which points and folds are divided, as for ``fit``; the selection is the same.
+        checkpoints: a folder for what each fit keeps on the way and in the end, as for ``compare``.
         options: of the estimator; and arguments of model or function that are the same at every point.
 
     Raises:
@@ -106,7 +108,7 @@ def select(
         "estimator": estimator, "init": init, "restarts": restarts, "device": device, "max_seconds": max_seconds,
         **options,
     }  # fmt: skip
-    run = _Run(build, x, seed, given, data_name, jobs)
+    run = _Run(build, x, seed, given, data_name, jobs, places, None if checkpoints is None else Path(checkpoints))
     run.read(places[0])
     candidates: list[Candidate] = []
     notes: list[str] = []
@@ -161,7 +163,14 @@ class _Run:
     options: dict[str, Any]
     data_name: str
     jobs: int = 1
+    places: Sequence[Point] = ()
+    checkpoints: Path | None = None
     data: Data = None
+
+    def kept_in(self, point: Point, *more: Any) -> Path | None:
+        """A folder for the checkpoints of one fit at a point, or None."""
+        words = map(str, ("point", self.places.index(point), *more))
+        return None if self.checkpoints is None else self.checkpoints / "-".join(words)
 
     def read(self, point: Point) -> None:
         """Read the data, if they are a path, for all processes."""
@@ -172,7 +181,8 @@ class _Run:
     def fit(self, point: Point, **more: Any) -> Fit:
         """One fit; the data are read at the first."""
         model, guide, self.x = self.build.made(point, self.x)
-        options = {**self.options, **more}
+        own = self.kept_in(point, *([more["restarts"]] if more else []))
+        options = {**self.options, **more, "out": own, "resume": own is not None}
         try:
             return fit(model, self.x, guide=guide, seed=self.seed, data_name=self.data_name, **options)
         except LikelihoodDecreased as error:
@@ -229,7 +239,7 @@ class _Fold:
         if self.last is None or self.last[0] != i:
             model, guide, x = self.run.build.made(self.points[i], self.run.x)
             self.last = i, Folds(model, guide, x, self.folds, self.run.seed, self.run.options)
-        score = self.last[1].score(fold)
+        score = self.last[1].score(fold, self.run.kept_in(self.points[i], "fold", fold))
         if score.reason:
             self.failed.add(i)
         return score

@@ -16,8 +16,8 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,7 @@ class RunFolder:
         path: the folder; it need not exist.
         checkpoints: its checkpoints.
         resume: whether it may hold a run already.
+        result: the name of a file that every result has.
 
     Attributes:
         complete: whether it holds the result of this very run.
@@ -183,8 +184,8 @@ class RunFolder:
         ZooError: the folder holds files; or, to resume, files that are not this run's.
     """
 
-    def __init__(self, path: Path, checkpoints: Checkpoints, resume: bool) -> None:
-        self.path, self.checkpoints = path, checkpoints
+    def __init__(self, path: Path, checkpoints: Checkpoints, resume: bool, result: str = "fit.json") -> None:
+        self.path, self.checkpoints, self.result = path, checkpoints, result
         self.starts = checkpoints.folder / "starts"
         self.complete = present().from_first(lambda: self._complete(resume))
 
@@ -196,7 +197,7 @@ class RunFolder:
             check_free(path, "Resume the run, or choose another name." if begun else "Choose another name.")
         elif path.is_dir() and any(path.iterdir()):
             if not begun:
-                raise ZooError(f"resume: {str(path)!r} holds files, but no run of zoo.fit. Choose another folder.")
+                raise ZooError(f"resume: {str(path)!r} holds files, but no run that was begun. Choose another folder.")
             try:
                 found = json.loads((path / IDENTITY).read_text(encoding="utf-8"))
             except FileNotFoundError:
@@ -204,7 +205,7 @@ class RunFolder:
             except ValueError:
                 raise ZooError(f"resume: {str(path / IDENTITY)!r} is damaged. Fit anew into another folder.") from None
             check_identity(path, found["identity"], checkpoints.identity)
-            complete = bool(found["complete"]) and (path / "fit.json").is_file()
+            complete = bool(found["complete"]) and (path / self.result).is_file()
             if complete:
                 checkpoints.clear()  # of a run that was killed while it did so
             return complete
@@ -249,6 +250,18 @@ class RunFolder:
             raise unwritten(self.path, error, left) from error
         if not keep:
             self.checkpoints.clear()
+
+    @contextmanager
+    def under_way(self) -> Iterator[Path]:
+        """A folder for what the parts of a run keep on the way to its result, each in a folder of its own. Whose it is
+        is said first, and taken back where nothing is kept when the run fails."""
+        self._identify(False)
+        try:
+            yield self.checkpoints.folder
+        except BaseException:
+            if not self.checkpoints.folder.is_dir() and not (self.path / self.result).is_file():
+                (self.path / IDENTITY).unlink(missing_ok=True)
+            raise
 
     def _identify(self, complete: bool) -> None:
         self.path.mkdir(parents=True, exist_ok=True)

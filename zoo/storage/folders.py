@@ -96,13 +96,17 @@ def written(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def written_into(target: Path, asked: Path | None = None) -> Iterator[Path]:
-    """Files that are written to the folder that this gives appear in ``target``, in place of what was there: one after
-    the other, each whole; ``asked``: see :func:`staged`."""
+    """Files and folders that are written to the folder that this gives appear in ``target``, in place of what was
+    there: one after the other, each whole; ``asked``: see :func:`staged`."""
     with staged(target, asked=asked) as folder:
         yield folder
-        for path in sorted(folder.iterdir()):
+        for path in folder.rglob("*"):
             flush(path)
-            path.replace(target / path.name)
+        for path in sorted(folder.iterdir()):
+            place = target / path.name
+            if path.is_dir() and place.is_dir():
+                place.rename(Path(tempfile.mkdtemp(dir=folder)) / path.name)
+            path.replace(place)
         flush(target)
 
 
