@@ -67,18 +67,22 @@ def _workers(jobs: int) -> int:
 
 
 def _arrivals(work: Any, items: Sequence[Any], jobs: int, workers: int) -> Generator[Any, None, None]:
-    from joblib.parallel import Parallel, delayed, get_active_backend
+    from joblib.parallel import BACKENDS, Parallel, delayed, get_active_backend
 
     from zoo.core.parcels import LARGE
+    from zoo.core.parent import leave_with
     from zoo.core.worker import Setup, serve
 
     setup, token = Setup.here(max(1, available_threads() // workers)), os.urandom(8).hex()
     what, each = _packed((work, counting())), [_packed(item) for item in items]
     calls = [delayed(serve)(token, setup, what.body, item, *what.arrays) for item in each]
+    backend = get_active_backend()[0]
     # Where results are not handed out one by one, all of them come at the end.
-    one_by_one = getattr(get_active_backend()[0], "supports_return_generator", False)
+    one_by_one = getattr(backend, "supports_return_generator", False)
     kind = "generator" if one_by_one else "list"
-    pool = Parallel(n_jobs=jobs, return_as=kind, batch_size=1, mmap_mode="c", max_nbytes=LARGE)
+    # Before all else, or those that are still importing when this process is killed would wait for work for minutes.
+    first = {"initializer": leave_with, "initargs": (os.getpid(),)} if isinstance(backend, BACKENDS["loky"]) else {}
+    pool = Parallel(n_jobs=jobs, return_as=kind, batch_size=1, mmap_mode="c", max_nbytes=LARGE, **first)
     results: Any = None
     seen: dict[Any, Any] = {}
     try:
