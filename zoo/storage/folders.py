@@ -105,7 +105,7 @@ def written_into(target: Path, asked: Path | None = None) -> Iterator[Path]:
         for path in sorted(folder.iterdir()):
             place = target / path.name
             if path.is_dir() and place.is_dir():
-                place.rename(Path(tempfile.mkdtemp(dir=folder)) / path.name)
+                place.rename(folder / f".{path.name}")
             path.replace(place)
         flush(target)
 
