@@ -59,10 +59,11 @@ lint: .venv/.installed
 bench: .venv/.bench
 	.venv/bin/zoo bench
 
-# The site, in site/index.html: its pages' cells are run, what is wrong with one is an error. A few minutes. All of it
-# anew (-E): the search of a build that goes on from an earlier one forgets the index of pages that it leaves be.
+# The site, in site/index.html: its pages' cells are run, what is wrong with one is an error. A few minutes. Always anew:
+# the search of a build that goes on from an earlier one forgets what stands in the index of pages that it leaves be.
 docs: .venv/.docs
-	.venv/bin/python -m sphinx -E -W --keep-going -q -b html docs site
+	rm -rf site
+	.venv/bin/python -m sphinx -W --keep-going -q -b html docs site
 
 clean:
 	rm -rf .venv site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 from wording import prose
@@ -20,11 +21,11 @@ Every example of the zoo, run in full: the pictures are what it drew.
 
 
 def title(name: str) -> str:
-    """A model's class, or a file's words."""
+    """A model's class or a file's name, in words."""
     from zoo.models import model_classes
 
     cls = model_classes().get(name)
-    return name.replace("_", " ").capitalize() if cls is None else cls.__name__
+    return name.replace("_", " ").capitalize() if cls is None else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__)
 
 
 def page(path: Path) -> str:
@@ -57,6 +58,6 @@ def pages() -> dict[str, str]:
         f":img-alt: What examples/{path.name} draws\n:link: example-{path.stem}\n:link-type: ref\n:::\n"
         for path in paths
     ]
-    tree = "\n".join(f"examples/{path.stem}" for path in paths)
+    tree = "\n".join(f"{title(path.stem)} <examples/{path.stem}>" for path in paths)
     written["gallery.md"] = "\n".join([HEAD, *cards, "::::\n", f"```{{toctree}}\n:hidden:\n\n{tree}\n```\n"])
     return written
