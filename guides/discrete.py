@@ -15,6 +15,10 @@ __all__ = ["AmortizedBits", "AmortizedCode"]
 class AmortizedCode(MLP):
     """A network from x to V independent categorical variables of K values each, as one-hot rows.
 
+    Args:
+        num_features: D. num_variables: V. num_categories: K. hidden_dims: widths of hidden layers.
+        activation: "tanh" or "relu".
+
     Shapes:
         x: (..., num_features) to a distribution of batch shape (...) and event shape (V, K).
 
@@ -42,6 +46,9 @@ class AmortizedCode(MLP):
 
 class AmortizedBits(MLP):
     """A network from x to V independent bits.
+
+    Args:
+        num_features: D. num_variables: V. hidden_dims: widths of hidden layers. activation: "tanh" or "relu".
 
     Shapes:
         x: (..., num_features) to a distribution of batch shape (...) and event shape (V,).

@@ -149,6 +149,7 @@ class ConvDecoder(nn.Module):
     Args:
         latent_dim: L, numbers that go in. num_pixels: as :class:`ConvEncoder`. width: of the hidden layer.
         channels: of the two convolutions, seen from the image; outputs: numbers a pixel.
+        activation: a name in ``ACTIVATIONS``.
 
     Shapes:
         z: (..., latent_dim) to (..., num_pixels * outputs), a pixel's numbers side by side.

@@ -66,6 +66,10 @@ class RelaxedCategorical:
 class RelaxedBernoulli:
     """sigmoid((logits + logistic noise) / temperature), the binary case; shapes (...) throughout.
 
+    Args:
+        temperature: positive; towards 0 the draws become bits. logits: of one against zero.
+        straight_through: draws are bits, with the gradient of the relaxed ones.
+
     Example:
         >>> RelaxedBernoulli(0.5, torch.zeros(3, 4)).rsample().shape
         torch.Size([3, 4])

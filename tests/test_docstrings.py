@@ -30,6 +30,8 @@ SHOWN_ELSEWHERE = {
     *("Candidate", "Comparison", "DiscretePosterior", "Evaluation", "Explanation", "LikelihoodDecreased"),
     *("LatentVariableModel", "Moments", "Selection", "ZooError", "Prior", "Structure", "Paths", "standard_normal"),
 }
+#: Of every class of Python's, of every distribution of torch's, and the data of every question to a fit.
+COMMON = {"self", "args", "kwargs", "validate_args", "x"}
 METHODS = (
     *("posterior", "predict", "predict_proba", "transform", "viterbi", "score_samples", "score", "sample", "filter"),
     *("posterior_predictive", "forecast", "parameters", "parameters_frame", "plot", "summary", "save"),
@@ -50,16 +52,32 @@ def test_examples_print_what_they_say(path: Path, tmp_path: Path, monkeypatch: p
     assert found.failed == 0
 
 
-def test_every_public_name_has_an_example() -> None:
+def public_names() -> dict[str, Any]:
+    """What users call, by its whole name."""
     public: dict[str, Any] = {f"zoo.{name}": getattr(zoo, name) for name in zoo.__all__}
     public |= {f"zoo.{cls.__name__}": cls for cls in model_classes().values()}
     for module in (guides, priors, zoo.structures):
         public |= {f"{module.__name__}.{name}": getattr(module, name) for name in module.__all__}
     public |= {f"zoo.Fit.{name}": getattr(zoo.Fit, name) for name in METHODS}
+    return {name: thing for name, thing in public.items() if callable(thing) or isinstance(thing, property)}
+
+
+def test_every_public_name_has_an_example() -> None:
     lacking = [
         name
-        for name, thing in public.items()
-        if callable(thing) or isinstance(thing, property)
+        for name, thing in public_names().items()
         if name.rpartition(".")[2] not in SHOWN_ELSEWHERE and ">>> " not in (inspect.getdoc(thing) or "")
     ]
+    assert not lacking
+
+
+def test_every_argument_of_a_public_name_is_explained() -> None:
+    lacking = {}
+    for name, thing in public_names().items():
+        if isinstance(thing, property) or name.rpartition(".")[2] in SHOWN_ELSEWHERE:
+            continue
+        found = [a for a in inspect.signature(thing).parameters if not a.startswith("_") and a not in COMMON]
+        unsaid = [a for a in found if not re.search(rf"\b{a}\b", inspect.getdoc(thing) or "")]
+        if unsaid:
+            lacking[name] = unsaid
     assert not lacking

@@ -62,6 +62,9 @@ class DiscretePosterior:
     def sample(self, num_samples: int = 1, seed: int = 0) -> dict[str, Tensor]:
         """Joint draws by site, (num_samples, plates); the caller's random numbers are untouched.
 
+        Args:
+            num_samples: at least 1. seed: of the random numbers.
+
         Raises:
             ZooError: ``num_samples`` is no whole number of at least 1.
         """

@@ -29,6 +29,9 @@ Prior: TypeAlias = dict[str, Any]
 def dirichlet(name: str, like: Tensor, concentration: float) -> Prior:
     """A Dirichlet of equal concentrations for each row of ``like``, (..., K); none where K = 1 leaves no choice.
 
+    Args:
+        name: the parameter's. like: a value of it. concentration: of every outcome; 1 is uniform.
+
     Example:
         >>> dirichlet("weights", torch.ones(3) / 3, 1.0)
         {'weights': Dirichlet(concentration: torch.Size([3]))}
@@ -48,6 +51,7 @@ def gaussians(x: Tensor, num_components: int, covariance_type: str) -> Prior:
 
     Args:
         x: complete rows, (M, D).
+        num_components: K. covariance_type: "full", "tied", "diag" or "spherical".
 
     Example:
         >>> prior = gaussians(torch.randn(20, 2), 3, "full")
@@ -76,6 +80,7 @@ def rates(x: Tensor, num_components: int) -> Prior:
 
     Args:
         x: complete rows of counts, (M, D).
+        num_components: K.
 
     Example:
         >>> {name: tuple(d.event_shape) for name, d in rates(torch.ones(20, 2), 3).items()}
@@ -93,6 +98,7 @@ def factors(x: Tensor, num_factors: int) -> Prior:
 
     Args:
         x: (N, D).
+        num_factors: L.
 
     Example:
         >>> {name: tuple(d.event_shape) for name, d in factors(torch.randn(20, 4), 2).items()}

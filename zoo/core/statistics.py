@@ -50,7 +50,11 @@ class Moments:
         return Moments(self.count * factor, self.mean, self.scatter * factor)
 
     def about(self, centre: Tensor) -> Moments:
-        """The moments with the scatter about other points, (K, D), as their means."""
+        """The moments with the scatter about other points, (K, D), as their means.
+
+        Args:
+            centre: the points.
+        """
         delta = self.mean - centre
         cross = delta.square() if self.scatter.dim() == 2 else delta.unsqueeze(-1) * delta.unsqueeze(-2)
         weight = self.count.reshape(-1, *[1] * (cross.dim() - 1))
@@ -88,7 +92,7 @@ def pooled(a: Any, b: Any) -> tuple[Tensor, Tensor, Tensor]:
 class Statistics(Mapping[str, Any]):
     """Named sufficient statistics, a commutative monoid under ``+``; ``*`` scales them (online EM).
 
-    Values are tensors or :class:`Moments`. Three names are always there:
+    The ``values`` are tensors or :class:`Moments`, by name. Three names are always there:
 
     - ``num_data``: number of data (rows, or sequences);
     - ``log_likelihood``: total exact ln p(x) of those data at the parameters the E step used;

@@ -287,6 +287,9 @@ def load_trees(name_or_path: str | Path) -> list[ParseTree]:
 
     Empty categories, punctuation and currency signs are dropped, labels are stripped of function tags.
 
+    Args:
+        name_or_path: a name from ``list_data``, or the path of a file.
+
     Raises:
         ZooError: an unknown name, a set or file without trees, brackets that do not match (with the line).
 

@@ -99,6 +99,9 @@ class ParseTree:
         """The tree with other labels, without the tags that ``keep`` refuses and phrases left empty by that.
 
         None where nothing is left.
+
+        Args:
+            change: a label's new one. keep: whether a tag stays, by its label.
         """
         done: dict[int, ParseTree | None] = {}
         for node, _, _ in self.nodes():

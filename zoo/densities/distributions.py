@@ -103,6 +103,9 @@ def _one_of(many: Any, k: int) -> Any:
 class ExactBernoulli(dist.Bernoulli):
     """Bernoulli whose impossible outcome scores -inf, also at infinite logits; torch's gives NaN there.
 
+    Args:
+        probs, logits: one of them, of any shape. validate_args: as torch's.
+
     Example:
         >>> x, logits = torch.tensor([0.0, 1.0]), torch.tensor(float("inf"))
         >>> zoo.ExactBernoulli(logits=logits).log_prob(x)

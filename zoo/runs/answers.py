@@ -286,7 +286,7 @@ class Answers:
         Args:
             lengths: of sequences, (n,) whole numbers, or "data": drawn from those of the data that were fitted. The
                 draws come then as x (n, T, D), zero beyond a length, and lengths (n,), by name. None: all as long as
-                the longest of the data.
+                the longest of the data. seed: of the draws; None takes the fit's.
 
         Raises:
             ZooError: a model of p(observed | given) without ``given``; lengths of what is no sequence.
@@ -317,7 +317,7 @@ class Answers:
 
         Args:
             x: the data; None takes those that were fitted, which a fit that was loaded does not have.
-            num_draws: at least 1.
+            num_draws: at least 1. seed: of the draws; None takes the fit's, here and elsewhere.
 
         Raises:
             ZooError: no data; a program that is no density of data; latents without a posterior.
@@ -362,8 +362,8 @@ class Answers:
 
     @exclusive
     def forecast(self, x: Any, num_steps: int, num_samples: int = 100, seed: int | None = None) -> Tensor:
-        """Draws of the ``num_steps`` frames that follow each sequence, (num_samples, N, num_steps, D), or
-        tokens (num_samples, N, num_steps).
+        """Draws, from ``seed`` or the fit's, of the ``num_steps`` frames that follow each sequence, (num_samples, N,
+        num_steps, D), or tokens (num_samples, N, num_steps).
 
         Raises:
             ZooError: the model is not one of sequences that can be gone on with.

@@ -117,7 +117,11 @@ class Comparison:
 
     def score(self, this: Fit) -> float | None:
         """What a fit is judged by, total, nats: log-likelihood, else the importance-weighted bound, else the ELBO; of
-        energies whose ln Z is not known, what annealing says."""
+        energies whose ln Z is not known, what annealing says.
+
+        Args:
+            this: one of ``fits``.
+        """
         if this.log_likelihood is not None:
             return this.log_likelihood
         if id(this) in self.annealed:
@@ -138,6 +142,9 @@ class Comparison:
 
         Scores tie where they differ by less than rounding, ``tol`` or their Monte-Carlo error can tell, or than tables
         print. A tie goes to the fastest estimator, and in it to the first seed.
+
+        Args:
+            fits: at least one of them.
         """
         errors = [
             self._weighted[id(fit)][1] if id(fit) in self._weighted
@@ -259,6 +266,7 @@ def compare(
         gradients: measure bias and variance of the sampled gradients among them (needs an exact evidence).
         track: how often to evaluate the exact likelihood on the way, off the clock.
         progress: True shows a bar a fit; a function of (label, seed) gives what ``fit`` takes.
+        data_name: what the data are called, for the record.
         weights: how often each row counts, as for ``fit``, like ``known`` latents and ``fixed`` parameters.
         jobs: processes among which the fits are divided, as for ``fit``; the comparison is the same, and a bar counts
             fits. What is scored after them stays in this process.

@@ -87,6 +87,7 @@ def load(folder: str | Path, model: Any = None, guide: Callable[..., Any] | None
         folder: what :meth:`Fit.save` wrote.
         model: for a fit of a user's own: the program, or the class, which is built from its recorded arguments, as a
             zoo model is.
+        guide: of a program that was fitted with one.
 
     Raises:
         ZooError: the folder, or a file in it, is missing or damaged; a user's own program is not given.

@@ -60,7 +60,8 @@ class Fit(Answers):
         draws: draws of the parameters (``nuts``, ``advi``), a :class:`~zoo.bayes.draws.Draws`; the model then holds
             their means, and the bound of ``advi`` is one on ln p(x) with the parameters integrated out.
         label: what a comparison calls it; the estimator's name elsewhere.
-        x: the data that were fitted, as the model takes them; not saved: None of a fit that was loaded.
+        x: the data that were fitted, as the model takes them; not saved: None of a fit that was loaded. template: what
+            one of them looks like, which is saved.
 
     Example:
         >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)

@@ -47,7 +47,11 @@ class Candidate:
         return None if bic is None or self.entropy is None else bic + 2 * self.entropy
 
     def value(self, criterion: str) -> float | None:
-        """One of "bic", "aic", "icl" (lower is better) or "cv", the mean of held-out ln p(x) (higher is better)."""
+        """One of "bic", "aic", "icl" (lower is better) or "cv", the mean of held-out ln p(x) (higher is better).
+
+        Args:
+            criterion: the name of one.
+        """
         if self.fit is None:
             return None
         values = {"bic": self.fit.bic, "aic": self.fit.aic, "icl": self.icl, "cv": self.held_out.mean}

@@ -92,6 +92,9 @@ class Structure(abc.ABC, Generic[Parts]):
 
         With ``gradient``, also its covariances with the counts of each potential, item by item; anything where the
         mean is not finite.
+
+        Args:
+            other: a structure over the same objects; None for this one. gradient: whether covariances are wanted.
         """
 
     @abc.abstractmethod
@@ -100,11 +103,19 @@ class Structure(abc.ABC, Generic[Parts]):
 
     @abc.abstractmethod
     def sample(self, num_samples: int = 1, generator: torch.Generator | None = None) -> Parts:
-        """Exact, independent draws of each item's parts, (num_samples, N, ...)."""
+        """Exact, independent draws of each item's parts, (num_samples, N, ...).
+
+        Args:
+            num_samples: at least 1. generator: torch's, for the random numbers; None takes the global one.
+        """
 
     @abc.abstractmethod
     def score(self, parts: Parts) -> Tensor:
-        """The weight of parts (..., N, ...) in nats, (..., N); -inf for what is no value of the structure."""
+        """The weight of parts (..., N, ...) in nats, (..., N); -inf for what is no value of the structure.
+
+        Raises:
+            ZooError: parts of another shape.
+        """
 
     # What follows from it -------------------------------------------------------------------------------------------
 
