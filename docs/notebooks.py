@@ -13,10 +13,12 @@ PAGES = {"vae_is_em": "essay.md", "start_with_a_table": "start/table.md", "start
 
 
 def notebook(name: str) -> str:
-    """The text of a notebook; links go to the pages' files, data to examples/."""
+    """The text of a notebook; links go to the pages' files where these are kept, data to examples/."""
     page = DOCS / PAGES[name]
     text = page.read_text(encoding="utf-8").replace("../../examples", "../examples")
-    text = re.sub(r"\]\((?![a-z]+:)([\w./]+\.md)", lambda m: f"](../docs/{_from_docs(page, m[1])}", text)
+    text = re.sub(
+        r"\[([^]]*)\]\((?![a-z]+:)([\w./]+\.md)(#[\w-]+)?\)", lambda m: _link(page, *m.groups(default="")), text
+    )
     book = jupytext.reads(text, fmt="md:myst")
     book.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     for number, cell in enumerate(book.cells):
@@ -25,8 +27,12 @@ def notebook(name: str) -> str:
     return jupytext.writes(book, fmt="ipynb") + "\n"
 
 
-def _from_docs(page: Path, link: str) -> str:
-    return str((page.parent / link).resolve().relative_to(DOCS))
+def _link(page: Path, words: str, link: str, place: str) -> str:
+    target = f"docs/{(page.parent / link).resolve().relative_to(DOCS)}"
+    made = [line.lstrip("/") for line in (DOCS.parent / ".gitignore").read_text(encoding="utf-8").split()]
+    if target.startswith(tuple(name for name in made if name.startswith("docs/"))):  # when the site is built
+        return f"{words} (on the site)"
+    return f"[{words}](../{target}{place})"
 
 
 if __name__ == "__main__":

@@ -25,6 +25,11 @@ HEAD = """<!-- Printed by docs/your_own_model.py. -->
 A function `model(x)` with Pyro's `sample` and `param` goes to `zoo.fit` as it is, with a guide or without. A class is
 for a model that is to be kept: it has sizes, and is saved and loaded by them.
 
+    import pyro, torch, zoo
+    import pyro.distributions as dist
+    from torch.distributions import constraints
+    from zoo.core.contract import parameter
+
     class Signs(zoo.LatentVariableModel):
         def __init__(self, share: float = 0.5) -> None:
             super().__init__()
@@ -34,6 +39,14 @@ for a model that is to be kept: it has sizes, and is saved and loaded by them.
             with pyro.plate("data", len(x)):
                 z = pyro.sample("z", dist.Bernoulli(self.share))
                 pyro.sample("x", dist.Normal(4 * z, 1.0), obs=x)
+
+    fit = zoo.fit(Signs(), torch.tensor([0.3, -1.0, 4.2, 3.9, 4.1]))
+    fit.save("runs/signs")
+    zoo.load("runs/signs", model=Signs)         # on the shell: zoo show runs/signs --model signs.py:Signs
+
+Its parameters are in `self.dtype`, double precision unless the class says `dtype = torch.float32`; constants that meet
+them in the program are made in the dtype of the data: `torch.ones(2, dtype=x.dtype)`. A class without sizes needs no
+`__init__`.
 
 This is enough for `eg` and `auto_em`, which sum over `z`. Each method of the first table that it has besides unlocks
 more. One that it inherits does not count where it was written for another program than its own; nor does one that an

@@ -54,7 +54,7 @@ Time = Annotated[
     str | None, typer.Option(help="Column by which the rows of each sequence are sorted: numbers, or ISO dates.")
 ]
 Decimal = Annotated[
-    str | None, typer.Option(help="What stands before decimals in a file of text: a comma, or a point.")
+    str | None, typer.Option(help="What stands before decimals in a file of text: , or . (a point unless said).")
 ]
 Split = Annotated[str | None, typer.Option(help="Part of a named data set: train, valid, test.")]
 DropMissing = Annotated[bool, typer.Option("--drop-missing", help="Leave out rows with a gap in a column used.")]

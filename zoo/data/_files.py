@@ -75,7 +75,7 @@ def read_file(
         raise ZooError(f"{path.name} is empty (0 bytes), expected data. Check what wrote it.")
     if labels is True:
         how = "the array's name" if kind == ".npz" else "the column's name or number"
-        raise ZooError(f"labels=True is for the named data sets, got it with {path.name}. Pass {how}, labels=...")
+        raise ZooError(f"labels=True is for the named data sets, got it with {path.name}. Pass {how}: labels=NAME.")
     if decimal not in (".", ","):
         raise ZooError(f"decimal= expected '.' or ',', got {decimal!r}. Leave it out for a point.")
     column = None if labels is False else labels
