@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import io
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -26,6 +28,7 @@ from matplotlib.figure import Figure
 import zoo
 from zoo.cli import main
 from zoo.data import _fetch
+from zoo.data._mapping import mapped_npz
 from zoo.errors import ZooError
 from zoo.models.gaussian_hmm import tiny
 from zoo.reporting import page
@@ -321,6 +324,36 @@ def test_finished_fits_are_not_made_again(
     assert published == expected
 
 
+def test_an_interrupted_comparison_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in its second fit: what was reached is its result, and then that of all."""
+    monkeypatch.chdir(tmp_path)
+    options = ["optimizer=adam", "max_epochs=9", "max_iter=5"]
+    command = ["compare", "poisson_mixture", "--estimators", "em,eg", "--no-gradients"]
+    command += [word for option in options for word in ("--set", option)]
+    assert main([*command, "--out", "whole"]) == 0
+    with monkeypatch.context() as patch:
+        due = Checkpoints.due
+
+        def interrupted(self: Checkpoints) -> bool:
+            if self.folder.parent.name == "eg-0":
+                raise KeyboardInterrupt
+            return due(self)
+
+        patch.setattr(Checkpoints, "due", interrupted)
+        assert main([*command, "--out", "r"]) == 130
+    found = [json.loads(Path("r/comparison.json").read_text())["rows"]]
+    assert [row["status"] for row in found[0]][1:] == ["interrupted"]
+    capsys.readouterr()
+    assert main([*command, "--out", "r", "--resume"]) == 0
+    found = [json.loads(Path(name, "comparison.json").read_text())["rows"] for name in ("r", "whole")]
+    for row in (*found[0], *found[1]):
+        del row["seconds"], row["peak_memory_mb"]
+    assert found[0] == found[1]
+    assert not Path("r/checkpoints").exists()
+
+
 # --- what changed meanwhile -------------------------------------------------------------------------------------------
 
 
@@ -426,6 +459,18 @@ def test_nothing_that_is_read_is_run_or_unpacked() -> None:
             if any("Unpickler" in ast.unparse(base) for base in bases) and name not in BETWEEN_PROCESSES:
                 found.append(f"{name}:{node.lineno}")
     assert found == []
+
+
+def test_names_in_an_archive_lead_nowhere(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    file, rows = io.BytesIO(), np.arange(6.0).reshape(3, 2)
+    np.save(file, rows)
+    with zipfile.ZipFile(folder / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../../outside.npy", file.getvalue())
+    assert np.array_equal(mapped_npz(folder / "x.npz")["outside"].raw(slice(None)), rows)
+    assert np.array_equal(zoo.load_data(folder / "x.npz"), rows)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "x.npz"]
 
 
 # --- downloads --------------------------------------------------------------------------------------------------------
