@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -17,7 +19,9 @@ from torch.distributions import constraints
 import zoo
 from zoo.automatic.plans import make_plans
 from zoo.core.contract import parameter, prepared
+from zoo.core.mapped import Mapped
 from zoo.core.rows import Rows
+from zoo.core.streams import Stream
 from zoo.models.shared.mixture import Mixture
 
 SIZE = 7
@@ -107,8 +111,24 @@ CASES = {
 }
 
 
-def climbed(case: str, steps: int = 3) -> tuple[list[float], dict[str, Tensor], int]:
-    """Objectives of a few iterations, the parameters after them, and how many pieces there were."""
+def in_files(x: Any, folder: Path) -> Any:
+    """Data that stay in files: a tensor, or a tuple or dict of them."""
+    if isinstance(x, Rows):
+        return replace(x, data=in_files(x.data, folder))
+
+    def put(name: str, values: Tensor) -> Mapped:
+        np.save(folder / f"{name}.npy", values.numpy())
+        files: Mapped = zoo.open_data(folder / f"{name}.npy").files
+        return files
+
+    if isinstance(x, dict):
+        return Stream({name: put(name, values) for name, values in x.items()}, "x")
+    return Stream(tuple(put(str(i), v) for i, v in enumerate(x)) if isinstance(x, tuple) else put("x", x), "x")
+
+
+def climbed(case: str, steps: int = 3, folder: Path | None = None) -> tuple[list[float], dict[str, Tensor], int]:
+    """Objectives of a few iterations, the parameters after them, and how many pieces there were; data in files that
+    are written to a folder, where one is given."""
     generator = torch.Generator().manual_seed(1)
     model, x = CASES[case](generator)
     x = replace(x, data=prepared(model, x.data)) if isinstance(x, Rows) else prepared(model, x)
@@ -116,7 +136,7 @@ def climbed(case: str, steps: int = 3) -> tuple[list[float], dict[str, Tensor], 
         torch.manual_seed(3)
         if isinstance(model, Mixture) or case == "chain":
             model.initialize(x, "random", 0)
-    plans = make_plans(model, x)
+    plans = make_plans(model, x if folder is None else in_files(x, folder))
     objectives = []
     for _ in range(steps):
         statistics = plans.e_step()
@@ -124,7 +144,11 @@ def climbed(case: str, steps: int = 3) -> tuple[list[float], dict[str, Tensor], 
         if case != "weighted":
             assert statistics["num_data"] == (18 if case == "chain" else 40)
         plans.m_step(statistics)
-    return objectives, {name: value.detach().clone() for name, value in model.named_parameters()}, len(plans.pieces)
+    return (
+        objectives,
+        {name: value.detach().clone() for name, value in model.named_parameters()},
+        len(list(plans.pieces)),
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -137,6 +161,43 @@ def test_pieces_of_seven_give_what_the_whole_gives(case: str, monkeypatch: pytes
     assert pieces == pytest.approx(whole, rel=1e-12)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("case", ["weighted", "groups", "chain", "full", "diag"])
+def test_pieces_of_files_give_what_the_whole_gives(case: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    whole, expected, _ = climbed(case)
+    monkeypatch.setattr("zoo.core.pieces.rows_at_once", lambda numbers, times=1: SIZE)
+    pieces, found, several = climbed(case, folder=tmp_path)
+    assert several > 2
+    assert pieces == pytest.approx(whole, rel=1e-12)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12, msg=name)
+
+
+def test_a_program_of_ones_own_is_fitted_and_scored_in_pieces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("zoo.core.memory.PIECE_NUMBERS", 512)
+    model, x = groups(torch.Generator().manual_seed(1))
+    there, steps = in_files(prepared(model, x), tmp_path), {"max_iter": 4, "tol": 0, "restarts": 1}
+    ours, theirs = zoo.fit(model, there, **steps), zoo.fit(model, x, estimator="auto_em", **steps)
+    assert ours.estimator == "auto_em"
+    assert ours.log_likelihood == pytest.approx(theirs.log_likelihood, rel=1e-12)
+    assert zoo.evaluate(ours, there).log_likelihood == pytest.approx(theirs.log_likelihood, rel=1e-12)
+    torch.testing.assert_close(ours.score_samples(there), ours.score_samples(x), rtol=1e-12, atol=1e-12)
+    model, x = angles(torch.Generator().manual_seed(1))
+    there = in_files(prepared(model, x), tmp_path)
+    with pytest.raises(
+        zoo.ZooError, match=r"its 'loc.*' climbs by numeric steps, .* the 40 rows of x are read in .*Use "
+    ):
+        zoo.fit(model, there, estimator="auto_em")
+    with pytest.raises(zoo.ZooError, match=r"program expected its data in memory, .* write it as a zoo.LatentVariable"):
+        zoo.fit(program, in_files(torch.ones(40).double(), tmp_path))
+
+
+def program(x: Tensor) -> None:
+    rates = pyro.param("rates", torch.tensor([1.0, 4.0]), constraint=constraints.positive)
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Categorical(torch.ones(2) / 2))
+        pyro.sample("x", dist.Poisson(rates[z]), obs=x)
 
 
 def test_a_program_sees_no_more_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,12 +230,6 @@ def test_a_users_program_and_one_with_a_site_for_all_rows_stay_whole(monkeypatch
             z = pyro.sample("z", dist.Categorical(torch.ones(2, dtype=x.dtype) / 2))
             with pyro.plate("data", len(x)):
                 pyro.sample("x", dist.Poisson(self.rates[z]), obs=x)
-
-    def program(x: Tensor) -> None:
-        rates = pyro.param("rates", torch.tensor([1.0, 4.0]), constraint=constraints.positive)
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Categorical(torch.ones(2) / 2))
-            pyro.sample("x", dist.Poisson(rates[z]), obs=x)
 
     monkeypatch.setattr("zoo.core.pieces.rows_at_once", lambda numbers, times=1: SIZE)
     x = torch.poisson(torch.full((20,), 3.0, dtype=torch.float64), generator=torch.Generator().manual_seed(0))

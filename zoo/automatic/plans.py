@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from zoo.automatic.lookup import Lookup
 from zoo.automatic.plan import Plan, Weights, make_plan
 from zoo.automatic.sums import Use
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, count
+from zoo.core.data import Data, count, num_data, stream_of
 from zoo.core.pieces import pieces
 from zoo.core.ranks import Ranks
 from zoo.core.statistics import Statistics
@@ -36,6 +39,31 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Passes:
+    """The pieces of data that stay in their files, each with a plan that is made when a pass comes to it.
+
+    Attributes:
+        first: the plan of the first rows, which knows the entries of all in the end.
+    """
+
+    model: LatentVariableModel
+    x: Data
+    first: Plan
+
+    def __iter__(self) -> Iterator[tuple[Data, Plan]]:
+        for piece in pieces(self.model, self.x):
+            with torch.enable_grad():
+                plan = make_plan(self.model, piece, checked=True)
+            if not plan.by_row or not _agree(plan, self.first):
+                raise ZooError(
+                    f"auto_em: {self.model.name} expected every site in a plate over the rows, and the same updates on "
+                    f"each piece of {num_data(self.x)} rows, got others. Use svi, or fit rows in memory."
+                )
+            _reach(self.first, _entries(plan))
+            yield piece, plan
+
+
+@dataclass(frozen=True)
 class Plans:
     """The same plan for every piece of the data, with what each piece's arguments and values are.
 
@@ -43,7 +71,7 @@ class Plans:
         pieces: of the data of this process. ranks: the processes that have the others.
     """
 
-    pieces: list[tuple[Data, Plan]]
+    pieces: list[tuple[Data, Plan]] | Passes
     ranks: Ranks = field(default_factory=Ranks)
 
     def e_step(self) -> Statistics:
@@ -60,20 +88,24 @@ class Plans:
         return Statistics(**{**(impossible[0] if impossible else functools.reduce(operator.add, every)), **kept})
 
     def _e_step(self) -> Statistics:
-        added: list[Statistics] = []
+        added: Statistics | None = None
         for x, plan in self.pieces:
             evidence, weights = plan.e_step(x)
             value = torch.tensor(evidence, dtype=torch.float64)
             if not math.isfinite(evidence):
                 return Statistics(count(x), value)
             values = {"weights": Kept((weights,))} if plan.numeric else plan.collect(plan.shares(weights))
-            added.append(Statistics(count(x), value, **values))
-        return functools.reduce(operator.add, added)
+            here = Statistics(count(x), value, **values)
+            added = here if added is None else added + here
+        assert added is not None
+        return added
 
     def m_step(self, statistics: Statistics) -> list[str]:
         """Set the parameters, those that climb first; returns notes on floors that acted."""
         if not math.isfinite(float(statistics["objective"])):
             return []
+        if isinstance(self.pieces, Passes):  # no parameter climbs
+            return self.pieces.first.solve(statistics)
         first = self.pieces[0][1]
         if not first.numeric:
             return first.solve(statistics)
@@ -89,9 +121,23 @@ class Plans:
         return first.solve(self.ranks.total(lambda: functools.reduce(operator.add, collected)))
 
 
-def parts(model: LatentVariableModel, x: Data) -> list[Data]:
+def parts(model: LatentVariableModel, x: Data) -> Iterator[Data]:
     """The data in pieces that a program of the zoo's may be enumerated on; a user's has them whole."""
-    return list(pieces(model, x, LARGER))
+    return pieces(model, x, LARGER if stream_of(x) is None else 1)
+
+
+def why_not_passed(model: LatentVariableModel, x: Data) -> str | None:
+    """Why a plan cannot be followed on data that are read in pieces, in a phrase; None where it can."""
+    if (stream := stream_of(x)) is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        numeric = make_plan(model, next(parts(model, x)), checked=True).numeric
+    if not numeric:
+        return None
+    return (
+        f"its {numeric[0]!r} climbs by numeric steps, which take all data at once, and the {len(stream)} rows of "
+        f"{stream.name} are read in pieces"
+    )
 
 
 def make_plans(model: LatentVariableModel, x: Data, checked: bool = False) -> Plans:
@@ -103,12 +149,14 @@ def make_plans(model: LatentVariableModel, x: Data, checked: bool = False) -> Pl
     Raises:
         ZooError: as ``make_plan``.
     """
-    cut = parts(model, x)
+    if stream_of(x) is not None:
+        return Plans(Passes(model, x, make_plan(model, next(parts(model, x)), checked=checked)))
+    cut = list(parts(model, x))
     if len(cut) > 1:
         plans = [make_plan(model, piece, checked=checked) for piece in cut]
         if all(plan.by_row and _agree(plan, plans[0]) for plan in plans):
             for plan in plans[1:]:
-                _reach(plans[0], plan)
+                _reach(plans[0], _entries(plan))
             return Plans(list(zip(cut, plans, strict=True)))
     return Plans([(x, make_plan(model, x, checked=checked))])
 
@@ -119,33 +167,22 @@ def divided(model: LatentVariableModel, x: Data, ranks: Ranks, checked: bool = F
     Raises:
         ZooError: as ``make_plan``, or the program is no product over rows.
     """
-    pieces = make_plans(model, x, checked).pieces
-    first = pieces[0][1]
-    if not all(plan.by_row for _, plan in pieces):
+    own = make_plans(model, x, checked).pieces
+    first = own.first if isinstance(own, Passes) else own[0][1]
+    if not all(plan.by_row for _, plan in own):  # a pass of data in files, so that the first knows all its entries
         raise ZooError(
             f"auto_em: {model.name} expected every site in a plate over the rows, to be divided among {ranks.size} "
             "processes, got one outside. Fit it in one process."
         )
-    theirs = ranks.each(lambda: ((first.updates, first.space.names, _used(first)), _light(first)))
+    theirs = ranks.each(lambda: ((first.updates, first.space.names, _used(first)), _entries(first)))
     if any(found != theirs[0][0] for found, _ in theirs):
         raise ZooError(
             f"auto_em: {model.name} expected the same updates on the rows of each process, got others. "
             "Fit it in one process."
         )
-    for _, uses in theirs:
-        for rule, others in zip(first.rules, uses, strict=True):
-            both = zip(rule.uses, others, strict=True)
-            rule.elsewhere += [use for here, use in both if not here.leaf.alike(use.leaf)]
-    return Plans(pieces, ranks)
-
-
-def _light(plan: Plan) -> list[list[Use]]:
-    """By rule, what another process has to know of its uses: which entries they reach, without data."""
-    light = [[replace(use, leaf=replace(use.leaf, value=None, mask=None, inner=None)) for use in rule.uses]
-             for rule in plan.rules]  # fmt: skip
-    for use in (use for uses in light for use in uses):
-        use.leaf.args = dict.fromkeys(use.leaf.args, torch.zeros(()))
-    return light
+    for _, entries in theirs:
+        _reach(first, entries)
+    return Plans(own, ranks)
 
 
 def _agree(a: Plan, b: Plan) -> bool:
@@ -157,8 +194,23 @@ def _used(plan: Plan) -> list[tuple[str, str, str]]:
     return [(use.leaf.site, use.leaf.family, use.argument) for rule in plan.rules for use in rule.uses]
 
 
-def _reach(first: Plan, other: Plan) -> None:
+def _entries(plan: Plan) -> list[dict[tuple[str, str | None], Tensor]]:
+    """By rule: by argument and function, which entries of parameters it writes."""
+    found: list[dict[tuple[str, str | None], Tensor]] = []
+    for rule in plan.rules:
+        reached: dict[tuple[str, str | None], list[Tensor]] = {}
+        for use in rule.reaching:
+            reached.setdefault((use.argument, use.lookup.view), []).append(use.lookup.ids[use.lookup.ids >= 0])
+        found.append({how: torch.cat(ids).unique() for how, ids in reached.items()})
+    return found
+
+
+def _reach(first: Plan, entries: list[dict[tuple[str, str | None], Tensor]]) -> None:
     """Let the rules that solve know of the entries that only another piece has data for."""
-    for mine, theirs in zip(first.rules, other.rules, strict=True):
-        both = zip(mine.uses, theirs.uses, strict=True)
-        mine.elsewhere += [use for here, use in both if not here.leaf.alike(use.leaf)]
+    for rule, known, theirs in zip(first.rules, _entries(first), entries, strict=True):
+        for (argument, view), ids in theirs.items():
+            here = known.get((argument, view))
+            ids = ids if here is None else ids.to(here.device)
+            new = ids if here is None else ids[~torch.isin(ids, here)]
+            if len(new):
+                rule.elsewhere.append(Use(rule.uses[0].leaf, argument, Lookup(new, torch.zeros(len(new)), view)))

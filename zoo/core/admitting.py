@@ -11,6 +11,7 @@ import torch
 from zoo.core.data import Data, arguments, map_tensors
 from zoo.core.memory import rows_at_once
 from zoo.core.streams import Stream
+from zoo.errors import ZooError
 
 __all__ = ["admitted"]
 
@@ -43,8 +44,14 @@ def admitted(model: Any, x: Stream, ahead: bool, given_alone: bool = False) -> S
             taken, when they are.
 
     Raises:
-        ZooError: as the model's, with the numbers that rows have among all.
+        ZooError: as the model's, with the numbers that rows have among all; a program that is given its data whole.
     """
+    if not model.splits:
+        raise ZooError(
+            f"{model.name} expected its data in memory, as a program of one's own is given them whole, got the "
+            f"{len(x)} rows of {x.name}, which are read in pieces. Take some of them, x.take(slice(0, 10_000)), or "
+            "write it as a zoo.LatentVariableModel."
+        )
     strict, quick = (Door(model, given_alone, checks) for checks in (True, False))
     if not ahead:
         return x.then(strict)

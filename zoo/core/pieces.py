@@ -15,7 +15,6 @@ from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, map_tensors, num_data, split, stream_of, tensors
 from zoo.core.memory import LARGE, rows_at_once
 from zoo.core.statistics import Statistics
-from zoo.errors import ZooError
 
 #: How many times as many numbers as usual, of a stream whose statistics are added: an E step shares them out.
 PIECES = 8
@@ -30,11 +29,6 @@ def pieces(model: LatentVariableModel, x: Data, times: int = 1, method: str = ""
     takes pieces itself.
     """
     stream = stream_of(x)
-    if stream is not None and not model.splits:
-        raise ZooError(
-            f"{model.name} expected its data in memory, as a program of one's own is given them whole, got the "
-            f"{len(stream)} rows of {stream.name}. Take a part of them, or write it as a zoo.LatentVariableModel."
-        )
     if stream is None and (not model.splits or method in model.in_pieces):
         return iter([x])
     size = model.datum_size(x)

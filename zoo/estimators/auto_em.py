@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from zoo.automatic.enumeration import why_not_exact
-from zoo.automatic.plans import Plans, divided, make_plans, parts
+from zoo.automatic.plans import Plans, divided, make_plans, parts, why_not_passed
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
 from zoo.core.problem import Problem
@@ -35,7 +35,6 @@ class AutoEM(EM):
     about_e: ClassVar[str] = "exact posterior, by enumeration of the program"
     about_m: ClassVar[str] = "closed form, site by site"
     takes_no_guide: ClassVar[bool] = True
-    streams: ClassVar[bool] = False
     cause: ClassVar[str] = (
         "An update that was derived from the program is wrong, or the program changes from run to run"
     )
@@ -46,7 +45,8 @@ class AutoEM(EM):
             return "its prior is not in its program, which is all that auto_em sees"
         if reason is None and problem.lacks("pretraining") is None:
             return "it starts with stages of gradient steps"
-        return reason or why_not_exact(model, parts(model, problem.data)[0])
+        reason = reason or why_not_exact(model, next(parts(model, problem.data)))
+        return reason or why_not_passed(model, problem.data)
 
     def _lacks(self, problem: Problem) -> str | None:
         return None

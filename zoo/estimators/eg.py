@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from zoo.automatic.enumeration import why_not_exact
-from zoo.core.data import call, total
+from zoo.core.data import at_hand, call, total
 from zoo.core.hooks import Computed
 from zoo.core.objective import Objective
 from zoo.core.problem import Problem
@@ -32,14 +32,14 @@ class EG(GradientEstimator):
     def refuses(self, problem: Problem) -> str | None:
         if problem.lacks("log_marginal") is None:
             return None
-        return why_not_exact(problem.model, problem.data, in_parts=True)
+        return why_not_exact(problem.model, at_hand(problem.data), in_parts=True)
 
     def objective(self, problem: Problem) -> Objective:
         column = self.column_for(problem)
         if problem.lacks("log_marginal") is None:
             marginal = problem.model.log_marginal
             return Computed(lambda batch: mean_bound(-total(call(marginal, batch), batch), batch), column)
-        return Computed(pyro_step(enumerated_evidence(problem.model, problem.data)), column)
+        return Computed(pyro_step(enumerated_evidence(problem.model, at_hand(problem.data))), column)
 
     def exact(self, problem: Problem) -> bool:
         return repeats(self, problem)

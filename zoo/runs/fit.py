@@ -148,7 +148,7 @@ def fit(
     if estimator is None:
         beside: dict[str, Any] = {"weights": weights, "known": known, "fixed": fixed}
         if isinstance(x, Stream):
-            beside |= {"weights": None}
+            beside |= {"weights": None, "in_pieces": True}
         estimator = usual_estimators(template, at_hand(x), for_fit=True, first=True, **beside)[0]
     asked = chosen = options_from(find_estimator(estimator), options, OPTIONS)
     if restarts is not None and (not isinstance(restarts, int) or isinstance(restarts, bool) or restarts < 1):

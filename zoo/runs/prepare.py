@@ -289,6 +289,7 @@ def usual_estimators(
     for_fit: bool = False,
     *,
     first: bool = False,
+    in_pieces: bool = False,
     weights: Any = None,
     known: Mapping[str, Any] | None = None,
     fixed: str | Iterable[str] = (),
@@ -303,6 +304,7 @@ def usual_estimators(
     Args:
         for_fit: whether one fit is to be made, in which a guide that was given must have a part.
         first: whether the first alone is wanted. Where that is em, no program need be run to tell.
+        in_pieces: whether the data stand for more, which are read in pieces: no parameter may climb then in auto_em.
         weights: as for ``fit``, like ``known`` and ``fixed``.
 
     Raises:
@@ -319,7 +321,7 @@ def usual_estimators(
         usual = serving(problem, DEFAULT_ESTIMATORS)
         given_guide = for_fit and not base.trusted and base.has_guide
         energy = problem.lacks("annealing_path") is None  # every update would be a climb through its ln Z
-        if "em" not in usual and not given_guide and not energy and suits_auto_em(problem):
+        if "em" not in usual and not given_guide and not energy and suits_auto_em(problem, in_pieces):
             usual.insert(0, "auto_em")
         if problem.lacks("recall") is None:  # a memory stores by its rule, whatever else might learn
             usual = [*serving(problem, ("closed_form",)), *usual]
@@ -334,8 +336,8 @@ def usual_estimators(
     return usual
 
 
-def suits_auto_em(problem: Problem) -> bool:
-    """Whether auto_em can serve a problem, and its updates are closed forms but for a few numbers."""
+def suits_auto_em(problem: Problem, in_pieces: bool = False) -> bool:
+    """Whether auto_em can serve a problem, and its updates are closed forms but for a few numbers, or for none."""
     from zoo.automatic.newton import NEWTON_SIZE
     from zoo.automatic.plan import make_plan
 
@@ -348,4 +350,4 @@ def suits_auto_em(problem: Problem) -> bool:
             plan = make_plan(ready, x)
     except ZooError:
         return False
-    return sum(plan.space.raw[name].numel() for name in plan.numeric) <= NEWTON_SIZE
+    return sum(plan.space.raw[name].numel() for name in plan.numeric) <= (0 if in_pieces else NEWTON_SIZE)

@@ -80,8 +80,10 @@ def row_log_likelihoods(model: LatentVariableModel, x: Data) -> Tensor | None:
     """
     if Problem(model, x).lacks("log_marginal") is None:
         return exact_log_likelihood(model, x)
-    if not model.normalized or why_not_exact(model, x) is not None:
+    if not model.normalized or why_not_exact(model, next(pieces(model, x))) is not None:
         return None
+    if stream_of(x) is not None:
+        return gathered((row_log_likelihoods(model, piece) for piece in pieces(model, x)), num_data(x))
     with torch.no_grad():
         return evidence(model, x, program.plate_nesting(model, x, alone=True), rows=num_data(x))
 
@@ -107,7 +109,7 @@ def score(task: Scoring) -> dict[str, Any] | str:
     """The exact log-likelihood, or log-density of what is no likelihood; the reason why no exact sum is to be had."""
     model, x = task.model, task.x
     offered = any(lacks(model, name) is None for name in ("log_marginal", "e_step"))
-    if not offered and (reason := why_not_exact(model, x)) is not None:
+    if not offered and (reason := why_not_exact(model, next(pieces(model, x)))) is not None:
         return reason
     exact = total_log_likelihood(model, x, checked=True)
     note = impossible_note(model, x) if exact == -math.inf else None
