@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,7 +73,7 @@ def test_digits_bound_and_evidence_reach_the_closed_form() -> None:
     assert abs(float(columns[:, 0] @ columns[:, 1])) < 0.02, "the bound alone makes the loadings orthogonal"
 
 
-def test_the_closed_form_sets_decoder_and_encoder() -> None:
+def test_the_closed_form_sets_decoder_and_encoder(tmp_path: Path) -> None:
     """The maximum of PPCA, where the encoder is the exact posterior: no bound can be higher."""
     x = zoo.load_data("wine")
     best = zoo.PPCA(3, 13)
@@ -84,6 +85,11 @@ def test_the_closed_form_sets_decoder_and_encoder() -> None:
     q, p = fit.model.encoder(x), fit.model.posterior(x)
     torch.testing.assert_close(q.mean, p.mean, rtol=0, atol=1e-9)
     torch.testing.assert_close(q.covariance_matrix, p.covariance_matrix, rtol=1e-9, atol=1e-12)
+    again = zoo.load(fit.save(tmp_path / "fit"))  # its parameters are its own, not those of the other model
+    assert torch.equal(again.model.mean, fit.model.mean)
+    again.model.mean = best.mean
+    assert again.model.state_dict().keys() == LinearVAE(13, 3).state_dict().keys()
+    assert again.model.get_parameter("mean_unconstrained").data_ptr() != best.mean.data_ptr()
 
 
 def test_other_estimators_and_starts() -> None:

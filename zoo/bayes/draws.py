@@ -85,7 +85,7 @@ class Draws:
 
         with _quiet():
             found = by_site(arviz.ess(self.inference_data(), method=method), self.values)
-        varied = {name: value.flatten(0, 1).std(0).numpy() > 0 for name, value in self.values.items()}
+        varied = {name: value.flatten(0, 1).std(0).cpu().numpy() > 0 for name, value in self.values.items()}
         return {name: np.where(varied[name], value, np.nan) for name, value in found.items()}
 
     def inference_data(
@@ -99,9 +99,9 @@ class Draws:
         """
         from zoo.reporting.arviz import data_groups, from_groups
 
-        groups: dict[str, Any] = {"posterior": {name: value.numpy() for name, value in self.values.items()}}
+        groups: dict[str, Any] = {"posterior": {name: value.cpu().numpy() for name, value in self.values.items()}}
         if self.stats:
-            groups["sample_stats"] = {name: value.numpy() for name, value in self.stats.items()}
+            groups["sample_stats"] = {name: value.cpu().numpy() for name, value in self.stats.items()}
         if model is not None and x is not None:
             own = {name.removesuffix("_unconstrained") for name, _ in model.named_parameters()}
             shown = {name: value for name, value in self.flat().items() if name in own}

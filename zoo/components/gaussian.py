@@ -274,8 +274,8 @@ class GaussianComponents(Components):
         if self.covariance_type in ("full", "tied"):
             # Row i of a Cholesky factor is in the units of feature i; its diagonal is stored as a logarithm.
             d = self.num_features
-            rows = scale.unsqueeze(-1).expand(d, d)
-            scales["scale_tril_unconstrained"] = rows.where(~torch.eye(d, dtype=torch.bool), torch.ones_like(rows))
+            rows, diagonal = scale.unsqueeze(-1).expand(d, d), torch.eye(d, dtype=torch.bool, device=scale.device)
+            scales["scale_tril_unconstrained"] = rows.masked_fill(diagonal, 1.0)
         return scales
 
     def align_features(self) -> Tensor:

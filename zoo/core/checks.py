@@ -12,7 +12,7 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.core.data import Data, plain, tensors
 from zoo.core.places import row_names
@@ -173,7 +173,8 @@ def assigned(value: Any, like: Tensor, who: str, shape: Sequence[int] | None = N
     wanted = tuple(like.shape if shape is None else shape)
     if new.shape != wanted:
         raise ZooError(f"{who} expected shape {wanted}, got {tuple(new.shape)}. Reshape it first.")
-    return new
+    # Another model's parameter: torch would take the place of this one's with it.
+    return new.detach().clone() if isinstance(new, nn.Parameter) else new
 
 
 def number_from(least: float, value: float, name: str, who: str) -> float:

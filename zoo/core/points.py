@@ -140,7 +140,7 @@ def _middle(fn: Any, draws: int, random: bool = True) -> Tensor:
         if random:
             transform = transform_to(fn.support)
             free = transform.inv(value)
-            value = transform(free + torch.randn(free.shape))
+            value = transform(free + torch.randn(free.shape).to(free))
         return value
     base = fn.support
     while isinstance(base, constraints.independent):

@@ -196,7 +196,8 @@ def totals(
         if only is None or only(name, site)
     ]
     if not parts:
-        return torch.zeros(num_particles, 1)
+        values = (site["value"] for site in trace.nodes.values() if isinstance(site.get("value"), Tensor))
+        return torch.zeros(num_particles, 1, device=next((value.device for value in values), None))
     if any(part.shape[1] == 1 for part in parts) and rows > 1:
         parts = [part.sum(-1, keepdim=True) for part in parts]
     return torch.stack(torch.broadcast_tensors(*parts)).sum(0)

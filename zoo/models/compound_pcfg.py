@@ -146,7 +146,7 @@ class CompoundPCFG(FromNetwork):
     @torch.no_grad()
     def sample(self, num_data: int) -> dict[str, Tensor]:
         """New sentences, each of a grammar of its own, ``{"x": (N, T), "lengths": (N,)}``."""
-        z = torch.randn(num_data, self.latent_dim, dtype=self.dtype)
+        z = torch.randn(num_data, self.latent_dim, dtype=self.dtype).to(next(self.parameters()).device)
         root, rules, emissions = (t.exp() for t in self.network(z))
         return drawn_sentences(root, rules, emissions, num_data)
 

@@ -75,7 +75,7 @@ class GaussianMixtureHMM(GaussianMixtureComponents, HiddenMarkov):
 
     def start_weight(self, complete: Tensor, weight: Tensor) -> Tensor:
         """Each state's rows are clustered once more, into its M components."""
-        inner = torch.zeros(len(complete), *self.mixture_weights.shape, dtype=weight.dtype)
+        inner = weight.new_zeros(len(complete), *self.mixture_weights.shape)
         for k in range(self.num_states):
             mine = (weight[:, k] > 0).nonzero().flatten()
             kinds = min(self.num_mixtures, len(torch.unique(complete[mine], dim=0)))

@@ -45,7 +45,7 @@ def plot_draws(
     if not entries:
         raise ZooError("plot: expected draws that vary, got constant ones. Draw more samples.")
     diverging = draws.stats.get("diverging")
-    marks = None if diverging is None else diverging.numpy().astype(bool)
+    marks = None if diverging is None else diverging.cpu().numpy().astype(bool)
     return (_traces if kind == "trace" else _pairs)(entries, marks, dark).save(path)
 
 
@@ -53,7 +53,7 @@ def _entries(draws: Draws, sites: list[str]) -> list[tuple[str, Array]]:
     """Label and draws (chains, draws) of every entry that varies."""
     found = []
     for name in sites:
-        value = draws.values[name].numpy()
+        value = draws.values[name].cpu().numpy()
         for index in np.ndindex(value.shape[2:]):
             one = value[(slice(None), slice(None), *index)]
             if np.ptp(one) > 1e-12 * np.abs(one).max():

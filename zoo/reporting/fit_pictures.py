@@ -177,7 +177,7 @@ def _trees(fit: Fitted, x: Any) -> Iterator[Picture]:
 
 def _alignment(fit: Fitted, x: Any, name: str, folder: Path, dark: bool) -> Path:
     longest = int(x["target_lengths"].argmax()) if "target_lengths" in x else 0
-    image = smooth_spectrogram(x["x"][longest].double().numpy()) if name in SPOKEN else None
+    image = smooth_spectrogram(x["x"][longest].double().cpu().numpy()) if name in SPOKEN else None
     return plot_alignment(fit, x, folder / "alignment.png", item=longest, image=image, dark=dark)
 
 

@@ -67,7 +67,7 @@ def plot_tour(
     Args:
         tour: (n,), cities in the order of the visit, or -1. distances: (n, n). points: (n, 2), None by distances.
     """
-    return plot_maps({"": (array(distances), points, tour.numpy())}, path, dark=dark)
+    return plot_maps({"": (array(distances), points, tour.cpu().numpy())}, path, dark=dark)
 
 
 def plot_maps(tours: dict[str, tuple[Array, Array | None, Any]], path: str | Path, *, dark: bool = False) -> Path:

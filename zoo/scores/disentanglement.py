@@ -51,8 +51,8 @@ def mutual_information_gap(
         ZooError: shapes that do not match, fewer than two dimensions, a scale that is not positive, or a factor that
             never changes.
     """
-    loc, scale = torch.as_tensor(loc).double(), torch.as_tensor(scale).double()
-    known = torch.as_tensor(factors).reshape(len(loc), -1) if len(loc) else torch.zeros(0, 1)
+    loc, scale = (torch.as_tensor(values).cpu().double() for values in (loc, scale))
+    known = torch.as_tensor(factors).cpu().reshape(len(loc), -1) if len(loc) else torch.zeros(0, 1)
     if loc.dim() != 2 or loc.shape != scale.shape or loc.shape[1] < 2 or len(known) != len(loc):
         raise ZooError(
             f"mutual_information_gap: expected loc and scale (N, L), L at least 2, and factors of N rows, got "

@@ -50,13 +50,14 @@ def start(model: Any, x: Data, init: str, restart: int = 0) -> Starting:
         return
     else:
         labels = yield clusters_of(complete, k, init, lloyd=restart == 0)
-    path = torch.full(values.shape[:2], -1)
+    path = torch.full(values.shape[:2], -1, device=values.device)
     path[there] = labels
     firsts, steps, _ = path_counts(path, k, model.dtype)
     weight = torch.nn.functional.one_hot(labels, k).to(model.dtype)
     counts = weight.sum(0)
     if model.topology == "full":  # every step stays possible, staying the likeliest
-        steps = steps + steps.sum().clamp_min(1.0) * (0.02 / k + 0.02 * torch.eye(k, dtype=model.dtype)) / k
+        stays = torch.eye(k, dtype=model.dtype, device=steps.device)
+        steps = steps + steps.sum().clamp_min(1.0) * (0.02 / k + 0.02 * stays) / k
         firsts = firsts + 1.0
     else:
         steps = steps * (model.transition_probs > 0)  # a short sequence leaves out states
@@ -78,11 +79,11 @@ def _first_step(model: Any, complete: Tensor, weight: Tensor, firsts: Tensor, st
 
 def _places(model: Any, num_steps: int, lengths: Tensor, restart: int) -> Tensor:
     """Which part of its sequence each time step is in, (N, T): equal parts, at a later restart random ones."""
-    k, step = model.num_states, torch.arange(num_steps)
+    k, step = model.num_states, torch.arange(num_steps, device=lengths.device)
     if restart == 0:
         return step * k // lengths.unsqueeze(-1).clamp_min(1)
     share = 0.25 + torch.rand(k, dtype=model.dtype)
-    ends = (share / share.sum()).cumsum(0)[:-1].contiguous()
+    ends = (share / share.sum()).cumsum(0)[:-1].contiguous().to(lengths.device)
     return torch.bucketize(step / lengths.unsqueeze(-1), ends, right=True)
 
 
@@ -101,12 +102,12 @@ def _start_from_best(model: Any, x: Data, restart: int) -> Starting:
         labels = starts.window_labels(grid, there, k, average=i % 4 == 1) if i % 2 else None
         if labels is None:
             weight = starts.random_weights(features, k)
-            steps = starts.sticky_steps(k, model.dtype) * len(rows) / k
+            steps = starts.sticky_steps(k, model.dtype).to(rows.device) * len(rows) / k
         else:
             weight = 0.9 * torch.nn.functional.one_hot(labels, k).to(model.dtype) + 0.1 / k
             soft = weight.new_zeros(*there.shape, k).index_put((there,), weight)
             steps = torch.einsum("nti,ntj->ij", soft[:, :-1], soft[:, 1:]) + 0.1
-        firsts = torch.full((k,), len(which) / k, dtype=model.dtype) + 1.0
+        firsts = torch.full_like(steps[0], len(which) / k) + 1.0
         return _first_step(model, rows, weight, firsts, steps)
 
     yield from starts.keep_best(model, part, features, rows, restart, draw)

@@ -62,7 +62,7 @@ def fitted_hmm(codes: Tensor, lengths: Tensor, num_states: int) -> GaussianHMM:
     It sees the first sequences alone where there are many; where EM starts is drawn by torch's generator.
     """
     few = max(1, int((lengths.cumsum(0) <= SEEN).sum()))
-    x = {"x": codes[:few].double(), "lengths": lengths[:few]}
+    x = {"x": codes[:few].double().cpu(), "lengths": lengths[:few].cpu()}  # where compiled sums take its short steps
     x["x"] = x["x"].masked_fill(~inside(x["x"], x["lengths"]).unsqueeze(-1), 0.0)
     # A hundredth of a code's own variance keeps a state off a single frame.
     model = GaussianHMM(num_states, codes.shape[-1], "full", covariance_floor=0.01)
@@ -117,6 +117,6 @@ def start_straight(model: Any, x: dict[str, Tensor], rows: Tensor) -> None:
     model.initial_probs, model.transition_probs = hmm.initial_probs, hmm.transition_probs
     model.code_means.zero_()
     model.code_means[:, :r] = hmm.means.to(model.code_means)
-    factor = torch.eye(model.latent_dim, dtype=model.dtype).repeat(model.num_states, 1, 1)
+    factor = torch.eye(model.latent_dim).to(model.code_means).repeat(model.num_states, 1, 1)
     factor[:, :r, :r] = hmm.scale_tril.to(factor)
     model.code_scale_tril = factor

@@ -92,7 +92,7 @@ def start_code(
     spread = inputs.new_ones(size)
     spread[:kept] = noise / (slope**2 + noise)
     known = torch.cat([top.double(), top.new_ones(len(top), 1).double()], 1)
-    ridge = 1e-6 * len(top) * torch.eye(width + 1, dtype=known.dtype)
+    ridge = 1e-6 * len(top) * torch.eye(width + 1).to(known)
     read = torch.linalg.solve(known.mT @ known + ridge, known.mT @ code)
     spread = (spread + (code - known @ read).square().mean(0)).sqrt()
     loc, raw_scale = heads

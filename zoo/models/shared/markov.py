@@ -153,6 +153,7 @@ def stationary_m_step(current: Tensor, closed: Tensor, steps: Tensor, starts: Te
     goes towards the maximum of the first sum and that tangent, A_ij = steps_ij / (lambda_i - p_i g_j), a way that
     rises, as far as the whole does. Where sequences are long a few are enough. A row without steps stays.
     """
+    device = current.device
     current, closed, steps, starts = (wide(v.detach()).cpu() for v in (current, closed, steps, starts))
     counts, firsts, units = steps.numpy(), starts.numpy(), np.eye(len(steps))
     taken = counts > 0
@@ -181,7 +182,7 @@ def stationary_m_step(current: Tensor, closed: Tensor, steps: Tensor, starts: Te
         gain, matrix, score, probs = score_there - score, there, score_there, probs_there
         if gain <= 1e-13 * abs(score):
             break
-    return torch.from_numpy(matrix) if score >= scored(current.numpy())[0] else current
+    return (torch.from_numpy(matrix) if score >= scored(current.numpy())[0] else current).to(device)
 
 
 def _rows_with_slope(counts: Any, slope: Any) -> Any:
@@ -206,7 +207,7 @@ def path_counts(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Starts (K,), steps (K, K) and one-hot states (N, T, K) of paths (N, T) with -1 where there is none; each counted
     ``weights`` (N,) times."""
-    states = torch.zeros(*paths.shape, k, dtype=dtype)
+    states = torch.zeros(*paths.shape, k, dtype=dtype, device=paths.device)
     inside = paths >= 0
     states[inside] = torch.nn.functional.one_hot(paths[inside], k).to(dtype)
     counted = states if weights is None else states * weights.to(dtype).reshape(-1, 1, 1)
