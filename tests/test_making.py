@@ -99,3 +99,16 @@ def test_python_still_says_what_is_wrong_with_a_call() -> None:
         zoo.GaussianMixture()
     assert list(inspect.signature(zoo.GaussianMixture).parameters)[:2] == ["num_components", "num_features"]
     assert np.array_equal(copy.deepcopy(zoo.GaussianMixture(2, 2)).weights.detach(), [0.5, 0.5])
+
+
+def test_words_and_numbers_where_others_were_meant() -> None:
+    x = torch.tensor([[1.0], [2], [8], [9]])
+    found = zoo.compare("poisson_mixture", x, num_components=2, estimators="em, eg", gradients=False)
+    assert [fit.estimator for fit in found.fits] == ["em", "eg"]
+    fit = found.fits[0]
+    assert fit.sample(np.int64(3)).shape == (3, 1)
+    for number in (-1, 0, "3", 2.0):
+        with pytest.raises(zoo.ZooError, match="sample: n expected a whole number of at least 1"):
+            fit.sample(number)  # type: ignore[arg-type]
+    with pytest.raises(zoo.ZooError, match=r"got Fit\. Pass a fit's \.model"):
+        zoo.fit(fit, x)

@@ -253,6 +253,38 @@ def test_classes_that_lack_something_say_what():
         Shifted(1.0, 2.0)
 
 
+class Coded(zoo.LatentVariableModel):
+    """A class of a user's own with networks: what is wrong with its data shows in the first run alone."""
+
+    def __init__(self, num_features: int = 2) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(num_features, 2), nn.Linear(1, num_features)
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 1, dtype=x.dtype), 1.0).to_event(1))
+            pyro.sample("x", dist.Poisson(self.decoder(z).exp()).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            loc, scale = self.encoder(x.log1p()).split(1, -1)
+            pyro.sample("z", dist.Normal(loc, scale.exp()).to_event(1))
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (torch.ones(4, 3), r"in .*test_programs.py, line \d+ \(RuntimeError: mat1 and mat2 shapes .*\(4x3 and 2x2\)\)"),
+        (torch.ones(4, 2) / 2, r"log_prob at site 'x': Expected value argument .* within the support"),
+        (-2 * torch.ones(4, 2), "Expected parameter loc .* found invalid values:"),
+    ],
+)
+def test_what_a_class_of_a_users_own_cannot_take_is_one_line(x, said):
+    with pytest.raises(ZooError, match=f"the program 'Coded' failed on its data.*{said}.*Run it by itself") as caught:
+        zoo.fit(Coded(), x)
+    assert "\n" not in str(caught.value)
+
+
 def regression(x, y):
     slope = pyro.param("slope", torch.tensor(1.0))
     with pyro.plate("data", len(x)):

@@ -39,7 +39,8 @@ _LIBRARIES = tuple(str(Path(package).parent) for package in (__file__, str(pyro.
 
 def failed_on_data(name: str, error: Exception) -> ZooError:
     """What to raise where a user's program fails in its first run: what failed and where, in one line."""
-    first = (str(error).strip().splitlines() or [""])[0]
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    first = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
     if isinstance(error, ZooError):  # raised inside of a trace, where Pyro adds lines of shapes
         return error if "\n" not in str(error) else ZooError(first)
     frames = traceback.extract_tb(error.__traceback__)

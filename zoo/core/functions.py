@@ -395,6 +395,6 @@ def as_model(model: Any, guide: Callable[..., Any] | None = None) -> LatentVaria
     if isinstance(model, Unsized):
         raise ZooError(f"model expected all its sizes, got {model!r}. Make it with model.from_data(x).")
     if not callable(model):
-        kind = type(model).__name__
-        raise ZooError(f"model expected a zoo model or a function model(x), got {kind}. Write def model(x): ...")
+        got = f"got {type(model).__name__}. Pass a fit's .model, or a function"
+        raise ZooError(f"model expected a zoo model or a function model(x), {got}.")
     return FunctionModel(model, guide, bool(pyro.settings.get("module_local_params")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from zoo.core.checks import failed_on_data
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, at_hand, plain
 from zoo.core.program import Program, look, reached_by_marginal
@@ -66,7 +67,12 @@ class Problem:
     def program(self) -> Program:
         """What the program is made of; it is run for that when it is first asked, and once for all copies."""
         if "program" not in self._facts:
-            self._facts["program"] = look(self.model, at_hand(self.data))
+            try:
+                self._facts["program"] = look(self.model, at_hand(self.data))
+            except Exception as error:
+                if type(self.model).__module__.startswith("zoo."):
+                    raise
+                raise failed_on_data(self.model.name, error) from error  # a class of the user's
         made: Program = self._facts["program"]
         return made
 

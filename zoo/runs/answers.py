@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -299,6 +300,8 @@ class Answers:
         if self.template is None:
             raise ZooError("sample: this fit does not know the shape of its data. Fit again with this version.")
         seed = self.seed if seed is None else seed
+        if n is not None:
+            positive(int(n) if isinstance(n, Integral) else n, "n", "sample")
         if lengths is not None:
             return new_sequences(self.model, self.template, n, lengths, seed, self.x)
         return new_data(self.model, self.template, n, given, seed)

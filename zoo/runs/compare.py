@@ -233,7 +233,7 @@ def compare(
     model: Any,
     x: Any,
     *,
-    estimators: Sequence[str | Variant] | None = None,
+    estimators: str | Sequence[str | Variant] | None = None,
     seeds: int | Iterable[int] = 1,
     guide: Callable[..., Any] | None = None,
     init: str | None = None,
@@ -256,8 +256,9 @@ def compare(
     Args:
         model: as for ``fit``: a zoo model, its name or class, or a Pyro program with ``guide``. It is left as it is.
         x: data as the model takes them, or a path or name for :func:`zoo.load_data`.
-        estimators: names, names with options of their own ("gumbel:temperature=0.5"), or a :class:`Variant` each; None
-            takes the usual ones that can serve the model (em, or auto_em where it has no em; eg, svi, gumbel).
+        estimators: names (a list, or with commas), names with options of their own ("gumbel:temperature=0.5"), or a
+            :class:`Variant` each; None takes the usual ones that can serve the model (em, or auto_em where it has no
+            em; eg, svi, gumbel).
         seeds: how many, or which; for each, every estimator starts at the same parameters (guide included).
         init: how to start, as for ``fit``.
         options: by estimator, or label of a variant, options of its own.
@@ -291,6 +292,8 @@ def compare(
     template = as_model(model, guide)
     options = options or {}
     beside: dict[str, Any] = {"weights": weights, "known": known, "fixed": fixed}
+    if isinstance(estimators, str):
+        estimators = [word.strip() for word in estimators.split(",")]
     if estimators is None:
         estimators = list(dict.fromkeys([*usual_estimators(template, x, **beside), *options]))
     if not estimators:
