@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # of tqdm, in kernels without widgets
 sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE / "_extensions")]
 
 project = "A zoo of latent-variable models"
@@ -31,6 +33,7 @@ nb_execution_mode = "auto"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_output_stderr = "warn"  # a page shows no warnings, least of all with paths of this machine
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "attrs_inline"]
 html_math_renderer = "mathml"
 myst_heading_anchors = 4

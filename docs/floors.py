@@ -113,7 +113,7 @@ def circles(root: Path = ROOT) -> list[list[str]]:
 
 def drawn(root: Path = ROOT) -> str:
     """The floors as an SVG: a band a floor, from the roof down, and a dot for each package that one imports."""
-    side, left, top = 30, 226, 100
+    side, left, top = 28, 200, 100
     names = [name for floor in reversed(FLOORS) for name in floor]
     place = {name: i for i, name in enumerate(names)}
     size = left + side * len(names), top + side * len(names)

@@ -121,6 +121,14 @@ def test_formulae_are_drawn_by_the_browser_itself(site: Path) -> None:
         assert "<mi>&</mi>" not in formula, formula
 
 
+def test_no_page_says_where_it_was_built(site: Path) -> None:
+    """As warnings in the output of a cell do."""
+    for path in site.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert "site-packages" not in text, path
+        assert str(ROOT) not in text, path
+
+
 @pytest.mark.parametrize("width", [400, 1200])
 def test_every_page_in_a_browser(site: Path, browser: Browser, width: int) -> None:
     """No error, no request that leaves, every picture loaded, every formula drawn, nothing cut off or too small."""

@@ -37,6 +37,11 @@ def entry(module: str, name: str, thing: Any, members: bool = True) -> str:
         lines += ["   :members:", "   :show-inheritance:"]
     if name == "Fit":  # its answers stand in a base of their own
         lines.append("   :inherited-members:")
+    home = getattr(thing, "__module__", module)
+    # Where pages of source link back to: by the module's name, or by the first name that it was seen under.
+    anchors = {f"{home.partition('.')[0]}.{name}", *([f"{home}.{name}"] if kind == "function" else [])}
+    for anchor in sorted(anchors - {f"{module}.{name}"}):
+        lines = [".. raw:: html", "", f'   <span id="{anchor}"></span>', "", *lines]
     return "\n".join(lines) + "\n\n"
 
 
