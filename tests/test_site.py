@@ -32,7 +32,7 @@ LOOK = """
   const wide = document.documentElement.clientWidth;
   const shown = e => e.offsetParent !== null && e.getClientRects().length > 0;
   const words = e => `${e.tagName} ${e.className} ${e.textContent.trim().slice(0, 40)}`;
-  const scrolls = e => e && e !== document.body
+  const scrolls = e => e && !["ARTICLE", "BODY"].includes(e.tagName)  // an inner box; not the page, nor all of its text
     && (["auto", "scroll"].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
   const all = [...(document.querySelector("article") ?? document.body).querySelectorAll("*")].filter(shown);
   const small = new Set(), walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
