@@ -36,7 +36,7 @@ def page(path: Path) -> str:
     return "\n".join(
         [
             f"(example-{name})=\n# {title(name)}: an example\n\n**{question.strip()}**\n",
-            f"![What examples/{name}.py draws](../gallery/{name}.png)\n",
+            f":::{{container}} picture\n![What examples/{name}.py draws](../gallery/{name}.png)\n:::\n",
             prose(rest.strip("\n")),
             f"\n## The program\n\n```{{literalinclude}} ../../examples/{name}.py\n:lines: {_begins(path)}-\n```\n",
         ]

@@ -32,7 +32,7 @@ def page(name: str, cls: type) -> str:
         "`zoo.fit` chooses among them by itself; [how to choose](../choosing.md).\n",
         "## What it knows of itself\n\n| it offers | that is |\n|---|---|\n" + "\n".join(offers) + "\n",
         f"## Example\n\n[`examples/{name}.py`](#example-{name}), with what it prints and its program:\n",
-        f"![What examples/{name}.py draws](../gallery/{name}.png)\n",
+        f":::{{container}} picture\n![What examples/{name}.py draws](../gallery/{name}.png)\n:::\n",
         f"## Reference\n\n{getattr(cls, 'reference', '')}\n",
         f"```{{eval-rst}}\n.. autoclass:: zoo.{cls.__name__}\n   :show-inheritance:\n```\n",
     ]
