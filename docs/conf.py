@@ -61,7 +61,7 @@ intersphinx_mapping: dict[str, tuple[str, None]] = {}
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|pyro|numpy|pandas|matplotlib|collections|pathlib|typing|arviz|contextlib|abc|dist)\..*"),
-    (r"py:class", r"(nn\.)?Module|Tensor|Path|Figure|ExpandedDistribution|_DependentProperty"),
+    (r"py:class", r"(nn\.)?Module|Tensor|DataFrame|Path|Figure|ExpandedDistribution|_DependentProperty"),
     (r"py:.*", r"(zoo\.\w+\.base\.)?(Weighable|Parts|Self)|Axes|Data|Column|Fields|Schema|ScoreMoments"),
     (r"py:class", r"zoo\.core\..*|zoo\.runs\.answers\.Answers"),
 ]

@@ -63,8 +63,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("furo", reason="the extra docs is not installed")
     pytest.importorskip("myst_nb", reason="the extra docs is not installed")
     sources, built = tmp_path_factory.mktemp("site") / "docs", tmp_path_factory.mktemp("site") / "built"
-    for name in ("zoo", "guides", "examples", "results", "notebooks", "CHANGELOG.md", "CONTRIBUTING.md"):
+    for name in ("zoo", "guides", "examples", "results", "notebooks"):
         (sources.parent / name).symlink_to(ROOT / name)
+    for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
+        shutil.copy(ROOT / name, sources.parent / name)  # a link's links would lead out of here
     shutil.copytree(ROOT / "docs", sources)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", sources, built]
