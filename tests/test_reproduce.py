@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -12,12 +14,14 @@ from typing import Any
 
 import pytest
 import torch
+from second_device import second_device
 from torch import Tensor
 
 import zoo
 from zoo.cli import main
 from zoo.reproduce import BUDGETS, Reproduction, find_table, gumbel, iwae, reproduce, tables
 from zoo.reproduce._neural import likelihood, teller
+from zoo.reproduce._rows import device, each_by_itself
 from zoo.scores.importance import importance_nll
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -101,6 +105,36 @@ def test_command_lists_prints_and_records(
     assert json.loads(path.read_text())["command"] == "zoo reproduce toy --budget quick --seed 1"
     assert main(["reproduce", "toy", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["rows"][0]["value"] == 1.25
+
+
+def test_a_device_reaches_every_row(toy: ModuleType) -> None:
+    toy.run = lambda budget, seed, say: {
+        "rows": [
+            {"name": found} for _, found in each_by_itself(lambda item, say: f"{item} {device()}", ["a", "b"], say)
+        ]
+    }
+    with pytest.raises(
+        zoo.ZooError, match=r"^reproduce: device expected one of the tables , got toy\. Leave it out\.$"
+    ):
+        reproduce("toy", device="cpu")
+    toy.ON_DEVICE = True  # type: ignore[attr-defined]
+    record = reproduce("toy", device="cpu").record
+    assert record["command"] == "zoo reproduce toy --budget quick --device cpu"
+    assert record["machine"]["device"] == "cpu"
+    for jobs in (1, 2):
+        assert [row["name"] for row in reproduce("toy", device="cpu", jobs=jobs).record["rows"]] == ["a cpu", "b cpu"]
+    assert [row["name"] for row in reproduce("toy").record["rows"]] == ["a None", "b None"]
+    with pytest.raises(zoo.ZooError, match="device expected one this torch can use, got 'tpu9'"):
+        reproduce("toy", device="tpu9")
+
+
+def test_the_script_for_a_gpu_has_every_table_that_takes_a_device() -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "full_tables.sh"
+    said = subprocess.run(["bash", str(script)], env={**os.environ, "DRY": "1"}, capture_output=True, text=True)
+    commands = [line.split() for line in said.stdout.splitlines()]
+    able = {name for name, module in tables().items() if getattr(module, "ON_DEVICE", False)}
+    assert {"iwae", "jsb"} < able == {command[4] for command in commands}
+    assert all(command[2:4] == ["zoo", "reproduce"] and "cuda" in command for command in commands)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +262,15 @@ def test_iwae_runs_at_toy_size(budget: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert record["setting"]["decay"] == {"quick": "cosine", "full": "stages"}[budget]
     assert len(said) == 9 * len(names)
     json.dumps(record)
+
+
+def test_iwae_runs_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    grey = torch.rand(60, 16, generator=torch.Generator().manual_seed(0))
+    _shrunk(monkeypatch, iwae, (grey, _bits(20, 1)), epochs=1, scored=10, samples=10, few=5, rows=("VAE k=1",))
+    here = reproduce("iwae", say=lambda line: None).record["rows"][0]
+    with second_device() as name:
+        there = reproduce("iwae", say=lambda line: None, device=name).record["rows"][0]
+    assert there["value"] == pytest.approx(here["value"], rel=1e-5)
 
 
 def test_the_full_budget_is_the_papers_schedule() -> None:

@@ -27,6 +27,7 @@ def reproduce(
     jobs: Annotated[
         int, typer.Option(help="Processes to divide rows and seeds among; -1: as many as there are cores.")
     ] = 1,
+    device: Annotated[str | None, typer.Option(help="Where its fits compute, for instance cuda.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run a published table, and print ours beside theirs.
@@ -47,7 +48,7 @@ def reproduce(
     if out is not None and out.suffix != ".json":
         raise ZooError(f"--out expected a .json file, got {str(out)!r}. Name one.")
     with stdout_for_result(as_json):
-        found = run(table, budget, seed, say=lambda line: print(line, file=sys.stderr, flush=True), jobs=jobs)
+        found = run(table, budget, seed, lambda line: print(line, file=sys.stderr, flush=True), jobs, device)
         if out is not None:
             found.save(out)
     print(dumps(found.record) if as_json else found)

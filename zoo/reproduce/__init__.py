@@ -7,9 +7,9 @@ One table a file, found by being in this folder. A table's module has
     run(budget, seed, say) -> {"rows": [...], "curve": [...]}
 
 where ``say`` prints a line of progress. Rows, or seeds, that do not know of each other go through
-``_rows.each_by_itself``, which can spread them over processes. A row of ours bears the published row's name, its value,
-and what it took. What ``run`` returns may also hold a "figure", a function that draws one to a path: ``save`` puts it
-beside the record.
+``_rows.each_by_itself``, which can spread them over processes. A table whose fits take ``device=device()``, also from
+there, says ``ON_DEVICE = True``. A row of ours bears the published row's name, its value, and what it took. What
+``run`` returns may also hold a "figure", a function that draws one to a path: ``save`` puts it beside the record.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from zoo.core.found import modules_in, named
 from zoo.core.spread import check_jobs
 from zoo.errors import ZooError, unknown_name
 from zoo.reporting.tables import Table, columns
 from zoo.reproduce._rows import spreading
+from zoo.runs.fit import as_device
 from zoo.storage.folders import written
 from zoo.storage.json import to_json
 
@@ -89,7 +92,12 @@ def find_table(name: str) -> ModuleType:
 
 
 def reproduce(
-    table: str, budget: str = "quick", seed: int = 0, say: Callable[[str], None] = print, jobs: int = 1
+    table: str,
+    budget: str = "quick",
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+    jobs: int = 1,
+    device: str | None = None,
 ) -> Reproduction:
     """Run a table.
 
@@ -100,9 +108,10 @@ def reproduce(
         say: takes lines of progress.
         jobs: processes among which rows, or seeds, that do not know of each other are divided, as for ``zoo.fit``; the
             values are the same. Lines of progress then come when a row is done.
+        device: where fits compute, "cuda" for one; None is the processor. Random numbers of another device are others.
 
     Raises:
-        ZooError: an unknown table or budget, or data that are not there.
+        ZooError: an unknown table, budget or device, a device for a table that takes none, or data that are not there.
     """
     check_jobs("reproduce", jobs)
     module = find_table(table)
@@ -110,12 +119,19 @@ def reproduce(
         raise unknown_name("budget", budget, BUDGETS)
     if seed < 0:
         raise ZooError(f"reproduce: seed expected a whole number of at least 0, got {seed}.")
+    if device is not None:
+        as_device(device)
+        if not getattr(module, "ON_DEVICE", False):
+            able = ", ".join(name for name, each in tables().items() if getattr(each, "ON_DEVICE", False))
+            raise ZooError(f"reproduce: device expected one of the tables {able}, got {table}. Leave it out.")
     began, cpu = time.perf_counter(), time.process_time()
-    with spreading(jobs) as others:
+    with spreading(jobs, device) as others:
         found = module.run(budget, seed, say)
     figure = found.pop("figure", None)
     record = {
-        "command": f"zoo reproduce {table} --budget {budget}" + (f" --seed {seed}" if seed else ""),
+        "command": f"zoo reproduce {table} --budget {budget}"
+        + (f" --seed {seed}" if seed else "")
+        + (f" --device {device}" if device else ""),
         "about": module.ABOUT,
         "budget": budget,
         "seed": seed,
@@ -123,6 +139,7 @@ def reproduce(
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),
+            **({"device": _named(device)} if device else {}),
         },
         "seconds": time.perf_counter() - began,
         "cpu_seconds": time.process_time() - cpu + others.cpu_seconds,
@@ -130,3 +147,8 @@ def reproduce(
         **found,
     }
     return Reproduction(table, budget, seed, record, figure)
+
+
+def _named(device: str) -> str:
+    """A device as a record has it: a GPU by its maker's name."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from zoo.core.spread import spread
 from zoo.runs.result import Fit
 
-__all__ = ["Spreading", "each_by_itself", "spreading", "taken"]
+__all__ = ["Spreading", "device", "each_by_itself", "spreading", "taken"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,9 +22,11 @@ Say = Callable[[str], None]
 
 @dataclass
 class Spreading:
-    """How many processes a table may take, and the seconds of processor time that others than this one took."""
+    """How many processes a table may take, where its fits compute (None: where their models are), and the seconds of
+    processor time that others than this one took."""
 
     jobs: int = 1
+    device: str | None = None
     cpu_seconds: float = 0.0
 
 
@@ -32,14 +34,20 @@ _NOW: ContextVar[Spreading | None] = ContextVar("spreading", default=None)
 
 
 @contextmanager
-def spreading(jobs: int) -> Iterator[Spreading]:
-    """Inside, :func:`each_by_itself` takes so many processes."""
-    now = Spreading(jobs)
+def spreading(jobs: int, device: str | None = None) -> Iterator[Spreading]:
+    """Inside, :func:`each_by_itself` takes so many processes, and :func:`device` is this one."""
+    now = Spreading(jobs, device)
     token = _NOW.set(now)
     try:
         yield now
     finally:
         _NOW.reset(token)
+
+
+def device() -> str | None:
+    """Where fits of a table are to compute, for their ``device``."""
+    now = _NOW.get()
+    return None if now is None else now.device
 
 
 def each_by_itself(
@@ -51,7 +59,7 @@ def each_by_itself(
         for item in items:
             yield item, work(item, say)
         return
-    with spread(_Told(work), items, now.jobs) as results:
+    with spread(_Told(work, now.device), items, now.jobs) as results:
         for item, (result, lines, seconds, process) in zip(items, results, strict=True):
             now.cpu_seconds += seconds * (process != os.getpid())
             for line in lines:
@@ -75,12 +83,13 @@ def taken(fitted: Fit, began: float, cpu: float) -> dict[str, Any]:
 
 
 class _Told:
-    """Work whose lines of progress are kept, with its processor time and process."""
+    """Work on a device whose lines of progress are kept, with its processor time and process."""
 
-    def __init__(self, work: Callable[[Any, Say], Any]) -> None:
-        self.work = work
+    def __init__(self, work: Callable[[Any, Say], Any], device: str | None) -> None:
+        self.work, self.device = work, device
 
     def __call__(self, item: Any) -> tuple[Any, list[str], float, int]:
         lines, began = list[str](), time.process_time()
-        result = self.work(item, lines.append)
+        with spreading(1, self.device):
+            result = self.work(item, lines.append)
         return result, lines, time.process_time() - began, os.getpid()

@@ -26,7 +26,7 @@ from zoo.models.vae import VAE
 from zoo.reporting.page import array
 from zoo.reporting.samples import plot_sheet
 from zoo.reproduce._curves import learning_curve
-from zoo.reproduce._rows import each_by_itself
+from zoo.reproduce._rows import device, each_by_itself
 from zoo.runs.fit import fit
 from zoo.runs.result import Fit
 from zoo.scores.bounds import bound_parts
@@ -34,6 +34,7 @@ from zoo.scores.codes import active_units
 from zoo.scores.disentanglement import mutual_information_gap
 
 ABOUT = "beta-VAE on sprites: mutual information gap (Chen et al. 2018) at beta = 1 and 4, five seeds each"
+ON_DEVICE = True
 
 PUBLISHED: list[dict[str, Any]] = []
 
@@ -79,6 +80,7 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
             model,
             images,
             estimator="svi",
+            device=device(),
             seed=each,
             max_epochs=setting.epochs,
             batch_size=setting.batch_size,
@@ -115,6 +117,7 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
 @torch.no_grad()
 def measure(model: VAE, images: Tensor, factors: Tensor, setting: Setting) -> dict[str, Any]:
     """MIG (value) with each factor's gap; active units; bound and its parts without β, nats an image."""
+    images = images.to(next(model.parameters()).device)
     q = model.encode(images)
     found = mutual_information_gap(q.mean, q.stddev, factors, num_samples=setting.samples)
     parts = bound_parts(model, images)
@@ -136,7 +139,7 @@ def draw_traversals(models: dict[str, VAE], start: Tensor, path: Path, steps: in
     """
     rows, labels = [], []
     for label, model in models.items():
-        q = model.encode(start.unsqueeze(0))
+        q = model.encode(start.unsqueeze(0).to(next(model.parameters()).device))
         code, spread = q.mean[0], q.stddev[0]
         for dimension in (spread.square() + code.square() - 1 - 2 * spread.log()).argsort(descending=True).tolist():
             walk = code.repeat(steps, 1)

@@ -44,11 +44,12 @@ from zoo.data import load_data
 from zoo.models.gaussian_mixture_vae import GaussianMixtureVAE
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._neural import teller
-from zoo.reproduce._rows import each_by_itself
+from zoo.reproduce._rows import device, each_by_itself
 from zoo.runs.fit import fit
 from zoo.scores.clustering import hungarian_accuracy, normalized_mutual_information, purity
 
 ABOUT = "Gaussian mixture VAE: clusters of digits beside k-means and a Gaussian mixture (full budget: MNIST)"
+ON_DEVICE = True
 
 _LOGS = "public logs, MNIST, 7 runs, read"
 PUBLISHED: list[dict[str, Any]] = [
@@ -150,8 +151,8 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
         began = time.perf_counter()
         found, bounds = train(x, torch.as_tensor(clusters), setting, each, say)
         with isolated(each):
-            shares = found.label_probs(x)
-        add("GMVAE", shares.argmax(-1).numpy(), began, bound=bounds[-1]["training_bound"])
+            shares = found.label_probs(x.to(found.means.device))
+        add("GMVAE", shares.argmax(-1).cpu().numpy(), began, bound=bounds[-1]["training_bound"])
         return made, bounds
 
     for _, (made, bounds) in each_by_itself(clustered, range(seed, seed + setting.seeds), say):
@@ -200,6 +201,7 @@ def train(
         model,
         x,
         estimator="svi",
+        device=device(),
         init="current" if setting.start_epochs else None,
         seed=seed,
         max_epochs=setting.epochs,

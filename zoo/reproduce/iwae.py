@@ -25,6 +25,7 @@ from zoo.reproduce._rows import each_by_itself, taken
 from zoo.scores.codes import active_units
 
 ABOUT = "Burda et al. 2016, table 1, one layer: MNIST, dynamic binarisation, test -ln p(x) by 5000 samples, nats"
+ON_DEVICE = True
 
 _SOURCE = "Burda, Grosse & Salakhutdinov (2016), table 1"
 PUBLISHED: list[dict[str, Any]] = [

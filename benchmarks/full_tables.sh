@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# The full-budget tables of neural models on a GPU, one by one, each with its own time, records in results/.
+#
+#   benchmarks/full_tables.sh                     all of them on cuda
+#   benchmarks/full_tables.sh gumbel jsb          some of them
+#   BUDGET=quick DEVICE=cpu OUT=runs/try benchmarks/full_tables.sh gmvae
+#                                                 the same commands anywhere, to see that they run
+#   DRY=1 benchmarks/full_tables.sh               print the commands
+#
+# It needs a checkout, a Python with its packages, the data sets' files, and a GPU that torch can use. On a machine
+# without a network: fetch wheels elsewhere by `pip download -d wheels -e .`, carry the checkout, `wheels` and the data,
+# then `pip install --no-index --find-links wheels -e .` and `export ZOO_DATA=...`; `zoo data` says what is there.
+# Each table is stopped after SECONDS_EACH (600); a table's record is written when all of its rows are done, so that
+# one that takes longer leaves none: give it more, by SECONDS_EACH=7200.
+#
+# What each needs, and its seconds of processor time on two cores where results/ has a record. None was run on a GPU.
+#
+#   pcfg      data treebank10; 143 s. Charts of short sentences: many small steps, a GPU may be slower.
+#   jsb       data jsb; 568 s. Steps along chords: the same.
+#   gumbel    data binarized_mnist, 157 MB as float32; 1610 s.
+#   gmvae     data mnist, 188 MB as float32; 2353 s, of which k-means stays on the processor.
+#   beta_vae  no files; not recorded: ten fits of 1500 epochs, where the quick budget's of 150 take 18 to 25 s each.
+#   iwae      data mnist, 188 MB as float32; not recorded: five rows of 3280 epochs of 3000 steps. At a millisecond a
+#             step that is three hours a row; k = 50 takes more. No table of ten minutes: SECONDS_EACH=86400.
+#
+# Networks have fewer than two million weights each: a few GB on the device are enough for any of them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PYTHONUNBUFFERED=1
+device=${DEVICE:-cuda} budget=${BUDGET:-full} out=${OUT:-results} limit=${SECONDS_EACH:-600}
+tables=("$@")
+[ ${#tables[@]} -gt 0 ] || tables=(pcfg jsb gumbel gmvae beta_vae iwae)
+failed=0
+for table in "${tables[@]}"; do
+  command=("${PYTHON:-python}" -m zoo reproduce "$table" --budget "$budget" --device "$device"
+           --out "$out/reproduce_${table}_${budget}_${device%%:*}.json")
+  echo "${command[*]}"
+  [ -z "${DRY:-}" ] || continue
+  timeout --signal=INT "$limit" "${command[@]}" || { echo "$table: no record (exit $?)" >&2; failed=1; }
+done
+exit $failed
