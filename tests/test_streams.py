@@ -323,10 +323,6 @@ def test_sequences_and_pairs_come_from_npz(tmp_path, monkeypatch):
     steps = {"estimator": "em", "restarts": 1, "max_iter": 2, "tol": 0}
     assert zoo.fit(model, there, **steps).log_likelihood == pytest.approx(zoo.fit(model, x, **steps).log_likelihood)
     assert isinstance(zoo.open_data(tmp_path / "s.npz", targets="y").take(slice(0, 2)), dict)
-    table = pd.DataFrame({"sequence": [0, 0, 1], "a": [1.0, 2, 3]})
-    table.to_parquet(tmp_path / "s.parquet")
-    with pytest.raises(zoo.ZooError, match=r"sequences of a table are read whole.* Save x \(N, T, D\)"):
-        zoo.open_data(tmp_path / "s.parquet")
 
 
 def test_what_cannot_be_opened_is_said_in_a_line(files, monkeypatch):

@@ -130,7 +130,9 @@ def as_data(x: Any, schema: Schema | None = None, symbols: bool = False) -> Data
 
 
 def _rearranged(x: Data, order: list[int]) -> Data:
-    """Data with other columns, of a pair those of its first."""
+    """Data with other columns, of a pair those of its first, of sequences those of their steps."""
+    if isinstance(x, dict):
+        return {**x, "x": x["x"][..., order]}
     return (x[0][:, order], *x[1:]) if isinstance(x, tuple) else x[:, order]
 
 

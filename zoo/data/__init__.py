@@ -264,9 +264,9 @@ def read(
         if not whole:
             from zoo.data.opening import streamed
 
-            asked = {"labels": labels, "sequence": sequence, "time": time, "standardize": standardize}
+            asked = {"labels": labels, "standardize": standardize, "drop_missing": drop_missing}
             large = streamed(
-                path, asked | {"drop_missing": drop_missing}, columns=columns, targets=targets, measured=measured
+                path, asked, columns=columns, targets=targets, sequence=sequence, time=time, measured=measured
             )
             if large is not None:
                 return large

@@ -18,6 +18,7 @@ from zoo.data._files import check_exists
 from zoo.data._frames import from_frame
 from zoo.data._loaded import Loaded
 from zoo.data._reading import pyarrow_parquet, unreadable
+from zoo.data._row_sequences import spooled_sequences
 from zoo.data._spool import Spool
 from zoo.data._table import Column, arrange
 from zoo.errors import ZooError
@@ -38,23 +39,25 @@ def spooled_parquet(
     paths: Sequence[Path],
     columns: Column | Sequence[Column] | None = None,
     targets: Column | Sequence[Column] | None = None,
+    sequence: Column | None = None,
+    time: Column | None = None,
     measured: bool = False,
 ) -> tuple[dict[str, Mapped], Loaded]:
-    """The rows of tables of the same columns, and of their first rows how they were read.
+    """The rows of tables of the same columns, or their sequences, and of their first rows how they were read.
 
     Args:
-        columns, targets, measured: as for :func:`zoo.data.read`.
+        columns, targets, sequence, time, measured: as for :func:`zoo.data.read`.
 
     Raises:
-        ZooError: as :func:`zoo.data.read`; a table of sequences; too little free disk.
+        ZooError: as :func:`zoo.data.read`; a time of rows that are no sequences; too little free disk.
     """
     files = [_opened(path) for path in paths]
     head = next(files[0].iter_batches(batch_size=HEAD)).to_pandas()
-    loaded = arrange(from_frame(paths[0].name, head), columns, None, targets, measured=measured)
-    if loaded.lengths is not None:
+    loaded = arrange(from_frame(paths[0].name, head), columns, None, targets, sequence, time=time, measured=measured)
+    if loaded.lengths is None and time is not None:
         raise ZooError(
-            f"{paths[0].name}: sequences of a table are read whole, got one to read in pieces. Save x (N, T, D) and "
-            "lengths (N,) in .npz, or leave out the column 'sequence' by columns=."
+            f"{paths[0].name}: time= expected sequences, or a table that is read whole, got rows to read in pieces. "
+            "Sort the table, and leave it out."
         )
     if loaded.x.dtype == object or loaded.names is None:
         raise ZooError(f"{paths[0].name}: expected columns of numbers with names, got others. Choose by columns=.")
@@ -62,6 +65,11 @@ def spooled_parquet(
     kinds = {str(file.schema_arrow.field(name).type) for file in files for names in fields.values() for name in names}
     dtype = np.dtype(np.float32 if kinds == {"float"} else np.float64)
     rows = sum(file.metadata.num_rows for file in files)
+    if loaded.lengths is not None:
+        names = [str(name) for name in head.columns]
+        which, when = (names[one] if isinstance(one, int) else one for one in (sequence, time))
+        frames = functools.partial(_frames, files)
+        return spooled_sequences(paths[0].name, frames, fields["x"], which or "sequence", when, dtype), loaded
     spool = Spool(paths[0].name, rows * sum(map(len, fields.values())) * dtype.itemsize)
     with passing(rows) as told:
         for path, file in zip(paths, files, strict=True):
@@ -72,6 +80,13 @@ def spooled_parquet(
                     spool.add({field: _columns(path, frame, names, dtype) for field, names in fields.items()})
                     told(spool.rows)
     return spool.arrays(), loaded
+
+
+def _frames(files: Sequence[Any], names: Sequence[str]) -> Iterator[Any]:
+    for file in files:
+        for group in range(file.metadata.num_row_groups):
+            for batch in file.iter_batches(PART, columns=list(names), row_groups=[group]):
+                yield batch.to_pandas()
 
 
 def _opened(path: Path) -> Any:

@@ -36,6 +36,8 @@ def open_data(
     *,
     columns: Column | Sequence[Column] | None = None,
     targets: Column | Sequence[Column] | None = None,
+    sequence: Column | None = None,
+    time: Column | None = None,
     pair: bool = False,
     measured: bool = False,
 ) -> Stream:
@@ -52,6 +54,7 @@ def open_data(
             tensors or dicts of these; of tuples the first is taken.
         columns: of a table, as for :func:`zoo.load_data`. targets: of a table, and of ``.npz`` the array's name; the
             data are then pairs (x, y).
+        sequence, time: of a table of sequences, as for :func:`zoo.load_data`; the rows of each have to be side by side.
         pair: whether the first two of a dataset's tuples are a pair (x, y).
         measured: whether to leave out columns that tell rows apart or say when they were taken.
 
@@ -95,7 +98,7 @@ def open_data(
                 f"{path} expected a folder of .npy files, or of .parquet files, got others. Sort them apart."
             )
     if kind == ".parquet":
-        arrays, loaded = spooled_parquet(paths, columns, targets, measured)
+        arrays, loaded = spooled_parquet(paths, columns, targets, sequence, time, measured)
         return replace(
             _stream(arrays, path.name),
             columns=loaded.names,
@@ -104,10 +107,10 @@ def open_data(
         )
     if kind not in KINDS:
         raise ZooError(f"open_data expected a file ending in {', '.join(KINDS)}, got {path.name!r}. Save it so.")
-    if columns is not None or (targets is not None and kind == ".npy"):
+    if any(each is not None for each in (columns, sequence, time)) or (targets is not None and kind == ".npy"):
         raise NoNames(
-            f"{path.name}: columns= and targets= are for tables where rows are read in pieces, got an array. "
-            "Leave them out, or save x with these columns."
+            f"{path.name}: columns=, targets=, sequence= and time= are for tables where rows are read in pieces, got "
+            "an array. Leave them out, or save x with these columns."
         )
     if kind == ".npz":
         return _of_arrays(mapped_npz(path), path, targets)
