@@ -41,9 +41,8 @@ class Standardize(nn.Module):
         """Take mean and deviation of ``x`` (N, D) for columns from ``start`` on; constant ones get scale 1."""
         loc, scale = x.mean(0), x.std(0, correction=0)
         rounding = 4 * torch.finfo(x.dtype).eps * loc.abs()  # all that is left of a constant column
-        columns = slice(start, start + x.shape[-1])
-        self.loc[columns] = loc
-        self.scale[columns] = scale.where(scale > rounding, torch.ones_like(scale))
+        self.loc.narrow(0, start, len(loc)).copy_(loc)
+        self.scale.narrow(0, start, len(loc)).copy_(scale.masked_fill_(~(scale > rounding), 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.loc) / self.scale

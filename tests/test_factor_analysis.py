@@ -17,7 +17,14 @@ from torch import Tensor
 import zoo
 from zoo.core.as_module import AsModule
 from zoo.errors import ZooError
-from zoo.models.factor_analysis import FactorAnalysis, best_loadings, best_noise, tiny
+from zoo.models.factor_analysis import (
+    PRECISE,
+    FactorAnalysis,
+    best_loadings,
+    best_log_likelihood,
+    best_noise,
+    tiny,
+)
 from zoo.models.ppca import PPCA
 
 # --- oracles: nothing here comes from zoo -----------------------------------------------------------------------------
@@ -203,12 +210,30 @@ def test_each_conditional_step_is_a_maximum(q: int, copies: int) -> None:
         assert reached(d, new[d]) >= max(reached(d, value) for value in grid) - 1e-13
         current[d] = new[d]
     assert not np.allclose(new, noise, rtol=0.05)
-    best = best_loadings(covariance, new, q)
+    best, spectrum = best_loadings(covariance, new, q)
     top = log_likelihood(covariance, best @ best.T + np.diag(new))
+    assert float(best_log_likelihood(spectrum, new, 20, q)) == pytest.approx(20 * top, rel=1e-13)
     assert top > log_likelihood(covariance, loadings @ loadings.T + np.diag(new))
     for _ in range(200):
         other = best + 10 ** rng.uniform(-4, 0) * rng.normal(size=best.shape)
         assert log_likelihood(covariance, other @ other.T + np.diag(new)) < top
+
+
+@pytest.mark.parametrize(("noise", "precise"), [(0.5, True), (1e-4, False)])
+def test_copies_know_what_a_step_has_reached_where_that_is_precise(noise: float, precise: bool) -> None:
+    rng = np.random.default_rng(5)
+    x = torch.from_numpy(3 + rng.normal(size=(40, 2)) @ rng.normal(size=(2, 6)) + noise * rng.normal(size=(40, 6)))
+    model = FactorAnalysis(2, 6)
+    model.initialize(x, "pca")
+    copies: Any = model.copies(x, [model, model])
+    for _ in range(5):
+        copies.m_step(copies.e_step()[1])
+    state = copies.state()
+    _, spectrum = best_loadings(np.cov(x.numpy().T, bias=True), state.noise_variance, 2)
+    assert (spectrum.max() < PRECISE) == precise == (state.log_likelihood is not None)
+    for name, value in copies.state_of(state, 1).items():
+        model.get_parameter(name).data = value
+    np.testing.assert_allclose(copies.e_step()[0], float(model.log_marginal(x).sum().detach()), rtol=1e-12)
 
 
 @settings(max_examples=25, deadline=None)

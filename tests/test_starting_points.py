@@ -23,7 +23,7 @@ from zoo.components.seeding import num_draws, seeds
 from zoo.core.data import call
 from zoo.core.duplicates import duplicate
 from zoo.core.isolation import isolated
-from zoo.models import model_classes
+from zoo.models import factor_analysis, model_classes
 from zoo.runs.prepare import start
 
 FAMILIES: dict[str, Callable[[int], Any]] = {
@@ -284,3 +284,23 @@ def test_a_copy_to_start_from_has_what_a_users_module_keeps() -> None:
     twin.ticks[:] = 0
     twin.names.add("x")
     assert (model.table.sum(), model.kept["rows"].sum(), model.ticks.sum(), len(model.names)) == (4, 3, 6, 0)
+
+
+@pytest.mark.parametrize(("estimator", "options"), [("em", {"restarts": 1}), ("svi", {"max_epochs": 3})])
+def test_a_single_start_needs_no_second_copy(
+    monkeypatch: pytest.MonkeyPatch, estimator: str, options: dict[str, Any]
+) -> None:
+    model, x = factor_analysis.tiny()
+    before = copy.deepcopy(model.state_dict())
+    several = zoo.fit(model, x, estimator="em", restarts=2)
+
+    def none(module: Any) -> Any:
+        raise AssertionError("a copy too much")
+
+    monkeypatch.setattr("zoo.runs.prepare.duplicate", none)
+    fit = zoo.fit(model, x, estimator=estimator, **options)
+    if estimator == "em":
+        assert fit.log_likelihood == several.restarts[0]["log_likelihood"]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(AssertionError, match="too much"):  # what is to stay is put back from the other
+        zoo.fit(model, x, estimator=estimator, fixed="mean", **options)

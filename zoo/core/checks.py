@@ -104,7 +104,7 @@ def matrix(x: Data, num_features: int, who: str) -> Tensor:
         raise ZooError(f"{who}: x expected shape (N, {num_features}), got {tuple(x.shape)}. {fix}")
     if x.shape[0] == 0:
         raise ZooError(f"{who}: x expected at least one row, got none. Check the file or the selection.")
-    if not torch.isfinite(x.sum()):  # one pass; the careful look only when it fails
+    if not math.isfinite(x.sum()):  # one pass; the careful look only when it fails
         nan = x.isnan()
         if nan.any():
             raise ZooError(
@@ -140,7 +140,7 @@ def magnitudes(x: Data, who: str) -> Data:
         if not value.is_floating_point() or not value.numel():
             continue
         limit = torch.finfo(value.dtype).max ** (1 / 3)
-        low, high = value.aminmax()
+        low, high = map(float, value.aminmax())
         if -limit < low and high < limit:  # neither holds where there is a NaN
             continue
         bad = value.abs() > limit

@@ -199,7 +199,8 @@ class LatentVariableModel(PyroModule):
 
     def adopt(self, x: Data, given_alone: bool = False) -> Data:
         """Tensors as this model computes with them: in its dtype, on its device, checked."""
-        like = next(self.parameters(), torch.zeros((), dtype=self.dtype))
+        first = next(self.parameters(), None)
+        like = torch.zeros((), dtype=self.dtype) if first is None else first
         x = map_tensors(lambda t: t.to(like.device, like.dtype), x)
         return magnitudes(self.validate_given(self.fields.given_of(x)) if given_alone else self.validate(x), self.name)
 

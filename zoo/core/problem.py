@@ -91,6 +91,14 @@ class Problem:
         return names
 
     @property
+    def num_tensors(self) -> int:
+        """How many tensors the model's state has."""
+        if "num_tensors" not in self._facts:
+            self._facts["num_tensors"] = len(self.model.state_dict())
+        number: int = self._facts["num_tensors"]
+        return number
+
+    @property
     def denoises(self) -> bool:
         """Whether what a guide's bound is on depends on noise beside the latents: it is none on ln p(x) then."""
         return not self.model.normalized and self.model.has_guide and bool(self.program.noise)

@@ -68,7 +68,7 @@ class EM(Estimator):
         return self._lacks(problem)
 
     def rehearse(self, problem: Problem) -> None:
-        if self.takes_copies(problem) and problem.model.copies_of_one:
+        if problem.model.copies_of_one and self.takes_copies(problem):
             return  # what repeats is not the model's own step
         small = self.elements(problem) < SMALL
         with torch.no_grad():
@@ -121,7 +121,7 @@ class EM(Estimator):
         """Whether several starts of a problem may be climbed at once, where the model offers that."""
         plain = self.validation is None and self.accelerate is None and not self.hard
         rows = plain and not isinstance(problem.data, (Rows, Stream))
-        few = len(problem.model.state_dict()) * self.elements(problem) <= SMALL // 2
+        few = problem.num_tensors * self.elements(problem) <= SMALL // 2
         return rows and few and present().size == 1 and problem.lacks("copies") is None
 
     def _lacks(self, problem: Problem) -> str | None:

@@ -44,6 +44,7 @@ def run_together(
     """How each run ended, or what it raised; as if they had come one after the other, but for rounding.
 
     Args:
+        estimator: one that takes copies of these problems.
         problems: of copies of one model on the same data, each at its start.
         runs: their clocks and histories; each clock counts its own share of the work.
         told: is told which fraction of them has ended.
@@ -96,11 +97,9 @@ def run_together(
 
 
 def _parts(estimator: EM, problems: Sequence[Problem]) -> list[slice]:
-    """Which of them to take at once: so many that the work of an iteration stays small; none where it is not."""
+    """Which of them to take at once: so many that the work of an iteration stays small."""
     first = problems[0]
-    if not estimator.takes_copies(first):
-        return []
-    size = max(2, SMALL // (estimator.elements(first) * len(first.model.state_dict())))
+    size = max(2, SMALL // (estimator.elements(first) * first.num_tensors))
     return [slice(begin, begin + size) for begin in range(0, len(problems), size)]
 
 

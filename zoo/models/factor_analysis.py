@@ -27,7 +27,7 @@ from zoo.core.copies import Copies
 from zoo.core.offers import follows
 from zoo.core.pieces import added
 from zoo.core.statistics import Moments, Statistics, varying, weighted, weighted_mean, weighted_sum, wide
-from zoo.models.shared.factor_copies import Array, FactorCopies, FactorState
+from zoo.models.shared.factor_copies import LOG_2PI, Array, FactorCopies, FactorState
 from zoo.models.shared.linear_gaussian import LinearGaussian, principal_axes
 
 __all__ = ["FactorAnalysis"]
@@ -96,7 +96,8 @@ class FactorAnalysis(LinearGaussian):
         device = self.loadings.device
         read = (wide(values.detach()).cpu().numpy() for values in (self.loadings, self.mean, self.noise_variance))
         present = FactorState(*(values[np.newaxis] for values in read))
-        new, acting = self.maximised(Ground.of(self, statistics["moments"]), present)
+        m: Moments = statistics["moments"]
+        new, acting, _ = self.maximised(Ground.of(self, m.mean[0], m.scatter[0] / m.count[0]), present)
         self.mean = torch.as_tensor(new.mean[0], device=device)
         if not self.stays("noise_variance"):
             self.noise_variance = torch.as_tensor(new.noise_variance[0], device=device)
@@ -115,11 +116,14 @@ class FactorAnalysis(LinearGaussian):
             f"noise floor acts on feature{'s' if len(acting) > 1 else ''} {', '.join(map(str, acting))} (Heywood case)"
         ]
 
-    def maximised(self, ground: Ground, present: FactorState) -> tuple[FactorState, NDArray[np.bool_]]:
-        """The M step from several parameters at once, and on which features of each the floor acts, (S, D).
+    def maximised(self, ground: Ground, present: FactorState) -> tuple[FactorState, NDArray[np.bool_], Array | None]:
+        """The M step from several parameters at once; what is to stay stays.
 
-        What is to stay stays. By numpy, whose calls take a fraction of torch's time: there are a dozen for each
-        feature.
+        By numpy, whose calls take a fraction of torch's time: there are a dozen for each feature.
+
+        Returns:
+            The parameters, on which features of each the floor acts, (S, D), and the spectrum of
+            :func:`best_loadings`, (S, D), where the loadings are those.
         """
         loadings, mean, noise = present.loadings, present.mean, present.noise_variance
         covariance = ground.covariance
@@ -134,9 +138,10 @@ class FactorAnalysis(LinearGaussian):
             floor = np.minimum(ground.floor, noise)
             noise = best_noise(covariance, loadings, noise, floor)
             acting = noise <= floor
+        spectrum = None
         if not self.stays("loadings"):
-            loadings = best_loadings(covariance, noise, self.num_factors)
-        return FactorState(loadings, mean, noise), acting
+            loadings, spectrum = best_loadings(covariance, noise, self.num_factors)
+        return FactorState(loadings, mean, noise), acting, spectrum
 
     @follows(
         "model", "e_step", "_statistics", "m_step", "maximised", "least_noise", "log_marginal", "_factors", "noise"
@@ -179,8 +184,7 @@ class Ground:
     floor: Array
 
     @classmethod
-    def of(cls, model: FactorAnalysis, moments: Moments) -> Ground:
-        mean, covariance = moments.mean[0], moments.scatter[0] / moments.count[0]
+    def of(cls, model: FactorAnalysis, mean: Tensor, covariance: Tensor) -> Ground:
         floor = model.least_noise(covariance.diagonal(), mean)
         return cls(*(values.cpu().numpy() for values in (covariance, mean, floor)))
 
@@ -190,14 +194,18 @@ class AnalysisCopies(FactorCopies):
 
     def __init__(self, models: Sequence[FactorAnalysis], x: Tensor) -> None:
         super().__init__(models, x)
-        self.ground = Ground.of(models[0], self.moments)
+        self.ground = Ground.of(models[0], self.mean, self.scatter / self.count)
 
     def m_step(self, statistics: Statistics) -> Sequence[str]:
-        self.present, acting = self.first.maximised(self.ground, self.present)
+        new, acting, spectrum = self.first.maximised(self.ground, self.present)
+        if spectrum is not None and spectrum.max() < PRECISE:
+            reached = best_log_likelihood(spectrum, new.noise_variance, self.count, self.first.num_factors)
+            new = new._replace(log_likelihood=reached)
+        self.present = new
         return ["noise floor acts"] if acting.any() else []
 
 
-def best_loadings(covariance: Array, noise: Array, num_factors: int) -> Array:
+def best_loadings(covariance: Array, noise: Array, num_factors: int) -> tuple[Array, Array]:
     """The loadings of highest likelihood at given noise variances (Lawley 1940; Zhao, Yu & Jiang 2008, section 3).
 
     With eigenvalues l_j and unit vectors u_j of noise^-1/2 covariance noise^-1/2, the j-th column is
@@ -208,12 +216,29 @@ def best_loadings(covariance: Array, noise: Array, num_factors: int) -> Array:
         noise: (..., D), positive.
 
     Returns:
-        (..., D, num_factors).
+        The loadings, (..., D, num_factors), and all l_j, ascending, (..., D).
     """
     scale = np.sqrt(noise)[..., np.newaxis]
     whitened = torch.from_numpy(covariance / (scale * scale.swapaxes(-1, -2)))
-    values, vectors = (part.numpy()[..., : -num_factors - 1 : -1] for part in torch.linalg.eigh(whitened))
-    found: Array = scale * vectors * np.sqrt(np.maximum(values - 1, 0))[..., np.newaxis, :]
+    spectrum, axes = (part.numpy() for part in torch.linalg.eigh(whitened))
+    values, vectors = (part[..., : -num_factors - 1 : -1] for part in (spectrum, axes))
+    return scale * vectors * np.sqrt(np.maximum(values - 1, 0))[..., np.newaxis, :], spectrum
+
+
+#: Eigenvalues up to here give ln p(x) within a hundredth of the fall that EM takes for rounding.
+PRECISE = 1000.0
+
+
+def best_log_likelihood(spectrum: Array, noise: Array, count: int, num_factors: int) -> Array:
+    """ln p(x) of ``count`` data in all, nats, (...), at the mean and the loadings of :func:`best_loadings`.
+
+    -count / 2 {D ln 2π + Σ_d ln noise_d + Σ_j (ln l_j + 1 for the q largest l_j that are above 1, else l_j)}. A sum in
+    which large l_j hide digits of small ones.
+    """
+    q = num_factors
+    kept = np.maximum(spectrum[..., -q:], 1)
+    left = spectrum[..., :-q].sum(-1) + (spectrum[..., -q:] / kept + np.log(kept)).sum(-1) + np.log(noise).sum(-1)
+    found: Array = -0.5 * count * (left + noise.shape[-1] * LOG_2PI)
     return found
 
 
@@ -277,20 +302,21 @@ def _best_noise_of_two(covariance: Array, loadings: Array, noise: Array, floor: 
     weighted = np.zeros((len(loadings), 2))
     weighted[:, : loadings.shape[1]] = loadings
     pairs = weighted.tolist()
-    products = weighted[:, :, np.newaxis] * weighted[:, np.newaxis] / noise[:, np.newaxis, np.newaxis]
-    after = np.zeros_like(products)  # what the features after each one add to the system
-    products[:0:-1].cumsum(0, out=after[-2::-1])
     weighted /= noise[:, np.newaxis]
+    after = list[tuple[float, float, float]]()  # what the features after each one add to the system, from the last on
+    aa = ab = bb = 0.0
+    for (first, second), present in zip(reversed(pairs), reversed(noise.tolist()), strict=True):
+        after.append((aa, ab, bb))
+        aa, ab, bb = aa + first * first / present, ab + first * second / present, bb + second * second / present
     gain, new = np.empty(2), list[float]()
     a, b, c = 1.0, 0.0, 1.0  # the system of those before, with their new noise: [[a, b], [b, c]]
-    features = zip(weighted, pairs, after.tolist(), floor.tolist(), strict=True)
-    for d, (row, (first, second), ((aa, ab), (_, bb)), least) in enumerate(features):
-        row.fill(0)  # leaves feature d out
+    features = zip(weighted, pairs, reversed(after), floor.tolist(), strict=True)
+    for d, (row, (first, second), (aa, ab, bb), least) in enumerate(features):
         share = (b + ab) / (a + aa)
         gain[1] = y = (second - share * first) / (c + bb - share * (b + ab))
         gain[0] = x = (first - (b + ab) * y) / (a + aa)
         contrast = weighted.dot(gain)
-        contrast[d] = -1
+        contrast[d] = -1  # whatever feature d's own row has given
         value = max(float(contrast.dot(covariance.dot(contrast))) - first * x - second * y, least)
         new.append(value)
         row[0], row[1] = u, v = first / value, second / value

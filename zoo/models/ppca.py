@@ -258,12 +258,11 @@ class ScoreCopies(FactorCopies):
 
     def __init__(self, models: Sequence[PPCA], x: Tensor) -> None:
         super().__init__(models, x)
-        variance = self.moments.scatter[0].diagonal() / self.count
-        self.floor = float(models[0].least_noise(variance, self.moments.mean[0]))
+        self.floor = float(models[0].least_noise(self.scatter.diagonal() / self.count, self.mean))
 
     def m_step(self, statistics: Statistics) -> Sequence[str]:
         rows = self.triangle
-        mean = np.tile(self.moments.mean.numpy(), (len(self.present.mean), 1))
+        mean = np.tile(self.mean.numpy(), (len(self.present.mean), 1))
         if self.first.stays("mean"):
             mean, rows = self.present.mean, self.rows()
         axes = axes_of(torch.from_numpy(self.present.loadings)).numpy()
@@ -278,11 +277,10 @@ class ScoreCopies(FactorCopies):
 
     def of_one(self, statistics: Statistics, index: int) -> Statistics:
         state: FactorState = statistics["present"]
-        mean = self.moments.mean[0]
+        mean, scatter = self.mean, self.scatter
         axes = axes_of(torch.from_numpy(state.loadings[index]))
-        scatter = self.moments.scatter[0]
         moments = ScoreMoments(
-            self.moments.count[0],
+            mean.new_tensor(self.count),
             mean,
             (mean - torch.from_numpy(state.mean[index])) @ axes,
             scatter.trace(),

@@ -220,6 +220,7 @@ def fit(
                 problem = problem.of(first.model)
             tries = False
         each = Restarts(chosen, problem, begin, seed, max_seconds, progress, track, folder, resumed)
+        each.spare = len(order) == 1 and not (tries and scout(chosen) is not None)
         start_together(each, order)
         aside = jobs != 1 and len(order) > 1 and not each.ready
         if aside:

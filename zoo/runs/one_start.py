@@ -146,10 +146,11 @@ def _with_numbers(model: LatentVariableModel, began: dict[str, Tensor], outcome:
 
 
 def _are_numbers(models: Sequence[LatentVariableModel]) -> bool:
-    """Whether every number of these models is finite."""
-    values = [v.reshape(-1) for m in models for v in m.state_dict().values() if v.is_floating_point()]
-    kinds = {(v.dtype, v.device) for v in values}
-    return all(bool(torch.cat([v for v in values if (v.dtype, v.device) == kind]).isfinite().all()) for kind in kinds)
+    """Whether every number of these models is finite; a sum that is says so of all that were added."""
+    kinds = dict[Any, list[Tensor]]()
+    for value in (v for m in models for v in m.state_dict().values() if v.is_floating_point()):
+        kinds.setdefault((value.dtype, value.device), []).append(value.reshape(-1))
+    return all(math.isfinite(torch.cat(values).sum()) for values in kinds.values())
 
 
 def exact_log_likelihood_known(model: LatentVariableModel, x: Data) -> bool:

@@ -116,24 +116,30 @@ def possible_rows(model: LatentVariableModel, x: Data) -> tuple[Data, list[str]]
 
 
 def start(
-    model: LatentVariableModel, x: Data, init: str, restart: int = 0, searched: bool = True
+    model: LatentVariableModel,
+    x: Data,
+    init: str,
+    restart: int = 0,
+    searched: bool = True,
+    spare: bool = False,
 ) -> LatentVariableModel:
     """A copy of the model at a starting point: fresh guide, parameters from the data (both from torch's generator).
 
     Args:
         searched: whether parameters that have a prior go to the best of a few draws.
+        spare: whether nobody needs the model afterwards: it then starts itself, where it can.
     """
     x = at_hand(x)
-    candidate = _begun(model, init)
+    candidate = _begun(model, init, spare)
     candidate.initialize(x, init, restart)
     return _ready(candidate, model, x, init, restart, searched)
 
 
 def starting(
-    model: LatentVariableModel, x: Data, init: str, restart: int = 0
+    model: LatentVariableModel, x: Data, init: str, restart: int = 0, spare: bool = False
 ) -> Generator[Question, Any, LatentVariableModel]:
     """:func:`start`, which asks for what others may want too where the model does."""
-    candidate = _begun(model, init)
+    candidate = _begun(model, init, spare)
     if lacks(candidate, "starting") is None:
         yield from candidate.starting(x, init, restart)
     else:
@@ -141,8 +147,9 @@ def starting(
     return _ready(candidate, model, x, init, restart)
 
 
-def _begun(model: LatentVariableModel, init: str) -> LatentVariableModel:
-    candidate = duplicate(model)
+def _begun(model: LatentVariableModel, init: str, spare: bool) -> LatentVariableModel:
+    free = all(p.requires_grad for p in model.parameters())  # what is to stay is put back from the model
+    candidate = model if spare and free else duplicate(model)
     if init != "current":
         candidate.reset_guide()
     return candidate

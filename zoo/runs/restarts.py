@@ -37,6 +37,7 @@ class Restarts:
     Attributes:
         folder: where checkpoints and finished starts are, or None. resumed: the checkpoint to go on from, or None.
         side_by_side: whether other starts run meanwhile: each then has checkpoints of its own.
+        spare: whether there is but one start, which need not copy the problem's model.
         ready: what came of starts that were climbed at once, by their numbers.
     """
 
@@ -50,6 +51,7 @@ class Restarts:
     folder: RunFolder | None = None
     resumed: Checkpoint | None = None
     side_by_side: bool = False
+    spare: bool = False
     ready: dict[int, Started] = field(default_factory=dict)
 
     def seed_of(self, restart: int) -> int:
@@ -64,7 +66,7 @@ class Restarts:
         failure = None
         known = remembered() if self.side_by_side else nullcontext()  # else that of all starts
         with isolated(seed), known, threads(self.estimator.elements(self.problem)):
-            candidate = start(self.problem.model, self.problem.data, self.init, restart)
+            candidate = start(self.problem.model, self.problem.data, self.init, restart, spare=self.spare)
             problem = self.problem.of(candidate)
             try:
                 this = self._run(problem, restart, seed) if done is None else load(done, candidate)

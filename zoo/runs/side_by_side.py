@@ -38,7 +38,7 @@ def start_together(each: Restarts, restarts: Sequence[int]) -> None:
     if callable(shown):
         shown = False
     with threads(estimator.elements(problem)), fraction_shown("starts", shown) as told:
-        problems = list(map(_made, started(problem, each.init, restarts, seeds)))
+        problems = list(map(_made, started(problem, each.init, restarts, seeds, each.spare)))
         reseed(each.seed)
         ends = run_several(estimator, problems, seeds, each.max_seconds, told, checkpoints, resumed if begun else None)
     for restart, seed, end in zip(restarts, seeds, ends, strict=True):
@@ -52,9 +52,15 @@ def _made(start: Problem | ZooError) -> Problem:
     return start
 
 
-def started(problem: Problem, init: str, restarts: Sequence[int], seeds: Sequence[int]) -> list[Problem | ZooError]:
-    """The problem at each start, drawn from its own seed, or why there is none; what they ask for is done at once."""
-    steps = [starting(problem.model, problem.data, init, restart) for restart in restarts]
+def started(
+    problem: Problem, init: str, restarts: Sequence[int], seeds: Sequence[int], spare: bool = False
+) -> list[Problem | ZooError]:
+    """The problem at each start, drawn from its own seed, or why there is none; what they ask for is done at once.
+
+    Args:
+        spare: see :func:`~zoo.runs.prepare.start`; of a single start.
+    """
+    steps = [starting(problem.model, problem.data, init, restart, spare) for restart in restarts]
     made: dict[int, Problem | ZooError] = {}
     waiting: dict[int, tuple[Any, torch.Tensor]] = {}  # what a start asks for, and where its generator stands
 

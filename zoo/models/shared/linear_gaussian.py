@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from guides import AmortizedGaussian
+from zoo.core.assigning import put
 from zoo.core.checks import matrix, positive
 from zoo.core.contract import Axes, LatentVariableModel, parameter
 from zoo.core.data import Data, plain, weights_of
@@ -140,12 +141,13 @@ class LinearGaussian(LatentVariableModel):
             return
         mean = x.mean(0)
         variance = varying(x.var(0, correction=0), mean)
-        self.mean = mean
+        put(self, "mean", mean)
         if init == "pca" and restart == 0:
             loadings, noise = self.principal_start(x, variance)
         else:
             loadings, noise = self.random_start(x, variance)
-        self.loadings, self.noise_variance = loadings, noise
+        put(self, "loadings", loadings)
+        put(self, "noise_variance", noise)
 
     def random_start(self, x: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Loadings and noise variance of the "random" start.
@@ -215,7 +217,9 @@ def principal_axes(centred: Tensor, num_axes: int) -> tuple[Tensor, Tensor, Tens
     n, d = centred.shape
     triangle = torch.linalg.qr(centred, mode="r").R
     _, singular, rows = torch.linalg.svd(triangle, full_matrices=False)
-    values = torch.cat([singular.square() / n, singular.new_zeros(d - len(singular))])
-    vectors = torch.cat([rows.mT, rows.new_zeros(d, max(0, num_axes - len(singular)))], -1)
+    values, vectors = singular.square() / n, rows.mT
+    if (missing := d - len(singular)) > 0:
+        values = torch.cat([values, values.new_zeros(missing)])
+        vectors = torch.cat([vectors, vectors.new_zeros(d, max(0, num_axes - len(singular)))], -1)
     discarded = values[num_axes:].sum() / max(1, d - num_axes)
     return values[:num_axes], vectors[:, :num_axes], discarded
