@@ -8,16 +8,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from resuming import check_resumed
 from second_device import DEVICE, Elsewhere, drawn_here, second_device
 from test_contract import instance, options_of
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 import zoo
+from zoo.core import program
 from zoo.core.problem import Problem
 from zoo.estimators import estimator_classes
 from zoo.models import model_classes
@@ -216,3 +219,21 @@ def test_draws_there_can_be_those_of_the_processor(here: bool) -> None:
         torch.cuda.manual_seed_all(4)
         got = [value.cpu() for value in draws(device)]
     assert torch.equal(torch.cat(got), torch.cat(want)) is here
+
+
+def test_looking_at_a_program_draws_nothing_from_the_devices_generator() -> None:
+    model, x = instance("vae")
+    with second_device(own_generator=True) as device:
+        model = model.to(device)
+        before = torch.cuda.get_rng_state()
+        program.look(model, x.to(device))
+        assert torch.equal(torch.cuda.get_rng_state(), before)
+        model.guide(x.to(device))
+        assert not torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_a_killed_fit_goes_on_with_the_devices_draws(tmp_path: Path) -> None:
+    model, x = instance("vae")
+    with second_device(own_generator=True) as device:
+        options = {"estimator": "svi", "max_epochs": 10, "batch_size": 4, "device": device, "validation": 0.25}
+        check_resumed(model, x, tmp_path / "run", "objective", **options)

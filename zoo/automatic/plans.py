@@ -17,6 +17,7 @@ from zoo.automatic.plan import Plan, Weights, make_plan
 from zoo.automatic.sums import Use
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, count, num_data, stream_of
+from zoo.core.isolation import kept_random
 from zoo.core.pieces import pieces
 from zoo.core.ranks import Ranks
 from zoo.core.statistics import Statistics
@@ -130,7 +131,7 @@ def why_not_passed(model: LatentVariableModel, x: Data) -> str | None:
     """Why a plan cannot be followed on data that are read in pieces, in a phrase; None where it can."""
     if (stream := stream_of(x)) is None:
         return None
-    with torch.random.fork_rng(devices=[]):
+    with kept_random():
         numeric = make_plan(model, next(parts(model, x)), checked=True).numeric
     if not numeric:
         return None

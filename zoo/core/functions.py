@@ -17,6 +17,7 @@ from zoo.core.boxes import Box, Keep, key_of, name_of
 from zoo.core.checks import failed_on_data, fits_program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data, plain, tensors
+from zoo.core.isolation import kept_random
 from zoo.core.networks import Lender
 from zoo.core.points import Drawn, Improper, Points, Prior, joint_with_latents, priors, sampled_parameters, supports
 from zoo.core.readings import parameter_values
@@ -32,10 +33,9 @@ __all__ = ["FunctionModel", "as_model"]
 class FunctionModel(LatentVariableModel):
     """A user's plain ``model(x)`` and ``guide(x)`` with ``pyro.param`` and ``pyro.module``, as a model.
 
-    The first run creates the parameters; from then on they belong to this object, in the dtype of the
-    data, and both programs see only them: Pyro's store is swapped for the duration of a call. Networks
-    registered with ``pyro.module`` stay the caller's own: their weights are replaced during a call only.
-    Modules (a PyroModule, an AutoGuide) are programs too.
+    The first run creates the parameters; from then on they belong to this object, in the data's dtype, and both
+    programs see only them: Pyro's store is swapped for a call. Networks registered with ``pyro.module`` stay the
+    caller's own: their weights are replaced during a call. Modules (a PyroModule, an AutoGuide) are programs too.
 
     Without a guide, a continuous ``pyro.sample`` in no plate of the data is a parameter with a prior: it becomes a
     parameter (``NAME.mode``), estimated at its mode (MAP), and ``log_prior`` is its density, counted as Pyro counts it.
@@ -171,7 +171,7 @@ class FunctionModel(LatentVariableModel):
         """Whether the guide has a q for these data: one of tables has none for others than those it was made for."""
         if self.has_default_guide:
             try:
-                with torch.random.fork_rng(devices=[]):
+                with kept_random():
                     call(self.guide, x)
             except ZooError:
                 return False
@@ -212,7 +212,7 @@ class FunctionModel(LatentVariableModel):
         """Give a program without a guide one over its discrete latents (tables), and create its parameters."""
         args, kwargs = _arguments(x)
         program = Points(self.points, self._supports, self.joint_points)(self._program(0))
-        with self._own_parameters(args, kwargs), torch.random.fork_rng(devices=[]):
+        with self._own_parameters(args, kwargs), kept_random():
             guide = DiscreteTables(program, *args, **kwargs)
         self._kept = Keep((self._kept.value[0], guide))
         self._constraints.clear()

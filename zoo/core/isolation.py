@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import cache
 
@@ -18,17 +18,22 @@ from zoo.core.turns import turn
 
 _AVAILABLE: ContextVar[int] = ContextVar("available_threads", default=0)
 
-__all__ = ["available_threads", "forked_rng", "isolated", "reseed", "threads"]
+__all__ = ["available_threads", "forked_rng", "isolated", "kept_random", "reseed", "threads"]
 
 
 @contextmanager
 def forked_rng(seed: int) -> Iterator[None]:
     """Seed torch inside, give the caller's generators back outside. Touches torch only: cheap."""
-    with turn():
-        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-        with torch.random.fork_rng(devices=devices):
-            seed_torch(seed)
-            yield
+    with turn(), kept_random():
+        seed_torch(seed)
+        yield
+
+
+def kept_random() -> AbstractContextManager[None]:
+    """Give torch's generators back as they were, those of GPUs that are in use too: the same draws follow, whatever is
+    looked at inside."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    return torch.random.fork_rng(devices=devices)
 
 
 def seed_torch(seed: int) -> None:

@@ -9,12 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, count, plain
 from zoo.core.functions import as_model
-from zoo.core.isolation import isolated
+from zoo.core.isolation import isolated, kept_random
 from zoo.core.places import counted
 from zoo.core.spread import check_jobs, spread
 from zoo.core.turns import exclusive
@@ -360,7 +358,7 @@ def _gradients(
     chosen = {each.label: each.made() for each in here}
     best = comparison.best_of([this for this in comparison.fits if this.label in chosen])
     rows = []
-    with torch.random.fork_rng(devices=[]):
+    with kept_random():
         for point, model in (("start", origin), ("optimum", best.model)):
             with fraction_shown(f"gradients, {point}", False if callable(progress) else progress) as told:
                 rows += gradient_quality(model, data, chosen, point=point, told=told)

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from zoo.automatic.chains import Chain
 from zoo.automatic.enumerated import shown
 from zoo.automatic.enumeration import why_not_exact
 from zoo.automatic.plan import SiteRow, Update, make_plan
 from zoo.core.contract import prepared
 from zoo.core.functions import as_model
-from zoo.core.isolation import isolated
+from zoo.core.isolation import isolated, kept_random
 from zoo.core.problem import Problem
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
@@ -121,7 +119,7 @@ def explain(
     template = as_model(model, guide)
     with isolated(seed):
         data = prepared(template, x)
-        with torch.random.fork_rng(devices=[]):
+        with kept_random():
             first_run(template, data)
         ready = start(template, data, template.inits[0], searched=False)
         reason = why_not_exact(ready, data)

@@ -18,6 +18,7 @@ import torch
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
+from zoo.core.isolation import kept_random
 from zoo.core.problem import Problem
 from zoo.core.state import snapshot
 from zoo.errors import ZooError
@@ -112,7 +113,7 @@ def _program_cost(model: LatentVariableModel, x: Data) -> float:
     from zoo.automatic.plan import make_plan
 
     try:
-        with torch.random.fork_rng(devices=[]):
+        with kept_random():
             plan = make_plan(model, x)
     except ZooError:
         return BUDGET  # the run itself says what is wrong
