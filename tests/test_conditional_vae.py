@@ -15,6 +15,7 @@ from torch.distributions import Bernoulli
 import zoo
 from zoo.core.contract import lacks
 from zoo.errors import ZooError
+from zoo.models import conditional_vae, stochastic_binary_network
 from zoo.models.conditional_vae import ConditionalVAE, quadrants, tiny
 from zoo.scores.bounds import bound_parts
 from zoo.scores.importance import importance_nll
@@ -168,3 +169,16 @@ def test_mistakes_are_one_line(call: Any, match: str) -> None:
     with pytest.raises(ZooError, match=match) as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", [conditional_vae, stochastic_binary_network])
+def test_a_pair_that_weighs_nothing_is_not_seen(kind: Any) -> None:
+    model, (given, target) = kind.tiny()
+    weights = torch.ones(len(given))
+    weights[-1] = 0.0
+    other = torch.cat([target[:-1], target[:1]])
+    both = [
+        zoo.fit(model, (given, y), estimator="iwae", max_epochs=2, weights=weights, init="current").model.state_dict()
+        for y in (target, other)
+    ]
+    assert all(torch.equal(value, both[1][name]) for name, value in both[0].items())

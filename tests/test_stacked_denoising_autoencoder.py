@@ -239,3 +239,9 @@ def test_what_was_recorded_is_in_the_order_of_the_paper(budget: str) -> None:
         assert len(row["errors"]) == (3 if budget == "quick" else 1)
     for errors in kinds.values():
         assert min(errors, key=lambda kind: errors[kind]) == "stacked denoising"
+
+
+def test_a_fit_to_labels_gives_the_codes_of_its_data() -> None:
+    model, x = tiny()
+    fit = zoo.fit(model, x)
+    assert torch.equal(fit.transform(x), fit.model.encode(x))

@@ -181,7 +181,7 @@ class ConditionalVAE(PairedModel):
 
     # --- data -----------------------------------------------------------------------------------------------------
 
-    def measure(self, x: Tensor, y: Tensor) -> None:
+    def standardize(self, x: Tensor, y: Tensor) -> None:
         readers: list[Any] = [self.decoder, *([self.prior] if self.latent_dim else [])]
         for reader in readers:
             reader.set_from(x)

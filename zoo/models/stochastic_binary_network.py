@@ -146,7 +146,7 @@ class StochasticBinaryNetwork(PairedModel):
             below = self._flat(h)
         return weight + self.likelihood.log_prob(self.decoder(below), y)
 
-    def measure(self, x: Tensor, y: Tensor) -> None:
+    def standardize(self, x: Tensor, y: Tensor) -> None:
         lowest: Any = self.layers[0]
         lowest.set_from(x)
         if not self.recognition:

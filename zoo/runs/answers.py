@@ -193,9 +193,7 @@ class Answers:
             torch.Size([150, 1])
         """
         if lacks(self.model, "encoded") is None:
-            codes: Tensor = by_pieces(
-                self.model, prepared(self.model, x), lambda piece: call(self.model.encoded, piece), "transform"
-            )
+            codes: Tensor = by_pieces(self.model, prepared(self.model, x), self.model.encoded, "transform")
             return codes
         lacking = lacks(self.model, "posterior_means")
         if lacks(self.model, "posterior") is not None and lacking is None:

@@ -110,7 +110,7 @@ class PairedModel(NeuralModel):
         """x and y as the programs take them."""
         return self.inputs(x), self.pixels(y)
 
-    def measure(self, x: Tensor, y: Tensor) -> None:
+    def standardize(self, x: Tensor, y: Tensor) -> None:
         """Standardise the networks that read x, or x and y, by these; each as :meth:`pair` gives them."""
         raise NotImplementedError
 
@@ -121,4 +121,4 @@ class PairedModel(NeuralModel):
         given, target = x["x"], x["y"]
         self.start_from(target)
         if self.likelihood.kind == "gaussian" or bool(((given < 0) | (given > self.white)).any()):
-            self.measure(*self.pair(given, target))
+            self.standardize(*self.pair(given, target))
