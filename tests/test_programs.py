@@ -247,7 +247,7 @@ def test_classes_that_lack_something_say_what():
         with pytest.raises(ZooError, match=f"{kind.__name__}: __init__ expected to call super\\(\\).__init__\\(\\)"):
             kind()
     with pytest.raises(ZooError, match="Empty: expected a method model"):
-        type("Empty", (zoo.LatentVariableModel,), {})()
+        zoo.fit(type("Empty", (zoo.LatentVariableModel,), {})(), torch.zeros(3, 2))
     assert Bare().config == {}  # needs no constructor
     with pytest.raises(TypeError):
         Shifted(1.0, 2.0)

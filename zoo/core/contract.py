@@ -34,7 +34,7 @@ from zoo.core.schema import Schema
 from zoo.core.streams import Stream
 from zoo.core.turns import turn
 from zoo.core.unsized import of_constructor, unsized
-from zoo.core.wrapping import begin, takes_data_whole, wrap_init, wrap_program
+from zoo.core.wrapping import takes_data_whole, wrap_init, wrap_program
 from zoo.errors import ZooError
 
 __all__ = ["Axes", "LatentVariableModel", "lacks", "parameter", "prepared", "read_by"]
@@ -139,7 +139,7 @@ class LatentVariableModel(PyroModule):
     def __init__(self) -> None:
         with turn(), pyro.settings.context(module_local_params=True):
             super().__init__()
-        begin(self, LatentVariableModel.model)
+        self.config = {}  # of a class without a constructor of its own
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """As every module, and ``dtype`` follows its parameters (``model.float()``)."""
@@ -149,7 +149,7 @@ class LatentVariableModel(PyroModule):
 
     def model(self, *args: Any, **kwargs: Any) -> Any:
         """p(x, z), a Pyro program."""
-        raise NotImplementedError(f"{type(self).__name__} does not define model(x).")
+        raise ZooError(f"{type(self).__name__}: expected a method model(self, x), got none. Write p(x, z) there.")
 
     def guide(self, *args: Any, **kwargs: Any) -> Any:
         """q(z | x), a Pyro program over the same latent sites."""

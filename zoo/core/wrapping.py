@@ -17,7 +17,7 @@ from zoo.core.rows import present, present_rows
 from zoo.core.turns import turn
 from zoo.errors import ZooError
 
-__all__ = ["begin", "takes_data_whole", "wrap_init", "wrap_program"]
+__all__ = ["takes_data_whole", "wrap_init", "wrap_program"]
 
 
 def wrap_init(init: Callable[..., None]) -> Callable[..., None]:
@@ -42,17 +42,6 @@ def wrap_init(init: Callable[..., None]) -> Callable[..., None]:
             }
 
     return wrapped
-
-
-def begin(model: Any, nothing: Any) -> None:
-    """What the constructor of the base class does: of a class without one of its own there are no arguments.
-
-    Raises:
-        ZooError: the class has no program but ``nothing``, that of the base.
-    """
-    if type(model).model is nothing:
-        raise ZooError(f"{type(model).__name__}: expected a method model(self, x), got none. Write p(x, z) there.")
-    model.config = {}
 
 
 @contextmanager

@@ -120,17 +120,22 @@ def pareto_k(log_weight: Tensor) -> Tensor | None:
     if varied.any():
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            khat[varied] = _smoothed(columns[varied])[1]
+            khat[varied] = _shapes(columns[varied])
     return torch.as_tensor(khat)
 
 
-def _smoothed(log_weight: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """ArviZ's Pareto-smoothed log-weights and k̂ of each row."""
+def _shapes(log_weight: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """ArviZ's k̂ of each row of log-weights; -inf where it finds a tail of one value."""
     import arviz
 
     if hasattr(arviz, "psislw"):
-        smoothed: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] = arviz.psislw(log_weight)
-    else:
-        base: Any = importlib.import_module("arviz_stats.base")  # of ArviZ 1.x; it takes what is divided by
-        smoothed = base.array_stats.psislw(-log_weight)
-    return smoothed
+        return np.asarray(arviz.psislw(log_weight)[1])
+    base: Any = importlib.import_module("arviz_stats.base")  # of ArviZ 1.x; it takes what is divided by
+
+    def shape(row: np.ndarray[Any, Any]) -> float:
+        try:
+            return float(base.array_stats.psislw(-row)[1])
+        except ValueError:
+            return -math.inf
+
+    return np.array([shape(row) for row in log_weight])
