@@ -17,6 +17,7 @@ from zoo.estimators.loop.loop import Loop, Watch
 from zoo.estimators.loop.metric import measured
 from zoo.estimators.loop.position import Diverged
 from zoo.estimators.loop.quasi_newton import QuasiNewton
+from zoo.estimators.loop.saturation import back_inside, saturated
 from zoo.estimators.loop.units import Units
 
 __all__ = ["ExactLoop"]
@@ -28,8 +29,8 @@ LEAST, OFTEN, LEAST_BEFORE = 1e-9, 3, 1e-5
 PATIENCE = 20
 #: Iterations between looks at floors; the last one is looked at too.
 LIFT_EVERY = 10
-#: How often floors let go of what they hold, where the gradient asks for it in the end.
-RELEASES = 5
+#: How often floors let go of what they hold, and logits come back, where the gradient asks for it in the end.
+RELEASES = 10
 #: Roundings of the objective within which a difference means nothing.
 ROUNDINGS = 4
 
@@ -120,7 +121,7 @@ class ExactLoop(Loop):
         last = at.ended is not None or at.step + 1 == self.total_steps
         if (last or at.step % LIFT_EVERY == 0) and self._lifted():
             at.ended, at.word = None, None
-        if at.ended is not None and at.releases < RELEASES and self.floors.releases(optimizer.beside[2]):
+        if at.ended is not None and at.releases < RELEASES and self._released():
             at.ended, at.word, at.releases = None, None, at.releases + 1
             self._anew()
         at.bound = self._bound()
@@ -138,6 +139,23 @@ class ExactLoop(Loop):
         self.optimizer.variables, self.at.floors = lifted, list(self.floors.notes)
         self._anew()
         return True
+
+    def _released(self) -> bool:
+        """Whether the climb has farther to go than it seemed: from floors that let go, or logits that come back."""
+        optimizer, units = self.optimizer, self.units
+        if self.floors.releases(optimizer.beside[2]):
+            return True
+        if not self.stage.recorded:
+            return False
+        values, here = units.start + units.scale * optimizer.variables, optimizer.value
+        which = saturated(values, lambda there: self._look_at((there - units.start) / units.scale)[1], units.scale == 1)
+        for place in back_inside(values, which) if bool(which.any()) else ():
+            u = (place - units.start) / units.scale
+            if self._look_at(u)[0] < here - max(self.least, self._rounding()):
+                optimizer.variables = u
+                return True
+        self._put(optimizer.variables)
+        return False
 
     def _anew(self) -> None:
         self.optimizer.forget()
