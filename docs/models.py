@@ -65,7 +65,7 @@ def served() -> str:
 def speed() -> str:
     """A few of the recorded figures; the site has all."""
     rows = [
-        "How often others' time holds ours (`zoo bench NAME`, recorded in `results/`; the site has all):\n",
+        "How many times as long others take (`zoo bench NAME`, recorded in `results/`; the site has all):\n",
         "| what | beside | times |\n|---|---|---:|",
     ]
     shown = (
