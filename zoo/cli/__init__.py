@@ -45,13 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     quick = argv is None and before is signal.default_int_handler
     if quick:
         signal.signal(signal.SIGINT, leave)
-        from zoo.cli.several import leave_with_launcher
+        from zoo.cli.several import end, launched, leave_with_launcher
 
         leave_with_launcher()
     try:
         from zoo.cli.entry import main as run
 
-        return run(argv)
+        code = run(argv)
+        if quick and launched() > 1:
+            end(code)
+        return code
     finally:
         if quick:
             signal.signal(signal.SIGINT, before)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
+import sys
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 __all__ = [
     "begun_again",
+    "end",
     "find_each_other",
     "is_first",
     "launched",
@@ -50,6 +53,16 @@ def leave_with_launcher() -> None:
         from zoo.core.parent import leave_with
 
         leave_with(os.getppid())
+
+
+def end(code: int) -> NoReturn:
+    """End this process at once: threads of ``torch.distributed`` may be at work yet, at an error of one process, and
+    the interpreter's own end aborts on those."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody listens
+            stream.flush()
+    os._exit(code)
 
 
 def find_each_other() -> None:
