@@ -11,7 +11,7 @@ from pyro.util import check_site_shape
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.sites import SiteMessage, family_of, sample_sites
 from zoo.core.unchanged import Unchanged
 
@@ -25,7 +25,7 @@ def plain_trace(model: LatentVariableModel, x: Data) -> Trace:
         ZooError: it changes in place what a site has been given.
     """
     unchanged = Unchanged(x)
-    with torch.no_grad(), kept_random(), model.in_its_dtype(x):
+    with torch.no_grad(), kept_generators(), model.in_its_dtype(x):
         with unchanged:
             trace = poutine.trace(lambda: call(model.model, x)).get_trace()
         unchanged.check(model.name)

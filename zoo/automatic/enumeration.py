@@ -27,7 +27,7 @@ from zoo.automatic.evidence import log_evidence
 from zoo.core import program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, arguments, call, tensors
-from zoo.core.isolation import forked_rng, kept_random
+from zoo.core.isolation import forked_rng, kept_generators
 from zoo.core.memory import TABLE
 from zoo.core.sites import observes, sample_sites
 from zoo.errors import ZooError
@@ -69,7 +69,7 @@ def predicted_elements(model: LatentVariableModel, x: Data, nesting: int) -> tup
     First a bound: every latent in scope at a site may matter there. Only where that is too large, one latent at a time
     has all of its values (the others one) to see on which of them each site depends.
     """
-    with _explained(model), torch.no_grad(), kept_random(), model.in_its_dtype(x):
+    with _explained(model), torch.no_grad(), kept_generators(), model.in_its_dtype(x):
         sizes: dict[str, int] = {}
         plain = poutine.trace(lambda: call(model.model, x)).get_trace()
         for name, site in sample_sites(plain).items():
@@ -237,7 +237,7 @@ def _check_history(model: LatentVariableModel, x: Data, nesting: int, plain: Tra
 
 def _sizes(model: LatentVariableModel, x: Data, nesting: int, latent: str | None = None) -> dict[str, int]:
     """By site, how many log-probabilities it has where one latent alone has more than one value."""
-    with torch.no_grad(), kept_random(), model.in_its_dtype(x):
+    with torch.no_grad(), kept_generators(), model.in_its_dtype(x):
         trace = enumerated_trace(_OneValue(latent)(config_enumerate(model.model, default="parallel")), x, nesting)
     return {name: site["unscaled_log_prob"].numel() for name, site in sample_sites(trace).items()}
 

@@ -24,7 +24,7 @@ from zoo.core import program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, num_data
 from zoo.core.edges import margin_of
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.ranks import Ranks
 from zoo.core.sites import family_of
 from zoo.core.statistics import Moments, wide
@@ -211,7 +211,7 @@ def make_plan(model: LatentVariableModel, x: Data, recognised: bool = True, chec
 
     there: list[tuple[dict[str, list[Leaf] | None], dict[str, Tensor]]] = []
     for seed in (1, 2):
-        with space.elsewhere(seed), recorded(), torch.no_grad(), kept_random():
+        with space.elsewhere(seed), recorded(), torch.no_grad(), kept_generators():
             again = enumerated(model, x, nesting)
             there.append(({n: _copied(leaves(n, s)) for n, s in again.sites.items()}, space.views()))
             if set(again.sites) != set(run.sites):

@@ -17,7 +17,7 @@ from zoo.automatic.plan import Plan, Weights, make_plan
 from zoo.automatic.sums import Use
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, count, num_data, stream_of
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.pieces import pieces
 from zoo.core.ranks import Ranks
 from zoo.core.statistics import Statistics
@@ -131,7 +131,7 @@ def why_not_passed(model: LatentVariableModel, x: Data) -> str | None:
     """Why a plan cannot be followed on data that are read in pieces, in a phrase; None where it can."""
     if (stream := stream_of(x)) is None:
         return None
-    with kept_random():
+    with kept_generators():
         numeric = make_plan(model, next(parts(model, x)), checked=True).numeric
     if not numeric:
         return None

@@ -24,7 +24,7 @@ from zoo.core.beside import restrict
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
 from zoo.core.edges import margin_of
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.sites import SiteMessage
 from zoo.errors import ZooError
 
@@ -51,7 +51,7 @@ def choose_start(model: LatentVariableModel, x: Data, first: bool = True) -> Non
     """
     if not model.points or not model.drawn:
         return
-    with kept_random():  # the same draws follow, whatever an estimator has looked at before
+    with kept_generators():  # the same draws follow, whatever an estimator has looked at before
         if why_not_exact(model, x) is not None:
             return
         model.drawn = False

@@ -139,7 +139,7 @@ def fitted_data(folder: Path, this: Fit, record: dict[str, Any], source: Source 
     if plain and checksum and tensors(x):
         whole = stream_of(x) is not None  # the checksum of a stream is that of all rows, which are looked at for it
         with waited_for(None, "data of the fit"):
-            there = fingerprint(prepared(copy.deepcopy(this.model), x, new=whole))
+            there = fingerprint(prepared(copy.deepcopy(this.model) if whole else this.model, x, new=whole))
         if there != checksum:
             raise ZooError(f"{folder}: expected the data it was fitted to, but {name!r} holds others now. Pass --data.")
     return Asked(name, x, codes, rows)

@@ -29,6 +29,7 @@ __all__ = [
     "numbers_of",
     "plain",
     "series_array",
+    "shown",
     "strip_text",
     "to_tensor",
 ]
@@ -275,8 +276,8 @@ def frame_array(frame: Any) -> NDArray:
         names = [frame.columns[i] for i in text]
         if len(names) == 1:
             fix = f"Leave it out: x.drop(columns={names[0]!r})"
-            raise NotNumbers(f"text ({_shown(cells[0])})", fix, f" in column {names[0]!r}")
-        told = ", ".join(f"{name!r} ({_shown(cell)})" for name, cell in zip(names[:6], cells, strict=False))
+            raise NotNumbers(f"text ({shown(cells[0])})", fix, f" in column {names[0]!r}")
+        told = ", ".join(f"{name!r} ({shown(cell)})" for name, cell in zip(names[:6], cells, strict=False))
         more = f" and {len(names) - 6} more" * (len(names) > 6)
         raise NotNumbers(f"text in columns {told}{more}", "Leave them out: x.select_dtypes('number')")
     return np.column_stack(columns) if columns else np.empty((len(frame), 0))
@@ -286,7 +287,8 @@ def frame_array(frame: Any) -> NDArray:
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
-def _shown(cell: str) -> str:
+def shown(cell: str) -> str:
+    """A cell as error texts quote it."""
     return repr(cell if len(cell) <= 40 else cell[:37] + "...")
 
 
@@ -302,7 +304,7 @@ def to_tensor(array: NDArray) -> Tensor:
     if array.dtype == object:
         cell = str(next((cell for cell in array.reshape(-1) if cell is not None), "nothing"))
         comma = "pandas.read_csv(..., decimal=',') reads a comma before decimals" if _COMMA.fullmatch(cell) else None
-        raise NotNumbers(f"text ({_shown(cell)})", comma or "Convert it to numbers, or leave it out")
+        raise NotNumbers(f"text ({shown(cell)})", comma or "Convert it to numbers, or leave it out")
     size = array.dtype.itemsize
     if not array.flags.writeable or any(stride < 0 or stride % size for stride in array.strides):
         array = array.copy()

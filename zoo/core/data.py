@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.arrays import check_padding
-from zoo.core.passes import passing, through
+from zoo.core.passes import beginnings, through
 from zoo.core.rows import Rows, present
 from zoo.core.schema import Schema, read_leaf
 from zoo.core.statistics import weighted
@@ -206,10 +206,8 @@ def split(x: Data, rows: int) -> Iterator[Data]:
     """The data in pieces of at most ``rows`` rows: memory then stays bounded however many data there are."""
     whole = num_data(x)
     if stream_of(x) is not None:
-        with passing(whole) as told:
-            for begin in range(0, whole, rows):
-                yield take(x, slice(begin, begin + rows))
-                told(min(begin + rows, whole))
+        for begin in beginnings(whole, rows):
+            yield take(x, slice(begin, begin + rows))
         return
     if whole <= rows:
         yield x

@@ -17,7 +17,7 @@ from zoo.core.boxes import Box, Keep, key_of, name_of
 from zoo.core.checks import failed_on_data, fits_program
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data, plain, tensors
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.networks import Lender
 from zoo.core.points import Drawn, Improper, Points, Prior, joint_with_latents, priors, sampled_parameters, supports
 from zoo.core.readings import parameter_values
@@ -171,7 +171,7 @@ class FunctionModel(LatentVariableModel):
         """Whether the guide has a q for these data: one of tables has none for others than those it was made for."""
         if self.has_default_guide:
             try:
-                with kept_random():
+                with kept_generators():
                     call(self.guide, x)
             except ZooError:
                 return False
@@ -212,7 +212,7 @@ class FunctionModel(LatentVariableModel):
         """Give a program without a guide one over its discrete latents (tables), and create its parameters."""
         args, kwargs = _arguments(x)
         program = Points(self.points, self._supports, self.joint_points)(self._program(0))
-        with self._own_parameters(args, kwargs), kept_random():
+        with self._own_parameters(args, kwargs), kept_generators():
             guide = DiscreteTables(program, *args, **kwargs)
         self._kept = Keep((self._kept.value[0], guide))
         self._constraints.clear()

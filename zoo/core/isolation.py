@@ -18,18 +18,18 @@ from zoo.core.turns import turn
 
 _AVAILABLE: ContextVar[int] = ContextVar("available_threads", default=0)
 
-__all__ = ["available_threads", "forked_rng", "isolated", "kept_random", "reseed", "threads"]
+__all__ = ["available_threads", "forked_rng", "isolated", "kept_generators", "reseed", "threads"]
 
 
 @contextmanager
 def forked_rng(seed: int) -> Iterator[None]:
     """Seed torch inside, give the caller's generators back outside. Touches torch only: cheap."""
-    with turn(), kept_random():
+    with turn(), kept_generators():
         seed_torch(seed)
         yield
 
 
-def kept_random() -> AbstractContextManager[None]:
+def kept_generators() -> AbstractContextManager[None]:
     """Give torch's generators back as they were, those of GPUs that are in use too: the same draws follow, whatever is
     looked at inside."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []

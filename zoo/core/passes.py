@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Listener", "heard_by", "passing", "through"]
+__all__ = ["Listener", "beginnings", "heard_by", "passing", "through"]
 
 
 class Listener(Protocol):
@@ -40,6 +40,14 @@ def passing(rows: int | None) -> Iterator[Callable[[int], None]]:
         yield lambda done: _tell(done, rows)
     finally:
         _tell(None, None)
+
+
+def beginnings(whole: int, rows: int) -> Iterator[int]:
+    """Where each piece of so many rows begins, in a pass through all."""
+    with passing(whole) as told:
+        for begin in range(0, whole, rows):
+            yield begin
+            told(min(begin + rows, whole))
 
 
 def through(batches: Iterable[B], rows: int, done: int = 0) -> Iterator[B]:

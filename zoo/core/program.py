@@ -16,7 +16,7 @@ from torch.distributions.kl import kl_divergence
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.sites import SiteMessage, data_dim, family_of, is_masked_out, noise, observes, sample_sites
 from zoo.core.traces import left_out
 
@@ -153,7 +153,7 @@ def look(model: LatentVariableModel, x: Data) -> Program:
     """Run the guide, and the model on its draws, once on a little of the data; torch's generator stays as it is."""
     x = model.probe(x)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    with torch.enable_grad(), kept_random():
+    with torch.enable_grad(), kept_generators():
         guide = poutine.trace(lambda: call(model.guide, x)).get_trace() if model.has_guide else Trace()
         with model.in_its_dtype(x):
             guide.compute_log_prob()
@@ -181,7 +181,7 @@ def _reached(output: Tensor, named: Sequence[tuple[str, Tensor]]) -> tuple[str, 
 def reached_by_marginal(model: LatentVariableModel, x: Data) -> tuple[str, ...]:
     """Names of the parameters that an exact ln p(x) depends on, which the model offers; no program is run."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    with torch.enable_grad(), kept_random():
+    with torch.enable_grad(), kept_generators():
         output = call(model.log_marginal, model.probe(x)).sum()
         leaves = _leaves(output)
         return _reached(output, named) if leaves is None else tuple(n for n, p in named if p in leaves)
@@ -240,7 +240,7 @@ def sites(model: LatentVariableModel, x: Data) -> list[Site]:
     with torch.no_grad():
         trace, beside = poutine.trace(lambda: call(model.model, x)).get_trace(), frozenset[str]()
         if model.has_guide and any(is_masked_out(site) for site in sample_sites(trace).values()):
-            with kept_random():
+            with kept_generators():
                 beside = noise(poutine.trace(lambda: call(model.guide, x)).get_trace(), trace)
         return _sites(trace, num_data(x), beside, model.points)
 
@@ -261,7 +261,7 @@ def plate_nesting(model: LatentVariableModel, x: Data, *, alone: bool = False) -
 def traced(model: LatentVariableModel, x: Data) -> tuple[Trace, Trace]:
     """One run of the guide and of the model on its draws, as they are; no gradient, the caller's draws untouched."""
     x = model.probe(x)
-    with torch.no_grad(), kept_random():
+    with torch.no_grad(), kept_generators():
         guide_trace = poutine.trace(lambda: call(model.guide, x)).get_trace()
         model_trace = poutine.trace(poutine.replay(lambda: call(model.model, x), trace=guide_trace)).get_trace()
     return guide_trace, model_trace

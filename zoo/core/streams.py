@@ -16,7 +16,7 @@ from torch import Tensor
 from zoo.core.arrays import plain, to_tensor
 from zoo.core.mapped import Mapped
 from zoo.core.memory import rows_at_once
-from zoo.core.passes import passing
+from zoo.core.passes import beginnings
 from zoo.core.places import further
 
 __all__ = ["SAMPLE", "BlockOrder", "Stream"]
@@ -147,11 +147,8 @@ class Stream:
 
     def raw_pieces(self, rows: int) -> Iterator[tuple[int, list[NDArray]]]:
         """Rows as they stand in the files, an array a field, and how many come before: left out or not."""
-        whole = len(self.arrays[0])
-        with passing(whole) as told:
-            for begin in range(0, whole, rows):
-                yield begin, [array.raw(slice(begin, begin + rows)) for array in self.arrays]
-                told(min(begin + rows, whole))
+        for begin in beginnings(len(self.arrays[0]), rows):
+            yield begin, [array.raw(slice(begin, begin + rows)) for array in self.arrays]
 
     @property
     def told(self) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data, once, weights_of
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.memory import TRACED
 from zoo.core.problem import Problem
 from zoo.core.program import Program, look
@@ -198,7 +198,7 @@ def _together(model: LatentVariableModel, x: Data, num_particles: int, known: Pr
         if value.numel() == num_particles * site["value"].numel():  # else a site that no draw changes
             value = value[-1]
         site["value"] = value.reshape(site["value"].shape)
-    with kept_random():
+    with kept_generators():
         again = poutine.trace(poutine.replay(lambda: call(model.model, batch), trace=alone)).get_trace()
         left = left_out(alone, again)
         with model.in_its_dtype(x):

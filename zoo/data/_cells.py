@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from zoo.core.arrays import is_number, numbers_of
 from zoo.data._aside import moments
 
-__all__ = ["Column", "as_part", "holds_numbers", "is_text", "reads_as_number", "shown", "way_out"]
+__all__ = ["Column", "as_part", "holds_numbers", "is_text", "reads_as_number", "way_out"]
 
 Column = int | str
 
@@ -42,11 +42,6 @@ def way_out(column: NDArray, name: Column, value: str, decimal: str) -> str:
 
 def as_part(name: Column) -> str:
     return f"read it as labels={name!r} or sequence={name!r}"
-
-
-def shown(value: str) -> str:
-    """A cell as error texts quote it."""
-    return repr(value if len(value) <= 40 else value[:37] + "...")
 
 
 def is_decimal_comma(cell: str) -> bool:

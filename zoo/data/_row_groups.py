@@ -73,18 +73,15 @@ def spooled_parquet(
     spool = Spool(paths[0].name, rows * sum(map(len, fields.values())) * dtype.itemsize)
     with passing(rows) as told:
         for path, file in zip(paths, files, strict=True):
-            read = functools.partial(file.iter_batches, PART, columns=[n for names in fields.values() for n in names])
-            for group in range(file.metadata.num_row_groups):  # asked for all, the reader holds more than it gives
-                for batch in read([group]):
-                    frame = batch.to_pandas()
-                    spool.add({field: _columns(path, frame, names, dtype) for field, names in fields.items()})
-                    told(spool.rows)
+            for frame in _frames([file], [name for names in fields.values() for name in names]):
+                spool.add({field: _columns(path, frame, names, dtype) for field, names in fields.items()})
+                told(spool.rows)
     return spool.arrays(), loaded
 
 
 def _frames(files: Sequence[Any], names: Sequence[str]) -> Iterator[Any]:
     for file in files:
-        for group in range(file.metadata.num_row_groups):
+        for group in range(file.metadata.num_row_groups):  # asked for all, the reader holds more than it gives
             for batch in file.iter_batches(PART, columns=list(names), row_groups=[group]):
                 yield batch.to_pandas()
 

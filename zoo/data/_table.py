@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.core.arrays import check_padding, numbers_of
+from zoo.core.arrays import check_padding, numbers_of, shown
 from zoo.data._aside import mixed_up, moments, odd_moment, set_aside
-from zoo.data._cells import Column, as_part, holds_numbers, is_text, reads_as_number, shown, way_out
+from zoo.data._cells import Column, as_part, holds_numbers, is_text, reads_as_number, way_out
 from zoo.data._loaded import Loaded
 from zoo.errors import ZooError
 

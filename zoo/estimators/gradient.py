@@ -12,7 +12,7 @@ import torch
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, mass, num_data, split, stream_of
-from zoo.core.isolation import forked_rng, kept_random
+from zoo.core.isolation import forked_rng, kept_generators
 from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
 from zoo.core.rows import Rows, known_at
@@ -208,7 +208,7 @@ class GradientEstimator(Estimator):
             optimizer_imported()
         model = problem.model
         if model.splits:
-            with kept_random():
+            with kept_generators():
                 step = self.objective(problem)(model.probe(problem.data))
                 moving = [p for p in model.parameters() if p.requires_grad]
                 torch.autograd.grad(step.surrogate, moving, allow_unused=True)
@@ -249,7 +249,7 @@ class GuidedEstimator(GradientEstimator):
         if problem.model.trusted:
             return None
         try:
-            with kept_random():
+            with kept_generators():
                 self.objective(problem)(problem.data)
         except Exception as error:  # whatever Pyro makes of a program that does not suit it
             return failure(error)

@@ -13,7 +13,7 @@ from zoo.core import traces, weighing
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, mass, total
 from zoo.core.hooks import Computed, choose
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.objective import Objective, Step
 from zoo.core.problem import Problem
 from zoo.errors import ZooError
@@ -49,7 +49,7 @@ class RWS(GuidedEstimator):
         if reason is None:
             try:
                 few = problem.model.probe(problem.data)
-                with torch.no_grad(), kept_random():
+                with torch.no_grad(), kept_generators():
                     traces.draw(problem.model, few, 1, problem.program.nesting, detach=True)
             except KeyError:  # what Pyro's transforms without an inverse raise
                 return "its guide cannot score a draw again: a flow in it has no inverse"

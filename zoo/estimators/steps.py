@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, map_tensors, num_data, stream_of, take
-from zoo.core.isolation import kept_random, threads
+from zoo.core.isolation import kept_generators, threads
 from zoo.core.pieces import statistics_of
 from zoo.core.state import restore, snapshot
 from zoo.core.statistics import Statistics
@@ -152,7 +152,7 @@ def measured_rounding(
     try:
         for repeat in range(REPEATS):
             generator = torch.Generator().manual_seed(repeat)
-            with kept_random():
+            with kept_generators():
                 torch.manual_seed(0)
                 first, second = steps.reordered(generator), steps.reordered(generator)
                 moved = _moved(start, generator)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.components import BernoulliComponents
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.models.shared.hidden_markov import HiddenMarkov
 
 __all__ = ["BernoulliHMM"]
@@ -64,7 +64,7 @@ def tiny() -> tuple[BernoulliHMM, dict[str, Tensor]]:
     model = BernoulliHMM(num_states=2, num_features=2)
     model.transition_probs = torch.tensor([[0.8, 0.2], [0.3, 0.7]])
     model.probs = torch.tensor([[0.9, 0.3], [0.2, 0.6]])
-    with kept_random():
+    with kept_generators():
         torch.manual_seed(0)
         x = model.sample(3, 4)
     return model, {"x": x, "lengths": torch.tensor([4, 2, 1])}

@@ -20,7 +20,7 @@ from zoo.core.annealing import AnnealingPath
 from zoo.core.checks import positive
 from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.densities.boltzmann import check_couplings, hollow, independent_log_partition
 from zoo.densities.ising import (
     MOST_UNITS,
@@ -142,7 +142,7 @@ class BoltzmannMachine(EnergyModel):
 
         With it ln p(x) is bounded from above, so it is no evidence bound.
         """
-        with kept_random(), torch.no_grad():
+        with kept_generators(), torch.no_grad():
             torch.manual_seed(seed)
             return mean_field(self.units, num_starts)[1]
 

@@ -15,7 +15,7 @@ from zoo.components import CategoricalComponents
 from zoo.components.questions import Starting
 from zoo.core.checks import positive
 from zoo.core.data import Data, as_data
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.offers import follows
 from zoo.core.schema import Schema
 from zoo.core.sequences import inside, lengths_of
@@ -108,7 +108,7 @@ def tiny() -> tuple[CategoricalHMM, dict[str, Tensor]]:
     model = CategoricalHMM(num_states=2, num_symbols=3)
     model.transition_probs = torch.tensor([[0.8, 0.2], [0.3, 0.7]])
     model.emission_probs = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
-    with kept_random():
+    with kept_generators():
         torch.manual_seed(0)
         x = model.sample(3, 4)
     return model, {"x": x, "lengths": torch.tensor([4, 2, 1])}

@@ -27,7 +27,7 @@ from guides.packing import Packing
 from zoo.core.checks import positive
 from zoo.core.contract import Axes
 from zoo.core.data import Data
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.sequences import lengths_of
 from zoo.models.shared.state_space import StateSpaceModel, normal
 
@@ -263,7 +263,7 @@ def tiny() -> tuple[DeepMarkovModel, dict[str, Tensor]]:
     last: Any = [*model.decoder.children()][-1]
     with torch.no_grad():
         last.weight.mul_(8)
-    with kept_random():
+    with kept_generators():
         torch.manual_seed(0)
         x = model.sample(3, 4)
     return model, model.validate({"x": x, "lengths": torch.tensor([4, 2, 3])})

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.bayes import priors
 from zoo.components import GaussianComponents
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.sequences import lengths_of
 from zoo.models.shared.hidden_markov import HiddenMarkov
 
@@ -81,7 +81,7 @@ def tiny() -> tuple[GaussianHMM, dict[str, Tensor]]:
     model = GaussianHMM(num_states=2, num_features=2)
     model.transition_probs = torch.tensor([[0.8, 0.2], [0.3, 0.7]])
     model.means = torch.tensor([[-1.0, 0.5], [1.5, -0.5]])
-    with kept_random():
+    with kept_generators():
         torch.manual_seed(0)
         x = model.sample(3, 4)
     return model, {"x": x, "lengths": torch.tensor([4, 2, 1])}

@@ -16,7 +16,7 @@ from torch import Tensor
 from zoo.components.clusters import partition
 from zoo.components.gaussian_mixture import GaussianMixtureComponents
 from zoo.core.checks import positive
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.models.shared.hidden_markov import HiddenMarkov
 
 __all__ = ["GaussianMixtureHMM"]
@@ -101,7 +101,7 @@ def tiny() -> tuple[GaussianMixtureHMM, dict[str, Tensor]]:
     model = GaussianMixtureHMM(num_states=2, num_mixtures=2, num_features=1)
     model.transition_probs = torch.tensor([[0.8, 0.2], [0.3, 0.7]])
     model.means = torch.tensor([[-2.0], [-1.0], [1.0], [2.5]])
-    with kept_random():
+    with kept_generators():
         torch.manual_seed(0)
         x = model.sample(3, 4)
     return model, {"x": x, "lengths": torch.tensor([4, 2, 1])}

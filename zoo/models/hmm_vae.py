@@ -33,7 +33,7 @@ from guides.residual import COVARIANCES
 from zoo.core.checks import assigned, positive
 from zoo.core.contract import Axes, parameter
 from zoo.core.data import Data
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.offers import follows
 from zoo.core.sequences import inside, lengths_of
 from zoo.densities.covariance import cholesky
@@ -376,7 +376,7 @@ def tiny() -> tuple[HMMVAE, dict[str, Tensor]]:
     """The smallest honest instance, ragged, and data drawn about its own states."""
     model = HMMVAE(num_states=2, num_features=3, latent_dim=1, hidden_dims=(3,), hidden_dim=3)
     model.transition_probs = torch.tensor([[0.8, 0.2], [0.3, 0.7]])
-    with kept_random(), torch.no_grad():
+    with kept_generators(), torch.no_grad():
         torch.manual_seed(0)
         model.code_means.copy_(torch.tensor([[-1.0], [1.5]]))
         x = model.sample(3, 4)

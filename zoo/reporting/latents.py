@@ -22,7 +22,7 @@ from torch.distributions import constraints
 from zoo.core import program
 from zoo.core.contract import LatentVariableModel, lacks, prepared, read_by
 from zoo.core.data import Data, call, map_tensors, num_data, take, tensors
-from zoo.core.isolation import isolated, kept_random
+from zoo.core.isolation import isolated, kept_generators
 from zoo.core.sites import sample_sites, unwrapped
 from zoo.errors import ZooError
 from zoo.reporting.page import Array, image_shape
@@ -196,7 +196,7 @@ class _Means(Messenger):
 
 
 def _view(model: LatentVariableModel, x: Data, cut: bool, dark: bool) -> _View | None:
-    with torch.no_grad(), kept_random():
+    with torch.no_grad(), kept_generators():
         found = program.sites(model, x)
         nodes = _nodes(model.model, take(x, slice(0, 2)))
     observed = [site.name for site in found if site.role == "observed"]

@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 
 from zoo.core.memory import rows_at_once
-from zoo.core.passes import passing
+from zoo.core.passes import beginnings
 from zoo.core.places import further
 from zoo.core.streams import Stream
 from zoo.errors import ZooError
@@ -25,15 +25,13 @@ KINDS = (".csv", ".tsv", ".parquet")
 def table_pieces(fit: Fitted, x: Stream, *, proba: bool, scores: bool) -> Iterator[Columns]:
     """:func:`latent_table` of all rows, in pieces; sequences are numbered through."""
     rows = rows_at_once(max(x.row_numbers, 32))
-    with passing(len(x)) as told:
-        for begin in range(0, len(x), rows):
-            with further(begin):
-                made = latent_table(fit, x.take(slice(begin, begin + rows)), proba=proba, scores=scores)
-            if "step" in made:  # numbers of sequences are left out where there is one
-                first = made.pop("sequence", np.zeros(len(made["step"]), int))
-                made = {"sequence": begin + first, **made}
-            yield made
-            told(min(begin + rows, len(x)))
+    for begin in beginnings(len(x), rows):
+        with further(begin):
+            made = latent_table(fit, x.take(slice(begin, begin + rows)), proba=proba, scores=scores)
+        if "step" in made:  # numbers of sequences are left out where there is one
+            first = made.pop("sequence", np.zeros(len(made["step"]), int))
+            made = {"sequence": begin + first, **made}
+        yield made
 
 
 def write_pieces(pieces: Iterable[Columns], target: Path | IO[str]) -> tuple[int, list[str]]:

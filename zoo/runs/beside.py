@@ -14,7 +14,7 @@ from zoo.core.beside import placed
 from zoo.core.checks import rows as named_rows
 from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, as_data, call, num_data, plain, take, tensors
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.matching import match
 from zoo.core.problem import Problem
 from zoo.core.rows import Rows
@@ -83,7 +83,7 @@ def check_known(model: LatentVariableModel, x: Data) -> Data:
     """
     if not isinstance(x, Rows) or not x.known:
         return x
-    with torch.no_grad(), kept_random():
+    with torch.no_grad(), kept_generators():
         trace = poutine.trace(lambda: call(model.model, plain(x))).get_trace()
     latents = {n: s for n, s in sample_sites(trace).items() if not s["is_observed"] and n not in model.points}
     known = {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, count, plain
 from zoo.core.functions import as_model
-from zoo.core.isolation import isolated, kept_random
+from zoo.core.isolation import isolated, kept_generators
 from zoo.core.places import counted
 from zoo.core.spread import check_jobs, spread
 from zoo.core.turns import exclusive
@@ -358,7 +358,7 @@ def _gradients(
     chosen = {each.label: each.made() for each in here}
     best = comparison.best_of([this for this in comparison.fits if this.label in chosen])
     rows = []
-    with kept_random():
+    with kept_generators():
         for point, model in (("start", origin), ("optimum", best.model)):
             with fraction_shown(f"gradients, {point}", False if callable(progress) else progress) as told:
                 rows += gradient_quality(model, data, chosen, point=point, told=told)

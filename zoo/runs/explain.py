@@ -12,7 +12,7 @@ from zoo.automatic.enumeration import why_not_exact
 from zoo.automatic.plan import SiteRow, Update, make_plan
 from zoo.core.contract import prepared
 from zoo.core.functions import as_model
-from zoo.core.isolation import isolated, kept_random
+from zoo.core.isolation import isolated, kept_generators
 from zoo.core.problem import Problem
 from zoo.core.turns import exclusive
 from zoo.errors import ZooError
@@ -119,7 +119,7 @@ def explain(
     template = as_model(model, guide)
     with isolated(seed):
         data = prepared(template, x)
-        with kept_random():
+        with kept_generators():
             first_run(template, data)
         ready = start(template, data, template.inits[0], searched=False)
         reason = why_not_exact(ready, data)

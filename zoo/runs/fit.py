@@ -17,7 +17,7 @@ from zoo.core.contract import prepared
 from zoo.core.data import at_hand, num_data, plain, stream_of, weights_of
 from zoo.core.duplicates import duplicate
 from zoo.core.functions import as_model
-from zoo.core.isolation import isolated, kept_random, reseed, threads
+from zoo.core.isolation import isolated, kept_generators, reseed, threads
 from zoo.core.places import counted
 from zoo.core.problem import Problem
 from zoo.core.ranks import joined
@@ -177,7 +177,7 @@ def fit(
         whole = data = with_beside(base, prepared(base, x, new=True), weights, known)
         data, left_out = possible_rows(base, data)
         data, chosen = with_held_out(chosen, base, data, seed)
-        with kept_random():
+        with kept_generators():
             problem = first_run(base, plain(data), chosen.uses_guide)
         problem, stopping = settled(problem, data, fixed)
         data = problem.data

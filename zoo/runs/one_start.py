@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, at_hand, count, map_tensors, plain
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.memory import PeakMemory
 from zoo.core.problem import Problem
 from zoo.core.state import restore, set_training, snapshot
@@ -46,7 +46,7 @@ def run_one(
     model, x = problem.model, problem.data
 
     def evidence() -> float:
-        with kept_random():
+        with kept_generators():
             try:
                 total = total_log_likelihood(model, x, checked=True)
             except Exception:  # it is for the curve alone; the score at the end has a note on what fails
@@ -156,7 +156,7 @@ def _are_numbers(models: Sequence[LatentVariableModel]) -> bool:
 
 def exact_log_likelihood_known(model: LatentVariableModel, x: Data) -> bool:
     """Whether ln p(x) is tractable."""
-    with kept_random():
+    with kept_generators():
         return total_log_likelihood(model, model.probe(x)) is not None
 
 

@@ -18,7 +18,7 @@ from zoo.core.contract import LatentVariableModel, lacks, prepared
 from zoo.core.data import Data, at_hand, num_data, plain, stream_of, take, tensors, weights_of
 from zoo.core.duplicates import duplicate
 from zoo.core.functions import as_model
-from zoo.core.isolation import isolated, kept_random
+from zoo.core.isolation import isolated, kept_generators
 from zoo.core.places import data_names
 from zoo.core.problem import Problem
 from zoo.core.rows import Rows
@@ -277,7 +277,7 @@ def check_serves(estimator: Estimator, problem: Problem) -> None:
 
 def serving(problem: Problem, among: Iterable[str] | None = None) -> list[str]:
     """The names of the estimators that can serve a problem, of all or in the order of those asked for."""
-    with kept_random():
+    with kept_generators():
         return [n for n in among or sorted(estimator_classes()) if _refuses(find_estimator(n)(), problem) is None]
 
 
@@ -353,7 +353,7 @@ def suits_auto_em(problem: Problem, in_pieces: bool = False) -> bool:
     model, x = problem.model, problem.data
     ready = start(model, x, model.inits[0])
     try:
-        with kept_random():
+        with kept_generators():
             plan = make_plan(ready, x)
     except ZooError:
         return False

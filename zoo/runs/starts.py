@@ -18,7 +18,7 @@ import torch
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.problem import Problem
 from zoo.core.state import snapshot
 from zoo.errors import ZooError
@@ -113,7 +113,7 @@ def _program_cost(model: LatentVariableModel, x: Data) -> float:
     from zoo.automatic.plan import make_plan
 
     try:
-        with kept_random():
+        with kept_generators():
             plan = make_plan(model, x)
     except ZooError:
         return BUDGET  # the run itself says what is wrong

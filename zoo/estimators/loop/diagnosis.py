@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call
-from zoo.core.isolation import kept_random
+from zoo.core.isolation import kept_generators
 from zoo.core.objective import Objective
 from zoo.core.sites import unwrapped
 
@@ -27,7 +27,7 @@ def explain(model: LatentVariableModel, objective: Objective, batch: Data) -> st
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         return f"parameter {lost[0]!r}{more} became NaN, as its gradient was not finite"
     watch = _Watch()
-    with torch.no_grad(), kept_random(), pyro.validation_enabled(False):
+    with torch.no_grad(), kept_generators(), pyro.validation_enabled(False):
         for _ in range(5):  # a rare draw may have been the cause
             watch.look(model, batch)
             if watch.found is not None:
