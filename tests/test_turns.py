@@ -10,10 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import zoo
+from zoo.core.isolation import isolated
+from zoo.core.numpy_generator import _by_bytes
 from zoo.estimators.em import EM
 from zoo.estimators.steps import ModelSteps
 from zoo.runs import fit as fitting
@@ -176,3 +179,25 @@ def test_python_s_generator_is_kept_around_a_fit() -> None:
     state = random.getstate()
     zoo.fit(mixture(), X)
     assert random.getstate() == state
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 2, 2 * 624, 2 * 624 + 1])
+@pytest.mark.parametrize("quick", [True, False])
+def test_numpy_s_generator_is_kept_wherever_it_stands(drawn: int, quick: bool, monkeypatch: Any) -> None:
+    """Between two numbers of a normal pair and at the end of its words too, whichever way it is kept."""
+    monkeypatch.setattr("zoo.core.numpy_generator._by_bytes", lambda: quick)
+    np.random.seed(3)  # noqa: NPY002
+    np.random.standard_normal(drawn)  # noqa: NPY002
+    before: Any = np.random.get_state()  # noqa: NPY002
+    with isolated(7):
+        inside = np.random.standard_normal(3).tolist()  # noqa: NPY002
+        with isolated(8):
+            np.random.standard_normal(5)  # noqa: NPY002
+        inside += np.random.standard_normal(2).tolist()  # noqa: NPY002
+    after: Any = np.random.get_state()  # noqa: NPY002
+    assert all(np.array_equal(*each) for each in zip(before, after, strict=True))
+    assert inside == np.random.RandomState(7).standard_normal(5).tolist()
+
+
+def test_the_bytes_of_numpy_s_generator_are_all_it_has() -> None:
+    assert _by_bytes()

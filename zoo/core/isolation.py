@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import cache
 
-import numpy as np
 import pyro
 import torch
 
 from zoo.core.memory import SMALL
+from zoo.core.numpy_generator import seed_numpy, taken_numpy
 from zoo.core.processors import processors, threads_pay
 from zoo.core.turns import turn
 
@@ -85,7 +85,7 @@ def isolated(seed: int) -> Iterator[None]:
     Contexts nest, so a fit may run in another fit's callback. Another thread waits until it is over.
     """
     with turn():
-        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (the caller's own generator)
+        python_state, put_back_numpy = random.getstate(), taken_numpy()
         dtype = torch.get_default_dtype()
         with forked_rng(seed), pyro.get_param_store().scope(), torch.enable_grad():
             _seed_others(seed)
@@ -93,7 +93,7 @@ def isolated(seed: int) -> Iterator[None]:
                 yield
             finally:
                 random.setstate(python_state)
-                np.random.set_state(numpy_state)  # noqa: NPY002
+                put_back_numpy()
                 torch.set_default_dtype(dtype)
 
 
@@ -105,4 +105,4 @@ def reseed(seed: int) -> None:
 
 def _seed_others(seed: int) -> None:
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
+    seed_numpy(seed)
