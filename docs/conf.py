@@ -53,6 +53,7 @@ napoleon_use_ivar = True  # what a class says of its attributes is not said agai
 napoleon_custom_sections = [
     ("Shapes", "params_style"),
     ("Args of every subclass", "params_style"),
+    ("Args of every method", "params_style"),
     ("Units", "notes_style"),
 ]
 # Nothing is fetched while the site is built: links to other projects are written out where they are wanted.

@@ -11,7 +11,7 @@ from wording import plain
 
 from zoo.core import contract
 from zoo.core.contract import LatentVariableModel
-from zoo.core.offers import OFFERS
+from zoo.core.offers import ARGUMENTS, OFFERS
 
 #: What the library asks of every model, and a class leaves as it is.
 INNER = {
@@ -58,6 +58,13 @@ instance withholds: `withholds()` gives the reason, which the estimators that re
 
 | method | answers | written for |
 |---|---|---|
+"""
+
+NAMES = """
+## What their arguments are
+
+| argument | is, in every method |
+|---|---|
 """
 
 ATTRIBUTES = """
@@ -114,7 +121,9 @@ def page() -> str:
         f"| `{name}` | {plain(says)} | {f'`{default}`' if default else ''} |" for name, says, default in attributes()
     ]
     done = [f"| `{name}` | {plain(about)} |" for name, about in methods()]
-    return HEAD + "\n".join(offered) + "\n" + ATTRIBUTES + "\n".join(said) + "\n" + METHODS + "\n".join(done) + "\n"
+    named = [f"| `{name}` | {plain(about)} |" for name, about in ARGUMENTS.items()]
+    parts = {HEAD: offered, NAMES: named, ATTRIBUTES: said, METHODS: done}
+    return "".join(f"{head}{chr(10).join(rows)}\n" for head, rows in parts.items())
 
 
 if __name__ == "__main__":

@@ -19,8 +19,11 @@ class AmortizedCategorical(MLP):
     With ``hidden_dims=()`` the logits are linear in x, which contains the exact posterior of mixtures
     whose components share an exponential family with linear statistics (Poisson, Bernoulli).
 
+    Args:
+        num_features: D. num_categories: K. hidden_dims: widths of hidden layers; () makes the logits linear in x.
+
     Shapes:
-        x: (..., num_features) to a Categorical of batch shape (...) over ``num_categories``.
+        inputs: x, (..., num_features), to a Categorical of batch shape (...) over ``num_categories``.
 
     Example:
         >>> AmortizedCategorical(4, 3, (8,))(torch.zeros(5, 4))
@@ -32,12 +35,13 @@ class AmortizedCategorical(MLP):
 
     @torch.no_grad()
     def permute(self, order: Tensor) -> None:
-        """Category ``k`` becomes what ``order[k]`` was."""
+        """Category ``k`` becomes what ``order[k]`` was, ``order`` (K,)."""
         for value in self[-1].parameters():
             value.copy_(value[order].clone())
 
     def log_probs(self, x: Tensor) -> Tensor:
-        """ln q(z | x), (..., num_categories), nats: the table of the distribution that a call gives."""
+        """ln q(z | x), (..., num_categories), nats, of x (..., num_features): the table of the distribution that a call
+        gives."""
         return torch.log_softmax(super().forward(x), -1)
 
     def forward(self, *inputs: Tensor) -> dist.Categorical:

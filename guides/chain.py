@@ -55,7 +55,7 @@ class AmortizedChain(nn.Module):
 
     @torch.no_grad()
     def permute(self, order: Tensor) -> None:
-        """State ``k`` becomes what ``order[k]`` was."""
+        """State ``k`` becomes what ``order[k]`` was, ``order`` (K,)."""
         for value in (self.start, self.head.weight, self.head.bias):
             value.copy_(value[order].clone())
         self.link.copy_(self.link[order][:, order].clone())

@@ -48,7 +48,8 @@ class Combiner(nn.Module):
         flow: "planar" or "iaf", or None. num_flows: how many, one after another.
 
     Shapes:
-        x: (F, D), the frames of sequences as a :class:`Packing` has them. ahead: (F, H). z: (..., L).
+        x: (F, D), the frames of sequences as a packing has them. packing: a :class:`Packing` of their lengths.
+        ahead: (F, H). z: (..., L).
 
     Example:
         >>> guide, frames = Combiner(3, 2, 8), torch.zeros(2, 5, 3)

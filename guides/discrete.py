@@ -20,7 +20,7 @@ class AmortizedCode(MLP):
         activation: "tanh" or "relu".
 
     Shapes:
-        x: (..., num_features) to a distribution of batch shape (...) and event shape (V, K).
+        inputs: x, (..., num_features), to a distribution of batch shape (...) and event shape (V, K).
 
     Example:
         >>> q = AmortizedCode(4, 2, 3)(torch.zeros(5, 4))
@@ -51,7 +51,7 @@ class AmortizedBits(MLP):
         num_features: D. num_variables: V. hidden_dims: widths of hidden layers. activation: "tanh" or "relu".
 
     Shapes:
-        x: (..., num_features) to a distribution of batch shape (...) and event shape (V,).
+        inputs: x, (..., num_features), to a distribution of batch shape (...) and event shape (V,).
 
     Example:
         >>> q = AmortizedBits(4, 6)(torch.zeros(5, 4))

@@ -16,6 +16,9 @@ class AmortizedGaussian(nn.Module):
 
     The exact posterior of every linear-Gaussian model has this form, so the bound can become tight.
 
+    Args:
+        num_features: D. latent_dim: L.
+
     Shapes:
         x: (..., num_features) to a MultivariateNormal of batch shape (...) and event shape (latent_dim,).
 

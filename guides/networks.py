@@ -19,6 +19,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 class Standardize(nn.Module):
     """(x - loc) / scale with the data's own location and scale, so that a network sees unit-sized inputs.
 
+    Args:
+        num_features: columns of x.
+
     Shapes:
         x: (..., num_features), and so is the result.
 
@@ -56,8 +59,9 @@ class MLP(nn.Sequential):
         activation: "tanh" or "relu".
 
     Shapes:
-        x: (..., sizes[0]) to (..., sizes[-1]). Several inputs whose widths add up to sizes[0] are taken side by side
-        and broadcast against each other: each passes its columns of the first layer by itself, before it is repeated.
+        inputs: (..., sizes[0]) to (..., sizes[-1]). Several inputs whose widths add up to sizes[0] are taken side by
+        side and broadcast against each other: each passes its columns of the first layer by itself, before it is
+        repeated.
 
     Example:
         >>> MLP((4, 8, 2))(torch.zeros(3, 4)).shape

@@ -26,8 +26,8 @@ class AmortizedNormal(nn.Module):
         architecture: "mlp", or "conv" for square images of one channel (hidden_dims[-1] is then the dense layer).
 
     Shapes:
-        x: (..., D) to a Normal of batch shape (...) and event shape (L,). Several inputs whose widths add up to D are
-        taken side by side, broadcast against each other.
+        inputs: x, (..., D), to a Normal of batch shape (...) and event shape (L,). Several inputs whose widths add up
+        to D are taken side by side, broadcast against each other.
 
     Example:
         >>> q = AmortizedNormal(4, 2, (8,))(torch.zeros(3, 4))
@@ -62,7 +62,7 @@ class AmortizedNormal(nn.Module):
                 module.set_from(x)
 
     def hidden(self, *inputs: Tensor) -> Tensor:
-        """The last hidden layer, (..., hidden_dims[-1]): what a flow is conditioned on."""
+        """The last hidden layer (..., H), H = hidden_dims[-1]: what a flow is conditioned on."""
         out: Tensor
         if len(inputs) > 1 and isinstance(self.body, nn.Sequential):
             first, last = self.body

@@ -20,6 +20,9 @@ class Packing:
     Args:
         lengths: (N,) integers, at least 1.
 
+    Shapes:
+        x: padded data (N, T', ...). frames, values: of all sequences, one below the other, (F, ...).
+
     Attributes:
         sizes: number of sequences that have a t-th step, T numbers. edges: where each step begins, T + 1 numbers.
         sequence: of each frame, (F,), F the sum of the lengths. time: the same.
@@ -55,7 +58,7 @@ class Packing:
         )
 
     def unpack(self, frames: Tensor, num_steps: int | None = None) -> Tensor:
-        """Frames (F, ...) as (N, T', ...), zero beyond the lengths; T' is the longest where it is not said."""
+        """Frames (F, ...) as (N, T', ...), zero beyond the lengths; T' is ``num_steps``, or else the longest."""
         room = frames.new_zeros(self.num_sequences, num_steps or len(self.sizes), *frames.shape[1:])
         return room.index_put((self.sequence, self.time), frames)
 

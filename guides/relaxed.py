@@ -30,6 +30,9 @@ class RelaxedCategorical:
         logits: (..., K), need not be normalised; -inf allowed (that corner is never taken).
         straight_through: return the nearest corner, with the gradient of the relaxed point.
 
+    Raises:
+        ValueError: a temperature that is not positive.
+
     Example:
         >>> RelaxedCategorical(0.5, torch.zeros(3, 4)).rsample().shape
         torch.Size([3, 4])
@@ -42,10 +45,11 @@ class RelaxedCategorical:
 
     @property
     def batch_shape(self) -> Size:
+        """The logits' shape without K."""
         return self.logits.shape[:-1]
 
     def expand(self, batch_shape: Size) -> RelaxedCategorical:
-        """The same distribution over a larger batch; keeps ``straight_through``."""
+        """The same distribution over a larger ``batch_shape``; keeps ``straight_through``."""
         logits = self.logits.expand(*batch_shape, self.logits.shape[-1])
         return RelaxedCategorical(self.temperature, logits, self.straight_through)
 
@@ -70,6 +74,9 @@ class RelaxedBernoulli:
         temperature: positive; towards 0 the draws become bits. logits: of one against zero.
         straight_through: draws are bits, with the gradient of the relaxed ones.
 
+    Raises:
+        ValueError: a temperature that is not positive.
+
     Example:
         >>> RelaxedBernoulli(0.5, torch.zeros(3, 4)).rsample().shape
         torch.Size([3, 4])
@@ -82,10 +89,11 @@ class RelaxedBernoulli:
 
     @property
     def batch_shape(self) -> Size:
+        """The logits' shape."""
         return self.logits.shape
 
     def expand(self, batch_shape: Size) -> RelaxedBernoulli:
-        """The same distribution over a larger batch; keeps ``straight_through``."""
+        """The same distribution over a larger ``batch_shape``; keeps ``straight_through``."""
         return RelaxedBernoulli(self.temperature, self.logits.expand(batch_shape), self.straight_through)
 
     def rsample(self, sample_shape: Size = _ONE) -> Tensor:

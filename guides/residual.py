@@ -48,7 +48,8 @@ class Residual(nn.Module):
 
     @torch.no_grad()
     def straighten(self, weight: Tensor, bias: Tensor) -> None:
-        """W (num_outputs, num_inputs) and b (num_outputs,) as given; g is zero, its hidden layers as drawn."""
+        """W is ``weight`` (num_outputs, num_inputs), b is ``bias`` (num_outputs,); g is zero, its hidden layers as
+        drawn."""
         self.straight.weight.copy_(weight)
         self.straight.bias.copy_(bias)
         if self.bent is not None:
@@ -107,7 +108,8 @@ class ResidualNormal(nn.Module):
 
     @torch.no_grad()
     def straighten(self, weight: Tensor, bias: Tensor, scale: Tensor) -> None:
-        """The mean is W x + b of standardised x, F the same diagonal (L,) for all; hidden layers as drawn."""
+        """The mean is W x + b of standardised x, W ``weight`` (L, D) and b ``bias`` (L,); F is diagonal, ``scale``
+        (L,), for all; hidden layers as drawn."""
         self.straight.weight.copy_(weight)
         self.straight.bias.copy_(bias)
         for head in (self.bent, self.raw_scale, self.lower):
@@ -117,6 +119,7 @@ class ResidualNormal(nn.Module):
         self.raw_scale.bias.copy_((scale - _SMALLEST).clamp_min(1e-7).expm1().log())
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (..., L) and F of q(z | x): standard deviations (..., L), or lower triangular (..., L, L)."""
         inputs = self.standardize(x)
         hidden = self.body(inputs)
         loc = self.straight(inputs)
@@ -134,7 +137,11 @@ class ResidualNormal(nn.Module):
         return loc, factor
 
     def draw(self, loc: Tensor, factor: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """z = loc + F noise (..., L), and ln q(z | x) (...), of standard normal noise (..., L)."""
+        """z = loc + F noise (..., L), and ln q(z | x) (...), of standard normal ``noise`` (..., L).
+
+        Args:
+            loc, factor: mean and F, as :meth:`moments` gives them.
+        """
         if self.covariance == "diag":
             z, diagonal = loc + factor * noise, factor
         else:
@@ -144,7 +151,11 @@ class ResidualNormal(nn.Module):
         return z, -0.5 * noise.square().sum(-1) - diagonal.log().sum(-1) - constant
 
     def distribution(self, loc: Tensor, factor: Tensor) -> dist.TorchDistribution:
-        """N(loc, F F^T) of batch shape (...) and event shape (L,)."""
+        """N(loc, F F^T) of batch shape (...) and event shape (L,).
+
+        Args:
+            loc, factor: mean and F, as :meth:`moments` gives them.
+        """
         if self.covariance == "diag":
             return dist.Normal(loc, factor).to_event(1)
         return dist.MultivariateNormal(loc, scale_tril=factor)

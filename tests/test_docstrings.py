@@ -30,8 +30,6 @@ SHOWN_ELSEWHERE = {
     *("Candidate", "Comparison", "DiscretePosterior", "Evaluation", "Explanation", "LikelihoodDecreased"),
     *("LatentVariableModel", "Moments", "Selection", "ZooError", "Prior", "Structure", "Paths", "standard_normal"),
 }
-#: Of every class of Python's, of every distribution of torch's, and the data of every question to a fit.
-COMMON = {"self", "args", "kwargs", "validate_args", "x"}
 METHODS = (
     *("posterior", "predict", "predict_proba", "transform", "viterbi", "score_samples", "score", "sample", "filter"),
     *("posterior_predictive", "forecast", "parameters", "parameters_frame", "plot", "summary", "save"),
@@ -68,16 +66,4 @@ def test_every_public_name_has_an_example() -> None:
         for name, thing in public_names().items()
         if name.rpartition(".")[2] not in SHOWN_ELSEWHERE and ">>> " not in (inspect.getdoc(thing) or "")
     ]
-    assert not lacking
-
-
-def test_every_argument_of_a_public_name_is_explained() -> None:
-    lacking = {}
-    for name, thing in public_names().items():
-        if isinstance(thing, property) or name.rpartition(".")[2] in SHOWN_ELSEWHERE:
-            continue
-        found = [a for a in inspect.signature(thing).parameters if not a.startswith("_") and a not in COMMON]
-        unsaid = [a for a in found if not re.search(rf"\b{a}\b", inspect.getdoc(thing) or "")]
-        if unsaid:
-            lacking[name] = unsaid
     assert not lacking

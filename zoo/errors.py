@@ -69,6 +69,7 @@ class LikelihoodDecreased(RuntimeError):
         iteration: the iteration, counted from 1, whose E step showed the fall.
         decrease: by how many nats (total) the objective fell; positive.
         rounding: what rounding could have taken from it at most, as measured on these data, nats.
+        cause: what is to blame for it, a sentence's beginning.
         fit: the best fit so far, status ``"diverged"``.
     """
 

@@ -19,7 +19,12 @@ __all__ = ["Update", "assign"]
 
 @dataclass
 class Update:
-    """What happens to a parameter in the M step, and why."""
+    """What happens to a parameter in the M step, and why.
+
+    Attributes:
+        parameter: its name. how: the update, in words: "closed form: ...", or "numeric: ...".
+        why: what in the program says so. sites: those that depend on the parameter.
+    """
 
     parameter: str
     how: str

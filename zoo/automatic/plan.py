@@ -39,7 +39,12 @@ Weights = dict[str, Tensor | Moments]
 
 @dataclass
 class SiteRow:
-    """A site, for the table that ``explain`` prints."""
+    """A site, for the table that ``explain`` prints.
+
+    Attributes:
+        name: in the program. role: "latent", "observed" or what else a site may be. family: of its distribution.
+        elements: size of its table of log-probabilities, all values of the latents enumerated.
+    """
 
     name: str
     role: str

@@ -56,7 +56,12 @@ class DiscretePosterior:
     _nesting: int
 
     def mode(self) -> dict[str, Tensor]:
-        """The jointly most probable values, by site (Viterbi's path for a chain)."""
+        """The jointly most probable values, by site, each in the shape of its plates, (N,) or (N, ...); Viterbi's path
+        for a chain.
+
+        Raises:
+            ZooError: the data have probability zero; a site whose values are vectors that enumeration cannot decode.
+        """
         return {name: value[0] for name, value in self._infer(0, 1, 0).items()}
 
     def sample(self, num_samples: int = 1, seed: int = 0) -> dict[str, Tensor]:
@@ -66,7 +71,7 @@ class DiscretePosterior:
             num_samples: at least 1. seed: of the random numbers.
 
         Raises:
-            ZooError: ``num_samples`` is no whole number of at least 1.
+            ZooError: ``num_samples`` is no whole number of at least 1; and as :meth:`mode`.
         """
         if not isinstance(num_samples, int) or num_samples < 1:
             raise ZooError(f"sample: num_samples expected a whole number of at least 1, got {num_samples!r}.")

@@ -42,6 +42,7 @@ class Draws:
 
     @property
     def num_chains(self) -> int:
+        """Chains, 1 of an approximation."""
         return next(iter(self.values.values())).shape[0]
 
     @property
@@ -95,6 +96,7 @@ class Draws:
         (ln p(x_n | θ) of every draw), ``observed_data`` and what else the data hold, ``constant_data``.
 
         Args:
+            model: the fitted model. x: the data that were fitted, as the model takes them.
             predictive: the group ``posterior_predictive``: by name, draws of data, (chains, draws, ...).
         """
         from zoo.reporting.arviz import data_groups, from_groups
@@ -119,7 +121,16 @@ class Draws:
         return from_groups(groups)
 
     def plot(self, path: str | Path, kind: str = "trace", sites: list[str] | None = None) -> Path:
-        """Draw "trace" (each chain's draws, beside their densities) or "pair" (two by two) into a picture file."""
+        """Draw draws of parameters into a picture file.
+
+        Args:
+            path: of the file, .png, .svg or .pdf.
+            kind: "trace" (each chain's draws, beside their densities) or "pair" (two by two).
+            sites: names of the parameters to show; None shows all that vary, as far as there is room.
+
+        Raises:
+            ZooError: a kind or a site that is not known.
+        """
         from zoo.reporting.draws import plot_draws
 
         return plot_draws(self, path, kind=kind, sites=sites)
@@ -143,7 +154,7 @@ class Draws:
 
     @staticmethod
     def read(folder: Path) -> Draws | None:
-        """What :meth:`write` wrote, None where there is nothing.
+        """What :meth:`write` wrote into a folder, None where there is nothing.
 
         Raises:
             ZooError: the files are damaged.

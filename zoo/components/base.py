@@ -114,7 +114,7 @@ class Components(LatentVariableModel):
     overall: Tensor
 
     def fill(self, mean: Tensor) -> Tensor:
-        """What stands for a missing entry of a sequence while a start is sought, (D,)."""
+        """What stands for a missing entry of a sequence while a start is sought, (D,), of the rows' ``mean`` (D,)."""
         return mean
 
     def overall_statistic(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -126,7 +126,7 @@ class Components(LatentVariableModel):
         return self.overall_statistic(x, weights)
 
     def component_log_prior(self) -> Tensor:
-        """ln of the conjugate prior of one pseudo-row a component, up to a constant, nats."""
+        """ln of the conjugate prior of one pseudo-row a component, up to a constant, (), nats."""
         raise NotImplementedError
 
     def rules_out(self) -> bool:
@@ -143,7 +143,7 @@ class Components(LatentVariableModel):
         return f"no {self.part} emits {self.name_rows(barred)}" if len(barred) else None
 
     def name_rows(self, rows: Tensor) -> str:
-        """Rows (M, D), at least one, in words: the first stands for all."""
+        """``rows`` (M, D), at least one, in words: the first stands for all."""
         values = ", ".join(f"{value:g}" for value in rows[0, :6].tolist())
         return f"the row ({values}{', ...' if rows.shape[1] > 6 else ''})"
 
@@ -163,14 +163,18 @@ class Components(LatentVariableModel):
         return weights_of(x)
 
     def permute_rows(self, order: Tensor) -> None:
-        """Relabel the components' own parameters: ``k`` becomes what ``order[k]`` was."""
+        """Relabel the components' own parameters: ``k`` becomes what ``order[k]`` was, ``order`` (K,)."""
         with torch.no_grad():
             for name, value in self.named_parameters():
                 if "." not in name and name.removesuffix("_unconstrained") in self.per_component:
                     value.copy_(value[order].clone())
 
     def check_rows(self, x: Data) -> Tensor:
-        """The rows (N, D) as this family takes them, or a ZooError."""
+        """The rows (N, D) as this family takes them.
+
+        Raises:
+            ZooError: another shape, entries that are not finite or outside the family's support (which rows).
+        """
         return matrix(x, self.num_features, type(self).__name__)
 
     def align_features(self) -> Tensor:

@@ -30,7 +30,7 @@ class BernoulliComponents(Components):
     keeps: tuple[str, ...] = ("logits",)
 
     def add_components(self, k: int, d: int) -> None:
-        """Create the parameters; called by a model's constructor."""
+        """Create the parameters of ``k`` components over ``d`` features; called by a model's constructor."""
         # Distinct groups: equal ones would stay equal under EM and EG alike.
         self.logits = nn.Parameter(torch.randn(k, d, dtype=self.dtype))
 

@@ -32,7 +32,7 @@ class CategoricalComponents(Components):
     emission_probs_unconstrained: Tensor
 
     def add_components(self, k: int, num_symbols: int) -> None:
-        """Create the parameters; called by a model's constructor."""
+        """Create the parameters of ``k`` components over ``num_symbols``; called by a model's constructor."""
         self.num_symbols = num_symbols
         draws = 0.5 + torch.rand(k, num_symbols, dtype=self.dtype)
         self.emission_probs = parameter(draws / draws.sum(-1, keepdim=True), constraints.simplex)

@@ -58,7 +58,15 @@ class GaussianComponents(Components):
     seen_variance: Tensor | None = None
 
     def add_components(self, k: int, d: int, covariance_type: str, covariance_floor: float) -> None:
-        """Create the parameters; called by a model's constructor."""
+        """Create the parameters; called by a model's constructor.
+
+        Args:
+            k, d: how many components, over how many features.
+            covariance_type, covariance_floor: as of :class:`zoo.GaussianMixture`.
+
+        Raises:
+            ZooError: a type that is not known, a floor that is no fraction.
+        """
         who = type(self).__name__
         if covariance_type not in COVARIANCE_TYPES:
             raise unknown_name(f"{who}: covariance_type", covariance_type, COVARIANCE_TYPES)

@@ -31,7 +31,15 @@ class GaussianMixtureComponents(GaussianComponents):
     mixture_weights_unconstrained: Tensor
 
     def add_mixtures(self, k: int, m: int, d: int, covariance_type: str, covariance_floor: float) -> None:
-        """Create the parameters; called by a model's constructor."""
+        """Create the parameters; called by a model's constructor.
+
+        Args:
+            k, m, d: how many states, components of each, features.
+            covariance_type, covariance_floor: as of :class:`zoo.GaussianMixture`.
+
+        Raises:
+            ZooError: a type that is not known, a floor that is no fraction.
+        """
         self.num_mixtures = m
         self.add_components(k * m, d, covariance_type, covariance_floor)
         self.mixture_weights = parameter(torch.full((k, m), 1.0 / m, dtype=self.dtype), constraints.simplex)

@@ -29,7 +29,7 @@ class PoissonComponents(Components):
     rates_unconstrained: Tensor
 
     def add_components(self, k: int, d: int) -> None:
-        """Create the parameters; called by a model's constructor."""
+        """Create the parameters of ``k`` components over ``d`` features; called by a model's constructor."""
         # Distinct rates: equal components would stay equal under EM and EG alike.
         self.rates = parameter(0.5 + torch.rand(k, d, dtype=self.dtype), constraints.nonnegative)
 

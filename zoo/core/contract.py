@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,13 +13,13 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from zoo.core.admitting import admitted
 from zoo.core.checks import assigned, in_brief, magnitudes, rows
 from zoo.core.data import Data, Fields, as_data, count, map_tensors, num_data, num_features_of, take, tensors
 from zoo.core.data import plain as plain_data
 from zoo.core.edges import is_simplex
 from zoo.core.found import snake_case
 from zoo.core.offers import OFFERS
+from zoo.core.preparing import prepared, read_by
 from zoo.core.readings import (
     Axes,
     computing,
@@ -31,7 +30,6 @@ from zoo.core.readings import (
     property_of_numbers,
 )
 from zoo.core.schema import Schema
-from zoo.core.streams import Stream
 from zoo.core.turns import turn
 from zoo.core.unsized import of_constructor, unsized
 from zoo.core.wrapping import takes_data_whole, wrap_init, wrap_program
@@ -53,6 +51,10 @@ class LatentVariableModel(PyroModule):
 
     Of a model in ``eval()`` mode, as a fitted one is, ``model.NAME`` reads as plain numbers; in ``train()`` mode, and
     in the model's own methods, as part of torch's graph. ``reads_as`` says what users know a parameter by.
+
+    Args of every method:
+        x: data as the class says under Shapes: N rows of a tensor, or of each tensor in a tuple or dict. What other
+            arguments are, ``ARGUMENTS`` of ``zoo/core/offers.py`` says.
     """
 
     #: Attributes that users read instead of a parameter: its name by theirs.
@@ -148,11 +150,15 @@ class LatentVariableModel(PyroModule):
         return self
 
     def model(self, *args: Any, **kwargs: Any) -> Any:
-        """p(x, z), a Pyro program."""
+        """p(x, z), a Pyro program.
+
+        Raises:
+            ZooError: the class does not define it.
+        """
         raise ZooError(f"{type(self).__name__}: expected a method model(self, x), got none. Write p(x, z) there.")
 
     def guide(self, *args: Any, **kwargs: Any) -> Any:
-        """q(z | x), a Pyro program over the same latent sites."""
+        """q(z | x), a Pyro program over the same latent sites; not every class has one."""
         raise NotImplementedError(f"{type(self).__name__} does not define guide(x).")
 
     @property
@@ -175,7 +181,11 @@ class LatentVariableModel(PyroModule):
         return {}
 
     def validate(self, x: Data) -> Data:
-        """The data as this model takes them, or a ZooError. The base class refuses what is not finite."""
+        """The data as this model takes them.
+
+        Raises:
+            ZooError: data of another shape, or outside the support; of the base class, entries that are not finite.
+        """
         for value in tensors(x):
             if value.is_floating_point() and not value.isfinite().all():
                 kind = "NaN" if value.isnan().any() else "infinite entries"
@@ -186,7 +196,11 @@ class LatentVariableModel(PyroModule):
         return x
 
     def validate_given(self, x: dict[str, Any]) -> Data:
-        """As :meth:`validate`, of the given fields alone: what predictions are made from."""
+        """As :meth:`validate`, of the given fields alone: what predictions are made from.
+
+        Raises:
+            ZooError: as there.
+        """
         return LatentVariableModel.validate(self, x)
 
     def in_its_dtype(self, x: Data) -> AbstractContextManager[None]:
@@ -194,18 +208,26 @@ class LatentVariableModel(PyroModule):
         return nullcontext()
 
     def prepare(self, x: Any, given_alone: bool = False) -> Data:
-        """What ``fit`` does with data, for methods that are called with arrays."""
+        """What ``fit`` does with data, for methods that are called with arrays, frames or text.
+
+        Raises:
+            ZooError: what is no data for the model; columns or symbols that are not those of its fit.
+        """
         return prepared(self, x, given_alone=given_alone)
 
     def adopt(self, x: Data, given_alone: bool = False) -> Data:
-        """Tensors as this model computes with them: in its dtype, on its device, checked."""
+        """Tensors as this model computes with them: in its dtype, on its device, checked.
+
+        Raises:
+            ZooError: what :meth:`validate` refuses; numbers so large that sums of squares may overflow.
+        """
         first = next(self.parameters(), None)
         like = torch.zeros((), dtype=self.dtype) if first is None else first
         x = map_tensors(lambda t: t.to(like.device, like.dtype), x)
         return magnitudes(self.validate_given(self.fields.given_of(x)) if given_alone else self.validate(x), self.name)
 
     def quantity(self, name: str) -> Tensor | None:
-        """A parameter, or what is computed from some, as users know it (``covariances``); None where there is none."""
+        """A parameter, (K, D) say, or what is computed from some, as users know it; None where there is none."""
         value = getattr(self, name, None)
         return value if isinstance(value, Tensor) else None
 
@@ -214,12 +236,7 @@ class LatentVariableModel(PyroModule):
         return take(plain_data(x), slice(0, 16))
 
     def initialize(self, x: Data, init: str, restart: int = 0) -> None:
-        """Set a starting point from the data; draws come from torch's generator, which ``fit`` has seeded.
-
-        Args:
-            init: one of :attr:`inits`.
-            restart: 0 for the first start; later ones should differ in kind where one kind is not enough.
-        """
+        """Set a starting point from the data; draws come from torch's generator, which ``fit`` has seeded."""
 
     def create(self, x: Data) -> None:
         """Create the parameters that only a run of the programs makes, if they are not there yet."""
@@ -247,19 +264,22 @@ class LatentVariableModel(PyroModule):
                 reset()
 
     def parameter_scales(self, x: Data) -> dict[str, Tensor]:
-        """By parameter name (as in ``named_parameters``): the size of a unit step, for gradient estimators.
+        """By parameter name (as in ``named_parameters``): the size of a unit step, (), (D,) or as the parameter.
 
         Parameters measured in the data's units would otherwise need a learning rate of their own.
         """
         return {}
 
     def log_prior(self) -> Tensor:
-        """ln p(θ) up to a constant, nats; EM climbs likelihood plus this. Zero: maximum likelihood."""
+        """ln p(θ) up to a constant, (), nats; EM climbs likelihood plus this. Zero: maximum likelihood."""
         return torch.zeros((), dtype=self.dtype)
 
     @classmethod
     def from_data(cls, x: Data, **arguments: Any) -> LatentVariableModel:
         """Build the model with the sizes that can be read off the data (``num_features``) filled in.
+
+        Args:
+            arguments: of the constructor, those that data do not tell.
 
         Raises:
             ZooError: an argument the constructor does not have, or one it needs is missing.
@@ -274,7 +294,7 @@ class LatentVariableModel(PyroModule):
         return cls(**arguments)
 
     def num_free_parameters(self, names: Iterable[str]) -> int:
-        """Degrees of freedom of the named parameters, for AIC and BIC: one less a simplex, half a Cholesky factor."""
+        """Degrees of freedom of parameters, by ``names``, for AIC and BIC: a simplex has one less."""
         total = 0
         for name in names:
             parameter, constraint = self.get_parameter(name), self.constraint_of(name)
@@ -286,7 +306,7 @@ class LatentVariableModel(PyroModule):
         return total
 
     def named_values(self, names: set[str] | None = None) -> dict[str, Tensor]:
-        """Parameters by the names that users know, constrained: all, or those of some of ``named_parameters``."""
+        """Parameters by the names that users know, constrained, (K, D) say: all, or those of some ``names``."""
         return parameter_values(self, names)
 
     def named_axes(self) -> Axes:
@@ -294,7 +314,7 @@ class LatentVariableModel(PyroModule):
         return declared(self, "axes")
 
     def entries(self, axis: str) -> Sequence[str] | None:
-        """Names of what an axis runs over; None where there are numbers alone."""
+        """Names of what an ``axis``, a word of :meth:`named_axes`, runs over; None where there are numbers alone."""
         schema = self.schema or Schema()
         return {"feature": schema.columns.get(""), "symbol": schema.symbols}.get(axis.split()[-1])
 
@@ -375,26 +395,3 @@ def _lack(model: LatentVariableModel, name: str) -> str | None:
         ):
             return f"its {name} is {owner.__name__}'s, written for another {program} than its own"
     return model.withholds().get(name)
-
-
-def read_by(model: LatentVariableModel, x: Any) -> Data:
-    """Data as tensors, by the names of columns and the symbols of the model's fit; not checked."""
-    return as_data(x, copy.deepcopy(model.schema), model.takes_symbols)
-
-
-def prepared(model: LatentVariableModel, x: Any, new: bool = False, given_alone: bool = False) -> Data:
-    """Data checked by the model, in its dtype and on its device.
-
-    Args:
-        given_alone: whether to take no more than what is given, of a model of p(observed | given).
-        new: whether the model is to be fitted to them: it then takes their names of columns and symbols for its own,
-            and would read them by those of an earlier fit otherwise.
-
-    Raises:
-        ZooError: what is no data for the model; columns or symbols that are not those of its fit.
-    """
-    schema = Schema() if new or model.schema is None else copy.deepcopy(model.schema)
-    x = as_data(x, schema, model.takes_symbols)
-    if new and schema:
-        model.schema = schema
-    return admitted(model, x, new, given_alone) if isinstance(x, Stream) else model.adopt(x, given_alone)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["OFFERS", "Offer", "follows"]
+__all__ = ["ARGUMENTS", "OFFERS", "Offer", "follows"]
 
 
 class Offer(NamedTuple):
@@ -168,6 +168,42 @@ OFFERS: dict[str, Offer] = {
     "why_impossible": Offer(
         "one phrase on why the data of these indices have probability zero", ("model",), "x, which"
     ),
+}
+
+#: What an argument is, by its name, in every method of a model that does not say otherwise. Shapes of ``x``, and of
+#: what else the programs observe, are the class's own.
+ARGUMENTS: dict[str, str] = {
+    "x": "the data, or, of p(y | x), what is given",
+    "y": "of p(y | x): what is observed, (N, ...)",
+    "lengths": "of sequences x: (N,) whole numbers; what lies beyond is never read",
+    "target_lengths": "of sequences y: (N,) whole numbers",
+    "weights": "how often each datum counts, (N,)",
+    "known": "by latent, its values (N, ...), -1 or NaN where they are not known",
+    "hard": "whether the most probable z alone counts",
+    "statistics": "what `e_step` gave, or sums of it",
+    "num_particles": "draws of the latents for each datum, at least 1",
+    "num_samples": "draws a datum for a mean that has no formula",
+    "num": "how many data, or states, are drawn",
+    "num_data": "how many data are drawn",
+    "num_steps": "of sequences: how many steps follow",
+    "num_sweeps": "sweeps of Gibbs sampling",
+    "max_sweeps": "most sweeps until all is still",
+    "seed": "where the draws come from; None: torch's generator as it is",
+    "init": "one of the model's `inits`",
+    "restart": "0 for the first start; later ones should differ in kind where one kind is not enough",
+    "models": "copies of the model, of its sizes",
+    "template": "data of the shape that is wanted",
+    "state": "of a sequence's model: what it keeps from step to step; of an energy's, units (S, D)",
+    "z": "a draw of the latent, (..., L)",
+    "proposal": "what particles are drawn from: the `guide`, or the `prior`",
+    "problem": "of a fit: its model and data",
+    "order": "for each component the number of the one that takes its place, (K,)",
+    "which": "numbers of rows, or masks of components (K,)",
+    "held": "by parameter, a mask of what stays as it is",
+    "layers": "of sigmoid units, from the data up: weights (D, H) and biases (H,)",
+    "given_alone": "of p(observed | given): whether no more than what is given is there",
+    "name": "of a parameter, as in `named_parameters`",
+    "names": "of parameters, as in `named_parameters`",
 }
 
 

@@ -34,7 +34,7 @@ class Stream:
     Attributes:
         files: an array a field, alone or in a tuple or dict.
         name: of the file or folder, for messages.
-        columns: names of the columns, where they have some; of the second field target_columns.
+        columns: names of the columns, where they have some. target_columns: of the second field.
         aside: columns of the file that were left out, and what they are.
         steps: what is done, in this order, to rows that are taken: each gets data and gives data.
         left_out: numbers of rows that do not count, sorted; None where all do.
@@ -75,22 +75,22 @@ class Stream:
         return sum(math.prod(array.shape[1:]) for array in self.arrays)
 
     def then(self, step: Callable[[Any], Any]) -> Stream:
-        """The same rows with something more done to them once they are taken."""
+        """The same rows with one more ``step`` done, after the others, once they are taken."""
         return replace(self, steps=(*self.steps, step))
 
     def without(self, index: Tensor) -> Stream:
-        """The same without the rows of these sorted numbers."""
+        """The same without the rows of these numbers, ``index`` (M,), sorted."""
         assert self.left_out is None
         assert self.span is None
         return replace(self, left_out=index)
 
     def part(self, begin: int, end: int) -> Stream:
-        """The same rows from one to another."""
+        """The same rows from number ``begin`` to ``end``, which is the first that is left out."""
         first = 0 if self.span is None else self.span[0]
         return replace(self, span=(first + begin, first + end))
 
     def take(self, index: Tensor | slice) -> Any:
-        """The rows ``index`` in memory: tensors in the fields' places."""
+        """The rows ``index``, a slice or numbers (M,), in memory: tensors (M, ...) in the fields' places."""
         if self.span is not None:
             first = self.span[0]
             if isinstance(index, slice):
@@ -112,7 +112,7 @@ class Stream:
         return self.made([array.raw(where) for array in self.arrays], begin)
 
     def made(self, raw: Sequence[NDArray], begin: int = 0) -> Any:
-        """What is made of rows as they stand in the files, an array a field; ``begin`` rows come before them."""
+        """What is made of ``raw`` rows, as they stand in the files, an array a field; ``begin`` rows come before."""
         values = [to_tensor(plain(array)) for array in raw]
         data: Any = values[0] if isinstance(self.files, Mapped) else tuple(values)
         if isinstance(self.files, dict):
@@ -128,7 +128,8 @@ class Stream:
         return self.drawn(len(self), seed=0)
 
     def drawn(self, count: int, seed: int) -> Tensor:
-        """Numbers of rows drawn without replacement, sorted: so many, or as many as a sample has at most."""
+        """Numbers of rows drawn without replacement by ``seed``, sorted, (M,): M is ``count``, or what a sample has at
+        most."""
         count = min(count, SAMPLE, rows_at_once(self.row_numbers, 8))
         if count >= len(self):
             return torch.arange(len(self))
@@ -141,12 +142,13 @@ class Stream:
         return self.take(self.sample_rows)
 
     def pieces(self, rows: int) -> Iterator[Any]:
-        """All rows, at most so many at a time."""
+        """All rows, at most ``rows`` at a time."""
         for begin in range(0, len(self), rows):
             yield self.take(slice(begin, begin + rows))
 
     def raw_pieces(self, rows: int) -> Iterator[tuple[int, list[NDArray]]]:
-        """Rows as they stand in the files, an array a field, and how many come before: left out or not."""
+        """Rows as they stand in the files, left out or not, at most ``rows`` at a time: how many come before, and an
+        array a field."""
         for begin in beginnings(len(self.arrays[0]), rows):
             yield begin, [array.raw(slice(begin, begin + rows)) for array in self.arrays]
 

@@ -119,7 +119,7 @@ def parse_trees(text: str, source: str = "the text") -> list[ParseTree]:
     """The trees of a text in brackets, any number, over any number of lines; a bracket around one is taken off.
 
     Args:
-        source: what to call the text in a message.
+        text: ``(S (NP ...) (V ...))`` and so on. source: what to call it in a message.
 
     Raises:
         ZooError: brackets that do not match, a word beside brackets, an empty bracket, each with its line.

@@ -106,6 +106,9 @@ class ExactBernoulli(dist.Bernoulli):
     Args:
         probs, logits: one of them, of any shape. validate_args: as torch's.
 
+    Shapes:
+        log_prob(x): broadcast of x's (...) and the logits' (...), nats.
+
     Example:
         >>> x, logits = torch.tensor([0.0, 1.0]), torch.tensor(float("inf"))
         >>> zoo.ExactBernoulli(logits=logits).log_prob(x)

@@ -119,7 +119,7 @@ class ADVI(Estimator):
         return Outcome(outcome.status, outcome.objective, notes, elbo=draws.diagnostics["elbo"], draws=draws)
 
     def posterior(self, model: LatentVariableModel, x: Data) -> LatentVariableModel:
-        """The joint program of parameters and data with its guide, started at the model's present parameters."""
+        """The joint program of parameters and data ``x``, with its guide, started at the model's present parameters."""
         # θ's program reads the model's tensors but moves none of them.
         still = _still(model)
         program = bayes.joint(still, x, _standardised)

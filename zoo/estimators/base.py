@@ -216,7 +216,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Estimator:
-    """Base class: a frozen set of options. Subclasses live one a file and are found by being there."""
+    """Base class: a frozen set of options. Subclasses live one a file and are found by being there.
+
+    Args of every method:
+        problem: the model, the data as it takes them and what is known of its programs.
+        run: where a run tells how it goes, keeps checkpoints and learns that its time is over.
+    """
 
     name: ClassVar[str]
     #: How it chooses q, and how it moves θ: its row in the table of ``docs/design.md``.
@@ -238,7 +243,11 @@ class Estimator:
     streams: ClassVar[bool] = False
 
     def refuses(self, problem: Problem) -> str | None:
-        """Why this estimator cannot serve the model: a phrase to follow "because"; None where it can."""
+        """Why this estimator cannot serve the model: a phrase to follow "because"; None where it can.
+
+        Raises:
+            ZooError: an option outside its range, or that this model does not go with.
+        """
         raise NotImplementedError
 
     def rehearse(self, problem: Problem) -> None:

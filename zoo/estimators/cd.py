@@ -21,7 +21,10 @@ __all__ = ["CD"]
 
 @dataclass(frozen=True)
 class CD(ContrastiveEstimator):
-    """A few sweeps from each datum stand for the model: cheap, biased towards what lies near the data."""
+    """A few sweeps from each datum stand for the model: cheap, biased towards what lies near the data.
+
+    Hinton (2002), "Training products of experts by minimizing contrastive divergence".
+    """
 
     name: ClassVar[str] = "cd"
     about_e: ClassVar[str] = "k Gibbs sweeps from the data (of the model, beside the data)"

@@ -19,6 +19,8 @@ __all__ = ["ClosedForm"]
 class ClosedForm(Estimator):
     """The model's own ``closed_form``, wherever it starts: one row of history, at the maximum.
 
+    Of PPCA and the linear VAE it is that of Tipping & Bishop (1999), equations 7 and 8; a memory's is its rule.
+
     Of a model without a likelihood (a memory at temperature zero) the row has the log-density, which has no maximum.
     """
 

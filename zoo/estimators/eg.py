@@ -19,7 +19,11 @@ __all__ = ["EG"]
 
 @dataclass(frozen=True)
 class EG(GradientEstimator):
-    """Gradient ascent on the exact ln p(x): the model's own ``log_marginal``, else Pyro's enumeration."""
+    """Gradient ascent on the exact ln p(x): the model's own ``log_marginal``, else Pyro's enumeration.
+
+    Its gradient is the expected one, ∇ ln p(x) = E_{p(z | x)} ∇ ln p(x, z): Fisher's identity, as in Salakhutdinov,
+    Roweis & Ghahramani (2003), "Optimization with EM and expectation-conjugate-gradient".
+    """
 
     name: ClassVar[str] = "eg"
     about_e: ClassVar[str] = "exact posterior"

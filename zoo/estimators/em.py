@@ -27,7 +27,7 @@ __all__ = ["EM", "HardEM"]
 
 @dataclass(frozen=True)
 class EM(Estimator):
-    """EM by the model's own ``e_step`` and ``m_step``.
+    """EM by the model's own ``e_step`` and ``m_step``: Dempster, Laird & Rubin (1977).
 
     Attributes:
         max_iter: most iterations; one is one E and one M step.
@@ -39,6 +39,9 @@ class EM(Estimator):
         validation: a fraction of the data to hold out, or held-out data as the model takes them; their log-likelihood
             is followed, and the parameters where it was highest are kept.
         patience: with ``validation``, iterations without a new best before the run stops.
+
+    Raises:
+        ZooError: an option outside its range.
     """
 
     name: ClassVar[str] = "em"
@@ -89,7 +92,7 @@ class EM(Estimator):
         return SharedSteps(self.steps(problem.on(ranks.own(problem.data))), ranks)
 
     def finish(self, climb: Climb) -> Outcome:
-        """Go on to the end of a run, from where its model is."""
+        """Go on to the end of a run, a ``climb``, from where its model is."""
         model, steps = climb.model, climb.steps
         with torch.no_grad():
             try:
@@ -169,7 +172,10 @@ class EM(Estimator):
 
 @dataclass(frozen=True)
 class HardEM(EM):
-    """Hard EM: the E step takes the most probable z (k-means, Viterbi training). Climbs ln p(x, z) in z and θ."""
+    """Hard EM: the E step takes the most probable z (k-means, Viterbi training). Climbs ln p(x, z) in z and θ.
+
+    Celeux & Govaert (1992), "A classification EM algorithm for clustering and two stochastic versions".
+    """
 
     name: ClassVar[str] = "hard_em"
     about_e: ClassVar[str] = "most probable z"

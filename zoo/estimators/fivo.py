@@ -20,6 +20,8 @@ __all__ = ["FIVO"]
 class FIVO(GuidedEstimator):
     """Climbs E ln p_hat(x), sequence by sequence; p_hat is a particle filter's unbiased estimate of p(x).
 
+    Maddison et al. (2017), "Filtering variational objectives", section 4.
+
     Attributes:
         num_particles: S. With one it is the ELBO.
         threshold: particles are resampled where their effective sample size has fallen below this share of S. 0 never
@@ -28,6 +30,9 @@ class FIVO(GuidedEstimator):
             then.
         score_terms: whether the gradient has the score-function terms of resampling. The paper leaves them out: they
             are noisy, and the gradient without them is biased.
+
+    Raises:
+        ZooError: a proposal that is not known, a threshold that is no share.
     """
 
     name: ClassVar[str] = "fivo"

@@ -61,6 +61,9 @@ class GradientEstimator(Estimator):
             ends where the gradient is no longer than ``tol`` or iterations gain less than 1e-9 nats a datum. None
             takes "lbfgs" where it can, unless the model names a batch size, as networks do, or
             ``learning_rate``, ``decay`` or ``clip_norm`` ask for steps of a certain length.
+
+    Raises:
+        ZooError: an option outside its range, a word that is not known, or "lbfgs" with an option that is Adam's.
     """
 
     max_epochs: int | None = None
@@ -190,7 +193,7 @@ class GradientEstimator(Estimator):
         return self.column
 
     def held_out(self, problem: Problem, objective: Objective) -> HeldOut | None:
-        """What follows the held-out data, if there are any."""
+        """What follows the held-out data, by the evidence or else by the ``objective``; None where there are none."""
         if self.validation is None:
             return None
         model = problem.model
@@ -227,6 +230,9 @@ class GuidedEstimator(GradientEstimator):
             500, or none for a model that starts from networks as drawn. They count for ``max_seconds``; ``fit.warmup``
             says what they did.
         num_particles: draws from the guide a datum and step.
+
+    Raises:
+        ZooError: a ``warmup`` below 0, fewer than one particle; and as every gradient estimator.
     """
 
     uses_guide: ClassVar[bool] = True

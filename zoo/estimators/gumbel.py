@@ -40,6 +40,9 @@ _KINDS: dict[str, Any] = {
 class Gumbel(GuidedEstimator):
     """Relaxed categorical guide, annealed.
 
+    Jang, Gu & Poole (2017), "Categorical reparameterization with Gumbel-softmax"; Maddison, Mnih & Teh (2017), "The
+    concrete distribution".
+
     Attributes:
         temperature: at the start, above 0.
         final_temperature: at the end, above 0; geometric in between.
@@ -88,7 +91,10 @@ class Gumbel(GuidedEstimator):
 
 @dataclass(frozen=True)
 class StraightThroughGumbel(Gumbel):
-    """The same with a corner of the simplex forwards and the relaxed gradient backwards (biased)."""
+    """The same with a corner of the simplex forwards and the relaxed gradient backwards (biased).
+
+    Jang, Gu & Poole (2017), section 2.2.
+    """
 
     name: ClassVar[str] = "st_gumbel"
     about_e: ClassVar[str] = "straight-through categorical guide"

@@ -27,6 +27,9 @@ __all__ = ["IWAE"]
 class IWAE(GuidedEstimator):
     """Climbs E ln mean_k p(x, z_k) / q(z_k | x), datum by datum.
 
+    Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders", section 3; discrete sites by VIMCO, Mnih &
+    Rezende (2016).
+
     Attributes:
         num_particles: K, at least 1 (at least 2 with discrete sites, which need each other as baseline).
     """

@@ -19,6 +19,9 @@ __all__ = ["MeanField"]
 class MeanField(Estimator):
     """The model's own ``relax``, from many starts; a row of history after every tenth sweep.
 
+    Peterson & Söderberg (1989), "A new method for mapping optimization problems onto neural networks"; Hopfield & Tank
+    (1985).
+
     Attributes:
         starts: relaxations, side by side.
         dynamics: how they move, a word that the model knows.

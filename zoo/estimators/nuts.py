@@ -35,6 +35,8 @@ JITTER = 0.1
 class NUTS(Estimator):
     """Samples p(θ | x) under the priors that ``numpyro_model`` states; latents of each datum are summed out there.
 
+    Hoffman & Gelman (2014), "The No-U-Turn sampler"; run by NumPyro (Phan, Pradhan & Jankowiak 2019).
+
     Chains start about the model's present parameters. Components and factors may be renumbered and turned without
     changing the posterior, so every draw is brought into line with the most probable one before anything is
     averaged (``relabelled``). The fitted model holds posterior means, ``fit.draws`` the draws. Status "converged"

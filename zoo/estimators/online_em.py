@@ -31,6 +31,8 @@ STAGE = "online_em"
 class OnlineEM(Estimator):
     """EM on minibatches: one pass over the data makes many M steps.
 
+    Cappé & Moulines (2009), "On-line expectation-maximization algorithm for latent data models", section 2.4.
+
     Attributes:
         max_epochs: passes over the data.
         batch_size: rows a step; None takes a twentieth of the data, between 100 and 4096 rows.
@@ -39,6 +41,9 @@ class OnlineEM(Estimator):
         tol: stop when two epochs in a row change the objective by less than this per datum (per time step for
             sequences), nats; 0 runs all epochs. The objective of an epoch is the sum over its minibatches, each at the
             parameters that it met, and the log-prior of the last ones: it need not rise in every epoch.
+
+    Raises:
+        ZooError: an option outside its range.
     """
 
     name: ClassVar[str] = "online_em"

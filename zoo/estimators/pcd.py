@@ -93,6 +93,9 @@ class ContrastiveEstimator(GradientEstimator):
 class PCD(ContrastiveEstimator):
     """Chains that go on from where they were, as many as a batch has data.
 
+    Younes (1999); Tieleman (2008), "Training restricted Boltzmann machines using approximations to the likelihood
+    gradient".
+
     Attributes:
         num_chains: None takes as many as a batch has data.
     """

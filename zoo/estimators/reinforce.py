@@ -24,6 +24,9 @@ __all__ = ["Reinforce"]
 class Reinforce(GuidedEstimator):
     """Draws z from the guide; discrete sites by the score function, continuous ones reparametrised.
 
+    Williams (1992); the baseline is that of Kool, van Hoof & Welling (2019), "Buy 4 REINFORCE samples, get a baseline
+    for free!".
+
     Attributes:
         num_particles: draws a datum, at least 2: each one's baseline is the mean of the others.
     """

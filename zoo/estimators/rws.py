@@ -26,6 +26,8 @@ __all__ = ["RWS"]
 class RWS(GuidedEstimator):
     """Self-normalised importance weights stand for the posterior in both steps; needs no differentiable draws.
 
+    Bornschein & Bengio (2015), "Reweighted wake-sleep", section 2.
+
     A weight of the KL (the β of a β-VAE) plays no part: the weights are p(x, z) / q(z | x), as those of ``iwae``.
 
     Attributes:

@@ -23,6 +23,8 @@ __all__ = ["SVI"]
 class SVI(GuidedEstimator):
     """Climbs the ELBO in model and guide: discrete sites summed exactly under q, continuous ones reparametrised.
 
+    Hoffman, Blei, Wang & Paisley (2013), "Stochastic variational inference"; Kingma & Welling (2014).
+
     Attributes:
         schedule: "joint" moves all parameters at once; "alternating" takes phases of guide-only steps (an
             approximate E step) and model-only steps (an approximate M step).
@@ -33,6 +35,9 @@ class SVI(GuidedEstimator):
         annealing_start: the share of its full weight that the KL begins with; None takes what the model names, 0 as a
             rule.
         anneal_epochs: the same as ``annealing``, in epochs.
+
+    Raises:
+        ZooError: an option outside its range; both ``annealing`` and ``anneal_epochs``.
     """
 
     name: ClassVar[str] = "svi"

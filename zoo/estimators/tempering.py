@@ -26,6 +26,9 @@ __all__ = ["Tempering"]
 class Tempering(ContrastiveEstimator):
     """Chains at several temperatures, neighbours swapped as Metropolis allows; those at the end stand for the model.
 
+    Desjardins, Courville, Bengio, Vincent & Delalleau (2010), "Parallel tempering for training of restricted Boltzmann
+    machines"; Cho, Raiko & Ilin (2010).
+
     Attributes:
         num_temperatures: steps between independent units and the model, both of them chains too.
         num_chains: chains at each; None takes as many as a batch has data.

@@ -122,7 +122,11 @@ class BoltzmannMachine(EnergyModel):
         return among - (alone + (x @ units.couplings[:d, d:]) @ hidden.mT).logsumexp(-1)
 
     def log_partition(self) -> Tensor:
-        """ln Z, nats, (); exact, differentiable once."""
+        """ln Z, nats, (); exact, differentiable once.
+
+        Raises:
+            ZooError: too many units to sum over.
+        """
         if (reason := self.too_many()) is not None:
             raise ZooError(f"{self.name}: {reason}. Use annealed_log_partition(), or log_partition_bound().")
         return log_partition(self.units)
@@ -138,7 +142,7 @@ class BoltzmannMachine(EnergyModel):
         return dict.fromkeys(("free_energy", "log_marginal", "pseudo_log_likelihood"), reason)
 
     def log_partition_bound(self, num_starts: int = 20, seed: int = 0) -> Tensor:
-        """The variational free energy of the best factorised q found, from below: at most ln Z, nats, ().
+        """The variational free energy of the best factorised q that ``num_starts`` find: at most ln Z, nats, ().
 
         With it ln p(x) is bounded from above, so it is no evidence bound.
         """

@@ -134,7 +134,7 @@ class DenoisingAutoencoder(NeuralModel):
         return (x - self.likelihood.loc) / self.likelihood.scale if self.likelihood.in_units else x
 
     def back(self, layer: int, code: Tensor) -> Tensor:
-        """What a layer's code is decoded to, before any sigmoid; layers are counted from x on, from 0."""
+        """What a layer's ``code`` (N, H) is decoded to, (N, D), before any sigmoid; layers count from x on, from 0."""
         decoder: Any = self.decoder[layer]
         if self.tied:
             weight: Any = self.encoder[layer].weight
@@ -143,7 +143,7 @@ class DenoisingAutoencoder(NeuralModel):
         return out
 
     def codes(self, unit: Tensor, layers: int | None = None) -> Tensor:
-        """The code of the last layer, or of the first so many, of x in its units."""
+        """The code (N, H) of the last layer, or of the first so many, of ``unit``: x (N, D) in its units."""
         for layer in self.encoder[:layers]:
             unit = layer(unit).sigmoid()
         return unit

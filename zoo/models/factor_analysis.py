@@ -117,7 +117,7 @@ class FactorAnalysis(LinearGaussian):
         ]
 
     def maximised(self, ground: Ground, present: FactorState) -> tuple[FactorState, NDArray[np.bool_], Array | None]:
-        """The M step from several parameters at once; what is to stay stays.
+        """The M step on the data's ``ground`` from the S parameters that are ``present``; what is to stay stays.
 
         By numpy, whose calls take a fraction of torch's time: there are a dozen for each feature.
 

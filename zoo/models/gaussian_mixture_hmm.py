@@ -75,7 +75,8 @@ class GaussianMixtureHMM(GaussianMixtureComponents, HiddenMarkov):
         return total
 
     def start_weight(self, complete: Tensor, weight: Tensor) -> Tensor:
-        """Each state's rows are clustered once more, into its M components."""
+        """Each state's rows, ``complete`` (R, D), are clustered once more, into its M components; states have the
+        ``weight`` (R, K)."""
         inner = weight.new_zeros(len(complete), *self.mixture_weights.shape)
         for k in range(self.num_states):
             mine = (weight[:, k] > 0).nonzero().flatten()

@@ -167,7 +167,7 @@ class HMMVAE(DeepSequenceModel):
         return expected_log_densities(codes, self.code_means, self.code_scale_tril, factor)
 
     def path_given(self, emission: Tensor, lengths: Tensor) -> Chain:
-        """ln p(z, c) of all paths, of log-densities (N, T, K) of the codes; its log-partition is ln p(c)."""
+        """ln p(z, c) of all paths, by ``emission``, log-densities (N, T, K) of codes; its log-partition is ln p(c)."""
         return Chain(finite(self.log_initial), finite(self.log_transition), emission, lengths)
 
     # Programs -------------------------------------------------------------------------------------------------------

@@ -91,7 +91,11 @@ class HopfieldNetwork(LatentVariableModel):
         return energy(states, self.units)
 
     def thermal(self, temperature: float) -> BoltzmannMachine:
-        """The Boltzmann machine of the same couplings at a temperature above zero: a density, with draws of it."""
+        """The Boltzmann machine of the same couplings at a temperature above zero: a density, with draws of it.
+
+        Raises:
+            ZooError: a temperature that is not positive.
+        """
         if not temperature > 0:
             raise ZooError(f"{self.name}: temperature expected a positive number, got {temperature}.")
         machine = BoltzmannMachine(self.num_features, inverse_temperature=1 / temperature)
@@ -109,6 +113,9 @@ class HopfieldNetwork(LatentVariableModel):
         Returns:
             A note where there are more patterns than the rule holds, or some are no stable states: what is to be
             expected, and what is so.
+
+        Raises:
+            ZooError: the rule "storkey" with weights that are no whole numbers.
         """
         if self.rule == "storkey" and weights is not None and bool((weights != weights.round()).any()):
             raise ZooError(f"{self.name}: storkey expected weights that are whole numbers. Take rule='hebbian'.")
@@ -145,13 +152,23 @@ class HopfieldNetwork(LatentVariableModel):
             updates: "asynchronous", one unit after another until none moves, which never raises the energy;
                 "synchronous", all at once, until a state comes back: stable, or one of two that alternate.
             seed: where the order of units comes from; None goes from the first to the last.
+
+        Raises:
+            ZooError: updates of another kind, states of another size.
         """
         return self.descent(self.prepare(x), updates, seed, max_sweeps).state
 
     def descent(
         self, x: Tensor, updates: str = "asynchronous", seed: int | None = None, max_sweeps: int = 1000
     ) -> Descent:
-        """As :meth:`recall`, of states as the model takes them; with them, which ones are stable, (N,)."""
+        """As :meth:`recall`, of states as the model takes them; with them, which ones are stable, (N,).
+
+        Args:
+            updates: as for :meth:`recall`.
+
+        Raises:
+            ZooError: updates of another kind.
+        """
         with torch.no_grad():
             if _known(updates, self.name) == "synchronous":
                 return move_at_once(x, self.units, max_sweeps)
@@ -161,7 +178,14 @@ class HopfieldNetwork(LatentVariableModel):
         return torch.randperm(self.num_features, generator=torch.Generator().manual_seed(seed))
 
     def steps(self, x: Any, updates: str = "asynchronous", seed: int | None = 0) -> Tensor:
-        """What one state (D,) goes through on its way, (S, D), itself first: a row a move, or a step of all units."""
+        """What one state (D,) goes through on its way, (S, D), itself first: a row a move, or a step of all units.
+
+        Args:
+            updates: as for :meth:`recall`.
+
+        Raises:
+            ZooError: updates of another kind, more than one state.
+        """
         made = [self.prepare(torch.as_tensor(x).reshape(1, -1))]
         order = torch.arange(self.num_features) if seed is None else self._order(seed)
         with torch.no_grad():

@@ -61,6 +61,7 @@ class HopfieldTSP(LatentVariableModel):
 
     Shapes:
         data: distances (n, n), symmetric, not negative, zero diagonal; or (1, n, n), or a dict of ``distances``.
+        distances: the same, of every method; inside of the class (1, n, n).
         logits: (n, n), of q(city a is in position i). elbo: (1,), nats, on ``relaxed_log_partition``.
 
     Raises:
@@ -124,11 +125,11 @@ class HopfieldTSP(LatentVariableModel):
         return q.entropy().sum(-1) - self.inverse_temperature * cost
 
     def scaled(self, distances: Tensor) -> Tensor:
-        """Distances in units of the longest."""
+        """Distances in units of the longest, (n, n)."""
         return distances / distances.amax((-2, -1), keepdim=True)
 
     def penalty_of(self, scaled: Tensor) -> float:
-        """The penalty for these distances, in units of the longest.
+        """The penalty for these distances, in units of the longest, as ``scaled`` (n, n).
 
         Below 2 / 3 of three mean distances the even q would first give way to one with half of the positions empty.
         """
@@ -148,6 +149,9 @@ class HopfieldTSP(LatentVariableModel):
 
         Returns:
             Notes: how many starts came to a tour, and its length.
+
+        Raises:
+            ZooError: dynamics that are not known.
         """
         d, probs = self.scaled(distances)[0], torch.empty(0)
         penalty = self.penalty_of(d)
@@ -178,6 +182,9 @@ class HopfieldTSP(LatentVariableModel):
 
         Args:
             distances: (n, n). starts: S. dynamics: "potts" or "hopfield_tank". seed: where the starts come from.
+
+        Raises:
+            ZooError: distances that are no such matrix, dynamics that are not known.
         """
         positive(starts, "starts", type(self).__name__)
         relaxed = self._dynamics(dynamics)
@@ -188,7 +195,14 @@ class HopfieldTSP(LatentVariableModel):
             return self._solution(state.probs, x[0])
 
     def steps(self, distances: Any, num_steps: int = 40, dynamics: str = "potts", seed: int = 0) -> Tensor:
-        """q on the way of one start, of ten the one that ends best, (F, n, n), F at most ``num_steps``: to be drawn."""
+        """q on the way of one start, of ten the one that ends best, (F, n, n), F at most ``num_steps``: to be drawn.
+
+        Args:
+            dynamics: as for :meth:`solve`.
+
+        Raises:
+            ZooError: as there.
+        """
         relaxed, x = self._dynamics(dynamics), self.prepare(distances)
         with isolated(seed), torch.no_grad():
             d: Tensor = self.scaled(x)[0]

@@ -127,8 +127,8 @@ class ModernHopfieldNetwork(LatentVariableModel):
         return []
 
     def recall(self, x: Any, max_steps: int = 100) -> Tensor:
-        """The states that states (N, D) lead to, (N, D): each step to the mean of patterns by their softmax, until a
-        step moves no feature by more than a millionth of 1 / sqrt(β)."""
+        """The states that states (N, D) lead to, (N, D): each step to the mean of patterns by their softmax, until one
+        moves no feature by more than a millionth of 1 / sqrt(β), or after ``max_steps``."""
         state, still = self.prepare(x), 1e-6 * self.inverse_temperature**-0.5
         with torch.no_grad():
             for _ in range(max_steps):

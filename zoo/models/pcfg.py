@@ -221,7 +221,11 @@ class PCFG(OneGrammar):
 
     @torch.no_grad()
     def initialize(self, x: Data, init: str, restart: int = 0) -> None:
-        """The best of several draws by short runs of EM, or "random", one draw; see ``shared/grammar_starts.py``."""
+        """The best of several draws by short runs of EM, or "random", one draw; see ``shared/grammar_starts.py``.
+
+        Raises:
+            ZooError: a grammar without an end: from its root no words are reached.
+        """
         if init == "current":
             self._check_reaches()
         elif init == "short":

@@ -18,6 +18,7 @@ from zoo.components import PoissonComponents
 from zoo.core.isolation import kept_generators
 from zoo.core.sequences import lengths_of
 from zoo.models.shared.hidden_markov import HiddenMarkov
+from zoo.models.shared.markov import chain_prior
 
 __all__ = ["PoissonHMM"]
 
@@ -63,9 +64,13 @@ class PoissonHMM(PoissonComponents, HiddenMarkov):
         self.add_prior()
 
     def prior(self, x: Tensor, lengths: Tensor | None = None) -> priors.Prior:
-        """Start, transitions: Dirichlet(``concentration``); the rest: :func:`zoo.bayes.priors.rates`."""
+        """Start, transitions: Dirichlet(``concentration``); the rest: :func:`zoo.bayes.priors.rates`.
+
+        Raises:
+            ZooError: a topology with zeros, which have no prior.
+        """
         rows = self.rows({"x": x, "lengths": lengths_of(x, lengths)})
-        return {**self.chain_prior(), **priors.rates(rows, self.num_states)}
+        return {**chain_prior(self), **priors.rates(rows, self.num_states)}
 
     def numpyro_model(self, x: Any, lengths: Any = None) -> None:
         """The NumPyro program of ``prior`` and likelihood; paths are summed out."""

@@ -94,7 +94,7 @@ class VRNN(StateSpaceModel):
         return moments(self.prior_heads(self.from_state(state)[..., : self.hidden_dim].relu()))
 
     def encode(self, state: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """loc and scale of q(z_t | h_{t-1}, x_t), each (..., L), of states and what :meth:`read` gives (..., H)."""
+        """loc and scale of q(z_t | h_{t-1}, x_t), each (..., L), of states and ``features`` of x (..., H)."""
         loc, _ = self.prior(state)
         hidden = (self.encoder_state(state) + self.encoder_features(features)).relu()
         correction, scale = moments(self.encoder_heads(hidden))

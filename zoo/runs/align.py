@@ -24,6 +24,7 @@ def align(fit: Fit, other: Any, x: Any = None) -> Fit:
         fit: the fit to relabel.
         other: another fit, matched on the data ``x`` if given (shared posterior mass), else on component
             parameters; or true labels, (N,) integers or strings, None where there is none, which need ``x``.
+        x: the data that labels belong to, or that fits are matched on, as the model takes them.
 
     Raises:
         ZooError: the model has no components to renumber, or labels come without ``x``.

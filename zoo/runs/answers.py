@@ -31,7 +31,12 @@ __all__ = ["Answers"]
 
 
 class Answers:
-    """A fitted model and whether its guide was trained; :class:`zoo.Fit` says what each attribute is."""
+    """A fitted model and whether its guide was trained; :class:`zoo.Fit` says what each attribute is.
+
+    Args of every method:
+        x: data as the model takes them: arrays, tensors, data frames (columns by name), sequences; or the path of a
+            file. Data that are none for the model are refused, a ZooError that names the rows.
+    """
 
     model: LatentVariableModel
     estimator: str
@@ -70,6 +75,9 @@ class Answers:
     def structure(self, x: Any) -> Any:
         """p(z | x) of whole paths, a :class:`zoo.structures.Structure`; ``posterior`` has the marginals of steps.
 
+        Raises:
+            ZooError: the model's latents are no such structure.
+
         Example:
             >>> fit = zoo.fit("poisson_hmm", "earthquakes", num_states=2)
             >>> fit.structure(zoo.load_data("earthquakes")).log_partition().round(decimals=3)
@@ -91,6 +99,9 @@ class Answers:
 
     def discrete_posterior(self, x: Any) -> DiscretePosterior:
         """Marginals, mode, draws and entropy of the discrete latents given x, exact by enumeration of the program.
+
+        Raises:
+            ZooError: no discrete latent, or too many values to sum over.
 
         Example:
             >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
@@ -154,24 +165,9 @@ class Answers:
             x = prepared(self.model, x)
             states: Tensor = by_pieces(self.model, x, lambda piece: call(self.model.state_probs, piece))
             return states
-        posterior = self.posterior(x)
-        if isinstance(posterior, dict):
-            labels = [q for q in posterior.values() if getattr(_base(q), "has_enumerate_support", False)]
-            if len(labels) != 1:
-                raise ZooError(
-                    f"predict_proba: expected one discrete latent, got {', '.join(posterior)}. Use posterior(x)."
-                )
-            posterior = labels[0]
-        posterior = _base(posterior)
-        if isinstance(posterior, torch.distributions.Bernoulli):
-            return torch.stack([1 - posterior.probs, posterior.probs], -1)
-        if not getattr(posterior, "has_enumerate_support", False):
-            raise ZooError(
-                f"predict_proba: expected a discrete latent, got a continuous one ({type(posterior).__name__}). "
-                "Use posterior(x)."
-            )
-        probs: Tensor = posterior.probs
-        return probs
+        from zoo.runs.latents import value_probs
+
+        return value_probs(self.posterior(x))
 
     @exclusive
     def transform(self, x: Any, num_samples: int = 100) -> Tensor:
@@ -263,6 +259,9 @@ class Answers:
     def score(self, x: Any) -> float | None:
         """Exact total ln p(x) of other data, nats; None where not tractable. Warns where it is -inf, and says why.
 
+        Raises:
+            ZooError: ``x`` is no data for the model.
+
         Example:
             >>> fit = zoo.fit("gaussian_mixture", "iris", num_components=3)
             >>> round(fit.score(zoo.load_data("iris")[:100]), 3)
@@ -337,7 +336,7 @@ class Answers:
             return predictive_draws(self.model, x, num_draws, trained=self.guide_trained, draws=self.draws)
 
     def known_data(self, x: Any, who: str) -> Data:
-        """Data as the model takes them; those that were fitted where ``x`` is None.
+        """Data as the model takes them; those that were fitted where ``x`` is None. An error begins with ``who``.
 
         Raises:
             ZooError: there are none: a fit is saved without its data.
@@ -384,12 +383,6 @@ class Answers:
             ZooError: the model is not one of tokens, or sums over the tokens between no further than one step.
         """
         return forecast_probs(self.model, x, num_steps)
-
-
-def _base(q: Any) -> Any:
-    while isinstance(q, torch.distributions.Independent):
-        q = q.base_dist
-    return q
 
 
 def _alone(by_site: dict[str, Any]) -> Any:

@@ -252,13 +252,13 @@ def compare(
     """Fit one model by several estimators from the same starting points.
 
     Args:
-        model: as for ``fit``: a zoo model, its name or class, or a Pyro program with ``guide``. It is left as it is.
+        model: as for ``fit``: a zoo model, its name or class, or a Pyro program with a guide. It is left as it is.
         x: data as the model takes them, or a path or name for :func:`zoo.load_data`.
         estimators: names (a list, or with commas), names with options of their own ("gumbel:temperature=0.5"), or a
             :class:`Variant` each; None takes the usual ones that can serve the model (em, or auto_em where it has no
             em; eg, svi, gumbel).
         seeds: how many, or which; for each, every estimator starts at the same parameters (guide included).
-        init: how to start, as for ``fit``.
+        guide: of a program, as for ``fit``. init: how to start, as for ``fit``.
         options: by estimator, or label of a variant, options of its own.
         device: where to compute; None leaves the model where it is.
         max_seconds: one budget, for each fit alike.
@@ -266,7 +266,7 @@ def compare(
         track: how often to evaluate the exact likelihood on the way, off the clock.
         progress: True shows a bar a fit; a function of (label, seed) gives what ``fit`` takes.
         data_name: what the data are called, for the record.
-        weights: how often each row counts, as for ``fit``, like ``known`` latents and ``fixed`` parameters.
+        weights, known, fixed: how often each row counts, known latents and parameters that stay, as for ``fit``.
         jobs: processes among which the fits are divided, as for ``fit``; the comparison is the same, and a bar counts
             fits. What is scored after them stays in this process.
         checkpoints: a folder for what each fit keeps on the way and in the end; the same call with it goes on from

@@ -19,7 +19,7 @@ from zoo.core.isolation import isolated
 from zoo.core.sites import sample_sites, unwrapped
 from zoo.errors import ZooError
 
-__all__ = ["Conditioned", "Latents", "centre", "latents", "most_probable"]
+__all__ = ["Conditioned", "Latents", "centre", "latents", "most_probable", "value_probs"]
 
 
 @dataclass(frozen=True)
@@ -163,3 +163,34 @@ def _numbered(value: Tensor, support: Tensor) -> Tensor:
     event = support.dim() - 1
     same = value.unsqueeze(-1 - event) == support
     return (same.flatten(-event).all(-1) if event else same).long().argmax(-1)
+
+
+def value_probs(posterior: Any) -> Tensor:
+    """Of a posterior, or of several by site, probabilities of the values of the one discrete latent, (N, K).
+
+    Raises:
+        ZooError: the latent is continuous, or there are several.
+    """
+    if isinstance(posterior, dict):
+        labels = [q for q in posterior.values() if getattr(_base(q), "has_enumerate_support", False)]
+        if len(labels) != 1:
+            raise ZooError(
+                f"predict_proba: expected one discrete latent, got {', '.join(posterior)}. Use posterior(x)."
+            )
+        posterior = labels[0]
+    posterior = _base(posterior)
+    if isinstance(posterior, torch.distributions.Bernoulli):
+        return torch.stack([1 - posterior.probs, posterior.probs], -1)
+    if not getattr(posterior, "has_enumerate_support", False):
+        raise ZooError(
+            f"predict_proba: expected a discrete latent, got a continuous one ({type(posterior).__name__}). "
+            "Use posterior(x)."
+        )
+    probs: Tensor = posterior.probs
+    return probs
+
+
+def _base(q: Any) -> Any:
+    while isinstance(q, torch.distributions.Independent):
+        q = q.base_dist
+    return q

@@ -70,7 +70,7 @@ def select(
         grid: by argument its values: ``{"num_components": range(1, 9), "covariance_type": ["full", "diag"]}``.
         criterion: what ``best`` goes by: "bic" or "aic" (see :class:`Fit`), "icl" (BIC + 2 × the posterior's entropy),
             all lower is better; or "cv", the mean held-out ln p(x) a datum (5 folds where nobody says how many).
-        estimator: as for ``fit``, like ``guide``, ``init``, ``device`` and ``max_seconds``.
+        estimator, guide, init, device, max_seconds: as for ``fit``, the same at every point.
         folds: of cross-validation over rows, or sequences; the same for every point. None: none.
         seed: every draw comes from it, at every point the same.
         restarts: of every fit, as for ``fit``.

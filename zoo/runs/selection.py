@@ -47,10 +47,10 @@ class Candidate:
         return None if bic is None or self.entropy is None else bic + 2 * self.entropy
 
     def value(self, criterion: str) -> float | None:
-        """One of "bic", "aic", "icl" (lower is better) or "cv", the mean of held-out ln p(x) (higher is better).
+        """The value of a criterion; None where there is none.
 
         Args:
-            criterion: the name of one.
+            criterion: "bic", "aic" or "icl", lower is better, or "cv", the mean of held-out ln p(x), higher is better.
         """
         if self.fit is None:
             return None
@@ -84,6 +84,10 @@ class Selection:
         folds: of cross-validation; None where there was none.
         x: the data. seed: what every draw came from.
         notes: what a user should know, a line each. interrupted: whether it was stopped before all was done.
+
+    Raises:
+        ZooError: :attr:`best`, :attr:`chosen` and :meth:`chosen_by`, where no point has a value of the criterion: the
+            model has no likelihood, and no folds were asked for.
     """
 
     model: str
@@ -137,6 +141,9 @@ class Selection:
         """The point that a criterion prefers: sound fits before those at which a constraint acts, these before what
         diverged; of equally good ones the one of fewest parameters.
 
+        Args:
+            criterion: "bic", "aic", "icl" or "cv".
+
         Raises:
             ZooError: a criterion that is not known, or that no point has a value of.
         """
@@ -157,14 +164,22 @@ class Selection:
 
     @property
     def best(self) -> Fit:
-        """The fit that ``criterion`` prefers, see :meth:`chosen_by`."""
+        """The fit that :attr:`criterion` prefers, see :meth:`chosen_by`.
+
+        Raises:
+            ZooError: no point has a value of the criterion.
+        """
         fitted = self.chosen_by(self.criterion).fit
         assert fitted is not None
         return fitted
 
     @property
     def chosen(self) -> Point:
-        """The settings of :attr:`best`."""
+        """The settings of :attr:`best`.
+
+        Raises:
+            ZooError: no point has a value of the criterion.
+        """
         return self.chosen_by(self.criterion).point
 
     def to_dict(self) -> dict[str, Any]:

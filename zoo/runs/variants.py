@@ -27,6 +27,9 @@ class Variant:
         options: options of its own.
         model: another model than the comparison's, to be fitted to the same data; None takes the comparison's.
 
+    Raises:
+        ZooError: by :meth:`made`, and where it is compared, before any fit: an estimator or option that is not known.
+
     Example:
         >>> zoo.Variant("cold", "gumbel", {"temperature": 0.2})
         Variant(label='cold', estimator='gumbel', options={'temperature': 0.2}, model=None)

@@ -158,7 +158,11 @@ class Structure(abc.ABC, Generic[Parts]):
         return value
 
     def log_prob(self, parts: Parts) -> Tensor:
-        """ln p(parts), (..., N), nats: score less log-partition."""
+        """ln p(parts), (..., N), nats: score less log-partition.
+
+        Raises:
+            ZooError: parts of another shape.
+        """
         return self.score(parts) - self.log_partition()
 
     def _tensors(self) -> tuple[Tensor, ...]:

@@ -19,12 +19,18 @@ __all__ = ["Structured"]
 class Structured(dist.TorchDistribution):
     """p(parts) = exp(score(parts) - log-partition), over the N items of a structure whose parts are one tensor.
 
+    Args:
+        structure: a :class:`Structure`, a chain, tree or alignment.
+
     Shapes:
         batch (N,), to be used in a plate of N; more dimensions to the left come by ``expand`` (particles).
         event: that of one item's parts; of a chain (T,), -1 beyond a length. Their number is the rank alone: a value of
         that shape is scored, -inf where it is none of the structure's.
 
     KL divergences between two of the same kind are exact.
+
+    Raises:
+        ZooError: what is no structure; from ``expand``, a plate of another size than N.
 
     Example:
         >>> import pyro
@@ -50,6 +56,11 @@ class Structured(dist.TorchDistribution):
         return constraints.independent(constraints.integer, len(self.event_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Structured:
+        """The same over a larger batch, (..., N).
+
+        Raises:
+            ZooError: the last of ``batch_shape`` is not N.
+        """
         batch_shape = torch.Size(batch_shape)
         if batch_shape[-1:] != (self.structure.num_items,):
             raise ZooError(

@@ -203,14 +203,14 @@ class Tree(Structure[Tensor]):
         return total.masked_fill(wrong, -math.inf)
 
     def counts(self, parts: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """How often trees (N, T, T), each as often as ``weights`` (N,) says, use the root (A,), rules (A, S, S), summed
-        over items, and preterminals (N, T, P)."""
+        """How often ``parts``, trees (N, T, T), each as often as ``weights`` (N,) says, use the root (A,), rules
+        (A, S, S), summed over items, and preterminals (N, T, P)."""
         words = wide(self.preterminals.detach())
         weights = words.new_ones(len(parts)) if weights is None else weights.to(words)
         return tree_parts.counted(parts, self._problem.lengths, weights, self.rules.shape[-3], words.shape[-1])
 
     def tags(self, parts: Tensor) -> Tensor:
-        """The preterminals of trees (..., N, T, T), counted from 0: (..., N, T), -1 where there is no word."""
+        """Preterminals of ``parts``, trees (..., N, T, T), counted from 0: (..., N, T), -1 where there is no word."""
         tags = parts.diagonal(0, -2, -1)
         return torch.where(tags >= 0, tags - self.rules.shape[-3], -1)
 

@@ -30,9 +30,11 @@ SPARSE = 0.01
 
 
 class Expected(NamedTuple):
-    """Log-partitions (N,), and expected counts: of the root (A,), rules (A, S, S), preterminals (N, T, P).
+    """Log-partitions and expected counts; where items have a root, or rules, of their own, with N before them.
 
-    Where items have a root, or rules, of their own, the counts have N before them.
+    Attributes:
+        value: log-partitions (N,), nats.
+        root, rules, preterminals: expected counts, (A,), (A, S, S) and (N, T, P).
     """
 
     value: Tensor

@@ -32,6 +32,9 @@ class DeepBeliefNet:
     Args:
         machines: each has as many visible units as the one before has hidden ones.
 
+    Args of every method:
+        x: data of the first machine, (N, D). num_samples: S, draws a datum. seed: where they come from.
+
     Raises:
         ZooError: none, real units, or sizes that do not meet.
     """
@@ -80,13 +83,20 @@ class DeepBeliefNet:
         return weight - energies - top.log_partition().to(energies)
 
     def bound(self, x: Any, num_samples: int = 100, seed: int = 0) -> Tensor:
-        """The mean of :meth:`log_weights`, (N,) nats: an estimate of a bound on ln p(x) from below."""
+        """The mean of :meth:`log_weights`, (N,) nats: an estimate of a bound on ln p(x) from below.
+
+        Raises:
+            ZooError: as :meth:`log_weights`.
+        """
         return self.log_weights(x, num_samples, seed).mean(0)
 
     def start(self, model: LatentVariableModel, x: Any) -> LatentVariableModel:
         """Start a network's layers from those of the net, in place; then ``zoo.fit(..., init="current")``.
 
         Of a VAE (``activation="tanh"``) encoder and decoder; of a stacked autoencoder, or a classifier, its layers.
+
+        Args:
+            model: the network. x: data that it is to be fitted to.
 
         Raises:
             ZooError: the model has no such layers, or of another size.

@@ -156,7 +156,7 @@ class EnergyModel(LatentVariableModel):
         return state
 
     def units_of(self, path: AnnealingPath, state: Tensor) -> Tensor:
-        """The visible units of states, as data."""
+        """The visible units, as data (S, D), of states (S, ...) that ``path``, the model's annealing path, moves."""
         return state[:, : self.num_features]
 
     @torch.no_grad()
@@ -169,7 +169,11 @@ class EnergyModel(LatentVariableModel):
         return self.units_of(path, self._chains(path, num, SWEEPS)).to(x.dtype)
 
     def checked_states(self, x: Data) -> Tensor:
-        """x (N, D) as one of the two values in each entry, or a ZooError."""
+        """x (N, D) as one of the two values in each entry.
+
+        Raises:
+            ZooError: another shape, or an entry that is neither.
+        """
         return checked_states(x, self.num_features, self.values, self.name)
 
     def parameter_scales(self, x: Data) -> dict[str, Tensor]:

@@ -256,7 +256,11 @@ class Grammar(LatentVariableModel):
         return values.shape[1] ** 2 * (self.num_nonterminals + self.num_preterminals)  # the chart
 
     def probe(self, x: Data) -> Data:
-        """The first sentences that are possible at all, cut short."""
+        """The first sentences that are possible at all, cut short.
+
+        Raises:
+            ZooError: there is none of two words or more.
+        """
         long = (x["lengths"] > 1).nonzero().flatten()[:4]
         if not len(long):
             raise ZooError(f"{type(self).__name__}: expected a sentence of two words or more, got none. Add some.")

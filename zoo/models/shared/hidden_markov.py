@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from guides.chain import AmortizedChain
-from zoo.bayes import priors
 from zoo.components.base import Components
 from zoo.components.questions import Starting
 from zoo.core.checks import number_from, positive
@@ -58,12 +57,17 @@ class HiddenMarkov(Components):
     beyond a length is never read. With lengths that add up to the rows, x may also be the sequences one below the
     other, (sum of lengths, D). NaN entries are missing, and are summed out.
 
+    Args of every subclass:
+        num_states: K. num_features: D. initial: "free", "stationary" or "uniform" distribution of z_1.
+        topology: "full", or "left_right". concentration: of a Dirichlet prior on the start and each row, at least 1.
+        prior_strength: rows that a prior on emissions counts for. hidden_dim: of the guide's recurrent network.
+
     Shapes:
         initial_probs: (K,), p(z_1). transition_probs: (K, K), [i, j] = p(z_t = j | z_{t-1} = i); exact zeros stay zero.
         log_marginal(x): (N,), nats, summed over time. posterior(x): Categorical, batch (N, T): p(z_t | x_{1:T}).
 
     Raises:
-        ZooError: x of another shape, lengths that do not fit, values outside the emission's support.
+        ZooError: arguments outside their ranges; x of another shape, lengths that do not fit, values of no emission.
     """
 
     reads_as: ClassVar[dict[str, str]] = {"initial_probs": "start_probs"}
@@ -341,7 +345,7 @@ class HiddenMarkov(Components):
         return start(self, x, init, restart)
 
     def start_weight(self, complete: Tensor, weight: Tensor) -> Tensor:
-        """Responsibilities of all that a state is made of, for rows (M, D) whose states have the weight (M, K)."""
+        """Responsibilities of all that a state is made of, for ``complete`` rows (M, D) and states' weight (M, K)."""
         return weight
 
     def rows(self, x: Data) -> Tensor:
@@ -388,13 +392,3 @@ class HiddenMarkov(Components):
     def num_components(self) -> int:
         """K, under the name mixtures have for it."""
         return self.num_states
-
-    def chain_prior(self) -> priors.Prior:
-        """Dirichlet(``concentration``) on a free start and on each row of the transitions."""
-        if self.topology != "full":
-            raise ZooError(
-                f"{type(self).__name__}.prior: topology expected 'full', got {self.topology!r}, whose zeros have no "
-                "prior. Use topology='full'."
-            )
-        start = priors.dirichlet("start_probs", self.start_probs, self.concentration) if self.initial == "free" else {}
-        return {**start, **priors.dirichlet("transition_probs", self.transition_probs, self.concentration)}

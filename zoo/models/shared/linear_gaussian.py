@@ -39,6 +39,10 @@ __all__ = ["LinearGaussian", "principal_axes"]
 class LinearGaussian(LatentVariableModel):
     """Base class of models with q Gaussian factors behind D features.
 
+    Args of every subclass:
+        num_factors: q, from 1 to D. num_features: D.
+        noise_floor: smallest noise variance, as a fraction of the data's variance.
+
     Shapes:
         x: (N, D), finite.
         loadings: (D, q). mean: (D,). noise_variance: (D,) or (), positive.
@@ -183,7 +187,7 @@ class LinearGaussian(LatentVariableModel):
         return {name: which}, self.noise_notes(which | before)
 
     def noise_notes(self, acts: Tensor) -> list[str]:
-        """Notes on the noise variances on which the floor acts, of their shape."""
+        """Notes on the noise variances on which the floor acts, ``acts`` of their shape, (D,) or ()."""
         if self.num_factors == self.num_features:
             return ["num_factors = num_features leaves the noise undetermined: it is at its floor"]
         return ["noise floor acts: the data lie in num_factors dimensions"] if acts.any() else []

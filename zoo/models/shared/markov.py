@@ -12,13 +12,16 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from zoo.bayes import priors
 from zoo.components.base import Components
 from zoo.core.memory import rows_at_once
 from zoo.core.statistics import wide
 from zoo.densities.distributions import Selected
+from zoo.errors import ZooError
 
 __all__ = [
     "Marginal",
+    "chain_prior",
     "finite",
     "follow",
     "go_on",
@@ -213,3 +216,18 @@ def path_counts(
     counted = states if weights is None else states * weights.to(dtype).reshape(-1, 1, 1)
     steps = states[:, :-1].reshape(-1, k).mT @ counted[:, 1:].reshape(-1, k)
     return counted[:, 0].sum(0), steps, counted
+
+
+def chain_prior(model: Any) -> priors.Prior:
+    """Dirichlet(``concentration``) on a free start of a hidden Markov model and on each row of its transitions.
+
+    Raises:
+        ZooError: a topology with zeros, which have no prior.
+    """
+    if model.topology != "full":
+        raise ZooError(
+            f"{type(model).__name__}.prior: topology expected 'full', got {model.topology!r}, whose zeros have no "
+            "prior. Use topology='full'."
+        )
+    start = priors.dirichlet("start_probs", model.start_probs, model.concentration) if model.initial == "free" else {}
+    return {**start, **priors.dirichlet("transition_probs", model.transition_probs, model.concentration)}

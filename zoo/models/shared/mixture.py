@@ -50,6 +50,14 @@ _LOG2_E = 1 / math.log(2)
 class Mixture(Components):
     """Base class of mixtures with K components over vectors of D features.
 
+    Args of every subclass:
+        num_components: K, at least 1. num_features: D, at least 1.
+        hidden_dims: widths of the encoder's hidden layers; () makes its logits linear.
+        num_coordinates: of a row as the encoder sees it (:meth:`coordinates`); None takes D.
+
+    Raises:
+        ZooError: sizes below 1.
+
     Shapes:
         x: (N, D).
         log_marginal(x): (N,), nats. posterior(x): Categorical of batch shape (N,) over K.

@@ -66,8 +66,8 @@ class NetworkModel(LatentVariableModel):
         return -0.5 * self.weight_decay * torch.stack(squares).sum()
 
     def start_from(self, x: Tensor, *readers: Any) -> None:
-        """Measure the likelihood by the data's rows (N, D), and where it has units the networks that read x; start the
-        decoder."""
+        """Measure the likelihood by the data's rows (N, D), and where it has units ``readers``, networks that read x;
+        start the decoder."""
         if self.likelihood.in_units:
             for reader in readers:
                 reader.set_from(x)

@@ -35,7 +35,11 @@ class PairedModel(NeuralModel):
         return given, target
 
     def checked_inputs(self, x: Tensor) -> Tensor:
-        """x as a finite (N, D_x) tensor, binarised where that is done once and for all."""
+        """x as a finite (N, D_x) tensor, binarised where that is done once and for all.
+
+        Raises:
+            ZooError: another shape, entries that are not finite, or no greys where bits are to be made of them.
+        """
         given = matrix(x, self.num_inputs, f"{self.name} (x)")
         if self.binarization is not None:
             bad = (given < 0) | (given > self.white)
@@ -59,7 +63,7 @@ class PairedModel(NeuralModel):
 
     @classmethod
     def paired(cls, x: Data, num_inputs: int | None = None) -> tuple[Tensor, Tensor]:
-        """(x, y) of a tuple, of a dict with these keys, or of images to be cut.
+        """(x, y) of a tuple, of a dict with these keys, or of images to be cut, x the first ``num_inputs`` pixels.
 
         Raises:
             ZooError: none of these.
