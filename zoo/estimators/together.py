@@ -145,7 +145,9 @@ class Batch:
             objectives, statistics = self.copies.e_step()
         except (RuntimeError, ValueError):
             return self._leave(state)
-        values, known = objectives.tolist(), statistics["log_likelihood"].tolist()
+        totals = statistics["log_likelihood"]
+        values = objectives.tolist()
+        known = values if totals is objectives else totals.tolist()
         staying = []
         for index, climb in enumerate(self.active):
             if not climb.ordinary(values[index]):

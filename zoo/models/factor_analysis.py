@@ -219,10 +219,10 @@ def best_loadings(covariance: Array, noise: Array, num_factors: int) -> tuple[Ar
         The loadings, (..., D, num_factors), and all l_j, ascending, (..., D).
     """
     scale = np.sqrt(noise)[..., np.newaxis]
-    whitened = torch.from_numpy(covariance / (scale * scale.swapaxes(-1, -2)))
-    spectrum, axes = (part.numpy() for part in torch.linalg.eigh(whitened))
-    values, vectors = (part[..., : -num_factors - 1 : -1] for part in (spectrum, axes))
-    return scale * vectors * np.sqrt(np.maximum(values - 1, 0))[..., np.newaxis, :], spectrum
+    values, vectors = torch.linalg.eigh(torch.from_numpy(covariance / (scale * scale.swapaxes(-1, -2))))
+    spectrum, largest = values.numpy(), slice(None, -num_factors - 1, -1)
+    size = np.sqrt(np.maximum(spectrum[..., largest] - 1, 0))
+    return scale * vectors.numpy()[..., largest] * size[..., np.newaxis, :], spectrum
 
 
 #: Eigenvalues up to here give ln p(x) within a hundredth of the fall that EM takes for rounding.
@@ -308,16 +308,19 @@ def _best_noise_of_two(covariance: Array, loadings: Array, noise: Array, floor: 
     for (first, second), present in zip(reversed(pairs), reversed(noise.tolist()), strict=True):
         after.append((aa, ab, bb))
         aa, ab, bb = aa + first * first / present, ab + first * second / present, bb + second * second / present
-    gain, new = np.empty(2), list[float]()
+    gain, new, combined, spread = np.empty(2), list[float](), weighted.dot, covariance.dot
     a, b, c = 1.0, 0.0, 1.0  # the system of those before, with their new noise: [[a, b], [b, c]]
     features = zip(weighted, pairs, reversed(after), floor.tolist(), strict=True)
     for d, (row, (first, second), (aa, ab, bb), least) in enumerate(features):
-        share = (b + ab) / (a + aa)
-        gain[1] = y = (second - share * first) / (c + bb - share * (b + ab))
-        gain[0] = x = (first - (b + ab) * y) / (a + aa)
-        contrast = weighted.dot(gain)
+        ab += b
+        share = ab / (a + aa)
+        gain[1] = y = (second - share * first) / (c + bb - share * ab)
+        gain[0] = x = (first - ab * y) / (a + aa)
+        contrast = combined(gain)
         contrast[d] = -1  # whatever feature d's own row has given
-        value = max(float(contrast.dot(covariance.dot(contrast))) - first * x - second * y, least)
+        value = float(contrast.dot(spread(contrast))) - first * x - second * y
+        if value < least:
+            value = least
         new.append(value)
         row[0], row[1] = u, v = first / value, second / value
         a, b, c = a + u * first, b + u * second, c + v * second

@@ -163,10 +163,11 @@ def _ready(
         candidate.measure(x)
     if init != "current":
         align_to_known(candidate, x)
-    with torch.no_grad():
-        for name, staying in model.named_parameters():
-            if not staying.requires_grad and name in dict(candidate.named_parameters()):
-                candidate.get_parameter(name).copy_(staying)
+    if candidate is not model:
+        with torch.no_grad():
+            for name, staying in model.named_parameters():
+                if not staying.requires_grad and name in dict(candidate.named_parameters()):
+                    candidate.get_parameter(name).copy_(staying)
     if searched:
         choose_start(candidate, x, first=restart == 0)
     return candidate
