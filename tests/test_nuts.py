@@ -38,6 +38,7 @@ def test_means_are_posteriordbs(name: str, zoo_data: Any) -> None:
     assert fit.status == "converged"
     assert fit.diagnostics["max_rhat"] < 1.01
     assert fit.diagnostics["divergences"] == 0
+    assert "Error" not in " ".join(fit.notes)
     ours = posteriordb.estimates(fit)
     assert known.keys() <= ours.keys()
     for parameter, (mean, error) in known.items():

@@ -14,9 +14,19 @@ CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(?::[^\n]*\n)*(.*?)^```$", re.MULTI
 #: Pages and folders of pages that are written when the site is built, which sees to their links.
 WRITTEN = {"api", "examples", "models", "choosing.md", "commands.md", "gallery.md", "performance.md"}
 PAGES = sorted(p for p in DOCS.rglob("*.md") if CELL.search(p.read_text(encoding="utf-8")))
+#: Pages that compile samplers, about 15 seconds of processor time; what they show test_nuts.py and test_evaluation.py
+#: hold every day.
+SLOW = {"diagnostics"}
 
 
-@pytest.mark.parametrize("page", [pytest.param(p, id=str(p.relative_to(DOCS).with_suffix(""))) for p in PAGES])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(p, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for p in PAGES
+        for name in [str(p.relative_to(DOCS).with_suffix(""))]
+    ],
+)
 def test_the_cells_of_a_page_run(
     page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.core.contract import LatentVariableModel
+from zoo.core.contract import LatentVariableModel, lacks
 from zoo.core.data import Data, call, num_data
 from zoo.core.edges import Inset, margin_of
 from zoo.core.sites import family_of
@@ -26,6 +26,8 @@ def told(model: LatentVariableModel, x: Data, sampled: bool = False) -> tuple[li
     Args:
         sampled: whether the parameters are draws from their posterior, not a mode.
     """
+    if sampled and lacks(model, "prior") is not None:
+        return [f"priors of the parameters: those of {type(model).__name__}.numpyro_model(x)"], False
     if sampled:
         families = ", ".join(f"{name} {family_of(fn)}" for name, fn in call(model.prior, x).items())
         return [f"priors of the parameters, as {type(model).__name__}.prior(x) states them: {families}"], False
