@@ -155,16 +155,15 @@ def unexplained(thing: Any) -> list[str]:
         return []
     arguments = [a for a in signature.parameters if not a.startswith("_") and a not in COMMON]
     known = ARGUMENTS if cls is not None and issubclass(cls, LatentVariableModel) else {}
-    return [
-        a for a in arguments if a not in known and not is_entry(a, said) and not in_prose(a, sections(text).get("", ""))
-    ]
+    return [a for a in arguments if a not in known and not is_entry(a, said) and not in_prose(a, text)]
 
 
 def in_prose(name: str, text: str) -> bool:
-    """Whether a sentence takes an argument by its name: one that is a word, or stands in code quotes, or its shape
-    follows: "x (N, D)"."""
-    word = rf"\b{name}\b" if len(name) > 4 else rf"``{name}``|\b{name} \("
-    return re.search(word, text) is not None
+    """Whether a sentence takes an argument by its name: in code quotes, or with its shape, "x (N, D)"; where there
+    is no section of arguments, by any word."""
+    found = sections(text)
+    word = rf"``{name}``|\b{name} \(" if "Args" in found or len(name) < 5 else rf"\b{name}\b"
+    return re.search(word, found.get("", "")) is not None
 
 
 def test_every_argument_is_explained() -> None:

@@ -144,6 +144,7 @@ class HopfieldTSP(LatentVariableModel):
         """Set q to that of the best of many starts: of the least energy at its most probable positions.
 
         Args:
+            starts: S, side by side.
             dynamics: "potts" or "hopfield_tank", see :mod:`zoo.densities.tour_dynamics`.
             seen: told on the way the highest bound of a start and the fraction done; False stops.
 

@@ -201,6 +201,7 @@ class PPCA(LinearGaussian):
 
         Args:
             total, cross, scatter: as in :class:`ScoreMoments` by their names, for each of S, dividing by N.
+            floor: the smallest noise variance that is allowed.
 
         Returns:
             loadings (S, D, q), noise variances (S,), and whether the floor acts, (S,).

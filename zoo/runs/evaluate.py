@@ -182,7 +182,7 @@ def evaluate(
     """Score a model (or a fit) on data.
 
     Args:
-        model: a zoo model, a fit, or a program with ``guide``.
+        model: a zoo model, a fit, or a program. guide: of a program, its q(z | x), a Pyro program too.
         x: data as the model takes them. The guide of a fit that did not train it (``em``, ``eg``) is left out, as is a
             default one (tables) on other data than it was fitted to.
         num_samples: S, draws from the guide a datum.
