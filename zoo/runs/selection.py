@@ -164,7 +164,7 @@ class Selection:
 
     @property
     def best(self) -> Fit:
-        """The fit that :attr:`criterion` prefers, see :meth:`chosen_by`.
+        """The fit that ``criterion`` prefers, see :meth:`chosen_by`.
 
         Raises:
             ZooError: no point has a value of the criterion.

@@ -53,7 +53,7 @@ class Mixture(Components):
     Args of every subclass:
         num_components: K, at least 1. num_features: D, at least 1.
         hidden_dims: widths of the encoder's hidden layers; () makes its logits linear.
-        num_coordinates: of a row as the encoder sees it (:meth:`coordinates`); None takes D.
+        num_coordinates: of a row as the encoder sees it (``coordinates``); None takes D.
 
     Raises:
         ZooError: sizes below 1.
