@@ -34,14 +34,19 @@ CANNOT = {"zoo.bayes.draws.Draws.inference_data"}
 COMMON = {"self", "cls", "args", "kwargs", "validate_args"}
 
 
+def extension() -> Any:
+    """What writes the API pages."""
+    sys.path.insert(0, str(EXTENSIONS))
+    try:
+        return importlib.import_module("reference")
+    finally:
+        sys.path.remove(str(EXTENSIONS))
+
+
 @functools.cache
 def shown() -> dict[str, Any]:
     """What the API pages and the models' pages show, by whole name; of classes with pages of members these too."""
-    sys.path.insert(0, str(EXTENSIONS))
-    try:
-        reference = importlib.import_module("reference")
-    finally:
-        sys.path.remove(str(EXTENSIONS))
+    reference = extension()
     whole = [getattr(zoo, name) for name in zoo.__all__]
     whole += [getattr(importlib.import_module(m), name) for m, names in reference.PARTS.items() for name in names]
     for _, name in reference.MODULES.values():
@@ -302,3 +307,21 @@ def test_every_model_has_shapes_and_a_source() -> None:
 def test_every_estimator_has_a_source() -> None:
     lacking = [name for name, cls in estimator_classes().items() if not YEAR.search(cls.__doc__ or "")]
     assert not lacking
+
+
+# On the page ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_shares_a_line_has_one_of_its_own_on_the_page() -> None:
+    lines = ["Rows: N. x: D.", "Args:", "    rows: N. columns: D. None: any.", "        All. seed: of them."]
+    extension().apart(None, "class", "zoo.Some", None, None, lines)
+    assert lines == [
+        *(
+            "Rows: N. x: D.",
+            "Args:",
+            "    rows: N\\.",
+            "    columns: D\\. None: any.",
+            "        All.",
+            "    seed: of them.",
+        ),
+    ]

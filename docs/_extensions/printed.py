@@ -31,5 +31,6 @@ def write(app: Sphinx) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", write)
-    app.connect("autodoc-process-docstring", reference.spoken, priority=400)  # before napoleon reads it
+    for change in (reference.spoken, reference.apart):
+        app.connect("autodoc-process-docstring", change, priority=400)  # before napoleon reads it
     return {"parallel_read_safe": True, "parallel_write_safe": True}

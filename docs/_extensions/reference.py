@@ -61,6 +61,22 @@ def spoken(app: Any, what: str, name: str, thing: Any, options: Any, lines: list
         lines[0] = re.sub(r"(?<!:):(?= )", " –", lines[0])
 
 
+#: Where an entry begins behind another: "rows: N. columns: D", "x: (N, D). log_marginal(x): (N,)".
+NEXT = re.compile(r"(?<=[.;]) (?=[a-z_]\w*(?:\([^)]*\))?(?:, [a-z_]\w*)*: )")
+
+
+def apart(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """What shares a line in a docstring's section gets a line of its own; a letter, "D.", is no number of a list."""
+    inside, changed = False, list[str]()
+    for line in lines:
+        head = line[:1].strip()
+        inside = line.startswith(("Args", "Attributes", "Shapes")) and line.endswith(":") if head else inside
+        parts = NEXT.split(line) if inside and not head else [line]
+        parts = [parts[0], *(f"    {part}" for part in parts[1:])]
+        changed += [re.sub(r"^( +\w+: [A-Za-z])\.", r"\1\\.", part) if inside else part for part in parts]
+    lines[:] = changed
+
+
 def pages() -> dict[str, str]:
     """By their places, the texts."""
     import zoo
