@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zoo.core.sequences import inside
 from zoo.models.gaussian_hmm import GaussianHMM
+from zoo.models.shared.axes import upright
 
 __all__ = ["Principal", "fitted_hmm", "principal", "start_straight"]
 
@@ -46,7 +47,7 @@ def principal(rows: Tensor, latent_dim: int) -> Principal:
     covariance = wide.mT @ wide / len(wide)
     values, vectors = torch.linalg.eigh(covariance)
     order = values.argsort(descending=True)[:latent_dim]
-    values, vectors = values[order], vectors[:, order]
+    values, vectors = values[order], upright(vectors[:, order])
     rank = max(1, int((values > 1e-9 * values[0]).sum()))
     weight, inverse = wide.new_zeros(wide.shape[1], latent_dim), wide.new_zeros(latent_dim, wide.shape[1])
     weight[:, :rank] = vectors[:, :rank] * values[:rank].sqrt()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
+from zoo.models.shared.axes import upright
 
 __all__ = ["set_layers", "start_code"]
 
@@ -81,7 +82,7 @@ def start_code(
     mean = inputs.mean(0)
     size, width = heads[0].out_features, len(mean)
     variance, axes = torch.linalg.eigh((inputs - mean).mT @ (inputs - mean) / len(inputs))
-    variance, axes = variance.flip(0).clamp_min(1e-9), axes.flip(1)
+    variance, axes = variance.flip(0).clamp_min(1e-9), upright(axes.flip(1))
     kept = min(size, width)
     noise = variance[kept:].mean() if kept < width else 0.01 * variance.mean()
     slope = (variance[:kept] - noise).clamp_min(0.0).sqrt()

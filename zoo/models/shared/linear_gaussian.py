@@ -32,6 +32,7 @@ from zoo.core.data import Data, plain, weights_of
 from zoo.core.rows import Known
 from zoo.core.statistics import varying, weighted_mean, weighted_variance, wide
 from zoo.errors import ZooError
+from zoo.models.shared.axes import upright
 
 __all__ = ["LinearGaussian", "principal_axes"]
 
@@ -221,7 +222,7 @@ def principal_axes(centred: Tensor, num_axes: int) -> tuple[Tensor, Tensor, Tens
     n, d = centred.shape
     triangle = torch.linalg.qr(centred, mode="r").R
     _, singular, rows = torch.linalg.svd(triangle, full_matrices=False)
-    values, vectors = singular.square() / n, rows.mT
+    values, vectors = singular.square() / n, upright(rows.mT)
     if (missing := d - len(singular)) > 0:
         values = torch.cat([values, values.new_zeros(missing)])
         vectors = torch.cat([vectors, vectors.new_zeros(d, max(0, num_axes - len(singular)))], -1)
