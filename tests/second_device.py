@@ -24,6 +24,8 @@ aten = torch.ops.aten
 
 #: Here and there may meet in these: copies, and what compares shapes only.
 COPIES = {aten._to_copy.default, aten.copy_.default, aten._foreach_copy_.default, aten.is_same_size.default}
+#: These take not even a single number from here.
+APART = {aten.logaddexp.default}
 #: Indices may be here where the rows are there, not the other way.
 TAKEN = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 #: Numbers of a packed sequence's steps are always here.
@@ -115,7 +117,7 @@ def refusal(func: Any, args: Any, given: list[Tensor], there: list[Elsewhere]) -
             return "rows are here"
         values = args[2] if len(args) > 2 else args[0]
         return None if isinstance(values, Elsewhere) or values.dim() == 0 else "values are here"
-    if torch.Tag.pointwise in func.tags and all(t.dim() == 0 for t in here):
+    if torch.Tag.pointwise in func.tags and func not in APART and all(t.dim() == 0 for t in here):
         writes = func._schema.is_mutable and any(args[0] is t for t in here)
         return "what is written to is here" if writes else None
     return f"here {[tuple(t.shape) for t in here]}, there {[tuple(t.shape) for t in there]}"
@@ -189,7 +191,8 @@ class _DrawnHere(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         device = kwargs.get("device") or next((t.device for t in tree_leaves(args) if isinstance(t, Tensor)), None)
-        if torch.Tag.nondeterministic_seeded not in func.tags or device is None or torch.device(device).type == "cpu":
+        draws = torch.Tag.nondeterministic_seeded in func.tags and func is not aten._cudnn_rnn.default
+        if not draws or device is None or torch.device(device).type == "cpu":
             return func(*args, **kwargs)
         if kwargs.get("device") is not None:
             kwargs["device"] = "cpu"

@@ -196,9 +196,7 @@ def totals(
         if only is None or only(name, site)
     ]
     if not parts:
-        values = (site.get("value") for site in trace.nodes.values())
-        device = next((value.device for value in values if isinstance(value, Tensor)), None)
-        return torch.zeros(num_particles, 1, device=device)
+        return torch.zeros(num_particles, 1)
     if any(part.shape[1] == 1 for part in parts) and rows > 1:
         parts = [part.sum(-1, keepdim=True) for part in parts]
     return torch.stack(torch.broadcast_tensors(*parts)).sum(0)

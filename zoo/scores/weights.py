@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.core import weighing
 from zoo.core.contract import LatentVariableModel, lacks
-from zoo.core.data import Data, num_data, split
+from zoo.core.data import Data, num_data, split, tensors
 from zoo.core.hooks import weigh
 from zoo.core.memory import LAYER, WEIGHTS
 
@@ -91,8 +91,9 @@ def _kept(log_weight: Tensor) -> Weighed:
 
 def _summed(model: LatentVariableModel, piece: Data, num_samples: int, group: int) -> Weighed:
     """From ln Σ w, ln Σ w^2 and Σ ln w, carried along over draws of so many at a time."""
-    total = square = torch.tensor(-math.inf, dtype=torch.float64)
-    plain = torch.zeros((), dtype=torch.float64)
+    device = next((t.device for t in tensors(piece)), None)
+    total = square = torch.full((), -math.inf, dtype=torch.float64, device=device)
+    plain = torch.zeros((), dtype=torch.float64, device=device)
     own = lacks(model, "log_weights") is None
     for start in range(0, num_samples, group):
         size = min(group, num_samples - start)
