@@ -13,13 +13,16 @@
 # Each table is stopped after SECONDS_EACH (600); a table's record is written when all of its rows are done, so that
 # one that takes longer leaves none: give it more, by SECONDS_EACH=7200.
 #
-# What each needs, and its seconds of processor time on two cores where results/ has a record. None was run on a GPU.
+# What each needs, and its seconds of processor time on two cores where results/ has a record. On an H100, beside each
+# other and three more, gmvae took 258 s and beta_vae, with --jobs 5, 257 s (results/ has both); pcfg with --jobs 3 and
+# jsb were not done after 348 s.
 #
 #   pcfg      data treebank10; 143 s. Charts of short sentences: many small steps, a GPU may be slower.
 #   jsb       data jsb; 568 s. Steps along chords: the same.
 #   gumbel    data binarized_mnist, 157 MB as float32; 1610 s.
 #   gmvae     data mnist, 188 MB as float32; 2353 s, of which k-means stays on the processor.
-#   beta_vae  no files; not recorded: ten fits of 1500 epochs, where the quick budget's of 150 take 18 to 25 s each.
+#   beta_vae  no files; recorded on a GPU alone: ten fits of 1500 epochs, where the quick budget's of 150 take 18 to
+#             25 s each.
 #   iwae      data mnist, 188 MB as float32; not recorded: five rows of 3280 epochs of 3000 steps. At a millisecond a
 #             step that is three hours a row; k = 50 takes more. No table of ten minutes: SECONDS_EACH=86400.
 #

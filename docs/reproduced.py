@@ -27,6 +27,8 @@ def page() -> str:
     parts = [TOP]
     for name, module in tables().items():
         records = {budget: _record(name, budget) for budget in BUDGETS}
+        if on_a_gpu := _record(name, "full_cuda"):
+            records["full, on a GPU"] = on_a_gpu
         parts.append(f"\n## {name}\n\n{module.ABOUT}.\n\n{inspect.cleandoc(module.__doc__ or '')}\n")
         for budget, record in records.items():
             parts.append(_table(budget, record) if record else f"\n### {budget}\n\nNot recorded.\n")
@@ -41,7 +43,10 @@ def _record(name: str, budget: str) -> dict[str, Any] | None:
 def _table(budget: str, record: dict[str, Any]) -> str:
     published = {row["name"]: row for row in record["published"]}
     spent = f", {record['cpu_seconds'] / 60:.1f} minutes of processor" if "cpu_seconds" in record else ""
-    lines = [f"\n### {budget}\n\n`{record['command']}`{spent}\n", "| row | ours | published | |", "|---|---|---|---|"]
+    device = record.get("machine", {}).get("device", "cpu")
+    where = "" if device == "cpu" else f", on {device}"
+    head = f"\n### {budget}\n\n`{record['command']}`{spent}{where}\n"
+    lines = [head, "| row | ours | published | |", "|---|---|---|---|"]
     for row in record["rows"]:
         theirs = published.pop(row["name"], {})
         lines.append(_row(row["name"], f"{row['value']:.3f}", _value(theirs), row.get("note", ""), _source(theirs)))
