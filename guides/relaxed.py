@@ -26,7 +26,7 @@ class RelaxedCategorical:
     """softmax((logits + Gumbel noise) / temperature), a point of the simplex.
 
     Args:
-        temperature: positive; 0 is the discrete variable, in the limit.
+        temperature: positive, a number or a tensor (); 0 is the discrete variable, in the limit.
         logits: (..., K), need not be normalised; -inf allowed (that corner is never taken).
         straight_through: return the nearest corner, with the gradient of the relaxed point.
 
@@ -38,8 +38,8 @@ class RelaxedCategorical:
         torch.Size([3, 4])
     """
 
-    def __init__(self, temperature: float, logits: Tensor, straight_through: bool = False) -> None:
-        if not temperature > 0:
+    def __init__(self, temperature: float | Tensor, logits: Tensor, straight_through: bool = False) -> None:
+        if not isinstance(temperature, Tensor) and not temperature > 0:
             raise ValueError(f"RelaxedCategorical: temperature expected a positive number, got {temperature}.")
         self.temperature, self.logits, self.straight_through = temperature, logits, straight_through
 
@@ -71,7 +71,7 @@ class RelaxedBernoulli:
     """sigmoid((logits + logistic noise) / temperature), the binary case; shapes (...) throughout.
 
     Args:
-        temperature: positive; towards 0 the draws become bits. logits: of one against zero.
+        temperature: positive, a number or a tensor (); towards 0 the draws become bits. logits: of one against zero.
         straight_through: draws are bits, with the gradient of the relaxed ones.
 
     Raises:
@@ -82,8 +82,8 @@ class RelaxedBernoulli:
         torch.Size([3, 4])
     """
 
-    def __init__(self, temperature: float, logits: Tensor, straight_through: bool = False) -> None:
-        if not temperature > 0:
+    def __init__(self, temperature: float | Tensor, logits: Tensor, straight_through: bool = False) -> None:
+        if not isinstance(temperature, Tensor) and not temperature > 0:
             raise ValueError(f"RelaxedBernoulli: temperature expected a positive number, got {temperature}.")
         self.temperature, self.logits, self.straight_through = temperature, logits, straight_through
 

@@ -22,6 +22,6 @@ class Choices(Protocol):
     def draw(self, num_particles: int) -> tuple[Tensor, Tensor]:
         """ln p(x, z_s) and ln q(z_s | x), each (S, N), at S draws of q a datum."""
 
-    def relax(self, num_particles: int, temperature: float, straight_through: bool) -> Tensor:
+    def relax(self, num_particles: int, temperature: float | Tensor, straight_through: bool) -> Tensor:
         """ln p(x | z_s) less KL(q(z | x) || p(z)) of the discrete variables, (S, N), z_s drawn from q's relaxation
         (:class:`guides.relaxed.RelaxedCategorical`); of a chain each KL is that given the state before."""

@@ -40,6 +40,8 @@ class Computed(Objective):
         chosen: what the model says of discrete latents, if the step is made of that.
     """
 
+    steady = True
+
     def __init__(
         self,
         step: Callable[[Data], Step],
@@ -75,6 +77,10 @@ class HookedBound(Objective):
     ) -> None:
         self.model, self.num_particles, self.draw_anew, self.column = model, num_particles, draw_anew, column
         self._share, self.weight = share, 1.0
+
+    @property
+    def steady(self) -> bool:  # type: ignore[override]
+        return self.weight == 1
 
     def at(self, fraction: float) -> None:
         if self._share is not None:

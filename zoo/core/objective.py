@@ -32,9 +32,12 @@ class Objective:
 
     Attributes:
         column: the history's column that the value also is: "elbo", "bound" for another bound, "log_likelihood".
+        steady: whether the next step is the same operations on a batch's tensors as the one before: nothing in Python
+            (a weight that anneals, a chain that goes on) makes it another. A GPU may repeat such steps.
     """
 
     column: str = "elbo"
+    steady: bool = False
 
     def __call__(self, batch: Data) -> Step:
         raise NotImplementedError

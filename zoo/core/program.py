@@ -167,6 +167,12 @@ def look(model: LatentVariableModel, x: Data) -> Program:
         with model.in_its_dtype(x), suppress(NotImplementedError):  # a site without a density is named by what sums it
             run.compute_log_prob()
             theta = _reached(torch.as_tensor(run.log_prob_sum()), named)
+    if any(p.device.type != "cpu" for _, p in named):  # no graph is kept: a GPU records no step beside one
+        guide, run = traced(model, x)
+        with torch.no_grad(), model.in_its_dtype(x):
+            for trace in (guide, run):
+                with suppress(NotImplementedError):
+                    trace.compute_log_prob()
     return Program(guide, run, num_data(x), theta, psi, frozenset(model.points))
 
 
@@ -259,9 +265,10 @@ def plate_nesting(model: LatentVariableModel, x: Data, *, alone: bool = False) -
 
 
 def traced(model: LatentVariableModel, x: Data) -> tuple[Trace, Trace]:
-    """One run of the guide and of the model on its draws, as they are; no gradient, the caller's draws untouched."""
+    """One run of the guide, if there is one, and of the model on its draws, as they are; no gradient, the caller's
+    draws untouched."""
     x = model.probe(x)
     with torch.no_grad(), kept_generators():
-        guide_trace = poutine.trace(lambda: call(model.guide, x)).get_trace()
+        guide_trace = poutine.trace(lambda: call(model.guide, x)).get_trace() if model.has_guide else Trace()
         model_trace = poutine.trace(poutine.replay(lambda: call(model.model, x), trace=guide_trace)).get_trace()
     return guide_trace, model_trace

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
+from torch import Tensor
 from torch.distributions.kl import kl_divergence
 
 from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
@@ -103,7 +104,7 @@ class StraightThroughGumbel(Gumbel):
 
 
 class GumbelObjective(Objective):
-    """The relaxed bound; ``at(fraction)`` sets the temperature."""
+    """The relaxed bound; ``at(fraction)`` sets the temperature, a number or, on an accelerator, a tensor ()."""
 
     def __init__(self, problem: Problem, num_particles: int, options: Gumbel) -> None:
         self.model, self.num_particles, self.options = problem.model, num_particles, options
@@ -111,11 +112,20 @@ class GumbelObjective(Objective):
         problem.program.spend("model", "guide")
         self.tables = problem.lacks("choices") is None
         self.column = options.column_for(problem)
-        self.temperature = options.temperature
+        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        # On an accelerator a tensor that changes in place, so that steps are the same operations while it falls.
+        self.steady = device.type != "cpu"
+        self.temperature: float | Tensor = options.temperature
+        if self.steady:
+            self.temperature = torch.tensor(float(options.temperature), device=device)
 
     def at(self, fraction: float) -> None:
         o = self.options
-        self.temperature = o.temperature * (o.final_temperature / o.temperature) ** fraction
+        temperature = o.temperature * (o.final_temperature / o.temperature) ** fraction
+        if isinstance(self.temperature, Tensor):
+            self.temperature.fill_(temperature)
+        else:
+            self.temperature = temperature
 
     def __call__(self, batch: Data) -> Step:
         batch = fresh(self.model, batch)
@@ -151,7 +161,7 @@ class GumbelObjective(Objective):
 class _Relax(Messenger):
     """Draws every discrete latent of a guide from its relaxation, and remembers which."""
 
-    def __init__(self, temperature: float, straight_through: bool) -> None:
+    def __init__(self, temperature: float | Tensor, straight_through: bool) -> None:
         super().__init__()
         self.temperature, self.straight_through = temperature, straight_through
         self.names: set[str] = set()

@@ -16,6 +16,7 @@ from zoo.estimators.base import Run
 from zoo.estimators.loop.adam import ScaledAdam
 from zoo.estimators.loop.loop import Loop, Watch
 from zoo.estimators.loop.position import LOOK_EVERY, WAIT_EVERY, Diverged, select
+from zoo.estimators.loop.recording import Recorder
 
 __all__ = ["AdamLoop"]
 
@@ -31,6 +32,9 @@ class AdamLoop(Loop):
         self.optimizer = ScaledAdam(self.moving, self.scales, stage.schedule.learning_rate)
         #: The parameters to differentiate in, where they are not all: a warm-up needs no gradient of the model's.
         self.leaves = list(self.moving) if len(self.moving) < len(self.by_name) else None
+        alone = self.ranks.size == 1 and not self.with_prior
+        serves = alone and Recorder.serves(self.model, self.device, self.total_steps)
+        self.recorder = Recorder(self.model, self.objective, self.moving) if serves else None
 
     def _carried(self) -> dict[str, Tensor]:
         return self.optimizer.state()
@@ -47,7 +51,8 @@ class AdamLoop(Loop):
         if self.stage.recorded:
             self.objective.at(fraction)
         optimizer.zero_grad()
-        surrogate, value, parts = self.objective(batch)
+        repeated = self.recorder(batch) if self.recorder is not None else None
+        surrogate, value, parts = repeated or self.objective(batch)
         if value is None:  # nobody knows it: the surrogate alone says whether all is well
             value = torch.where(surrogate.detach().isfinite(), 0.0, torch.nan)
             at.known = False
@@ -67,7 +72,8 @@ class AdamLoop(Loop):
             at.prior = float(prior.detach())
         if self.keeps_best and at.bound > at.best and at.step * 20 > self.total_steps * 19:
             at.best, self.best_state = at.bound, snapshot(self.model, self.best_state)
-        self._differentiate(surrogate)
+        if repeated is None:
+            self._differentiate(surrogate)
         if self.phase is not None:
             moving = set(self.phase(at.step))
             for name, p in self.by_name.items():

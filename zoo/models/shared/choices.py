@@ -42,7 +42,7 @@ class OneOfMany:
         log_joint = self.log_likelihood + self.log_prior
         return log_joint.expand(shape).gather(-1, z).squeeze(-1), self.log_guide.expand(shape).gather(-1, z).squeeze(-1)
 
-    def relax(self, num_particles: int, temperature: float, straight_through: bool) -> Tensor:
+    def relax(self, num_particles: int, temperature: float | Tensor, straight_through: bool) -> Tensor:
         shape = (num_particles, *self.log_guide.shape)
         z = RelaxedCategorical(temperature, self.log_guide.expand(shape), straight_through).rsample()
         return (z * self.log_likelihood).sum(-1) - divergence(self.log_guide, self.log_prior)
@@ -86,7 +86,7 @@ class StatePaths:
         p = Chain(self.log_initial, self.log_transition, self.emission, self.lengths)
         return p.score(paths), self._guide().score(paths)
 
-    def relax(self, num_particles: int, temperature: float, straight_through: bool) -> Tensor:
+    def relax(self, num_particles: int, temperature: float | Tensor, straight_through: bool) -> Tensor:
         logits, states = [self.first.expand(num_particles, *self.first.shape)], list[Tensor]()
         for rows in finite(self.steps).unbind(1):
             states.append(RelaxedCategorical(temperature, logits[-1], straight_through).rsample())

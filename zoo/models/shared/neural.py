@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ __all__ = ["BINARIZATIONS", "NeuralModel", "network"]
 
 #: How grey pixels become 0 or 1. None: they must be so already.
 BINARIZATIONS: tuple[str, ...] = ("dynamic", "static", "threshold")
+
+#: What was drawn as 0 or 1 and is still in use: to look again would wait for a GPU.
+_DRAWN: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
 
 #: Rows that draw their fixed noise at a time: it takes several whole numbers a pixel.
 NOISED_ROWS = 2048
@@ -165,7 +169,9 @@ class NeuralModel(NetworkModel):
         """A new draw of binary pixels from grey ones, by torch's generator; estimators ask for one every batch."""
         if self.binarization != "dynamic":
             return x
-        return torch.bernoulli(x if self.white == 1.0 else x / self.white) * self.white
+        drawn = torch.bernoulli(x if self.white == 1.0 else x / self.white) * self.white
+        _DRAWN[id(drawn)] = drawn
+        return drawn
 
     def from_pixels(self, x: Tensor) -> Tensor:
         """What the programs draw, in the data's units: :meth:`pixels` undone."""
@@ -173,7 +179,9 @@ class NeuralModel(NetworkModel):
 
     def _is_grey(self, x: Tensor) -> bool:
         """Whether pixels are still to be drawn."""
-        return self.binarization == "dynamic" and not bool(((x == 0) | (x == self.white)).all())
+        if self.binarization != "dynamic" or _DRAWN.get(id(x)) is x:
+            return False
+        return not bool(((x == 0) | (x == self.white)).all())
 
     def settle(self, x: Tensor, seed: int = 0) -> Data:
         """Grey pixels as the fixed draw of this seed: what scores of data are taken of."""
