@@ -23,7 +23,7 @@ import numpy as np
 import pooch
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from zoo.data import DataInfo, _small, _text, list_data, load_data, read
@@ -174,6 +174,8 @@ table = st.tuples(st.integers(1, 6), st.integers(2, 5)).flatmap(
 def test_csv_round_trip(
     tmp_path: Path, rows: list[list[float]], delimiter: str, header: bool, missing: str, quoting: int
 ) -> None:
+    if not header and not missing:  # a last column without a name or a cell is a delimiter too many at lines' ends
+        assume(not all(math.isnan(row[-1]) for row in rows))
     text = io.StringIO()
     writer = csv.writer(text, delimiter=delimiter, quoting=quoting)  # type: ignore[arg-type]
     if header:
