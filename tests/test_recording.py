@@ -139,6 +139,18 @@ def test_models_of_peoples_own_are_not_recorded() -> None:
     assert fit.model.calls >= 300
 
 
+class Counted(torch.nn.Linear):
+    """A network that may remember as well."""
+
+
+def test_networks_of_peoples_own_are_not_recorded() -> None:
+    frames = torch.randn(1, 4, 3)
+    model = zoo.CTC(3, 2, network=Counted(3, 3))
+    with repeated():
+        assert not recording.Recorder.serves(model, frames.device, 1000)
+        assert recording.Recorder.serves(zoo.CTC(3, 2, network=torch.nn.Linear(3, 3)), frames.device, 1000)
+
+
 def test_what_waits_is_taken_step_by_step() -> None:
     model, x = instance("vae")
     draws = torch.get_rng_state()

@@ -23,6 +23,8 @@ __all__ = ["Recorder"]
 #: Steps that are taken one by one before one is recorded: libraries choose their kernels in the first ones, and what
 #: is worked out once is worked out. So many are worth a recording.
 WALKED, WORTH = 10, 200
+#: Packages whose modules' Python has no memory from call to call.
+KNOWN = {"zoo", "guides", "torch"}
 #: Kinds of devices that repeat what was recorded.
 REPEATING = {"cuda"}
 
@@ -31,7 +33,7 @@ class Recorder:
     """Gives an objective's steps and their gradients by repeating a recorded one, where that gives the same.
 
     It does where a step is the same operations each time (:attr:`~zoo.core.objective.Objective.steady`), of a model of
-    the zoo's own (what another's Python remembers from call to call, nobody knows), and where nothing in it waits for
+    the zoo's own (what others' Python remembers from call to call, nobody knows), and where nothing in it waits for
     the GPU: that is tried once. Batches of another shape than the first, as an epoch's last, are left to the caller.
 
     Args:
@@ -47,8 +49,9 @@ class Recorder:
     @staticmethod
     def serves(model: LatentVariableModel, device: torch.device, steps: int) -> bool:
         """Whether a climb of so many steps may be worth it."""
-        own = type(model).__module__.partition(".")[0] == __name__.partition(".")[0]
-        return device.type in REPEATING and own and steps >= WORTH
+        if device.type not in REPEATING or steps < WORTH:
+            return False
+        return all(type(module).__module__.partition(".")[0] in KNOWN for module in model.modules())
 
     def __call__(self, batch: Data) -> Step | None:
         """The step on a batch, its gradients given to the leaves; None where the caller has to take it."""
