@@ -167,6 +167,29 @@ def test_what_waits_is_taken_step_by_step() -> None:
     assert torch.equal(torch.get_rng_state(), draws)
 
 
+def test_a_recording_that_fails_leaves_stream_and_generators_as_they_were() -> None:
+    used, generators = ["usual"], [mock.Mock(), mock.Mock()]
+
+    @contextmanager
+    def failing(graph: Any) -> Iterator[None]:
+        used.append("its own")
+        yield
+        raise AssertionError("the work should have failed")
+
+    def work(batch: Data) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    replaced = {
+        "CUDAGraph": mock.Mock(), "graph": failing, "default_generators": generators,
+        "current_stream": lambda: used[-1], "set_stream": used.append,
+    }  # fmt: skip
+    with mock.patch.multiple(torch.cuda, **replaced), pytest.raises(RuntimeError, match="capturing"):
+        recording.Recording(work, torch.zeros(2, 3))
+    assert used == ["usual", "its own", "usual"]
+    for generator in generators:
+        generator.graphsafe_set_state.assert_called_once_with(generator.clone_state.return_value)
+
+
 @needs_a_gpu
 def test_what_no_graph_holds_is_taken_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = instance("vae")

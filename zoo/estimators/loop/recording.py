@@ -7,6 +7,7 @@ A CUDA graph holds them all and starts them at once: the same numbers, the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import pyro
 import torch
@@ -66,11 +67,8 @@ class Recorder:
             self.walked += 1
             if self.walked <= WALKED:
                 return None
-            try:
+            with suppress(RuntimeError):  # an operation that no graph holds
                 self.recording = Recording(self._differentiated, batch) if self._never_waits(batch) else None
-            except RuntimeError:  # an operation that no graph holds; it would leave generators waiting for the graph
-                for generator in torch.cuda.default_generators:
-                    generator.graphsafe_set_state(generator.clone_state())
             if self.recording is None:
                 self.leaves = []
                 return None
@@ -100,13 +98,24 @@ class Recorder:
 
 
 class Recording:
-    """Work on data of one shape, recorded; called with other data, what it gives for these, in the same tensors."""
+    """Work on data of one shape, recorded; called with other data, what it gives for these, in the same tensors.
+
+    Raises:
+        RuntimeError: the work does what no graph holds; nothing is left of the attempt.
+    """
 
     def __init__(self, work: Callable[[Data], tuple[list[Tensor | None], Step]], batch: Data) -> None:
         self.batch = map_tensors(torch.clone, batch)
         self.graph = torch.cuda.CUDAGraph()
-        with pyro.validation_enabled(False), torch.cuda.graph(self.graph):  # checks would wait
-            self.result = work(self.batch)
+        stream = torch.cuda.current_stream()
+        try:
+            with pyro.validation_enabled(False), torch.cuda.graph(self.graph):  # checks would wait
+                self.result = work(self.batch)
+        except RuntimeError:  # torch leaves its own stream in use, and generators that wait for the graph
+            torch.cuda.set_stream(stream)
+            for generator in torch.cuda.default_generators:
+                generator.graphsafe_set_state(generator.clone_state())
+            raise
 
     def __call__(self, batch: Data) -> tuple[list[Tensor | None], Step]:
         for own, value in zip(tensors(self.batch), tensors(batch), strict=True):
