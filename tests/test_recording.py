@@ -18,6 +18,7 @@ from torch import Tensor
 
 import zoo
 from zoo.core.data import Data, map_tensors, tensors
+from zoo.core.isolation import kept_generators
 from zoo.core.objective import Step
 from zoo.core.problem import Problem
 from zoo.estimators import estimator_classes
@@ -32,29 +33,23 @@ Work = Callable[[Data], tuple[list[Tensor | None], Step]]
 ADAM = {"optimizer": "adam", "max_epochs": 120, "batch_size": 5}
 
 
-class ByHand:
-    """What :class:`recording.Recording` does, by doing the work again."""
+class ByHand(recording.Recording):
+    """A recording without a GPU: its graph does the work again, and fills the same tensors."""
 
     def __init__(self, work: Work, batch: Data) -> None:
-        self.work, self.batch = work, map_tensors(torch.clone, batch)
-        self.result: tuple[list[Tensor | None], Step] | None = None
+        self.work, self.batch, self.graph = work, map_tensors(torch.clone, batch), self
+        with kept_generators():
+            self.result = work(self.batch)
 
-    def __call__(self, batch: Data) -> tuple[list[Tensor | None], Step]:
-        for own, value in zip(tensors(self.batch), tensors(batch), strict=True):
-            own.copy_(value)
-        gradients, step = self.work(self.batch)
-        if self.result is None:
-            self.result = gradients, step
-        else:
-            (kept, told), new = self.result, [*step.parts.values()]
-            for old, now in zip(
-                [*kept, told.surrogate, told.value, *told.parts.values()],
-                [*gradients, step.surrogate, step.value, *new],
-                strict=True,
-            ):
-                if old is not None:
-                    old.copy_(now)
-        return self.result
+    def replay(self) -> None:
+        for old, new in zip(numbers(self.result), numbers(self.work(self.batch)), strict=True):
+            if old is not None:
+                old.copy_(new)
+
+
+def numbers(result: tuple[list[Tensor | None], Step]) -> list[Any]:
+    gradients, step = result
+    return [*gradients, step.surrogate, step.value, *step.parts.values()]
 
 
 @contextmanager
@@ -105,6 +100,16 @@ def test_repeated_steps_are_the_steps(name: str, estimator: str, options: dict[s
     assert set(rows) == {5}  # an epoch's last batch is another one
 
 
+@pytest.mark.parametrize(("name", "estimator"), [("vae", "svi"), ("poisson_mixture", "eg")])
+def test_weights_of_rows_are_those_of_each_batch(name: str, estimator: str) -> None:
+    model, x = instance(name)
+    options = {**ADAM, "weights": torch.arange(1.0, len(x) + 1), "seed": 3}
+    step_by_step = zoo.fit(model, x, estimator=estimator, **options)
+    with repeated() as rows:
+        assert_same(step_by_step, zoo.fit(model, x, estimator=estimator, **options))
+    assert len(rows) > 50
+
+
 def test_an_annealed_bound_is_repeated_once_it_is_whole() -> None:
     model, x = instance("vae")
     with repeated() as rows:
@@ -139,13 +144,13 @@ def test_models_of_peoples_own_are_not_recorded() -> None:
     assert fit.model.calls >= 300
 
 
-class Counted(torch.nn.Linear):
+class Remembering(torch.nn.Linear):
     """A network that may remember as well."""
 
 
 def test_networks_of_peoples_own_are_not_recorded() -> None:
     frames = torch.randn(1, 4, 3)
-    model = zoo.CTC(3, 2, network=Counted(3, 3))
+    model = zoo.CTC(3, 2, network=Remembering(3, 3))
     with repeated():
         assert not recording.Recorder.serves(model, frames.device, 1000)
         assert recording.Recorder.serves(zoo.CTC(3, 2, network=torch.nn.Linear(3, 3)), frames.device, 1000)
@@ -215,7 +220,6 @@ def test_what_no_graph_holds_is_taken_step_by_step(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("name", sorted(model_classes()))
 def test_a_gpu_repeats_what_it_did_step_by_step(name: str) -> None:
     model, x = instance(name)
-    repeats = 0
     for estimator in serving(Problem(model, x)):
         if issubclass(estimator_classes()[estimator], GradientEstimator):
             options = {**options_of(estimator), **ADAM, "device": "cuda", "restarts": 1}
@@ -224,7 +228,6 @@ def test_a_gpu_repeats_what_it_did_step_by_step(name: str) -> None:
             with repeated(recording.Recording, frozenset({"cuda"})) as rows:
                 fit = zoo.fit(model, x, estimator=estimator, **options)
             assert_same(step_by_step, fit, 1e-6)
-            repeats += len(rows)
             print(
                 f"{name} {estimator}: {len(rows)} steps repeated, {step_by_step.seconds:.2f} s and {fit.seconds:.2f} s"
             )

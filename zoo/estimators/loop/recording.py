@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
-from zoo.core.data import Data, map_tensors, tensors
+from zoo.core.data import Data, beside, map_tensors, tensors
 from zoo.core.isolation import kept_generators
 from zoo.core.objective import Objective, Step
 from zoo.core.state import restore, snapshot
@@ -58,7 +58,7 @@ class Recorder:
         """The step on a batch, its gradients given to the leaves; None where the caller has to take it."""
         if not self.objective.steady or not self.leaves:
             return None
-        shapes = [t.shape for t in tensors(batch)]
+        shapes = [t.shape for t in _all(batch)]
         if self.shapes is None:
             self.shapes = shapes
         if shapes != self.shapes:
@@ -78,15 +78,16 @@ class Recorder:
         return step
 
     def _differentiated(self, batch: Data) -> tuple[list[Tensor | None], Step]:
-        surrogate, value, parts = self.objective(batch)
-        gradients: list[Tensor | None] = [*torch.autograd.grad(surrogate, self.leaves, allow_unused=True)]
+        with pyro.validation_enabled(False):  # checks would wait
+            surrogate, value, parts = self.objective(batch)
+            gradients: list[Tensor | None] = [*torch.autograd.grad(surrogate, self.leaves, allow_unused=True)]
         return gradients, Step(surrogate.detach(), value, parts)
 
     def _never_waits(self, batch: Data) -> bool:
         """Whether a step reads nothing back from the GPU and sends nothing to it: what is read would be read once."""
         before, mode = snapshot(self.model), torch.cuda.get_sync_debug_mode()
         try:
-            with kept_generators(), pyro.validation_enabled(False):
+            with kept_generators():
                 torch.cuda.set_sync_debug_mode("error")
                 self._differentiated(batch)
         except RuntimeError:
@@ -109,7 +110,7 @@ class Recording:
         self.graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.current_stream()
         try:
-            with pyro.validation_enabled(False), torch.cuda.graph(self.graph):  # checks would wait
+            with torch.cuda.graph(self.graph):
                 self.result = work(self.batch)
         except RuntimeError:  # torch leaves its own stream in use, and generators that wait for the graph
             torch.cuda.set_stream(stream)
@@ -118,7 +119,12 @@ class Recording:
             raise
 
     def __call__(self, batch: Data) -> tuple[list[Tensor | None], Step]:
-        for own, value in zip(tensors(self.batch), tensors(batch), strict=True):
+        for own, value in zip(_all(self.batch), _all(batch), strict=True):
             own.copy_(value)
         self.graph.replay()
         return self.result
+
+
+def _all(batch: Data) -> list[Tensor]:
+    """The tensors of a batch, and those that stand beside its rows."""
+    return [*tensors(batch), *beside(batch)]
