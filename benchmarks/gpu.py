@@ -25,8 +25,8 @@ from zoo.estimators.loop import recording
 __all__ = ["run"]
 
 ROWS, BATCH, PIXELS = 10_000, 100, 784
-#: Epochs of 100 steps of the shorter and of the longer fit; pairs of them.
-SHORT, LONG, ROUNDS = 4, 14, 3
+#: Epochs of 100 steps of the shorter and of the longer fit, and pairs of them; quickly, and else.
+QUICK, WHOLE = (3, 6, 1), (4, 14, 3)
 
 #: By name, a model, an estimator and its options.
 STEPS: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
@@ -46,11 +46,12 @@ def run(quick: bool = False) -> dict[str, Any]:
     """Measures, prints and returns milliseconds a step; nothing without a GPU.
 
     Args:
-        quick: one pair of fits.
+        quick: one pair of shorter fits.
     """
     if not torch.cuda.is_available():
         Console().print("no GPU that torch can use: nothing to measure")
         return {}
+    shorter, longer, rounds = QUICK if quick else WHOLE
     x = torch.bernoulli(torch.full((ROWS, PIXELS), 0.3), generator=torch.Generator().manual_seed(0))
     ways: dict[str, tuple[str, Callable[[], AbstractContextManager[Any]]]] = {
         "processor": ("cpu", nullcontext),
@@ -69,10 +70,10 @@ def run(quick: bool = False) -> dict[str, Any]:
 
         took: dict[str, list[float]] = {way: [] for way in ways}
         weights: dict[str, Any] = {}
-        for _ in range(1 if quick else ROUNDS):
+        for _ in range(rounds):
             for way in ways:
-                short, long = fitted(way, SHORT), fitted(way, LONG)
-                took[way].append((long.seconds - short.seconds) / ((LONG - SHORT) * ROWS / BATCH) * 1e3)
+                short, long = fitted(way, shorter), fitted(way, longer)
+                took[way].append((long.seconds - short.seconds) / ((longer - shorter) * ROWS / BATCH) * 1e3)
                 weights[way] = short.model.state_dict()
         same = all(torch.equal(v, weights["recorded"][n]) for n, v in weights["gpu"].items())
         row = {way: round(statistics.median(values), 3) for way, values in took.items()}

@@ -21,6 +21,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = "meta"
 aten = torch.ops.aten
+#: cuDNN's gives no gradient of these in evaluation mode.
+RECURRENT = {torch.gru, torch.lstm, torch.rnn_tanh, torch.rnn_relu}
 
 #: Here and there may meet in these: copies, and what compares shapes only.
 COPIES = {aten._to_copy.default, aten.copy_.default, aten._foreach_copy_.default, aten.is_same_size.default}
@@ -148,7 +150,17 @@ class _Made(TorchFunctionMode):
                 func, kwargs, args = torch.tensor, {"dtype": args[0].dtype, **kwargs}, args[1:]
             grad = kwargs.pop("requires_grad", False)
             return func(*args, **{**kwargs, "device": "cpu"}).to(device).requires_grad_(grad)
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if func in RECURRENT and torch.backends.cudnn.enabled and isinstance(result[0], Elsewhere):
+            packed = isinstance(args[1], Tensor) and args[1].dim() == 1
+            training = args[-2 if packed else -3]
+            if not training and result[0].requires_grad:
+                result[0].register_hook(_no_gradient)
+        return result
+
+
+def _no_gradient(gradient: Tensor) -> None:
+    raise RuntimeError("cudnn RNN backward can only be called in training mode")
 
 
 class _Computed(TorchDispatchMode):

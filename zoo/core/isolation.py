@@ -18,7 +18,7 @@ from zoo.core.turns import turn
 
 _AVAILABLE: ContextVar[int] = ContextVar("available_threads", default=0)
 
-__all__ = ["available_threads", "forked_rng", "isolated", "kept_generators", "reseed", "threads"]
+__all__ = ["available_threads", "differentiable", "forked_rng", "isolated", "kept_generators", "reseed", "threads"]
 
 
 @contextmanager
@@ -34,6 +34,16 @@ def kept_generators() -> AbstractContextManager[None]:
     looked at inside."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     return torch.random.fork_rng(devices=devices)
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Inside, what runs in evaluation mode has a gradient: cuDNN's recurrent networks have none, torch's own have."""
+    before, torch.backends.cudnn.enabled = torch.backends.cudnn.enabled, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 def seed_torch(seed: int) -> None:

@@ -16,7 +16,7 @@ from torch.distributions.kl import kl_divergence
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data, call, num_data
-from zoo.core.isolation import kept_generators
+from zoo.core.isolation import differentiable, kept_generators
 from zoo.core.sites import SiteMessage, data_dim, family_of, is_masked_out, noise, observes, sample_sites
 from zoo.core.traces import left_out
 
@@ -153,7 +153,7 @@ def look(model: LatentVariableModel, x: Data) -> Program:
     """Run the guide, and the model on its draws, once on a little of the data; torch's generator stays as it is."""
     x = model.probe(x)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    with torch.enable_grad(), kept_generators():
+    with torch.enable_grad(), differentiable(), kept_generators():
         guide = poutine.trace(lambda: call(model.guide, x)).get_trace() if model.has_guide else Trace()
         with model.in_its_dtype(x):
             guide.compute_log_prob()
@@ -187,7 +187,7 @@ def _reached(output: Tensor, named: Sequence[tuple[str, Tensor]]) -> tuple[str, 
 def reached_by_marginal(model: LatentVariableModel, x: Data) -> tuple[str, ...]:
     """Names of the parameters that an exact ln p(x) depends on, which the model offers; no program is run."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    with torch.enable_grad(), kept_generators():
+    with torch.enable_grad(), differentiable(), kept_generators():
         output = call(model.log_marginal, model.probe(x)).sum()
         leaves = _leaves(output)
         return _reached(output, named) if leaves is None else tuple(n for n, p in named if p in leaves)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
-from zoo.core.isolation import isolated
+from zoo.core.isolation import differentiable, isolated
 from zoo.core.objective import Objective
 from zoo.core.problem import Problem
 from zoo.estimators import estimator_classes
@@ -131,7 +131,8 @@ def _gradient(model: LatentVariableModel, x: Data, objective: Objective, theta: 
     """The ascent direction in θ, flattened, each entry times its parameter's unit step."""
     named = dict(model.named_parameters())
     scales = model.parameter_scales(x)
-    grads = torch.autograd.grad(-objective(x).surrogate, [named[n] for n in theta], allow_unused=True)
+    with differentiable():
+        grads = torch.autograd.grad(-objective(x).surrogate, [named[n] for n in theta], allow_unused=True)
     parts = []
     for name, grad in zip(theta, grads, strict=True):
         value = torch.zeros_like(named[name]) if grad is None else grad
