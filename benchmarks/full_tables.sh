@@ -13,11 +13,11 @@
 # Each table is stopped after SECONDS_EACH (600); a table's record is written when all of its rows are done, so that
 # one that takes longer leaves none: give it more, by SECONDS_EACH=7200.
 #
-# What each needs, and its seconds of processor time on two cores where results/ has a record. On an H100, beside each
-# other and three more, gmvae took 258 s and beta_vae, with --jobs 5, 257 s (results/ has both); pcfg with --jobs 3 and
-# jsb were not done after 348 s.
+# What each needs, and its seconds of processor time on two cores where results/ has a record. On an H100, beside other
+# tables and tests, gumbel took 342 s, pcfg with --jobs 3 226 s, gmvae 258 s and beta_vae, with --jobs 5, 257 s (results/
+# has all four). jsb was stopped after 427 s, in epoch 50 to 100 of its first network's 500.
 #
-#   pcfg      data treebank10; 143 s. Charts of short sentences: many small steps, a GPU may be slower.
+#   pcfg      data treebank10; 143 s. Charts of short sentences: many small steps, a GPU is hardly faster.
 #   jsb       data jsb; 568 s. Steps along chords: the same.
 #   gumbel    data binarized_mnist, 157 MB as float32; 1610 s.
 #   gmvae     data mnist, 188 MB as float32; 2353 s, of which k-means stays on the processor.
