@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["Packing"]
+__all__ = ["Packing", "Padding"]
 
 
 class Packing:
@@ -74,3 +74,39 @@ class Packing:
         """What stands one step earlier, (F, ...), of frames (F, ...); ``start`` (...) before the first."""
         first = start.expand(self.sizes[0], *frames.shape[1:])
         return torch.cat([first, frames[self._earlier]])
+
+
+class Padding(Packing):
+    """A packing in which every sequence goes on to the last step, whatever its length; the sums leave out the rest.
+
+    Its slices are the same for all lengths, and it asks a GPU for none of them: steps can be started, and recorded,
+    while the GPU is at work. What stands beyond a sequence's end is computed with in vain, and no frame before it
+    depends on it, that of :meth:`mirrored` neither.
+
+    Args:
+        num_steps: T', of the data.
+
+    Example:
+        >>> Padding(torch.tensor([3, 2, 2]), 4).sizes
+        [3, 3, 3, 3]
+    """
+
+    def __init__(self, lengths: Tensor, num_steps: int) -> None:
+        self.num_sequences = n = len(lengths)
+        self.sizes = [n] * num_steps
+        self.edges = list(range(0, n * num_steps + 1, n))
+        frame = torch.arange(n * num_steps, device=lengths.device)
+        self.order, self.sequence, self.time = frame[:n], frame % n, frame // n
+        last = lengths[self.sequence] - 1
+        self.there = self.time <= last
+        self._mirror = torch.where(self.there, last - self.time, self.time) * n + self.sequence
+        self._earlier = frame[:-n]
+
+    def _blank(self, frames: Tensor) -> Tensor:
+        return frames.where(self.there.reshape(-1, *[1] * (frames.dim() - 1)), 0.0)
+
+    def pack(self, x: Tensor) -> Tensor:
+        return self._blank(super().pack(x))
+
+    def unpack(self, frames: Tensor, num_steps: int | None = None) -> Tensor:
+        return super().unpack(self._blank(frames), num_steps)

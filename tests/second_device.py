@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 from unittest import mock
 
@@ -32,6 +33,12 @@ APART = {aten.logaddexp.default}
 TAKEN = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 #: Numbers of a packed sequence's steps are always here.
 PACKED = {aten._pack_padded_sequence.default, aten._pack_padded_sequence_backward.default}
+
+
+#: These ask a GPU how large what they give is.
+ASKING = {aten.nonzero.default, aten.masked_select.default, aten._unique2.default, aten.unique_consecutive.default}
+#: Whether waiting is refused, as by ``torch.cuda.set_sync_debug_mode("error")``.
+_REFUSED: ContextVar[bool] = ContextVar("refused", default=False)
 
 
 class Elsewhere(Tensor):
@@ -79,6 +86,8 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any], generator: torch.Gene
         return func(*args, **kwargs)
     if reason := refusal(func, args, given, there):
         raise RuntimeError(f"{func}: expected all tensors on one device; {reason}")
+    if _REFUSED.get() and waits(func, args, moved, given, there):
+        raise RuntimeError(f"{func}: called a synchronizing operation")
     if moved and kwargs.get("generator") is not None:
         raise RuntimeError(f"{func}: expected a generator of {DEVICE}, got one of {kwargs['generator'].device}")
     if torch.Tag.inplace_view in func.tags:  # the shape that the tensor shows is its own to change
@@ -123,6 +132,24 @@ def refusal(func: Any, args: Any, given: list[Tensor], there: list[Elsewhere]) -
         writes = func._schema.is_mutable and any(args[0] is t for t in here)
         return "what is written to is here" if writes else None
     return f"here {[tuple(t.shape) for t in here]}, there {[tuple(t.shape) for t in there]}"
+
+
+def waits(func: Any, args: Any, moved: bool, given: list[Tensor], there: list[Elsewhere]) -> bool:
+    """Whether this lasts until a GPU has done all that it was asked for before."""
+    if func in COPIES:
+        return bool(given) and (len(there) < len(given) or not moved)
+    if func in TAKEN:
+        filled = len(args) > 2 and args[2].dim() == 0  # a masked fill
+        return any(t is not None and t.dtype == torch.bool for t in args[1]) and not filled
+    return bool(there) and (func is aten._local_scalar_dense.default or func in ASKING or func in PACKED)
+
+
+@contextmanager
+def waiting_refused() -> Iterator[None]:
+    """Inside, torch's mode for what waits, of ``set_sync_debug_mode``, is that of the second device."""
+    modes = {"get_sync_debug_mode": lambda: 0, "set_sync_debug_mode": lambda mode: _REFUSED.set(mode == "error")}
+    with mock.patch.multiple(torch.cuda, **modes):
+        yield
 
 
 @contextmanager

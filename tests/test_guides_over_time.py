@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from guides import chain, gated
 from guides.chain import AmortizedChain
 from guides.combiner import Combiner
-from guides.packing import Packing
+from guides.packing import Packing, Padding
 from guides.walks import recur, recur_both_ways
 
 LENGTHS = torch.tensor([3, 5, 1, 5, 2])
@@ -49,6 +49,25 @@ def test_packing_puts_each_frame_where_it_says() -> None:
     for n, length in enumerate(LENGTHS.tolist()):
         for t in range(length):
             assert torch.equal(kept[n, t], draws[t][:, n])
+
+
+@pytest.mark.parametrize(("cell", "flow"), [("gru", None), ("rnn", None), ("gru", "iaf")])
+def test_padding_gives_what_packing_gives(cell: str, flow: str | None) -> None:
+    guide = combiner(cell, flow)
+    x, noise = frames(), [torch.randn(3, 5, 2, dtype=torch.float64) for _ in range(6)]
+    x = torch.cat([x, x[:, :1]], 1)  # room for a step that no sequence has
+    x[torch.arange(6) >= LENGTHS.unsqueeze(-1)] = torch.nan
+
+    def results(packing: Packing) -> list[Tensor]:
+        draws = packing.pack_draws(noise[: len(packing.sizes)])
+        paths = guide.paths(guide.ahead(packing.pack(x), packing), packing, draws)
+        before = packing.before(paths.z, guide.start)
+        sums = packing.sums(paths.log_prob + (paths.z * before).sum(-1))
+        grads = torch.autograd.grad(sums.square().sum(), [*guide.parameters()])
+        return [packing.unpack(paths.z, 6).detach(), packing.unpack(before, 6).detach(), sums.detach(), *grads]
+
+    for one, other in zip(results(Packing(LENGTHS)), results(Padding(LENGTHS, 6)), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("kind", "size", "looped"), [(nn.GRU, 6, False), (nn.RNN, 6, False), (nn.GRU, 9, True)])

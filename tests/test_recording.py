@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 import torch
+from second_device import DEVICE, second_device, waiting_refused
 from test_contract import instance, options_of
 from test_device import needs_a_gpu
 from torch import Tensor
@@ -53,8 +54,12 @@ def numbers(result: tuple[list[Tensor | None], Step]) -> list[Any]:
 
 
 @contextmanager
-def repeated(made: type = ByHand, devices: frozenset[str] = frozenset({"cpu"})) -> Iterator[list[int]]:
-    """Inside, steps are repeated on these devices; how many rows each such step had."""
+def repeated(made: type = ByHand, devices: frozenset[str] = frozenset({"cpu"}), **others: Any) -> Iterator[list[int]]:
+    """Inside, steps are repeated on these devices; how many rows each such step had.
+
+    Args:
+        others: names of the module, and what takes their place.
+    """
     rows: list[int] = []
 
     class Counted(made):  # type: ignore[misc]
@@ -64,8 +69,8 @@ def repeated(made: type = ByHand, devices: frozenset[str] = frozenset({"cpu"})) 
             return result
 
     with ExitStack() as entered:
-        entered.enter_context(mock.patch.multiple(recording, Recording=Counted, REPEATING=devices))
-        if not torch.cuda.is_available():
+        entered.enter_context(mock.patch.multiple(recording, Recording=Counted, REPEATING=devices, **others))
+        if not torch.cuda.is_available() and "cpu" in devices:
             modes = {"get_sync_debug_mode": lambda: 0, "set_sync_debug_mode": lambda mode: None}
             entered.enter_context(mock.patch.multiple(torch.cuda, **modes))
         yield rows
@@ -195,6 +200,40 @@ def test_a_recording_that_fails_leaves_stream_and_generators_as_they_were() -> N
         generator.graphsafe_set_state.assert_called_once_with(generator.clone_state.return_value)
 
 
+#: Steps that a second device repeats, since nothing in them waits for it.
+WITHOUT_WAITING = [
+    ("categorical_vae", "gumbel"), ("conditional_vae", "reinforce"), ("deep_markov_model", "iwae"),
+    ("deep_markov_model", "svi"), ("gaussian_mixture_vae", "svi"), ("linear_vae", "svi"), ("ppca", "reinforce"),
+    ("stochastic_binary_network", "rws"), ("vae", "iwae"), ("von_mises_mixture", "svi"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "estimator"), WITHOUT_WAITING)
+def test_these_steps_wait_for_nothing(name: str, estimator: str) -> None:
+    assert len(check_on_second_device(name, estimator)) >= 10
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "deep_markov_model")) for n in sorted(model_classes())]
+)
+def test_steps_that_wait_are_taken_one_by_one(name: str) -> None:
+    for estimator in serving(Problem(*instance(name))):
+        if issubclass(estimator_classes()[estimator], GradientEstimator) and (name, estimator) not in WITHOUT_WAITING:
+            check_on_second_device(name, estimator)
+
+
+def check_on_second_device(name: str, estimator: str) -> list[int]:
+    """The same fit, where steps may be repeated and where they may not; the rows of those that were."""
+    model, x = instance(name)
+    options = {**options_of(estimator), **ADAM, "max_epochs": 30, "device": DEVICE, "restarts": 1}
+    with second_device(), waiting_refused():
+        step_by_step = zoo.fit(model, x, estimator=estimator, **options)
+        with repeated(ByHand, frozenset({DEVICE}), WORTH=10) as rows:
+            fit = zoo.fit(model, x, estimator=estimator, **options)
+        assert_same(step_by_step, fit, 1e-12)
+    return rows
+
+
 @needs_a_gpu
 def test_what_no_graph_holds_is_taken_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = instance("vae")
@@ -225,7 +264,7 @@ def test_a_gpu_repeats_what_it_did_step_by_step(name: str) -> None:
             options = {**options_of(estimator), **ADAM, "device": "cuda", "restarts": 1}
             with repeated(recording.Recording, frozenset()):
                 step_by_step = zoo.fit(model, x, estimator=estimator, **options)
-            with repeated(recording.Recording, frozenset({"cuda"})) as rows:
+            with repeated(recording.Recording, frozenset({"cuda"}), WORTH=10) as rows:
                 fit = zoo.fit(model, x, estimator=estimator, **options)
             assert_same(step_by_step, fit, 1e-6)
             print(

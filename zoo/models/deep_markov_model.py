@@ -23,7 +23,7 @@ from torch.nn.functional import softplus
 from guides.combiner import CELLS, Combiner
 from guides.flows import FLOWS
 from guides.networks import MLP
-from guides.packing import Packing
+from guides.packing import Packing, Padding
 from zoo.core.checks import positive
 from zoo.core.contract import Axes
 from zoo.core.data import Data
@@ -155,7 +155,8 @@ class DeepMarkovModel(StateSpaceModel):
 
     def _draw(self, x: Tensor, lengths: Tensor | None, num_particles: int) -> tuple[Packing, Any, Tensor, Any]:
         """Frames in their packing, the guide's paths, ln p(x_t | z_t) (F, S), and what p(z_t | z_{t-1}) is made of."""
-        packing = Packing(lengths_of(x, lengths))
+        lengths = lengths_of(x, lengths)
+        packing = Packing(lengths) if x.device.type == "cpu" else Padding(lengths, x.shape[1])
         frames, shape = packing.pack(x), (num_particles, len(x), self.latent_dim)
         noise = [torch.randn(shape, dtype=x.dtype, device=x.device) for _ in packing.sizes]  # as the program draws it
         paths = self.combiner.paths(self.combiner.ahead(frames, packing), packing, packing.pack_draws(noise))

@@ -67,7 +67,7 @@ class Recorder:
             self.walked += 1
             if self.walked <= WALKED:
                 return None
-            with suppress(RuntimeError):  # an operation that no graph holds
+            with suppress(Exception):  # what no graph holds; programs may say it in words of their own
                 self.recording = Recording(self._differentiated, batch) if self._never_waits(batch) else None
             if self.recording is None:
                 self.leaves = []
@@ -90,7 +90,7 @@ class Recorder:
             with kept_generators():
                 torch.cuda.set_sync_debug_mode("error")
                 self._differentiated(batch)
-        except RuntimeError:
+        except Exception:  # what is wrong with a step is said by the step itself
             return False
         finally:
             torch.cuda.set_sync_debug_mode(mode)
@@ -102,7 +102,7 @@ class Recording:
     """Work on data of one shape, recorded; called with other data, what it gives for these, in the same tensors.
 
     Raises:
-        RuntimeError: the work does what no graph holds; nothing is left of the attempt.
+        Exception: the work does what no graph holds; nothing is left of the attempt.
     """
 
     def __init__(self, work: Callable[[Data], tuple[list[Tensor | None], Step]], batch: Data) -> None:
@@ -112,7 +112,7 @@ class Recording:
         try:
             with torch.cuda.graph(self.graph):
                 self.result = work(self.batch)
-        except RuntimeError:  # torch leaves its own stream in use, and generators that wait for the graph
+        except Exception:  # torch leaves its own stream in use, and generators that wait for the graph
             torch.cuda.set_stream(stream)
             for generator in torch.cuda.default_generators:
                 generator.graphsafe_set_state(generator.clone_state())
