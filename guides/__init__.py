@@ -9,7 +9,7 @@ from guides.flows import AmortizedFlow
 from guides.gaussian import AmortizedGaussian
 from guides.networks import MLP, ConvDecoder, ConvEncoder, Standardize
 from guides.normal import AmortizedNormal
-from guides.packing import Packing
+from guides.packing import Packing, Padding
 from guides.recurrent import Recurrent
 from guides.relaxed import RelaxedBernoulli, RelaxedCategorical
 from guides.residual import Residual, ResidualNormal
@@ -30,6 +30,7 @@ __all__ = [
     "DiscreteTables",
     "FiniteSupport",
     "Packing",
+    "Padding",
     "Paths",
     "Recurrent",
     "RelaxedBernoulli",
