@@ -98,12 +98,12 @@ class Padding(Packing):
         frame = torch.arange(n * num_steps, device=lengths.device)
         self.order, self.sequence, self.time = frame[:n], frame % n, frame // n
         last = lengths[self.sequence] - 1
-        self.there = self.time <= last
-        self._mirror = torch.where(self.there, last - self.time, self.time) * n + self.sequence
+        self._there = self.time <= last
+        self._mirror = torch.where(self._there, last - self.time, self.time) * n + self.sequence
         self._earlier = frame[:-n]
 
     def _blank(self, frames: Tensor) -> Tensor:
-        return frames.where(self.there.reshape(-1, *[1] * (frames.dim() - 1)), 0.0)
+        return frames.where(self._there.reshape(-1, *[1] * (frames.dim() - 1)), 0.0)
 
     def pack(self, x: Tensor) -> Tensor:
         return self._blank(super().pack(x))

@@ -1,8 +1,9 @@
 """A second device where there is none: tensors that say they are elsewhere, computed by the processor.
 
 What torch refuses of a GPU is refused here: two tensors of which one is here and the other there (but for a single
-number beside elementwise operations, and indices), ``numpy()`` of what is there, a generator of another device. Torch's
-device "meta" lends its name, as it alone needs no driver.
+number beside elementwise operations, and indices), ``numpy()`` of what is there, a generator of another device, the
+gradient of a recurrent network in evaluation mode; where asked, what waits for it. Torch's device "meta" lends its
+name, as it alone needs no driver.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = "meta"
 aten = torch.ops.aten
-#: cuDNN's gives no gradient of these in evaluation mode.
-RECURRENT = {torch.gru, torch.lstm, torch.rnn_tanh, torch.rnn_relu}
 
 #: Here and there may meet in these: copies, and what compares shapes only.
 COPIES = {aten._to_copy.default, aten.copy_.default, aten._foreach_copy_.default, aten.is_same_size.default}
@@ -33,8 +32,8 @@ APART = {aten.logaddexp.default}
 TAKEN = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 #: Numbers of a packed sequence's steps are always here.
 PACKED = {aten._pack_padded_sequence.default, aten._pack_padded_sequence_backward.default}
-
-
+#: cuDNN gives no gradient of these in evaluation mode.
+RECURRENT = {torch.gru, torch.lstm, torch.rnn_tanh, torch.rnn_relu}
 #: These ask a GPU how large what they give is.
 ASKING = {aten.nonzero.default, aten.masked_select.default, aten._unique2.default, aten.unique_consecutive.default}
 #: Whether waiting is refused, as by ``torch.cuda.set_sync_debug_mode("error")``.
@@ -164,7 +163,8 @@ def drawn_by(generator: torch.Generator) -> Iterator[None]:
 
 
 class _Made(TorchFunctionMode):
-    """Numbers become a tensor here, and are moved: of the device that lends its name torch would make none."""
+    """Numbers become a tensor here, and are moved: of the device that lends its name torch would make none. Recurrent
+    networks, which are many operations here, are seen as one."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

@@ -70,9 +70,8 @@ def repeated(made: type = ByHand, devices: frozenset[str] = frozenset({"cpu"}), 
 
     with ExitStack() as entered:
         entered.enter_context(mock.patch.multiple(recording, Recording=Counted, REPEATING=devices, **others))
-        if not torch.cuda.is_available() and "cpu" in devices:
-            modes = {"get_sync_debug_mode": lambda: 0, "set_sync_debug_mode": lambda mode: None}
-            entered.enter_context(mock.patch.multiple(torch.cuda, **modes))
+        if "cuda" not in devices:
+            entered.enter_context(waiting_refused())
         yield rows
 
 
@@ -226,7 +225,7 @@ def check_on_second_device(name: str, estimator: str, epochs: int) -> list[int]:
     """The same fit, where steps may be repeated and where they may not; the rows of those that were."""
     model, x = instance(name)
     options = {**options_of(estimator), **ADAM, "max_epochs": epochs, "device": DEVICE, "restarts": 1}
-    with second_device(), waiting_refused():
+    with second_device():
         step_by_step = zoo.fit(model, x, estimator=estimator, **options)
         with repeated(ByHand, frozenset({DEVICE}), WORTH=10) as rows:
             fit = zoo.fit(model, x, estimator=estimator, **options)
@@ -248,7 +247,7 @@ def test_what_no_graph_holds_is_taken_step_by_step(monkeypatch: pytest.MonkeyPat
         return bound, parts
 
     monkeypatch.setattr(zoo.VAE, "elbo_parts", waiting)
-    monkeypatch.setattr(recording.Recorder, "_never_waits", lambda self, batch: True)
+    monkeypatch.setattr(recording.Recorder, "_try", lambda self, batch: None)
     with repeated(recording.Recording, frozenset({"cuda"})) as rows:
         fit = zoo.fit(model, x, **options)
     assert not rows

@@ -39,11 +39,12 @@ def kept_generators() -> AbstractContextManager[None]:
 @contextmanager
 def differentiable() -> Iterator[None]:
     """Inside, what runs in evaluation mode has a gradient: cuDNN's recurrent networks have none, torch's own have."""
-    before, torch.backends.cudnn.enabled = torch.backends.cudnn.enabled, False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.enabled = before
+    with turn():
+        before, torch.backends.cudnn.enabled = torch.backends.cudnn.enabled, False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.enabled = before
 
 
 def seed_torch(seed: int) -> None:

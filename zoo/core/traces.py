@@ -185,10 +185,12 @@ def totals(
     *,
     only: Any = None,
     value: SiteValue = scaled_log_prob,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Sum of the sites' log-probabilities, (num_particles, rows).
 
-    With a global latent no datum stands alone: then the sum over all, (num_particles, 1).
+    With a global latent no datum stands alone: then the sum over all, (num_particles, 1). So is that of no site, zero,
+    which stands on ``device``.
     """
     parts = [
         per_datum(site, rows, num_particles, nesting, value)
@@ -196,7 +198,7 @@ def totals(
         if only is None or only(name, site)
     ]
     if not parts:
-        return torch.zeros(num_particles, 1)
+        return torch.zeros(num_particles, 1, device=device)
     if any(part.shape[1] == 1 for part in parts) and rows > 1:
         parts = [part.sum(-1, keepdim=True) for part in parts]
     return torch.stack(torch.broadcast_tensors(*parts)).sum(0)

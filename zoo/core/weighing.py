@@ -32,7 +32,7 @@ def joint_and_guide(
 ) -> tuple[Tensor, Tensor]:
     """ln p(x, z) and ln q(z | x), each (num_particles, rows), or (num_particles, 1) with a global latent."""
     log_joint = totals(model_trace, rows, num_particles, nesting, value=value)
-    log_guide = totals(guide_trace, rows, num_particles, nesting, value=value).to(log_joint.device)
+    log_guide = totals(guide_trace, rows, num_particles, nesting, value=value, device=log_joint.device)
     if log_joint.shape[1] != log_guide.shape[1]:
         log_joint, log_guide = log_joint.sum(-1, keepdim=True), log_guide.sum(-1, keepdim=True)
     return log_joint, log_guide

@@ -153,7 +153,7 @@ class GumbelObjective(Objective):
             kl = kl_divergence(q["fn"], p["fn"]) * p["scale"]
             p["log_prob"] = -(kl if p["mask"] is None else torch.where(p["mask"], kl, torch.zeros_like(kl)))
         log_joint = traces.totals(model_trace, rows, k, self.nesting)
-        log_guide = traces.totals(guide_trace, rows, k, self.nesting, only=scored)
+        log_guide = traces.totals(guide_trace, rows, k, self.nesting, only=scored, device=log_joint.device)
         bound = (log_joint.sum() - log_guide.sum()) / (k * mass(batch))
         return Step(-bound, bound.detach())
 

@@ -106,9 +106,15 @@ def score_terms(
 
     The score of a draw knows no scale: a site that counts four times in the bound is still drawn once.
     """
-    if all(site["fn"].has_rsample for site in traces.with_density(guide_trace).values()):
-        return torch.zeros_like(log_guide)
-    scored = traces.totals(guide_trace, rows, k, nesting, only=lambda _, site: not site["fn"].has_rsample, value=value)
+    scored = traces.totals(
+        guide_trace,
+        rows,
+        k,
+        nesting,
+        only=lambda _, site: not site["fn"].has_rsample,
+        value=value,
+        device=log_guide.device,
+    )
     if scored.shape[1] != log_guide.shape[1]:
         scored = scored.sum(-1, keepdim=True)
     return torch.broadcast_to(scored.to(log_guide), log_guide.shape)

@@ -67,8 +67,9 @@ class Recorder:
             self.walked += 1
             if self.walked <= WALKED:
                 return None
-            with suppress(Exception):  # what no graph holds; programs may say it in words of their own
-                self.recording = Recording(self._differentiated, batch) if self._never_waits(batch) else None
+            with suppress(Exception):  # what waits, or no graph holds; programs may say it in words of their own
+                self._try(batch)
+                self.recording = Recording(self._differentiated, batch)
             if self.recording is None:
                 self.leaves = []
                 return None
@@ -83,19 +84,16 @@ class Recorder:
             gradients: list[Tensor | None] = [*torch.autograd.grad(surrogate, self.leaves, allow_unused=True)]
         return gradients, Step(surrogate.detach(), value, parts)
 
-    def _never_waits(self, batch: Data) -> bool:
-        """Whether a step reads nothing back from the GPU and sends nothing to it: what is read would be read once."""
+    def _try(self, batch: Data) -> None:
+        """Fail where a step reads anything back from the GPU, or sends to it: what is read would be read once."""
         before, mode = snapshot(self.model), torch.cuda.get_sync_debug_mode()
         try:
             with kept_generators():
                 torch.cuda.set_sync_debug_mode("error")
                 self._differentiated(batch)
-        except Exception:  # what is wrong with a step is said by the step itself
-            return False
         finally:
             torch.cuda.set_sync_debug_mode(mode)
             restore(self.model, before)
-        return True
 
 
 class Recording:
