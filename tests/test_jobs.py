@@ -24,7 +24,7 @@ import zoo
 from zoo.core.spread import spread
 from zoo.errors import LeftOut
 from zoo.reproduce import pcfg, reproduce
-from zoo.reproduce._rows import each_by_itself, spreading
+from zoo.reproduce._rows import Running, each_by_itself, running
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -167,7 +167,7 @@ def test_rows_by_themselves_say_what_they_said_and_count_their_time() -> None:
 
     for jobs in (1, 2):
         lines = list[str]()
-        with spreading(jobs) as others:
+        with running(Running(jobs)) as others:
             found = list(each_by_itself(row, [3, 4], lines.append))
         assert [(item, square) for item, (square, _) in found] == [(3, 9), (4, 16)]
         assert lines == ["row 3", "row 4"]

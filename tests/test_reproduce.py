@@ -21,8 +21,9 @@ import zoo
 from zoo.cli import main
 from zoo.reproduce import BUDGETS, Reproduction, find_table, gumbel, iwae, reproduce, tables
 from zoo.reproduce._neural import likelihood, teller
-from zoo.reproduce._rows import device, each_by_itself
+from zoo.reproduce._rows import each_by_itself, fit, here
 from zoo.scores.importance import importance_nll
+from zoo.storage.json import to_json
 
 RESULTS = Path(__file__).parents[1] / "results"
 OURS = {"iwae": iwae, "gumbel": gumbel}
@@ -110,7 +111,7 @@ def test_command_lists_prints_and_records(
 def test_a_device_reaches_every_row(toy: ModuleType) -> None:
     toy.run = lambda budget, seed, say: {
         "rows": [
-            {"name": found} for _, found in each_by_itself(lambda item, say: f"{item} {device()}", ["a", "b"], say)
+            {"name": found} for _, found in each_by_itself(lambda item, say: f"{item} {here().device}", ["a", "b"], say)
         ]
     }
     with pytest.raises(
@@ -153,6 +154,105 @@ def test_command_says_mistakes_in_one_line(
     assert out == ""
     assert said in err
     assert err.count("\n") == 1
+
+
+# --- what is kept on the way ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopping(toy: ModuleType, tmp_path: Path) -> tuple[Path, Path]:
+    """The toy with two rows of a fit each and one fit more, which writes down what it does; the list of that, and a
+    file that, where it is there, stops it in its second row."""
+    done, stop = tmp_path / "done.txt", tmp_path / "stop"
+    x = torch.randn(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def row(item: str, say: Any) -> tuple[str, float, dict[str, float]]:
+        found = fit(zoo.GaussianMixture(2, 2), x, estimator="em", init="random", seed=len(item), max_iter=4, tol=0)
+        say(f"{item} fitted")
+        with done.open("a") as file:
+            file.write(f"{item}\n")
+        if item == "bb" and stop.exists():
+            raise KeyboardInterrupt
+        return item, found.log_likelihood, {"nothing": -math.inf, "train_seconds": found.seconds}
+
+    def run(budget: str, seed: int, say: Any) -> dict[str, Any]:
+        rows = [
+            {"name": name, "value": value, **more} for _, (name, value, more) in each_by_itself(row, ["a", "bb"], say)
+        ]
+        found = fit(zoo.GaussianMixture(1, 2), x, estimator="em")
+        with done.open("a") as file:
+            file.write("last\n")
+        return {"rows": [*rows, {"name": "last", "value": found.log_likelihood}], "curve": []}
+
+    toy.run = run  # type: ignore[attr-defined]
+    return done, stop
+
+
+def steady(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without its times."""
+    rows = [{name: value for name, value in row.items() if name != "train_seconds"} for row in record["rows"]]
+    return {name: value for name, value in record.items() if "seconds" not in name and name != "resumed"} | {
+        "rows": rows
+    }
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_table_goes_on_from_what_was_kept(stopping: tuple[Path, Path], tmp_path: Path, jobs: int) -> None:
+    done, stop = stopping
+    whole = reproduce("toy").record
+    assert whole["rows"][0]["nothing"] == -math.inf
+    done.unlink()
+    stop.touch()
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("toy", jobs=jobs, checkpoints=tmp_path / "kept")
+    assert sorted(done.read_text().split()) == ["a", "bb"]
+    stop.unlink()
+    resumed = reproduce("toy", jobs=jobs, checkpoints=tmp_path / "kept").record
+    assert sorted(done.read_text().split()) == ["a", "bb", "bb", "last"]
+    assert steady(resumed) == steady(whole)
+    assert resumed["resumed"]
+    assert "resumed" not in whole
+    again = reproduce("toy", checkpoints=tmp_path / "kept").record
+    assert again["rows"] == resumed["rows"], "each with the time that it took"
+
+
+def test_the_command_keeps_what_is_finished_beside_its_record(
+    stopping: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done, stop = stopping
+    words = ["reproduce", "toy", "--out", str(tmp_path / "deep" / "table.json")]
+    place = tmp_path / "deep" / "table.run"
+    stop.touch()
+    assert main(words) == 130
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        f"zoo: interrupted; what is finished is in {place}. Go on with --resume."
+    )
+    assert main(words) == 2
+    told = f"zoo: --out {words[-1]} was begun before: {place} is there. Go on with --resume, or remove that folder.\n"
+    assert capfd.readouterr().err == told
+    assert main([*words, "--resume", "--seed", "3"]) == 2
+    assert "holds another run, of command 'zoo reproduce toy --budget quick'" in capfd.readouterr().err
+    stop.unlink()
+    assert main([*words, "--resume"]) == 0
+    assert done.read_text().split() == ["a", "bb", "bb", "last"]
+    assert "last" in capfd.readouterr().out
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["table.json"]
+    assert steady(json.loads(Path(words[-1]).read_text())) == steady(json.loads(to_json(reproduce("toy").record)))
+    assert main([*words, "--resume"]) == 0
+    assert "has the result of this command already" in capfd.readouterr().err
+    assert main(["reproduce", "toy", "--resume"]) == 2
+    assert main(["reproduce", "tony", "--out", str(tmp_path / "other" / "table.json")]) == 2
+    assert not (tmp_path / "other").exists()
+
+
+def test_tables_make_their_fits_where_they_are_kept() -> None:
+    """But for one, whose hundreds of fits take no time."""
+    made = {
+        name
+        for name, module in tables().items()
+        if getattr(module, "fit", None) is zoo.runs.fit.fit or "zoo.fit(" in Path(str(module.__file__)).read_text()
+    }
+    assert made == {"hopfield"}
 
 
 # --- what the tables share --------------------------------------------------------------------------------------------

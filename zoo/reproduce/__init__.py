@@ -7,9 +7,10 @@ One table a file, found by being in this folder. A table's module has
     run(budget, seed, say) -> {"rows": [...], "curve": [...]}
 
 where ``say`` prints a line of progress. Rows, or seeds, that do not know of each other go through
-``_rows.each_by_itself``, which can spread them over processes. A table whose fits take ``device=device()``, also from
-there, says ``ON_DEVICE = True``. A row of ours bears the published row's name, its value, and what it took. What
-``run`` returns may also hold a "figure", a function that draws one to a path: ``save`` puts it beside the record.
+``_rows.each_by_itself``, which can spread them over processes, and fits through ``_rows.fit``: both keep what is done.
+A table that can do its work on another device says ``ON_DEVICE = True``. A row of ours bears the published row's name,
+its value, and what it took. What ``run`` returns may also hold a "figure", a function that draws one to a path:
+``save`` puts it beside the record.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from zoo.core.found import modules_in, named
 from zoo.core.spread import check_jobs
 from zoo.errors import ZooError, unknown_name
 from zoo.reporting.tables import Table, columns
-from zoo.reproduce._rows import spreading
+from zoo.reproduce._rows import Running, running
 from zoo.runs.fit import as_device
 from zoo.storage.folders import written
 from zoo.storage.json import to_json
 
-__all__ = ["BUDGETS", "Reproduction", "find_table", "reproduce", "tables"]
+__all__ = ["BUDGETS", "Reproduction", "command", "find_table", "reproduce", "tables"]
 
 BUDGETS = ("quick", "full")
 
@@ -98,6 +99,7 @@ def reproduce(
     say: Callable[[str], None] = print,
     jobs: int = 1,
     device: str | None = None,
+    checkpoints: str | Path | None = None,
 ) -> Reproduction:
     """Run a table.
 
@@ -109,6 +111,8 @@ def reproduce(
         jobs: processes among which rows, or seeds, that do not know of each other are divided, as for ``zoo.fit``; the
             values are the same. Lines of progress then come when a row is done.
         device: where fits compute, "cuda" for one; None is the processor. Random numbers of another device are others.
+        checkpoints: a folder for what rows and fits have reached; the same call with it goes on from there, to the same
+            values. A record that was made so says "resumed": its time as a whole is the last call's.
 
     Raises:
         ZooError: an unknown table, budget or device, a device for a table that takes none, or data that are not there.
@@ -124,14 +128,14 @@ def reproduce(
         if not getattr(module, "ON_DEVICE", False):
             able = ", ".join(name for name, each in tables().items() if getattr(each, "ON_DEVICE", False))
             raise ZooError(f"reproduce: device expected one of the tables {able}, got {table}. Leave it out.")
+    kept = None if checkpoints is None else Path(checkpoints)
+    resumed = kept is not None and kept.is_dir() and any(kept.iterdir())
     began, cpu = time.perf_counter(), time.process_time()
-    with spreading(jobs, device) as others:
+    with running(Running(jobs, device, kept)) as now:
         found = module.run(budget, seed, say)
     figure = found.pop("figure", None)
     record = {
-        "command": f"zoo reproduce {table} --budget {budget}"
-        + (f" --seed {seed}" if seed else "")
-        + (f" --device {device}" if device else ""),
+        "command": command(table, budget, seed, device),
         "about": module.ABOUT,
         "budget": budget,
         "seed": seed,
@@ -141,12 +145,19 @@ def reproduce(
             "python": platform.python_version(),
             **({"device": _named(device)} if device else {}),
         },
+        **({"resumed": True} if resumed else {}),
         "seconds": time.perf_counter() - began,
-        "cpu_seconds": time.process_time() - cpu + others.cpu_seconds,
+        "cpu_seconds": time.process_time() - cpu + now.cpu_seconds,
         "published": module.PUBLISHED,
         **found,
     }
     return Reproduction(table, budget, seed, record, figure)
+
+
+def command(table: str, budget: str, seed: int, device: str | None) -> str:
+    """The command that runs a table, without what leaves its values as they are."""
+    more = (f" --seed {seed}" if seed else "") + (f" --device {device}" if device else "")
+    return f"zoo reproduce {table} --budget {budget}{more}"
 
 
 def _named(device: str) -> str:

@@ -13,8 +13,7 @@ from zoo.core.contract import LatentVariableModel
 from zoo.core.data import Data
 from zoo.estimators.base import Callback
 from zoo.reproduce._curves import learning_curve
-from zoo.reproduce._rows import device
-from zoo.runs.fit import fit
+from zoo.reproduce._rows import fit
 from zoo.runs.result import Fit
 from zoo.scores.importance import importance_nll
 
@@ -97,5 +96,5 @@ def trained(
         num_data: what a bound is told per: rows, or frames. options: of :func:`~zoo.runs.fit.fit`.
     """
     tell = teller(name, max_epochs, num_data, say, times)
-    found = fit(model, data, device=device(), max_epochs=max_epochs, progress=tell, **options)
+    found = fit(model, data, max_epochs=max_epochs, progress=tell, **options)
     return found, learning_curve(name, found, num_data)

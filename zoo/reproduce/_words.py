@@ -15,7 +15,7 @@ from zoo.data._sets import DATA_SETS
 from zoo.data._strings import joined
 from zoo.data.speech import features, read_recordings
 from zoo.models.gaussian_hmm import GaussianHMM
-from zoo.runs.fit import fit
+from zoo.reproduce._rows import fit
 from zoo.structures import Chain
 from zoo.structures.decoding import padded
 

@@ -26,8 +26,7 @@ from zoo.models.vae import VAE
 from zoo.reporting.page import array
 from zoo.reporting.samples import plot_sheet
 from zoo.reproduce._curves import learning_curve
-from zoo.reproduce._rows import device, each_by_itself
-from zoo.runs.fit import fit
+from zoo.reproduce._rows import each_by_itself, fit
 from zoo.runs.result import Fit
 from zoo.scores.bounds import bound_parts
 from zoo.scores.codes import active_units
@@ -80,7 +79,6 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
             model,
             images,
             estimator="svi",
-            device=device(),
             seed=each,
             max_epochs=setting.epochs,
             batch_size=setting.batch_size,

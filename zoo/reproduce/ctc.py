@@ -28,9 +28,8 @@ from zoo.models.ctc import CTC
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._estimators import gradient_note, note_gradients, started
 from zoo.reproduce._neural import teller
-from zoo.reproduce._rows import each_by_itself
+from zoo.reproduce._rows import each_by_itself, fit
 from zoo.reproduce._words import decoded, recogniser
-from zoo.runs.fit import fit
 from zoo.runs.result import Fit
 from zoo.scores.edits import label_error_rate
 

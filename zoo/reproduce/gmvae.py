@@ -44,8 +44,7 @@ from zoo.data import load_data
 from zoo.models.gaussian_mixture_vae import GaussianMixtureVAE
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._neural import teller
-from zoo.reproduce._rows import device, each_by_itself
-from zoo.runs.fit import fit
+from zoo.reproduce._rows import each_by_itself, fit
 from zoo.scores.clustering import hungarian_accuracy, normalized_mutual_information, purity
 
 ABOUT = "Gaussian mixture VAE: clusters of digits beside k-means and a Gaussian mixture (full budget: MNIST)"
@@ -201,7 +200,6 @@ def train(
         model,
         x,
         estimator="svi",
-        device=device(),
         init="current" if setting.start_epochs else None,
         seed=seed,
         max_epochs=setting.epochs,

@@ -28,8 +28,7 @@ from zoo.data import load_data
 from zoo.models.categorical_vae import CategoricalVAE
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._neural import CACHED, likelihood, teller
-from zoo.reproduce._rows import device, each_by_itself, taken
-from zoo.runs.fit import fit
+from zoo.reproduce._rows import each_by_itself, fit, taken
 from zoo.runs.result import Fit
 from zoo.scores.importance import importance_nll
 
@@ -154,7 +153,6 @@ def _fitted(
         CategoricalVAE(train.shape[1], learned_prior=True),
         train,
         estimator=estimator,
-        device=device(),
         num_particles=setting.draws,
         max_epochs=epochs,
         batch_size=setting.batch_size,

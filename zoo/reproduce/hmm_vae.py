@@ -42,8 +42,7 @@ from zoo.models.vae import VAE
 from zoo.reporting.units import plot_units
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._neural import trained
-from zoo.reproduce._rows import each_by_itself
-from zoo.runs.fit import fit
+from zoo.reproduce._rows import each_by_itself, fit
 from zoo.runs.result import Fit
 from zoo.scores.clustering import normalized_mutual_information, purity
 

@@ -26,8 +26,7 @@ from zoo.models.bernoulli_hmm import BernoulliHMM
 from zoo.models.deep_markov_model import DeepMarkovModel
 from zoo.models.vrnn import VRNN
 from zoo.reproduce._neural import CACHED, trained
-from zoo.reproduce._rows import device
-from zoo.runs.fit import fit
+from zoo.reproduce._rows import fit
 from zoo.scores.importance import importance_nll
 
 ABOUT = "JSB chorales, test nats a step: hidden Markov models (exact evidence), deep Markov model and VRNN (bounds)"
@@ -102,7 +101,7 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
 
     for k in setting.num_states:
         template: Any = BernoulliHMM(k, data["train"]["x"].shape[2], concentration=1.1, prior_strength=1.0)
-        chain = fit(template, data["train"], estimator="em", seed=seed, device=device(), max_iter=setting.max_iter)
+        chain = fit(template, data["train"], estimator="em", seed=seed, max_iter=setting.max_iter)
         model: Any = chain.model
         with torch.no_grad():
             exact = float(call(model.log_marginal, model.prepare(data["test"])).sum())

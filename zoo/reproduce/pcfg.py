@@ -26,8 +26,7 @@ from zoo.data.parse_tree import ParseTree
 from zoo.models.compound_pcfg import CompoundPCFG
 from zoo.models.neural_pcfg import NeuralPCFG
 from zoo.models.pcfg import PCFG
-from zoo.reproduce._rows import device, each_by_itself
-from zoo.runs.fit import fit
+from zoo.reproduce._rows import each_by_itself, fit
 from zoo.runs.result import Fit
 from zoo.scores.bracketing import bracketing, left_branching, random_branching, right_branching
 
@@ -101,7 +100,7 @@ def run(budget: str, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
         began = time.process_time()
         sizes = {"num_nonterminals": setting.nonterminals, "num_preterminals": setting.preterminals}
         model = cls.from_data(x, **sizes, **arguments)
-        found = fit(model, x, estimator=estimator, seed=each, device=device(), validation=setting.held_out, **options)
+        found = fit(model, x, estimator=estimator, seed=each, validation=setting.held_out, **options)
         f1 = 100 * bracketing(found.model.parse(x), trees).f1
         row = {"method": method, "seed": each, "f1": f1, **_nats(found, x["lengths"])}
         row |= {"rounds": found.iterations, "cpu_seconds": time.process_time() - began}

@@ -27,7 +27,7 @@ from zoo.models.discrete_sequence_vae import DiscreteSequenceVAE
 from zoo.reproduce._curves import learning_curve
 from zoo.reproduce._estimators import gradient_note, note_gradients, started
 from zoo.reproduce._neural import teller
-from zoo.runs.fit import fit
+from zoo.reproduce._rows import fit
 from zoo.scores.ngrams import KneserNey
 
 ABOUT = "Penn Treebank words: test perplexity of hidden Markov models by states; estimators, nats a word"

@@ -20,7 +20,7 @@ from torch import Tensor
 from zoo.core.data import call
 from zoo.data import load_data
 from zoo.models.restricted_boltzmann_machine import RestrictedBoltzmannMachine
-from zoo.runs.fit import fit
+from zoo.reproduce._rows import fit
 
 ABOUT = "Restricted Boltzmann machines on MNIST, pixels cut at one half: test ln p(x), nats"
 

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from zoo.data import load_data
 from zoo.models.stacked_denoising_autoencoder import StackedDenoisingAutoencoder
-from zoo.reproduce._rows import each_by_itself
-from zoo.runs.fit import fit
+from zoo.reproduce._rows import each_by_itself, fit
 
 ABOUT = "Three sigmoid layers on MNIST by how they start: test error, per cent"
 

@@ -7,7 +7,7 @@ import math
 import sys
 from typing import Any
 
-__all__ = ["from_exact", "to_exact", "to_json"]
+__all__ = ["from_exact", "is_plain", "to_exact", "to_json"]
 
 
 def to_json(record: Any, indent: int | None = 1) -> str:
@@ -36,6 +36,15 @@ def to_exact(record: Any) -> str:
 def from_exact(text: str) -> Any:
     """What :func:`to_exact` was given."""
     return _unmarked(json.loads(text))
+
+
+def is_plain(value: Any) -> bool:
+    """Whether :func:`from_exact` gives back what :func:`to_exact` is given, but for tuples, which become lists."""
+    if isinstance(value, dict):
+        return set(value) != {"float"} and all(isinstance(name, str) for name in value) and is_plain([*value.values()])
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    return isinstance(value, (int, float, str, bool, type(None)))
 
 
 def _marked(value: Any) -> Any:
