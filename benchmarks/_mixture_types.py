@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks._parts import kept
 from benchmarks._turns import in_turns, summary
 from zoo.core.isolation import threads
 from zoo.models.gaussian_mixture import GaussianMixture
@@ -20,7 +21,9 @@ ITERATIONS = 3
 def measure(x: Tensor, means: Tensor, rounds: int) -> dict[str, Any]:
     """For each type of covariance the seconds of an iteration of "zoo", "zoo float32" and "scikit-learn", and ln p(x)
     in nats a datum at the start that they share."""
-    return {kind: _one(x, means, kind, rounds) for kind in ("full", "tied", "diag", "spherical")}
+    return {
+        kind: kept(f"types, {kind}", _one(x, means, kind, rounds)) for kind in ("full", "tied", "diag", "spherical")
+    }
 
 
 def _one(x: Tensor, means: Tensor, kind: str, rounds: int) -> dict[str, Any]:

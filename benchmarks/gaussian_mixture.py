@@ -23,6 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks import _mixture_types
+from benchmarks._parts import kept
 from zoo.estimators.steps import ModelSteps
 from zoo.models.gaussian_mixture import GaussianMixture
 
@@ -214,7 +215,7 @@ def run(quick: bool = False) -> dict[str, Any]:
         "components": COMPONENTS,
         "threads": torch.get_num_threads(),
         "data_mb": x.numel() * 8 / 1e6,
-        "systems": systems,
+        "systems": kept("systems", systems),
         "log_likelihood": paths["ours"],
         "types": _mixture_types.measure(x, start[1], rounds),
     }

@@ -22,6 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 import zoo
+from benchmarks._parts import kept
 from zoo.core.data import num_data
 from zoo.estimators.loop import recording
 
@@ -98,7 +99,7 @@ def run(quick: bool = False) -> dict[str, Any]:
                 took[way].append(more / ((many - few) * in_epoch) * 1e3)
         apart = max(float((v - weights["recorded"][n]).abs().max()) for n, v in weights["gpu"].items() if v.numel())
         row = {way: round(statistics.median(values), 3) for way, values in took.items()}
-        rows.append({"name": name, **row, "difference": apart})
+        rows.append(kept(name, {"name": name, **row, "difference": apart}))
         table.add_row(name, *map(str, row.values()), f"{apart:.0e}")
     Console().print(table)
     return {"device": torch.cuda.get_device_name(), "rows": rows}

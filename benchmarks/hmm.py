@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks._parts import kept
 from zoo.core.isolation import threads
 from zoo.models.gaussian_hmm import GaussianHMM
 from zoo.structures import chain
@@ -227,7 +228,7 @@ def _em(shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
             short, _ = hmmlearn(x, start, name.split()[1], 1)
             long, values[name] = hmmlearn(x, start, name.split()[1], 1 + span)
             seconds[name].append((long - short) / span)
-    return _summary(seconds, values, shape)
+    return kept(f"em, {shape}", _summary(seconds, values, shape))
 
 
 def _automatic(shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
@@ -240,7 +241,8 @@ def _automatic(shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
             begin = time.perf_counter()
             slow.iterate()
             times.append(time.perf_counter() - begin)
-    return {"shape": shape, "seconds_to_plan": slow.seconds_to_plan, "generic_seconds": statistics.median(times)}
+    taken = {"shape": shape, "seconds_to_plan": slow.seconds_to_plan, "generic_seconds": statistics.median(times)}
+    return kept("auto_em", taken)
 
 
 def _gradients(shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
@@ -295,7 +297,7 @@ def _gradients(shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
                     seconds[name].append(time.perf_counter() - begin)
                 values[name] = [float(value.detach())]
     del values["DiscreteHMM"]
-    return _summary(seconds, values, shape)
+    return kept("gradient", _summary(seconds, values, shape))
 
 
 def _summary(

@@ -27,6 +27,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks._deep_markov import STEPS, deep_markov_rows
+from benchmarks._parts import kept
 from zoo.models.discrete_sequence_vae import DiscreteSequenceVAE
 from zoo.structures import Chain
 
@@ -140,8 +141,9 @@ def run(quick: bool = False) -> dict[str, Any]:
         quick: small shapes, few rounds.
     """
     rounds = QUICK_ROUNDS if quick else ROUNDS
-    rows = [neural_hmm_row(shape, rounds, True) for shape in (QUICK_SHAPES if quick else SHAPES)]
-    rows += [neural_hmm_row(shape, rounds, False) for shape in (QUICK_LARGE if quick else LARGE)]
+    shapes = [(shape, True) for shape in (QUICK_SHAPES if quick else SHAPES)]
+    shapes += [(shape, False) for shape in (QUICK_LARGE if quick else LARGE)]
+    rows = [kept(f"{shape}", neural_hmm_row(shape, rounds, beside)) for shape, beside in shapes]
     result = {
         "threads": torch.get_num_threads(),
         "rounds": rounds,

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import _busy, _climbs, _first_second, _restarts
+from benchmarks._parts import kept
 
 ROUNDS = 5
 
@@ -31,10 +32,10 @@ def run(quick: bool = False) -> dict[str, Any]:
     rounds = 1 if quick else ROUNDS
     result = {
         "threads": torch.get_num_threads(),
-        "climbs": _climbs.climbs(min(rounds, 3), quick),
-        "restarts": _restarts.measure(rounds, 2 if quick else _restarts.STARTS),
-        "steps": _climbs.steps(rounds),
-        "busy": _busy.measure(rounds, quick),
+        "climbs": kept("climbs", _climbs.climbs(min(rounds, 3), quick)),
+        "restarts": kept("restarts", _restarts.measure(rounds, 2 if quick else _restarts.STARTS)),
+        "steps": kept("steps", _climbs.steps(rounds)),
+        "busy": kept("busy", _busy.measure(rounds, quick)),
         "first_second": _first_second.measure(rounds),
     }
     _print(result)

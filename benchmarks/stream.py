@@ -27,6 +27,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._parts import kept
+
 __all__ = ["run"]
 
 FEATURES, COMPONENTS, ITERATIONS, ROUNDS = 16, 5, 5, 2
@@ -95,7 +97,8 @@ def _measured(folder: Path, rows: list[int], rounds: int) -> dict[str, Any]:
         turns = ("memory", "mapped", "parquet") if size == rows[0] else ("mapped",)
         tried = [{kind: _child(table if kind == "parquet" else array, kind) for kind in turns} for _ in range(rounds)]
         for kind in turns:
-            fits[kind].append(min((each[kind] for each in tried), key=lambda one: one["seconds_an_iteration"]))
+            least = min((each[kind] for each in tried), key=lambda one: one["seconds_an_iteration"])
+            fits[kind].append(kept(f"{kind}, {size} rows", least))
         table.unlink(missing_ok=True)
     times = [math.log(fit["seconds_an_iteration"]) for fit in fits["mapped"]]
     slope = float(np.polyfit([math.log(size) for size in rows], times, 1)[0])

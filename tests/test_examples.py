@@ -1,7 +1,7 @@
-"""Every script in examples/ runs, returns finite figures, draws a picture where --out says, and is not silent for long.
+"""Every script in examples/ runs, returns finite figures, and draws a picture where --out says.
 
 Small, but at full size with ZOO_EXAMPLES=full (``make examples``): then each also keeps to the time that it promises,
-and its pictures stay in the folder ZOO_PICTURES.
+is not silent for long, and its pictures stay in the folder ZOO_PICTURES.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def promised(path: Path) -> float:
 
 
 def ran(path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> dict[str, Any]:
-    """Run an example in an empty folder; the longest silence and the time are held to what is promised."""
+    """Run an example in an empty folder; at full size the longest silence and the time are held to what is promised."""
     stamps = [(time.process_time(), "the beginning")]
     out = Stamped(stamps)
     empty = folder / "empty"
@@ -81,9 +81,9 @@ def ran(path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: s
     stamps.append((time.process_time(), "the end"))
     assert out.getvalue().strip()
     assert not list(empty.iterdir()), "an example writes files only where --out says"
-    silence, before, after = max((b - a, before, after) for (a, before), (b, after) in itertools.pairwise(stamps))
-    assert silence < SILENCE, f"a line at least every ten seconds, not only {before!r} and then {after!r}"
     if FULL:
+        silence, before, after = max((b - a, before, after) for (a, before), (b, after) in itertools.pairwise(stamps))
+        assert silence < SILENCE, f"a line at least every ten seconds, not only {before!r} and then {after!r}"
         assert stamps[-1][0] - stamps[0][0] < SLACK * promised(path)
     return metrics
 

@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperCommand
 
 from zoo.cli.beginning import new
+from zoo.cli.benching import bench
 from zoo.cli.completing import installed
 from zoo.cli.fitted import evaluate, forecast, sample
 from zoo.cli.fitting import compare, explain, fit
@@ -26,10 +27,10 @@ from zoo.cli.listing import data, models
 from zoo.cli.output import complain, tell, unread
 from zoo.cli.predicting import predict
 from zoo.cli.programs import USER_MODULE
+from zoo.cli.reproducing import reproduce
 from zoo.cli.selecting import select
 from zoo.cli.several import launched, part
 from zoo.cli.showing import show
-from zoo.cli.tables import bench, reproduce
 from zoo.core.places import from_one
 from zoo.errors import ELSEWHERE, LeftOut, RankLost, ZooError
 

@@ -93,6 +93,12 @@ def check_out(out: Path | None, resume: bool = False) -> None:
         raise ZooError(f"--out expected a place to write to, got {str(parent)!r}, which is not. Choose another.")
 
 
+def check_record(out: Path | None) -> None:
+    """Refuse a file that is to take a record, unless its name says that it is JSON."""
+    if out is not None and out.suffix != ".json":
+        raise ZooError(f"--out expected a .json file, got {str(out)!r}. Name one.")
+
+
 def holding(out: Path | None) -> AbstractContextManager[None]:
     """Keep other runs out of a folder until the result is there."""
     from zoo.storage.folders import held

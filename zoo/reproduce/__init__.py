@@ -15,8 +15,6 @@ its value, and what it took. What ``run`` returns may also hold a "figure", a fu
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from typing import Any
 import torch
 
 from zoo.core.found import modules_in, named
+from zoo.core.machine import machine
 from zoo.core.spread import check_jobs
 from zoo.errors import ZooError, unknown_name
 from zoo.reporting.tables import Table, columns
@@ -139,12 +138,7 @@ def reproduce(
         "about": module.ABOUT,
         "budget": budget,
         "seed": seed,
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            **({"device": _named(device)} if device else {}),
-        },
+        "machine": machine() | ({"device": _named(device)} if device else {}),
         **({"resumed": True} if resumed else {}),
         "seconds": time.perf_counter() - began,
         "cpu_seconds": time.process_time() - cpu + now.cpu_seconds,

@@ -1,23 +1,22 @@
-"""``zoo reproduce`` and ``zoo bench``: published tables, and speed beside other packages."""
+"""``zoo reproduce``: published tables."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from zoo.cli import completing
-from zoo.cli.options import Json, check_seed
+from zoo.cli.options import Json, check_record, check_seed
 from zoo.cli.output import complain, dumps, stdout_for_result, tell
-from zoo.errors import ZooError, unknown_name
+from zoo.errors import ZooError
 
-__all__ = ["bench", "reproduce"]
+__all__ = ["reproduce"]
 
 
 def reproduce(
@@ -52,8 +51,7 @@ def reproduce(
             print("\n".join(f"{name:<12}{module.ABOUT}" for name, module in known.items()))
         return
     check_seed(seed)
-    if out is not None and out.suffix != ".json":
-        raise ZooError(f"--out expected a .json file, got {str(out)!r}. Name one.")
+    check_record(out)
     if resume and out is None:
         raise ZooError("--resume expected --out with it. Pass the record's file.")
     with stdout_for_result(as_json), _keeping(out, resume, command(table, budget, seed, device)) as kept:
@@ -105,48 +103,3 @@ def _command_of(record: Path) -> str | None:
     with suppress(OSError, ValueError, LookupError, TypeError):
         return str(json.loads(record.read_text(encoding="utf-8"))["command"])
     return None
-
-
-def bench(
-    name: Annotated[
-        str | None, typer.Argument(help="Which one; all of them without.", autocompletion=completing.benchmarks)
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it runs.")] = False,
-    out: Annotated[Path | None, typer.Option(help="A .json file that records the run (replaced if there).")] = None,
-) -> None:
-    """Measure speed beside other packages; needs a checkout of the project.
-
-    Example: zoo bench gaussian_mixture --quick
-    """
-    import importlib
-    import platform
-
-    import zoo
-    from zoo.storage.folders import written
-    from zoo.storage.json import to_json
-
-    root = Path(zoo.__file__).resolve().parent.parent
-    files = sorted(p.stem for p in (root / "benchmarks").glob("*.py") if not p.stem.startswith("_"))
-    if not (root / "benchmarks" / "__init__.py").is_file() or not files:
-        raise ZooError(
-            "bench expected a checkout, but benchmarks/ is not installed. Clone it, `pip install -e .[bench]`."
-        )
-    if name is not None and name not in files:
-        raise unknown_name("benchmark", name, files)
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    record: dict[str, Any] = {
-        "command": f"zoo bench{f' {name}' if name else ''}{' --quick' if quick else ''}",
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "results": {},
-    }
-    for each in files if name is None else [name]:
-        try:
-            record["results"][each] = importlib.import_module(f"benchmarks.{each}").run(quick=quick)
-        except ModuleNotFoundError as error:
-            raise ZooError(
-                f"benchmark {each} expected the package {error.name!r}. Run `pip install latent-zoo[bench]`."
-            ) from error
-    if out is not None:
-        with written(out) as file:
-            file.write_text(to_json(record))
