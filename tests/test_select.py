@@ -205,6 +205,26 @@ def test_a_point_that_fails_is_a_row_with_its_reason():
         zoo.select("gaussian_mixture", TWO, grid={"num_components": [0]})
 
 
+def test_a_word_that_nobody_knows_is_refused_before_any_fit(monkeypatch, tmp_path):
+    monkeypatch.setattr("zoo.runs.select.fit", lambda *_, **__: pytest.fail("a fit"))
+    for values in (["full", "typo"], ["typo", "full"], "typo"):
+        with pytest.raises(ZooError, match=r"^GaussianMixture: covariance_type 'typo' is not known"):
+            zoo.select("gaussian_mixture", TWO, grid={"num_components": [1, 2], "covariance_type": values})
+    monkeypatch.undo()
+    found = zoo.select("gaussian_mixture", TWO, grid={"num_components": [0, 1], "covariance_type": ["full", "diag"]})
+    assert [row["status"] for row in found.rows] == ["failed", "failed", "converged", "converged"]
+
+    def made(kind, sizes=None):
+        if kind == "broken":
+            raise RuntimeError("a program of one's own")
+        return zoo.GaussianMixture(1, 2, kind)
+
+    found = zoo.select(made, TWO, grid={"kind": ["broken", "full"], "sizes": [[1, 2]]})
+    assert [row["status"] for row in found.rows] == ["failed", "converged"]
+    with pytest.raises(ZooError, match="covariance_type 'typo' is not known"):
+        zoo.select(made, TWO, grid={"kind": ["full", "typo"]})
+
+
 def test_a_model_without_a_likelihood_is_chosen_by_its_held_out_bound():
     x = torch.tensor(TWO, dtype=torch.float32)
     found = zoo.select("vae", x, grid={"latent_dim": [1, 2]}, folds=2, max_epochs=2, likelihood="gaussian")

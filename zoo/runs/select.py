@@ -110,6 +110,7 @@ def select(
     }  # fmt: skip
     run = _Run(build, x, seed, given, data_name, jobs, places, None if checkpoints is None else Path(checkpoints))
     run.read(places[0])
+    run.check_words()
     candidates: list[Candidate] = []
     notes: list[str] = []
     stopped = False
@@ -177,6 +178,25 @@ class _Run:
         if self.jobs != 1:
             with contextlib.suppress(Exception):  # the candidate says what is wrong
                 self.x = self.build.made(point, self.x)[2]
+
+    def check_words(self) -> None:
+        """Refuse a word of the grid that no point can be made with: a number may ask too much of these data, and is
+        told so in its row; a word that nobody knows is a mistake."""
+        said = [{(name, value) for name, value in point.items() if isinstance(value, str)} for point in self.places]
+        words, reasons = set().union(*said), dict[tuple[str, str], ZooError]()
+        for point, each in zip(self.places, said, strict=True):
+            asked = words & each
+            if not asked:
+                continue
+            try:
+                _, _, self.x = self.build.made(point, self.x)
+                words -= asked
+            except ZooError as error:
+                reasons |= dict.fromkeys(asked, error)
+            except Exception:  # whatever a program does at one point: its row says so
+                words -= asked
+        for word in sorted(words):
+            raise reasons[word]
 
     def fit(self, point: Point, **more: Any) -> Fit:
         """One fit; the data are read at the first."""
