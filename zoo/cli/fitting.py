@@ -283,9 +283,25 @@ def explain(
         task = prepare(model, data, ["auto_em"], settings, guide, source, False)
         import zoo
 
+        _check_fit_options(task)
         found = zoo.explain(task.model, task.x, guide=task.guide)
     tell(task.notes)
     print(dumps(found.to_dict()) if as_json else found)
+
+
+def _check_fit_options(task: Task) -> None:
+    """Refuse what `zoo fit` would refuse of the same command: it is tried here before it is given there."""
+    from zoo.core.functions import as_model
+    from zoo.estimators import find_estimator
+    from zoo.estimators.base import options_from
+    from zoo.runs.fit import as_device
+    from zoo.runs.prepare import check_init
+
+    for name in task.estimators:
+        options_from(find_estimator(name), task.options[name])
+    check_init(as_model(task.model, task.guide), task.fit_options.get("init"))
+    if "device" in task.fit_options:
+        as_device(task.fit_options["device"])
 
 
 def ready() -> None:

@@ -64,10 +64,10 @@ class EM(Estimator):
         at_least(self.name, 0, max_iter=self.max_iter)
         at_least(self.name, 1, patience=self.patience)
         from_zero(self.name, tol=self.tol)
-
-    def refuses(self, problem: Problem) -> str | None:
         if self.accelerate not in (None, "squarem"):
             raise unknown_name("accelerate", str(self.accelerate), ("squarem",))
+
+    def refuses(self, problem: Problem) -> str | None:
         return self._lacks(problem)
 
     def rehearse(self, problem: Problem) -> None:
