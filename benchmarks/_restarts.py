@@ -26,17 +26,14 @@ Fit = Callable[[], float]
 
 def measure(rounds: int, starts: int = STARTS) -> dict[str, Any]:
     """Seconds of ``starts`` restarts of three models by system, and the best log-likelihood that each reached."""
-    problems = {"iris": _iris, "earthquakes": _earthquakes, "wine": _wine}
+    problems = {"iris": (_iris(starts), rounds), "earthquakes": (_earthquakes(starts), rounds)}
+    problems["wine"] = _wine(), TIMES * rounds
     found = {}
     with threads(0), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name, problem in problems.items():
+        for name, (problem, number) in problems.items():
             reached: dict[str, float] = {}
-            systems = {
-                system: _noting(fit, reached, system)
-                for system, fit in problem(starts if name != "wine" else 1).items()
-            }
-            number = rounds if name != "wine" else TIMES * rounds
+            systems = {system: _noting(fit, reached, system) for system, fit in problem.items()}
             found[name] = summary(in_turns(systems, number), "zoo")
             for system, value in reached.items():
                 found[name][system]["log_likelihood"] = value
@@ -95,7 +92,7 @@ def _earthquakes(starts: int) -> dict[str, Fit]:
     return {**systems, "hmmlearn": peer}
 
 
-def _wine(starts: int) -> dict[str, Fit]:
+def _wine() -> dict[str, Fit]:
     """Two factors, from the one start that each has."""
     from sklearn.decomposition import FactorAnalysis
 
@@ -106,7 +103,7 @@ def _wine(starts: int) -> dict[str, Fit]:
         model = FactorAnalysis(2, tol=TOLERANCE * len(x), max_iter=100_000, svd_method="lapack")
         return float(model.fit(x.numpy()).score(x.numpy()) * len(x))
 
-    return {"zoo": _zoo(zoo.FactorAnalysis(2, x.shape[1]), x, starts), "scikit-learn": peer}
+    return {"zoo": _zoo(zoo.FactorAnalysis(2, x.shape[1]), x, 1), "scikit-learn": peer}
 
 
 if __name__ == "__main__":
