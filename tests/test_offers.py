@@ -105,7 +105,7 @@ def test_a_model_offers_what_it_says_with_the_arguments_of_the_table(name: str) 
         if not callable(method):
             assert reason == f"it has no {offer}({takes})"
             continue
-        assert set(follows) <= {"model", "guide"}
+        assert set(follows) <= {"model", "guide", *OFFERS}
         assert says
         parameters = [p for p in inspect.signature(method).parameters.values() if p.name != "self"]
         least = sum(p.default is p.empty and p.kind is not p.VAR_KEYWORD for p in parameters)
@@ -137,6 +137,13 @@ def test_what_follows_from_a_program_is_left_behind_with_it(name: str) -> None:
                 written_for = getattr(getattr(cls, offer), "follows", follows)
                 knows = getattr(owner, program, None) is not getattr(LatentVariableModel, program)
                 assert (lacks(other, offer) is not None) is (knows and program in written_for), (program, offer)
+
+
+def test_another_formula_leaves_the_statistics_of_the_inherited_one_behind() -> None:
+    other = overriding(zoo.PPCA, "closed_form")
+    assert lacks(other, "closed_form") is None
+    told = "its closed_form_statistics is PPCA's, written for another closed_form than its own"
+    assert lacks(other, "closed_form_statistics") == told
 
 
 def test_a_subclass_with_another_model_does_not_predict_with_the_inherited_predict() -> None:

@@ -172,6 +172,30 @@ def test_what_needs_all_data_at_once_says_so(stream, clusters):
         zoo.fit(model, there, estimator="svi", optimizer="lbfgs")
 
 
+@pytest.mark.parametrize("name", ["ppca", "linear_vae"])
+def test_a_closed_form_takes_one_pass(name, stream, clusters, small_pieces):
+    """To the maximum that the same rows have in memory, which sums of pieces give to rounding."""
+    model = zoo.PPCA(2, 4) if name == "ppca" else zoo.LinearVAE(4, 2)
+    weights = (torch.arange(2000) % 3).double()
+    for more in ({}, {"weights": weights}):
+        ours = zoo.fit(model, stream(clusters), estimator="closed_form", **more)
+        theirs = zoo.fit(model, clusters, estimator="closed_form", **more)
+        assert ours.status == "converged"
+        assert ours.log_likelihood == pytest.approx(theirs.log_likelihood, rel=1e-13)
+        for mine, other in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-11)
+        by_em = zoo.fit(model, clusters, estimator="em", **more) if name == "ppca" else theirs
+        assert ours.log_likelihood >= by_em.log_likelihood - 1e-6
+
+
+def test_a_memory_s_rule_takes_all_at_once(stream):
+    patterns = (torch.randint(2, (300, 8)) * 2 - 1).double()
+    with pytest.raises(
+        zoo.ZooError, match=r"its closed_form takes all data at once, and the 300 rows of x\.npy are read"
+    ):
+        zoo.fit(zoo.HopfieldNetwork(8), stream(patterns), estimator="closed_form")
+
+
 def test_a_file_that_changes_is_refused(stream, clusters, tmp_path):
     model, there = zoo.GaussianMixture(3, 4), stream(clusters)
     steps = {"estimator": "svi", "max_epochs": 2, "out": tmp_path / "run"}
@@ -237,7 +261,7 @@ def test_memory_stays_bounded(tmp_path):
 def test_estimators_that_stream_are_those_that_take_parts():
     parts = ("em", "auto_em", "hard_em", "online_em", "svi", "eg", "iwae")
     assert all(find_estimator(name).streams for name in parts)
-    assert not any(find_estimator(name).streams for name in ("nuts", "advi", "mean_field", "closed_form"))
+    assert not any(find_estimator(name).streams for name in ("nuts", "advi", "mean_field"))
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ class Offer(NamedTuple):
 
     Attributes:
         says: what it answers, and what that unlocks.
-        follows: the programs it is written for: a subclass that overrides one leaves an inherited method behind.
+        follows: the programs it is written for (or another offer): a subclass that overrides one leaves an inherited
+            method behind.
         takes: its arguments.
     """
 
@@ -69,6 +70,12 @@ OFFERS: dict[str, Offer] = {
         "sets the parameters by a formula: to the exact maximum of the likelihood where there is one; gives notes",
         ("model",),
     ),
+    "closed_form_statistics": Offer(
+        "what the formula needs of the data, which adds (`+`): `closed_form` of data that are read in pieces; told of "
+        "`weights` (N,) if it declares them",
+        ("model", "closed_form"),
+    ),
+    "closed_form_of": Offer("sets the parameters by the formula; gives notes", (), "statistics"),
     # Energies
     "free_energy": Offer("-ln of the sum of exp(-energy) over what is hidden, (N,) nats", ("model",)),
     "annealing_path": Offer(

@@ -19,7 +19,7 @@ from zoo.core.statistics import Statistics
 #: How many times as many numbers as usual, of a stream whose statistics are added: an E step shares them out.
 PIECES = 8
 
-__all__ = ["added", "by_pieces", "categorical", "gathered", "pieces", "statistics_of"]
+__all__ = ["added", "by_pieces", "categorical", "gathered", "pieces", "statistics_of", "total_of"]
 
 
 def pieces(model: LatentVariableModel, x: Data, times: int = 1, method: str = "") -> Iterator[Data]:
@@ -46,11 +46,22 @@ def statistics_of(model: LatentVariableModel, x: Data, **options: Any) -> Statis
     Args:
         options: of that ``e_step``.
     """
-    step = functools.partial(model.e_step, **options) if options else model.e_step
+    statistics: Statistics = total_of(model, x, "e_step", **options)
+    return statistics
+
+
+def total_of(model: LatentVariableModel, x: Data, method: str, **options: Any) -> Any:
+    """What a model's method says of the data, which adds; of a stream, added up over its pieces.
+
+    Args:
+        options: of that method.
+    """
+    step = getattr(model, method)
+    step = functools.partial(step, **options) if options else step
     if (stream := stream_of(x)) is None:
         return call(step, x)
     size = stream.row_numbers  # the more rows at once, the less each costs
-    if "e_step" not in model.in_pieces:
+    if method not in model.in_pieces:
         size = max(model.datum_size(x), PIECES // 2 * size)
     return functools.reduce(operator.add, (call(step, piece) for piece in split(x, rows_at_once(size, PIECES))))
 

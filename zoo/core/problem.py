@@ -18,6 +18,7 @@ __all__ = ["Problem"]
 TOLD = {
     "e_step": ("weights", "known"),
     "closed_form": ("weights", "known"),
+    "closed_form_statistics": ("weights", "known"),
     "log_marginal": ("known",),
     "elbo": ("known",),
     "elbo_parts": ("known",),

@@ -27,8 +27,9 @@ from zoo.core.copies import Copies
 from zoo.core.offers import follows
 from zoo.core.pieces import added
 from zoo.core.statistics import Moments, Statistics, varying, weighted, weighted_mean, weighted_sum, wide
+from zoo.models.shared.axes import principal_axes
 from zoo.models.shared.factor_copies import LOG_2PI, Array, FactorCopies, FactorState
-from zoo.models.shared.linear_gaussian import LinearGaussian, principal_axes
+from zoo.models.shared.linear_gaussian import LinearGaussian
 
 __all__ = ["FactorAnalysis"]
 

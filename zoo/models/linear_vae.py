@@ -26,6 +26,7 @@ from zoo.core.data import Data, plain, weights_of
 from zoo.core.offers import follows
 from zoo.core.statistics import varying, weighted_mean, weighted_variance
 from zoo.models.ppca import PPCA
+from zoo.models.shared.axes import Triangle
 from zoo.models.shared.linear_gaussian import LinearGaussian
 
 __all__ = ["LinearEncoder", "LinearVAE"]
@@ -50,8 +51,13 @@ class LinearEncoder(nn.Module):
 
     def set_from(self, x: Tensor) -> None:
         """Centre inputs and bring them to unit size, all by the same factor: PCA's directions stay what they are."""
-        self.standardize.loc.copy_(x.mean(0))
-        self.standardize.scale.fill_(x.var(0, correction=0).mean().sqrt().clamp_min(torch.finfo(x.dtype).tiny))
+        self.set_to(x.mean(0), x.var(0, correction=0))
+
+    def set_to(self, mean: Tensor, variance: Tensor) -> None:
+        """As :meth:`set_from`, of data of this mean and variance, (D,)."""
+        self.standardize.loc.copy_(mean)
+        tiny = torch.finfo(self.standardize.scale.dtype).tiny
+        self.standardize.scale.fill_(variance.mean().sqrt().clamp_min(tiny))
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (..., L) and standard deviation (L,)."""
@@ -112,7 +118,6 @@ class LinearVAE(LinearGaussian):
         return -0.5 * energy - kl
 
     @follows("model", "guide")
-    @torch.no_grad()
     def closed_form(self, x: Tensor, weights: Tensor | None = None) -> list[str]:
         """Set the decoder to the maximum of the likelihood, that of PPCA, and the encoder to the exact posterior there.
 
@@ -126,12 +131,24 @@ class LinearVAE(LinearGaussian):
         Returns:
             Notes, as :meth:`PPCA.closed_form`.
         """
-        x = self.validate(x)
-        exact = PPCA(self.num_factors, self.num_features, self.noise_floor).to(x)
-        notes = exact.closed_form(x, weights)
+        return self.closed_form_of(self.closed_form_statistics(x, weights))
+
+    def closed_form_statistics(self, x: Tensor, weights: Tensor | None = None) -> Triangle:
+        """As :meth:`PPCA.closed_form_statistics`.
+
+        Args:
+            weights: how often each row counts, (N,).
+        """
+        return Triangle.of(self.validate(x), weights)
+
+    @torch.no_grad()
+    def closed_form_of(self, statistics: Triangle) -> list[str]:
+        """The :meth:`closed_form` of all data whose statistics were added up."""
+        exact = PPCA(self.num_factors, self.num_features, self.noise_floor).to(self.loadings)
+        notes = exact.closed_form_of(statistics)
         self.mean, self.loadings, self.noise_variance = exact.mean, exact.loadings, exact.noise_variance
         encoder, noise = self.encoder, exact.noise_variance
-        encoder.set_from(x)
+        encoder.set_to(statistics.mean, statistics.variance)
         size = exact.loadings.square().sum(0) + noise  # the diagonal of M
         gain = (exact.loadings / size).mT
         encoder.linear.weight.copy_(gain * encoder.standardize.scale)

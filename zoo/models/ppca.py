@@ -22,8 +22,9 @@ from zoo.core.copies import Copies
 from zoo.core.offers import follows
 from zoo.core.pieces import added
 from zoo.core.statistics import Statistics, weighted, weighted_mean, weighted_sum, wide
+from zoo.models.shared.axes import Triangle
 from zoo.models.shared.factor_copies import Array, FactorCopies, FactorState
-from zoo.models.shared.linear_gaussian import LinearGaussian, principal_axes
+from zoo.models.shared.linear_gaussian import LinearGaussian
 
 __all__ = ["PPCA"]
 
@@ -134,15 +135,23 @@ class PPCA(LinearGaussian):
         Returns:
             Notes, as ``m_step``: whether the floor acts; then it is the constrained maximum.
         """
-        x = self.validate(x)
-        mean = weighted_mean(x, weights)
-        centred = x - mean
-        if weights is not None:
-            centred = centred * (weights / weights.mean()).sqrt().unsqueeze(-1)
-        values, vectors, discarded = principal_axes(centred, self.num_factors)
-        floor = self.least_noise(centred.square().mean(0), mean)
+        return self.closed_form_of(self.closed_form_statistics(x, weights))
+
+    def closed_form_statistics(self, x: Tensor, weights: Tensor | None = None) -> Triangle:
+        """What the maximum depends on of the data; it adds.
+
+        Args:
+            weights: how often each row counts, (N,).
+        """
+        return Triangle.of(self.validate(x), weights)
+
+    @torch.no_grad()
+    def closed_form_of(self, statistics: Triangle) -> list[str]:
+        """The :meth:`closed_form` of all data whose statistics were added up."""
+        values, vectors, discarded = statistics.axes(self.num_factors)
+        floor = self.least_noise(statistics.variance, statistics.mean)
         noise = torch.maximum(discarded, floor)
-        self.mean, self.noise_variance = mean, noise
+        self.mean, self.noise_variance = statistics.mean, noise
         self.loadings = vectors * (values - noise).clamp_min(0).sqrt()
         return self.noise_notes(noise <= floor)
 

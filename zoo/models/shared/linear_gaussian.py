@@ -32,9 +32,8 @@ from zoo.core.data import Data, plain, weights_of
 from zoo.core.rows import Known
 from zoo.core.statistics import varying, weighted_mean, weighted_variance, wide
 from zoo.errors import ZooError
-from zoo.models.shared.axes import upright
 
-__all__ = ["LinearGaussian", "principal_axes"]
+__all__ = ["LinearGaussian"]
 
 
 class LinearGaussian(LatentVariableModel):
@@ -206,25 +205,3 @@ class LinearGaussian(LatentVariableModel):
 
 def _eye(like: Tensor) -> Tensor:
     return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
-
-
-def principal_axes(centred: Tensor, num_axes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The leading eigenvectors of a covariance (dividing by N), without forming it.
-
-    Args:
-        centred: (N, D), of mean zero.
-        num_axes: q, at most D.
-
-    Returns:
-        The q largest eigenvalues, descending; their vectors (D, q), zero beyond the rank of the data; and the mean
-        of the D - q discarded eigenvalues (zero if there are none).
-    """
-    n, d = centred.shape
-    triangle = torch.linalg.qr(centred, mode="r").R
-    _, singular, rows = torch.linalg.svd(triangle, full_matrices=False)
-    values, vectors = singular.square() / n, upright(rows.mT)
-    if (missing := d - len(singular)) > 0:
-        values = torch.cat([values, values.new_zeros(missing)])
-        vectors = torch.cat([vectors, vectors.new_zeros(d, max(0, num_axes - len(singular)))], -1)
-    discarded = values[num_axes:].sum() / max(1, d - num_axes)
-    return values[:num_axes], vectors[:, :num_axes], discarded
