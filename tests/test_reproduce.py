@@ -214,6 +214,9 @@ def test_a_table_goes_on_from_what_was_kept(stopping: tuple[Path, Path], tmp_pat
     assert "resumed" not in whole
     again = reproduce("toy", checkpoints=tmp_path / "kept").record
     assert again["rows"] == resumed["rows"], "each with the time that it took"
+    other = reproduce("toy", "full", checkpoints=tmp_path / "kept").record
+    assert "resumed" not in other
+    assert done.read_text().count("bb") == 3
 
 
 def test_the_command_keeps_what_is_finished_beside_its_record(

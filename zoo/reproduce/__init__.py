@@ -127,7 +127,9 @@ def reproduce(
         if not getattr(module, "ON_DEVICE", False):
             able = ", ".join(name for name, each in tables().items() if getattr(each, "ON_DEVICE", False))
             raise ZooError(f"reproduce: device expected one of the tables {able}, got {table}. Leave it out.")
-    kept = None if checkpoints is None else Path(checkpoints)
+    kept = None
+    if checkpoints is not None:  # what is kept there of another budget or seed is another's
+        kept = Path(checkpoints) / "-".join(map(str, (table, budget, seed, *([device] if device else []))))
     resumed = kept is not None and kept.is_dir() and any(kept.iterdir())
     began, cpu = time.perf_counter(), time.process_time()
     with running(Running(jobs, device, kept)) as now:
