@@ -194,6 +194,10 @@ def test_lists(run: Callable[..., Ran]) -> None:
     assert {row["model"] for row in models} == set(zoo.model_classes())
     gaussian = next(row for row in models if row["model"] == "gaussian_mixture")
     assert {"em", "eg", "svi", "gumbel"} <= set(gaussian["estimators"])
+    listed = run("models").out
+    assert all(f" {name} " in listed for name in zoo.model_classes())
+    assert "Mixture of K Gaussians over D features." in listed
+    assert len(listed.splitlines()) <= 2 * len(models) + 8, "to be read at a glance"
     assert "earthquakes" in run("data").out
     page = run("models", "gaussian_mixture").out
     assert '"full", "tied", "diag" or "spherical"' in page, "what an argument may be stands on the page"

@@ -22,7 +22,7 @@ def models(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the models, with their arguments, the estimators that can serve them, and where they come from.
+    """List the models; of one, its arguments, the estimators that can serve it, and where it comes from.
 
     Example: zoo models gaussian_mixture
     """
@@ -38,19 +38,11 @@ def models(
         return
     print(
         _grid(
-            ("model", "arguments", "estimators", "default data", "reference"),
-            [
-                (
-                    row["model"],
-                    ", ".join(_argument(a) for a in row["arguments"]),
-                    ", ".join(row["estimators"]),
-                    row["default_data"] or "-",
-                    row["reference"],
-                )
-                for row in rows
-            ],
+            ("model", "what it is", "default data"),
+            [(row["model"], row["about"], row["default_data"] or "-") for row in rows],
         )
     )
+    print("`zoo models MODEL` shows one in full: arguments, estimators that can serve it, all options, the paper.")
 
 
 def data(as_json: Json = False) -> None:
@@ -70,10 +62,6 @@ def data(as_json: Json = False) -> None:
             [(r.name, r.shape, "yes" if r.labelled else "-", r.about, r.location) for r in rows],
         )
     )
-
-
-def _argument(argument: dict[str, Any]) -> str:
-    return argument["name"] if argument["required"] else f"{argument['name']}={word(argument['default'])}"
 
 
 def _model_page(row: dict[str, Any]) -> str:
