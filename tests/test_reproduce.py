@@ -23,6 +23,7 @@ from zoo.reproduce import BUDGETS, Reproduction, find_table, gumbel, iwae, repro
 from zoo.reproduce._neural import likelihood, teller
 from zoo.reproduce._rows import each_by_itself, fit, here
 from zoo.scores.importance import importance_nll
+from zoo.storage.folders import held
 from zoo.storage.json import to_json
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -231,8 +232,11 @@ def test_the_command_keeps_what_is_finished_beside_its_record(
         f"zoo: interrupted; what is finished is in {place}. Go on with --resume."
     )
     assert main(words) == 2
-    told = f"zoo: --out {words[-1]} was begun before: {place} is there. Go on with --resume, or remove that folder.\n"
+    told = f"zoo: --out {words[-1]} was begun before, in {place}. Go on with --resume, or remove that folder.\n"
     assert capfd.readouterr().err == told
+    with held(place):
+        assert main([*words, "--resume"]) == 2
+    assert "is another run's, which is at work" in capfd.readouterr().err
     assert main([*words, "--resume", "--seed", "3"]) == 2
     assert "holds another run, of command 'zoo reproduce toy --budget quick'" in capfd.readouterr().err
     stop.unlink()

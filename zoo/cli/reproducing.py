@@ -78,21 +78,23 @@ def _keeping(out: Path | None, resume: bool, command: str) -> Iterator[Path | No
     from zoo.storage.folders import held
 
     place = out.with_suffix(".run")
-    if resume and not place.exists() and _command_of(out) == command:
+    begun = place.exists()
+    if resume and not begun and _command_of(out) == command:
         tell([f"{out} has the result of this command already"])
         raise typer.Exit(0)
-    if not resume and place.exists():
-        raise ZooError(f"--out {out} was begun before: {place} is there. Go on with --resume, or remove that folder.")
     with held(place):
+        if begun and not resume:
+            raise ZooError(f"--out {out} was begun before, in {place}. Go on with --resume, or remove that folder.")
         folder = RunFolder(place, Checkpoints(place, {"command": command, "version": zoo.__version__}), resume)
         interrupts()
         try:
             with folder.under_way() as kept:
                 yield kept
         except KeyboardInterrupt:
-            raise typer.Exit(
-                complain(f"interrupted; what is finished is in {place}. Go on with --resume.", 130)
-            ) from None
+            if not folder.checkpoints.folder.is_dir():
+                raise
+            told = f"interrupted; what is finished is in {place}. Go on with --resume."
+            raise typer.Exit(complain(told, 130)) from None
         shutil.rmtree(place)
 
 
