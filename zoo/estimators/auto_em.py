@@ -40,16 +40,12 @@ class AutoEM(EM):
     )
 
     def refuses(self, problem: Problem) -> str | None:
-        model, reason = problem.model, super().refuses(problem)
-        if reason is None and not model.points and model.log_prior().requires_grad:
+        model = problem.model
+        if not model.points and model.log_prior().requires_grad:
             return "its prior is not in its program, which is all that auto_em sees"
-        if reason is None and problem.lacks("pretraining") is None:
+        if problem.lacks("pretraining") is None:
             return "it starts with stages of gradient steps"
-        reason = reason or why_not_exact(model, next(parts(model, problem.data)))
-        return reason or why_not_passed(model, problem.data)
-
-    def _lacks(self, problem: Problem) -> str | None:
-        return None
+        return why_not_exact(model, next(parts(model, problem.data))) or why_not_passed(model, problem.data)
 
     def rehearse(self, problem: Problem) -> None:
         """Nothing: the plan belongs to a run."""

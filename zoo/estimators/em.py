@@ -68,7 +68,7 @@ class EM(Estimator):
             raise unknown_name("accelerate", str(self.accelerate), ("squarem",))
 
     def refuses(self, problem: Problem) -> str | None:
-        return self._lacks(problem)
+        return needs_statistics(problem)
 
     def rehearse(self, problem: Problem) -> None:
         if problem.model.copies_of_one and self.takes_copies(problem):
@@ -126,10 +126,6 @@ class EM(Estimator):
         rows = plain and not isinstance(problem.data, (Rows, Stream))
         few = problem.num_tensors * self.elements(problem) <= SMALL // 2
         return rows and few and present().size == 1 and problem.lacks("copies") is None
-
-    def _lacks(self, problem: Problem) -> str | None:
-        """What the model would have to offer, in a phrase; None where it does."""
-        return needs_statistics(problem)
 
     def _squarem(self, steps: Steps, start: dict[str, Tensor]) -> Sequence[str]:
         """From one EM step past ``start``: take a second, extrapolate, and keep whichever is higher."""
